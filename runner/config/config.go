@@ -1,0 +1,179 @@
+// Package config knows every setting: one table (Keys) feeds the
+// configuration file, the variables of playbooks, and the documentation.
+//
+// /etc/nspawn-runner.yaml sets the host's defaults. In a playbook, the first
+// play's vars: override them for one image, with the prefix nspawn_runner_.
+// The file lies outside /etc/nspawn-runner/, where every YAML file is the
+// playbook of an image.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v3"
+)
+
+// DefaultFile is where the configuration lies unless --config says otherwise.
+const DefaultFile = "/etc/nspawn-runner.yaml"
+
+// VariablePrefix begins the names of a playbook's variables that are settings.
+const VariablePrefix = "nspawn_runner_"
+
+// Config is the settings of a host, or of one of its images.
+type Config struct {
+	// Of the host.
+	StateDir     string
+	PlaybookDir  string
+	GitlabRunner string
+	Environment  map[string]string
+
+	// Of the host, overridden by an image.
+	Backend       string
+	BootTimeout   time.Duration
+	MemoryMax     Amount
+	MemorySwapMax Amount
+	CPUWeight     uint64
+	TasksMax      uint64
+
+	// Of an image.
+	ChrootSuite   string
+	MaintRecreate bool
+	Privileged    bool
+}
+
+// Default is the configuration without a file.
+func Default() Config {
+	var c Config
+	for _, key := range Keys {
+		if key.Default == "" {
+			continue
+		}
+		node := &yaml.Node{Kind: yaml.ScalarNode, Value: key.Default}
+		if err := key.set(&c, node); err != nil {
+			panic(fmt.Sprintf("default of %s: %v", key.Name, err)) // a test reads them all
+		}
+	}
+	return c
+}
+
+// Load reads the configuration file. That it does not exist means defaults,
+// unless it was asked for by name.
+func Load(path string) (Config, error) {
+	c := Default()
+	wanted := path != ""
+	if !wanted {
+		path = DefaultFile
+	}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && !wanted {
+		return c, nil
+	}
+	if err != nil {
+		return c, fmt.Errorf("configuration: %w", err)
+	}
+	var doc yaml.Node
+	if err := yaml.NewDecoder(bytes.NewReader(data)).Decode(&doc); err != nil {
+		if len(bytes.TrimSpace(data)) == 0 || strings.Contains(err.Error(), "EOF") {
+			return c, nil
+		}
+		return c, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	mapping := doc.Content[0]
+	if mapping.Tag == "!!null" {
+		return c, nil
+	}
+	if mapping.Kind != yaml.MappingNode {
+		return c, fmt.Errorf("configuration %s:%d: want lines of the form \"key: value\"", path, mapping.Line)
+	}
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(mapping.Content); i += 2 {
+		name, value := mapping.Content[i], mapping.Content[i+1]
+		if seen[name.Value] {
+			return c, fmt.Errorf("configuration %s:%d: %s is set twice", path, name.Line, name.Value)
+		}
+		seen[name.Value] = true
+		if err := c.apply(path, name, value, "", func(k Key) bool { return k.Host }); err != nil {
+			return c, fmt.Errorf("configuration %w", err)
+		}
+	}
+	return c, nil
+}
+
+// Variable is a setting in a playbook: the nodes of its name and its value,
+// which know their lines.
+type Variable struct{ Name, Value *yaml.Node }
+
+// ForImage returns the configuration of the image whose playbook has these
+// variables, prefix included.
+func (c Config) ForImage(playbook string, variables []Variable) (Config, error) {
+	for _, v := range variables {
+		if err := c.apply(playbook, v.Name, v.Value, VariablePrefix, func(k Key) bool { return k.Image }); err != nil {
+			return c, fmt.Errorf("playbook %w", err)
+		}
+	}
+	return c, nil
+}
+
+// apply sets one key. Its errors begin with FILE:LINE.
+func (c *Config) apply(file string, name, value *yaml.Node, prefix string, fits func(Key) bool) error {
+	var names []string
+	for _, key := range Keys {
+		if !fits(key) {
+			continue
+		}
+		if prefix+key.Name != name.Value {
+			names = append(names, prefix+key.Name)
+			continue
+		}
+		for value.Kind == yaml.AliasNode {
+			value = value.Alias
+		}
+		if err := key.set(c, value); err != nil {
+			return fmt.Errorf("%s:%d: %s: %w", file, value.Line, name.Value, err)
+		}
+		return nil
+	}
+	hint := ""
+	if near := nearest(name.Value, names); near != "" {
+		hint = fmt.Sprintf(", did you mean %s?", near)
+	}
+	return fmt.Errorf("%s:%d: unknown key %q%s", file, name.Line, name.Value, hint)
+}
+
+// nearest returns the name that a typing error may have meant, or "".
+func nearest(typed string, names []string) string {
+	best, limit := "", 3
+	for _, name := range names {
+		if d := distance(typed, name); d < limit {
+			best, limit = name, d
+		}
+	}
+	return best
+}
+
+// distance is the Levenshtein distance of two strings.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		diagonal := row[0]
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := diagonal
+			if a[i-1] != b[j-1] {
+				cost++
+			}
+			diagonal = row[j]
+			row[j] = min(cost, row[j]+1, row[j-1]+1)
+		}
+	}
+	return row[len(b)]
+}

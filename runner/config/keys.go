@@ -1,0 +1,140 @@
+package config
+
+import (
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Key is one setting.
+type Key struct {
+	// Name is the key in the configuration file; in a playbook it has
+	// VariablePrefix before it.
+	Name string
+	// Default is its value where nothing sets it, as one writes it.
+	Default string
+	// Host and Image say where it may be set: in the file, in a playbook.
+	Host, Image bool
+	// Doc is one sentence for the table of settings.
+	Doc string
+
+	set func(*Config, *yaml.Node) error
+}
+
+// Keys is the table of all settings, in the order of the documentation.
+var Keys = []Key{
+	{"state_dir", "/var/lib/nspawn-runner", true, false,
+		"Where chroots, machines and caches lie. On btrfs, chroots are subvolumes.",
+		func(c *Config, n *yaml.Node) error { return absolute(n, &c.StateDir) }},
+	{"playbook_dir", "/etc/nspawn-runner", true, false,
+		"Where playbooks are looked for first; then in `state_dir`.",
+		func(c *Config, n *yaml.Node) error { return absolute(n, &c.PlaybookDir) }},
+	{"gitlab_runner", "", true, false,
+		"The `gitlab-runner` program that jobs use for artifacts and cache, where neither the image nor the caller has one.",
+		func(c *Config, n *yaml.Node) error { return absolute(n, &c.GitlabRunner) }},
+	{"environment", "", true, false,
+		"Variables for building images (`http_proxy: ...`); never stored in an image, never seen by a job.",
+		func(c *Config, n *yaml.Node) error { return scalars(n, &c.Environment) }},
+	{"backend", "auto", true, true,
+		"How a machine gets its writable root: `btrfs`, `overlay`, `tmpfs`, or `auto`: btrfs where the state directory is on btrfs, else overlay.",
+		func(c *Config, n *yaml.Node) error { return oneOf(n, &c.Backend, "auto", "btrfs", "overlay", "tmpfs") }},
+	{"boot_timeout", "60s", true, true,
+		"How long a machine may take to come up.",
+		func(c *Config, n *yaml.Node) error { return duration(n, &c.BootTimeout) }},
+	{"memory_max", "40%", true, true,
+		"Memory of a machine: bytes with K, M, G or T, a percentage of the host's, or `infinity`. More ends the job's largest process.",
+		func(c *Config, n *yaml.Node) error { return c.MemoryMax.parse(n) }},
+	{"memory_swap_max", "infinity", true, true,
+		"Swap of a machine, written the same way.",
+		func(c *Config, n *yaml.Node) error { return c.MemorySwapMax.parse(n) }},
+	{"cpu_weight", "50", true, true,
+		"Share of the processors when they are contended, 1 to 10000; the host's own services have 100.",
+		func(c *Config, n *yaml.Node) error { return number(n, &c.CPUWeight, 1, 10000) }},
+	{"tasks_max", "16384", true, true,
+		"Processes and threads of a machine.",
+		func(c *Config, n *yaml.Node) error { return number(n, &c.TasksMax, 64, 4194304) }},
+	{"chroot_suite", "unstable", false, true,
+		"The Debian suite the image is made of: `trixie`, `sid`...",
+		func(c *Config, n *yaml.Node) error { return text(n, &c.ChrootSuite) }},
+	{"maint_recreate", "false", false, true,
+		"Maintenance makes the chroot from scratch every time.",
+		func(c *Config, n *yaml.Node) error { return boolean(n, &c.MaintRecreate) }},
+	{"privileged", "false", false, true,
+		"No user namespace: root in the machine is root on the host. Only for jobs you would give the host's root password.",
+		func(c *Config, n *yaml.Node) error { return boolean(n, &c.Privileged) }},
+}
+
+func text(n *yaml.Node, out *string) error {
+	if n.Kind != yaml.ScalarNode || n.Value == "" {
+		return fmt.Errorf("want a word")
+	}
+	*out = n.Value
+	return nil
+}
+
+func absolute(n *yaml.Node, out *string) error {
+	if n.Kind != yaml.ScalarNode || !filepath.IsAbs(n.Value) {
+		return fmt.Errorf("want an absolute path")
+	}
+	*out = filepath.Clean(n.Value)
+	return nil
+}
+
+func boolean(n *yaml.Node, out *bool) error {
+	// Decoding into a bool also takes the yes and no of Ansible's YAML 1.1.
+	if n.Kind != yaml.ScalarNode || n.Decode(out) != nil {
+		return fmt.Errorf("want true or false, not %q", n.Value)
+	}
+	return nil
+}
+
+func number(n *yaml.Node, out *uint64, low, high uint64) error {
+	var value uint64
+	if n.Kind != yaml.ScalarNode || n.Decode(&value) != nil || value < low || value > high {
+		return fmt.Errorf("want a number from %d to %d, not %q", low, high, n.Value)
+	}
+	*out = value
+	return nil
+}
+
+func oneOf(n *yaml.Node, out *string, words ...string) error {
+	for _, word := range words {
+		if n.Kind == yaml.ScalarNode && n.Value == word {
+			*out = word
+			return nil
+		}
+	}
+	return fmt.Errorf("want one of %q, not %q", words, n.Value)
+}
+
+// duration takes 90s, 5m or a plain number of seconds.
+func duration(n *yaml.Node, out *time.Duration) error {
+	var seconds uint32
+	if n.Kind == yaml.ScalarNode && n.Decode(&seconds) == nil && seconds > 0 {
+		*out = time.Duration(seconds) * time.Second
+		return nil
+	}
+	value, err := time.ParseDuration(n.Value)
+	if n.Kind != yaml.ScalarNode || err != nil || value < time.Second {
+		return fmt.Errorf("want a time like 90s or 5m, at least 1s, not %q", n.Value)
+	}
+	*out = value
+	return nil
+}
+
+func scalars(n *yaml.Node, out *map[string]string) error {
+	values := map[string]string{}
+	if n.Kind != yaml.MappingNode {
+		return fmt.Errorf("want lines of the form \"NAME: value\"")
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i+1].Kind != yaml.ScalarNode {
+			return fmt.Errorf("%s: want one value", n.Content[i].Value)
+		}
+		values[n.Content[i].Value] = n.Content[i+1].Value
+	}
+	*out = values
+	return nil
+}

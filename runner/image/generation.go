@@ -1,0 +1,287 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/storage"
+)
+
+// Generation is one build of an image's chroot.
+type Generation struct {
+	// Name is unique in the state directory and stays when the tree moves,
+	// like bookworm/20251123T162503Z.
+	Name string
+	// Path is the root of the tree, with no symbolic link in it.
+	Path string
+}
+
+// ErrNoChroot is the cause when an image has a playbook but no chroot yet.
+var ErrNoChroot = errors.New("it has a playbook but no chroot yet: create it with chroot-create or chroot-maintenance")
+
+// stampFormat is a generation's time of birth, so that names sort by age.
+const stampFormat = "20060102T150405Z"
+
+// generations is the directory of an image's generations. Besides them there
+// are, with names that begin with a dot, the files of this package:
+//
+//	.hold   locked, shared, by who is about to put a generation on record;
+//	        exclusively by who removes generations
+//	.build  locked exclusively by the one build of this image; its content is
+//	        the stamp of the generation that is being built
+func (s *Store) generations(name string) string {
+	return filepath.Join(s.StateDir, ".generations", name)
+}
+
+// Current returns the published generation of an image. It may be replaced and,
+// later, removed at any time: see Hold.
+func (s *Store) Current(name string) (Generation, error) {
+	image, err := s.Get(name)
+	if err != nil {
+		return Generation{}, err
+	}
+	if !image.Exists {
+		return Generation{}, fmt.Errorf("image %s: %w", name, ErrNoChroot)
+	}
+	path, err := filepath.EvalSymlinks(image.Path)
+	if err != nil {
+		return Generation{}, fmt.Errorf("image %s: find the current generation: %w", name, err)
+	}
+	stamp := s.adopted(name)
+	if target, err := os.Readlink(image.Path); err == nil && filepath.Dir(target) == filepath.Join(".generations", name) {
+		stamp = filepath.Base(target)
+	}
+	return Generation{Name: name + "/" + stamp, Path: path}, nil
+}
+
+// adopted is the stamp that a plain directory of the Python original has, and
+// keeps when it becomes a generation: older than all others, and free.
+func (s *Store) adopted(name string) string {
+	for i := 0; ; i++ {
+		stamp := fmt.Sprintf("00000000T%06dZ", i)
+		info, err := os.Lstat(filepath.Join(s.generations(name), stamp))
+		if err != nil || !info.IsDir() {
+			return stamp
+		}
+	}
+}
+
+// Hold returns the published generation of an image and keeps all generations
+// of this image from being removed until release is called. By then the
+// generation's name must be where InUse finds it.
+func (s *Store) Hold(ctx context.Context, name string) (generation Generation, release func(), err error) {
+	// Look before making a directory for an image that does not exist.
+	if _, err := s.Current(name); err != nil {
+		return Generation{}, nil, err
+	}
+	lock, err := s.lock(ctx, name, ".hold", unix.LOCK_SH, func() {})
+	if err != nil {
+		return Generation{}, nil, err
+	}
+	generation, err = s.Current(name)
+	if err != nil {
+		lock.Close()
+		return Generation{}, nil, err
+	}
+	return generation, func() { lock.Close() }, nil
+}
+
+// lock opens and locks one of the image's lock files. Closing it unlocks it, and
+// so does the end of the process, however it ends. If another one has it, lock
+// calls waiting and then waits.
+func (s *Store) lock(ctx context.Context, name, file string, how int, waiting func()) (*os.File, error) {
+	dir := s.generations(name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("image %s: lock: %w", name, err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, file), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: lock: %w", name, err)
+	}
+	for first := true; ; first = false {
+		err := unix.Flock(int(lock.Fd()), how|unix.LOCK_NB)
+		if err == nil {
+			return lock, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			lock.Close()
+			return nil, fmt.Errorf("image %s: lock %s: %w", name, lock.Name(), err)
+		}
+		if first {
+			waiting()
+		}
+		// Not a lock that waits: ctx could not end that.
+		select {
+		case <-ctx.Done():
+			lock.Close()
+			return nil, fmt.Errorf("image %s: wait for the lock %s: %w", name, lock.Name(), context.Cause(ctx))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// begin writes into the locked .build file which generation is being built, and
+// returns it. It must be on disk before the tree is.
+func (s *Store) begin(lock *os.File, name string) (Generation, error) {
+	born := time.Now().UTC()
+	path := func() string { return filepath.Join(s.generations(name), born.Format(stampFormat)) }
+	for exists(path()) {
+		born = born.Add(time.Second)
+	}
+	generation := Generation{Name: name + "/" + born.Format(stampFormat), Path: path()}
+	if _, err := lock.WriteAt([]byte(born.Format(stampFormat)+"\n"), 0); err != nil {
+		return Generation{}, err
+	}
+	return generation, lock.Sync()
+}
+
+// end removes what the build named in the locked .build file has left, unless
+// that was published. It comes after each build, and before each build for one
+// that was killed.
+func (s *Store) end(ctx context.Context, lock *os.File, name string) error {
+	stamp := make([]byte, len(stampFormat))
+	if n, _ := lock.ReadAt(stamp, 0); n == len(stamp) && !strings.ContainsAny(string(stamp), "/.") {
+		current, _ := os.Readlink(filepath.Join(s.StateDir, name))
+		if filepath.Base(current) != string(stamp) {
+			if err := storage.Remove(ctx, filepath.Join(s.generations(name), string(stamp))); err != nil {
+				return err
+			}
+		}
+	}
+	// Generations are directories: a link among them is a publication that
+	// was killed before its swap.
+	entries, err := readDir(s.generations(name))
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if entry.Type() == fs.ModeSymlink {
+			if err := os.Remove(filepath.Join(s.generations(name), entry.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return lock.Truncate(0)
+}
+
+// publish makes a complete generation the one that new jobs get.
+func (s *Store) publish(name string, generation Generation) error {
+	// What is swapped in must be whole on disk before the swap is: after a
+	// power cut the link leads to the old tree or to the new one.
+	if err := sync(generation.Path, unix.Syncfs); err != nil {
+		return err
+	}
+	public := filepath.Join(s.StateDir, name)
+	target, err := filepath.Rel(s.StateDir, generation.Path)
+	if err != nil {
+		return err
+	}
+	if info, err := os.Lstat(public); err == nil && info.IsDir() {
+		// A plain directory of the Python original: it changes places with
+		// the link and so becomes the first generation, without a copy and
+		// without a moment in which there is no chroot.
+		first := filepath.Join(s.generations(name), s.adopted(name))
+		if err := os.Symlink(target, first); err != nil {
+			return err
+		}
+		if err := unix.Renameat2(unix.AT_FDCWD, first, unix.AT_FDCWD, public, unix.RENAME_EXCHANGE); err != nil {
+			return fmt.Errorf("exchange %s with %s: %w", first, public, err)
+		}
+	} else {
+		// Not renameio.Symlink: its temporary directory would lie among the
+		// images, and after a kill nobody would know whose it was.
+		next := filepath.Join(s.generations(name), ".next")
+		if err := os.Symlink(target, next); err != nil {
+			return err
+		}
+		if err := os.Rename(next, public); err != nil {
+			return err
+		}
+	}
+	return errors.Join(sync(s.StateDir, unix.Fsync), sync(s.generations(name), unix.Fsync))
+}
+
+// sync writes a directory, or by unix.Syncfs all of its file system, to disk.
+func sync(path string, how func(fd int) error) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := how(int(dir.Fd())); err != nil {
+		return fmt.Errorf("sync %s: %w", path, err)
+	}
+	return nil
+}
+
+// prune removes the generations that are older than the one before the current
+// one and that no machine uses.
+func (s *Store) prune(ctx context.Context, name string) error {
+	if s.InUse == nil {
+		return nil
+	}
+	trash := filepath.Join(s.StateDir, ".trash")
+	if err := os.MkdirAll(trash, 0o700); err != nil {
+		return err
+	}
+	unwanted, err := s.discard(ctx, name, trash)
+	for _, path := range unwanted {
+		err = errors.Join(err, storage.Remove(ctx, path))
+	}
+	return err
+}
+
+// discard moves what prune is to remove into the trash, under the lock that
+// keeps a generation from being put on record meanwhile. The slow part, the
+// removal, needs no lock.
+func (s *Store) discard(ctx context.Context, name, trash string) (moved []string, err error) {
+	lock, err := s.lock(ctx, name, ".hold", unix.LOCK_EX, func() {})
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	current, err := s.Current(name)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := readDir(s.generations(name))
+	if err != nil {
+		return nil, err
+	}
+	var older []string
+	for _, entry := range entries {
+		if stamp := entry.Name(); stamp[0] != '.' && entry.IsDir() && name+"/"+stamp < current.Name {
+			older = append(older, stamp)
+		}
+	}
+	slices.Sort(older)
+	for _, stamp := range older[:max(0, len(older)-1)] {
+		if s.InUse(name + "/" + stamp) {
+			continue
+		}
+		to := filepath.Join(trash, name+"-"+stamp)
+		if err := storage.Remove(ctx, to); err != nil { // of a prune that was killed
+			return moved, err
+		}
+		if err := os.Rename(filepath.Join(s.generations(name), stamp), to); err != nil {
+			return moved, err
+		}
+		moved = append(moved, to)
+	}
+	return moved, nil
+}
+
+// exists says whether there is anything at path.
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}

@@ -1,0 +1,178 @@
+// Package image keeps the images that jobs run in.
+//
+// An image is a name, as in a job's `image: bookworm`. Two things can stand
+// behind it: a chroot, which is a Debian tree in the state directory, and a
+// playbook, which says how that tree is made. Most images have both; an image
+// with only a playbook is still to be built, one with only a chroot was made by
+// hand.
+//
+//	/etc/nspawn-runner/NAME.yaml            playbook
+//	/var/lib/nspawn-runner/
+//	    NAME -> .generations/NAME/STAMP     the chroot that new jobs get
+//	    .generations/NAME/STAMP/            one generation: a whole tree
+//	    .logs/NAME-STAMP.log                what its build printed
+//
+// A chroot that was published is never written to again, because jobs are
+// running on it. Every change (creation, maintenance, an administrator's shell)
+// builds another generation beside it and, when that is complete, swaps the
+// link NAME, in one rename. A build that fails, for whatever reason and at
+// whatever moment, publishes nothing and leaves nothing.
+//
+// Where to read on: generation.go has the life of a generation, build.go the
+// three ways to make one, bootstrap.go the first tree, box.go the container in
+// which commands run in a tree, ansible.go the playbook.
+package image
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Store is the images of one state directory.
+type Store struct {
+	// StateDir is the directory of the chroots, /var/lib/nspawn-runner.
+	StateDir string
+	// PlaybookDirs are searched for NAME.yaml, then NAME.yml; the first found wins.
+	PlaybookDirs []string
+	// Environment goes to all programs that build an image: proxies, mostly.
+	// None of it is stored in the image.
+	Environment map[string]string
+	// Progress, if set, is told each step of a build when it begins, and each
+	// warning. It is called by several goroutines if builds run side by side.
+	Progress func(image, step string)
+	// Verbose, if set, receives what the programs of a build print. It is
+	// always in the build's log. Colours are used if it is a terminal.
+	Verbose io.Writer
+	// InUse says whether a machine's record names the generation (its Name). If
+	// set, a publication removes older generations that are not in use; the
+	// new one and the one before it always stay.
+	InUse func(generation string) bool
+}
+
+// Image is a name with a chroot, a playbook, or both.
+type Image struct {
+	Name     string
+	Path     string // of the chroot, whether it exists or not
+	Playbook string // path of the playbook, empty if there is none
+	Exists   bool   // there is a chroot
+}
+
+// ReadPlaybook reads the image's playbook. Without one it is empty.
+func (i Image) ReadPlaybook() (Playbook, error) {
+	if i.Playbook == "" {
+		return Playbook{}, nil
+	}
+	return ReadPlaybook(i.Playbook)
+}
+
+// playbookSuffixes in the order in which they are tried.
+var playbookSuffixes = []string{".yaml", ".yml"}
+
+// List returns all images, chroots and playbooks together, sorted by name.
+func (s *Store) List() ([]Image, error) {
+	var names []string
+	entries, err := readDir(s.StateDir)
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	for _, entry := range entries {
+		// lost+found is there when the state directory is a file system.
+		if entry.Name() != "lost+found" && isDir(filepath.Join(s.StateDir, entry.Name())) {
+			names = append(names, entry.Name())
+		}
+	}
+	for _, dir := range s.PlaybookDirs {
+		entries, err := readDir(dir)
+		if err != nil {
+			return nil, fmt.Errorf("list images: %w", err)
+		}
+		for _, entry := range entries {
+			suffix := filepath.Ext(entry.Name())
+			if !entry.IsDir() && slices.Contains(playbookSuffixes, suffix) {
+				names = append(names, strings.TrimSuffix(entry.Name(), suffix))
+			}
+		}
+	}
+	slices.Sort(names)
+	var images []Image
+	for _, name := range slices.Compact(names) {
+		if checkName(name) == nil {
+			images = append(images, s.look(name))
+		}
+	}
+	return images, nil
+}
+
+// Get returns the image called name. If there is neither a chroot nor a
+// playbook of that name, the error is an *UnknownError.
+func (s *Store) Get(name string) (Image, error) {
+	if err := checkName(name); err != nil {
+		return Image{}, err
+	}
+	if image := s.look(name); image.Exists || image.Playbook != "" {
+		return image, nil
+	}
+	images, err := s.List()
+	if err != nil {
+		return Image{}, err
+	}
+	unknown := &UnknownError{Name: name}
+	for _, image := range images {
+		unknown.Known = append(unknown.Known, image.Name)
+	}
+	sortNearest(unknown.Known, name)
+	return Image{}, unknown
+}
+
+// look finds what stands behind a name.
+func (s *Store) look(name string) Image {
+	image := Image{Name: name, Path: filepath.Join(s.StateDir, name)}
+	image.Exists = isDir(image.Path)
+	for _, dir := range s.PlaybookDirs {
+		for _, suffix := range playbookSuffixes {
+			path := filepath.Join(dir, name+suffix)
+			// A dangling link counts: that it cannot be read is an error to
+			// report, not a playbook to overlook.
+			if info, err := os.Lstat(path); err == nil && !info.IsDir() {
+				image.Playbook = path
+				return image
+			}
+		}
+	}
+	return image
+}
+
+// checkName refuses names that would lead out of the state directory or to its
+// own entries, which begin with a dot. Callers have stricter rules.
+func checkName(name string) error {
+	switch {
+	case name == "":
+		return errors.New("image name: empty")
+	case strings.ContainsAny(name, "/\x00"):
+		return fmt.Errorf("image name %q: must not contain a slash or NUL", name)
+	case name[0] == '.' || name[0] == '-':
+		return fmt.Errorf("image name %q: must not begin with a dot or a dash", name)
+	}
+	return nil
+}
+
+// readDir lists a directory; one that does not exist is empty.
+func readDir(path string) ([]fs.DirEntry, error) {
+	entries, err := os.ReadDir(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return entries, err
+}
+
+// isDir says whether path, links followed, is a directory.
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}

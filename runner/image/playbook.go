@@ -1,0 +1,164 @@
+package image
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Playbook is what nspawn-runner itself reads in an image's playbook; all the
+// rest is ansible's.
+type Playbook struct {
+	Path string
+	// Settings are the variables of the first play whose names begin with
+	// nspawn_runner_, by their full names, as they stand in the file. What
+	// they mean is for package config to say.
+	Settings map[string]yaml.Node
+	// Warnings are what is odd in the playbook but no error.
+	Warnings []string
+
+	empty bool // there is nothing that ansible could run
+}
+
+const settingPrefix = "nspawn_runner_"
+
+// ReadPlaybook reads a playbook. Errors name the file and, where it is
+// malformed, the line.
+func ReadPlaybook(path string) (Playbook, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		var reason *fs.PathError
+		if errors.As(err, &reason) {
+			err = reason.Err // the path is in our message already
+		}
+		return Playbook{}, fmt.Errorf("read playbook %s: %w", path, err)
+	}
+	return parsePlaybook(path, text)
+}
+
+// parsePlaybook follows the original in what it forgives: a playbook that is
+// empty or no list of plays has no settings, and only the first play counts.
+func parsePlaybook(path string, text []byte) (Playbook, error) {
+	book := Playbook{Path: path, Settings: map[string]yaml.Node{}}
+	warn := func(text string) { book.Warnings = append(book.Warnings, "playbook "+path+": "+text) }
+
+	var document, another yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	switch err := decoder.Decode(&document); {
+	case errors.Is(err, io.EOF):
+		book.empty = true
+		warn("is empty")
+		return book, nil
+	case err != nil:
+		return Playbook{}, malformed(path, err)
+	}
+	switch err := decoder.Decode(&another); {
+	case err == nil:
+		return Playbook{}, fmt.Errorf("playbook %s:%d: a second YAML document begins here; ansible reads only one", path, another.Line)
+	case !errors.Is(err, io.EOF):
+		return Playbook{}, malformed(path, err)
+	}
+
+	plays := document.Content[0]
+	switch {
+	case plays.Kind == yaml.ScalarNode && plays.Tag == "!!null":
+		book.empty = true
+		warn("is empty")
+		return book, nil
+	case plays.Kind != yaml.SequenceNode:
+		warn("is not a list of plays, so its nspawn_runner_ variables do not count")
+		return book, nil
+	case len(plays.Content) == 0:
+		book.empty = true
+		warn("has no plays")
+		return book, nil
+	case len(plays.Content) > 1:
+		warn("has several plays; nspawn_runner_ variables count in the first one only")
+	}
+	if play := follow(plays.Content[0]); play.Kind == yaml.MappingNode {
+		for i := 0; i+1 < len(play.Content); i += 2 {
+			if play.Content[i].Value == "vars" {
+				merges := 100
+				readSettings(book.Settings, play.Content[i+1], &merges)
+			}
+		}
+	}
+	return book, nil
+}
+
+// readSettings collects the settings of a mapping. As in ansible, the last one
+// of equal keys counts, and what `<<` merges in counts least. The budget of
+// merges keeps an anchor that is merged into itself from going round for ever.
+func readSettings(settings map[string]yaml.Node, vars *yaml.Node, merges *int) {
+	vars = follow(vars)
+	switch vars.Kind {
+	case yaml.SequenceNode: // <<: [*first, *second]: the first one wins
+		for _, merged := range slices.Backward(vars.Content) {
+			readSettings(settings, merged, merges)
+		}
+	case yaml.MappingNode:
+		for i := 0; i+1 < len(vars.Content); i += 2 {
+			if vars.Content[i].Tag == "!!merge" && *merges > 0 {
+				*merges--
+				readSettings(settings, vars.Content[i+1], merges)
+			}
+		}
+		for i := 0; i+1 < len(vars.Content); i += 2 {
+			if name := vars.Content[i].Value; strings.HasPrefix(name, settingPrefix) {
+				settings[name] = *follow(vars.Content[i+1])
+			}
+		}
+	}
+}
+
+// follow goes from an alias to what it stands for.
+func follow(node *yaml.Node) *yaml.Node {
+	if node.Kind == yaml.AliasNode {
+		return node.Alias
+	}
+	return node
+}
+
+var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+
+// malformed words an error of the YAML parser as FILE:LINE: REASON.
+func malformed(path string, err error) error {
+	where := path
+	if found := yamlLine.FindStringSubmatch(err.Error()); found != nil && found[1] != "" {
+		where += ":" + found[1]
+	}
+	return fmt.Errorf("playbook %s: %s", where, yamlLine.ReplaceAllString(err.Error(), ""))
+}
+
+// suite returns the suite that the playbook asks for, empty if it does not.
+func (b Playbook) suite() (string, error) {
+	node, ok := b.Settings[settingPrefix+"chroot_suite"]
+	if !ok {
+		return "", nil
+	}
+	if node.Kind != yaml.ScalarNode || checkSuite(node.Value) != nil {
+		return "", fmt.Errorf("playbook %s:%d: nspawn_runner_chroot_suite: %q is not the name of a suite", b.Path, node.Line, node.Value)
+	}
+	return node.Value, nil
+}
+
+// recreate says whether maintenance builds from scratch.
+func (b Playbook) recreate() (bool, error) {
+	node, ok := b.Settings[settingPrefix+"maint_recreate"]
+	if !ok {
+		return false, nil
+	}
+	var recreate bool
+	if err := node.Decode(&recreate); err != nil {
+		return false, fmt.Errorf("playbook %s:%d: nspawn_runner_maint_recreate: %q is neither true nor false", b.Path, node.Line, node.Value)
+	}
+	return recreate, nil
+}

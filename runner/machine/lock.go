@@ -1,0 +1,100 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/storage"
+)
+
+// lock takes the exclusive lock of a machine: its directory, which is made
+// when create is set. The lock ends with Close or with the process. Without
+// create, a machine that is not there is fs.ErrNotExist.
+func (s Store) lock(ctx context.Context, id string, create bool) (*os.File, error) {
+	for {
+		if create {
+			if err := os.Mkdir(s.dir(id), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+				return nil, err
+			}
+		}
+		dir, err := flock(ctx, s.dir(id))
+		if errors.Is(err, fs.ErrNotExist) && create {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		// Whoever held it before may have stopped the machine and moved the
+		// directory away; what is locked must still be what is there.
+		var locked, there unix.Stat_t
+		if err := unix.Fstat(int(dir.Fd()), &locked); err != nil {
+			dir.Close()
+			return nil, err
+		}
+		err = unix.Lstat(s.dir(id), &there)
+		if err == nil && locked.Dev == there.Dev && locked.Ino == there.Ino {
+			return dir, nil
+		}
+		dir.Close()
+	}
+}
+
+// flock opens a directory and waits for its exclusive lock.
+func flock(ctx context.Context, path string) (*os.File, error) {
+	dir, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	if unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		return dir, nil
+	}
+	done := make(chan error, 1)
+	go func() { done <- unix.Flock(int(dir.Fd()), unix.LOCK_EX) }()
+	select {
+	case err := <-done:
+		if err != nil {
+			dir.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		return dir, nil
+	case <-ctx.Done():
+		go func() { <-done; dir.Close() }()
+		return nil, fmt.Errorf("wait for the lock of %s: %w", path, context.Cause(ctx))
+	}
+}
+
+// The ids that systemd sets aside for containers:
+// https://systemd.io/UIDS-GIDS.
+const (
+	firstRange = 0x00080000 / storage.RangeSize
+	lastRange  = 0x6FFF0000 / storage.RangeSize
+)
+
+// writeWithRange gives the machine a range of user ids that no other one has,
+// and writes its record. One process at a time does this.
+func (s Store) writeWithRange(ctx context.Context, r *Record) error {
+	all, err := flock(ctx, s.Dir)
+	if err != nil {
+		return err
+	}
+	defer all.Close()
+	records, err := s.Records()
+	if err != nil {
+		return err
+	}
+	taken := map[int]bool{}
+	for _, other := range records {
+		taken[other.RootUID] = true
+	}
+	// At random: what other programs hand out begins at the low end.
+	for r.RootUID == 0 || taken[r.RootUID] {
+		r.RootUID = (firstRange + rand.IntN(lastRange-firstRange)) * storage.RangeSize
+	}
+	return r.write(s.dir(r.ID))
+}

@@ -1,0 +1,89 @@
+// Package machine runs one booted system a job: it starts machines, executes
+// scripts in them, and makes them gone.
+//
+// A machine is, on the host, one transient service under systemd and one
+// directory in the state directory, named by its id:
+//
+//	.machines/ID/record.json   what it is (Record)
+//	.machines/ID/...           its writable layer (package storage)
+//
+// The directory is also the machine's lock: whoever holds an exclusive
+// flock(2) on it may start or stop the machine. Executing scripts needs no
+// lock. The service's command is this program's own hidden command "boot"
+// (Boot), which mounts the machine's root in a mount namespace of its own and
+// becomes systemd-nspawn.
+package machine
+
+import (
+	"path/filepath"
+	"time"
+
+	"nspawn-runner/runner/storage"
+	"nspawn-runner/runner/systemd"
+)
+
+// Store is the machines of one state directory.
+type Store struct {
+	// Dir holds a directory for each machine, Trash what waits for deletion.
+	// Both lie on one file system.
+	Dir, Trash string
+	// Program is the absolute path of this program.
+	Program string
+	// Log receives a line for each thing done, for --verbose.
+	Log func(format string, args ...any)
+}
+
+// Spec says which machine to start.
+type Spec struct {
+	// ID is the machine's id; it has been checked to be harmless in a path.
+	ID string
+	// Owner is opaque: equal ids of different owners are different machines.
+	// "" is a caller that is not known.
+	Owner string
+	// Caller is the gitlab-runner the machine is for, if known: when it is
+	// dead, nobody will stop the machine.
+	Caller *systemd.Process
+	// Image is the image's name, Chroot the path of its generation.
+	Image, Chroot string
+	Backend       storage.Backend
+	// Privileged machines have no user namespace.
+	Privileged bool
+	// BootTimeout bounds the start, MaxRuntime the machine's whole life.
+	BootTimeout, MaxRuntime time.Duration
+	// Limits hold for all of the machine's processes together.
+	Limits Limits
+	// Binds are files and directories of the host to be seen in the machine.
+	Binds []Bind
+}
+
+// Limits are what systemd.resource-control(5) says of them. Memory is in
+// bytes, math.MaxUint64 for no limit.
+type Limits struct {
+	MemoryMax, MemorySwapMax uint64
+	CPUWeight                uint64
+	TasksMax                 uint64
+}
+
+// Bind is a path of the host's that a machine sees.
+type Bind struct {
+	From string `json:"from"`
+	To   string `json:"to"`
+	// Writable binds belong to the machine's root inside, and to root on the
+	// disk; nothing in them is setuid or a device.
+	Writable bool `json:"writable,omitempty"`
+}
+
+// Name is the name of the machine with this id, as machinectl shows it and as
+// its host name.
+func Name(id string) string { return "run-" + id }
+
+// unitName is the name of the machine's service on the host.
+func unitName(id string) string { return "nspawn-runner-" + id + ".service" }
+
+func (s Store) dir(id string) string { return filepath.Join(s.Dir, id) }
+
+func (s Store) logf(format string, args ...any) {
+	if s.Log != nil {
+		s.Log(format, args...)
+	}
+}

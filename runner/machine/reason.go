@@ -1,0 +1,178 @@
+package machine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"nspawn-runner/runner/systemd"
+)
+
+// reasonTimeout bounds the search for why something failed.
+const reasonTimeout = 5 * time.Second
+
+// whyNotUp adds to the error of a start what a person needs: which units hang
+// or failed, and the end of the machine's console.
+func (s Store) whyNotUp(ctx context.Context, host *systemd.Bus, spec Spec, record Record, err error) error {
+	ctx, cancel := context.WithTimeout(ctx, reasonTimeout)
+	defer cancel()
+	if errors.Is(err, errBootTimeout) {
+		err = fmt.Errorf("it did not come up within %s (boot_timeout)", spec.BootTimeout)
+	}
+	var lines []string
+	if record.Leader == nil {
+		if leader, err := host.Leader(ctx, Name(spec.ID)); err == nil {
+			record.Leader = &leader
+		}
+	}
+	if record.Leader != nil {
+		lines = append(lines, insideReasons(ctx, record)...)
+	}
+	if console := consoleTail(ctx, record); len(console) > 0 {
+		lines = append(lines, "the last lines of its console:")
+		for _, line := range console {
+			lines = append(lines, "  "+line)
+		}
+	}
+	if len(lines) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w\n%s", err, strings.Join(lines, "\n"))
+}
+
+// insideReasons asks the machine's own service manager.
+func insideReasons(ctx context.Context, record Record) []string {
+	bus, err := systemd.Machine(ctx, *record.Leader, record.RootUID)
+	if err != nil {
+		return []string{"its bus does not answer: " + printableLine(err.Error())}
+	}
+	defer bus.Close()
+	var lines []string
+	add := func(what string, units []systemd.ListedUnit, err error) {
+		var names []string
+		for _, u := range units {
+			names = append(names, printableLine(u.Name))
+		}
+		if len(names) > 5 {
+			names = append(names[:5], fmt.Sprintf("and %d more", len(names)-5))
+		}
+		if err == nil && len(names) > 0 {
+			lines = append(lines, what+": "+strings.Join(names, ", "))
+		}
+	}
+	jobs, err := bus.Jobs(ctx)
+	var running []systemd.ListedUnit
+	for _, job := range jobs {
+		if job.State == "running" {
+			running = append(running, job)
+		}
+	}
+	add("still starting", running, err)
+	failed, err := bus.FailedUnits(ctx)
+	add("failed", failed, err)
+	return lines
+}
+
+// consoleTail is the end of what the machine printed while it booted.
+func consoleTail(ctx context.Context, record Record) []string {
+	out, err := exec.CommandContext(ctx, "journalctl", "--quiet", "--no-pager", "--output=cat", "--lines=12",
+		fmt.Sprintf("--since=@%d", record.Created.Unix()),
+		"_SYSTEMD_UNIT="+unitName(record.ID)).Output()
+	if err != nil {
+		return nil
+	}
+	var lines []string
+	for line := range strings.Lines(string(out)) {
+		if line = printableLine(line); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// whyDead adds to the error of a script whose machine is gone what became of
+// the machine.
+func (s Store) whyDead(ctx context.Context, record Record, err error) error {
+	name := Name(record.ID)
+	if !errors.Is(err, systemd.ErrGone) && record.Leader.Alive() {
+		return fmt.Errorf("machine %s: %w", name, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*reasonTimeout)
+	defer cancel()
+	host, hostErr := systemd.Host(ctx)
+	if hostErr != nil {
+		return fmt.Errorf("machine %s: %w", name, err)
+	}
+	defer host.Close()
+	if record.Leader.Alive() {
+		// Its bus alone may be gone, or it is on its way down.
+		short, cancel := context.WithTimeout(ctx, reasonTimeout)
+		defer cancel()
+		if _, _, stopErr := host.AwaitStopped(short, unitName(record.ID)); stopErr != nil {
+			return fmt.Errorf("machine %s: its D-Bus went away while the script ran", name)
+		}
+	}
+	_, result, stopErr := host.AwaitStopped(ctx, unitName(record.ID))
+	if stopErr != nil {
+		return fmt.Errorf("machine %s died while the script ran", name)
+	}
+	var status int32
+	_ = host.Property(ctx, unitName(record.ID), "Service", "ExecMainStatus", &status)
+	switch {
+	case result == "success":
+		return fmt.Errorf("machine %s was powered off while the script ran", name)
+	case result == "exit-code" && status == 133: // nspawn's word for a reboot, systemd-nspawn(1)
+		return fmt.Errorf("machine %s was rebooted while the script ran: a machine lives for one boot", name)
+	case result == "oom-kill":
+		return fmt.Errorf("machine %s ran out of memory (memory_max)", name)
+	case result == "timeout":
+		return fmt.Errorf("machine %s was stopped: it ran longer than the job may", name)
+	case result == "signal":
+		return fmt.Errorf("machine %s was killed while the script ran (signal %d)", name, status)
+	}
+	return fmt.Errorf("machine %s died while the script ran (%s)", name, result)
+}
+
+// oomKills is how many processes in a control group and below it the kernel
+// has killed for memory, 0 where the host does not count them.
+func oomKills(cgroup string) uint64 {
+	if cgroup == "" {
+		return 0
+	}
+	data, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", cgroup, "memory.events"))
+	if err != nil {
+		return 0
+	}
+	for line := range bytes.Lines(data) {
+		if count, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte("oom_kill ")); ok {
+			n, _ := strconv.ParseUint(string(count), 10, 64)
+			return n
+		}
+	}
+	return 0
+}
+
+// printableLine makes a line from a machine fit for a terminal and a log.
+func printableLine(s string) string {
+	s = strings.TrimSpace(strings.Map(printable, strings.ToValidUTF8(s, "?")))
+	if len(s) > 300 {
+		s = strings.ToValidUTF8(s[:300], "") + "..."
+	}
+	return s
+}
+
+// printable replaces control characters, with which a job could write to an
+// administrator's terminal.
+func printable(r rune) rune {
+	if r < ' ' || r >= 0x7f && r < 0xa0 {
+		return ' '
+	}
+	return r
+}

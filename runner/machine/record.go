@@ -1,0 +1,100 @@
+package machine
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"nspawn-runner/runner/systemd"
+)
+
+// recordFormat grows when a record's meaning changes. Fields may be added
+// without: the program is upgraded while machines run, so records of an older
+// build are read by a newer one.
+const recordFormat = 1
+
+// Record is what is known of a machine, kept from its start to its end.
+type Record struct {
+	Format     int              `json:"format"`
+	ID         string           `json:"id"`
+	Owner      string           `json:"owner,omitempty"`
+	Caller     *systemd.Process `json:"caller,omitempty"`
+	Image      string           `json:"image"`
+	Chroot     string           `json:"chroot"`
+	Backend    string           `json:"backend"`
+	Privileged bool             `json:"privileged,omitempty"`
+	// RootUID is the host's user id of the machine's root: the first of its
+	// range, 0 when privileged.
+	RootUID int       `json:"root_uid"`
+	Created time.Time `json:"created"`
+	// Expires is when nobody can be using the machine any more.
+	Expires time.Time `json:"expires"`
+	Binds   []Bind    `json:"binds,omitempty"`
+
+	// Leader is the machine's first process, Cgroup the path of its service's
+	// control group. Both are set once the machine is up.
+	Leader *systemd.Process `json:"leader,omitempty"`
+	Cgroup string           `json:"cgroup,omitempty"`
+}
+
+// up says whether the machine came up and its first process still lives.
+func (r Record) up() bool { return r.Leader != nil && r.Leader.Alive() }
+
+// readRecord reads the record in a machine's directory. A record that cannot
+// be read is a leftover: the host crashed while it was written.
+func readRecord(dir string) (Record, error) {
+	var r Record
+	data, err := os.ReadFile(filepath.Join(dir, "record.json"))
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(data, &r); err != nil {
+		return r, fmt.Errorf("record of machine %s: %w", filepath.Base(dir), err)
+	}
+	if r.Format > recordFormat {
+		return r, fmt.Errorf("record of machine %s: made by a newer nspawn-runner (format %d)", filepath.Base(dir), r.Format)
+	}
+	return r, nil
+}
+
+// write replaces the record in the machine's directory. It does not wait for
+// the disk: no machine survives a crash of the host, so its record need not.
+func (r Record) write(dir string) error {
+	data, err := json.MarshalIndent(r, "", "\t")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, "record.json")
+	if err := os.WriteFile(path+".new", append(data, '\n'), 0o600); err != nil {
+		return fmt.Errorf("record of machine %s: %w", r.ID, err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return fmt.Errorf("record of machine %s: %w", r.ID, err)
+	}
+	return nil
+}
+
+// Records returns the records of all machines, those being started included.
+func (s Store) Records() ([]Record, error) {
+	entries, err := os.ReadDir(s.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list machines: %w", err)
+	}
+	var records []Record
+	for _, entry := range entries {
+		if entry.Name()[0] == '.' {
+			continue
+		}
+		if r, err := readRecord(s.dir(entry.Name())); err == nil {
+			records = append(records, r)
+		}
+	}
+	return records, nil
+}

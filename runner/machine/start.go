@@ -1,0 +1,192 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"nspawn-runner/runner/systemd"
+)
+
+// undoTimeout bounds what is done after a failure or a signal.
+const undoTimeout = 60 * time.Second
+
+// Start starts a machine and returns when it is up. When it fails, or ctx
+// ends, nothing is left of it.
+//
+// An older machine of the same id and owner is removed first: gitlab-runner
+// tries prepare again. One of another owner that lives is left alone.
+func (s Store) Start(ctx context.Context, spec Spec) (err error) {
+	for _, dir := range []string{s.Dir, s.Trash} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	lock, err := s.lock(ctx, spec.ID, true)
+	if err != nil {
+		return fmt.Errorf("machine %s: %w", Name(spec.ID), err)
+	}
+	defer lock.Close()
+	bus, err := systemd.Host(ctx)
+	if err != nil {
+		return err
+	}
+	defer bus.Close()
+
+	if old, err := readRecord(s.dir(spec.ID)); err == nil && old.up() {
+		switch {
+		case old.Owner != spec.Owner:
+			return fmt.Errorf("machine %s: another GitLab's or runner's job has this id and is running", Name(spec.ID))
+		case spec.Owner == "":
+			return fmt.Errorf("machine %s: it is running already; 'nspawn-runner cleanup --id %s' ends it", Name(spec.ID), spec.ID)
+		}
+	}
+	// The directory may hold what an earlier try left behind, killed before
+	// it could undo.
+	if err := s.clear(ctx, bus, spec.ID); err != nil {
+		return err
+	}
+
+	now := time.Now()
+	record := Record{
+		Format:     recordFormat,
+		ID:         spec.ID,
+		Owner:      spec.Owner,
+		Caller:     spec.Caller,
+		Image:      spec.Image,
+		Chroot:     spec.Chroot,
+		Backend:    spec.Backend.Name(),
+		Privileged: spec.Privileged,
+		Created:    now,
+		Expires:    now.Add(spec.BootTimeout + spec.MaxRuntime),
+		Binds:      spec.Binds,
+	}
+	defer func() {
+		if err != nil {
+			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+			defer cancel()
+			if undoErr := s.remove(undo, bus, spec.ID); undoErr != nil {
+				err = fmt.Errorf("%w (and then: %v)", err, undoErr)
+			}
+		}
+	}()
+	if spec.Privileged {
+		err = record.write(s.dir(spec.ID))
+	} else {
+		err = s.writeWithRange(ctx, &record)
+	}
+	if err != nil {
+		return err
+	}
+	if err := spec.Backend.Prepare(s.dir(spec.ID), spec.Chroot, record.RootUID); err != nil {
+		return fmt.Errorf("machine %s: %w", Name(spec.ID), err)
+	}
+	if err := s.boot(ctx, bus, spec, &record); err != nil {
+		return fmt.Errorf("machine %s of image %s: %w", Name(spec.ID), spec.Image, err)
+	}
+	return record.write(s.dir(spec.ID))
+}
+
+// clear removes what an earlier machine left in a directory that is kept,
+// locked.
+func (s Store) clear(ctx context.Context, bus *systemd.Bus, id string) error {
+	entries, err := os.ReadDir(s.dir(id))
+	if err != nil {
+		return err
+	}
+	if len(entries) == 0 {
+		return nil
+	}
+	s.logf("remove what is left of an earlier %s", Name(id))
+	if err := s.halt(ctx, bus, id); err != nil {
+		return err
+	}
+	old, err := os.MkdirTemp(s.Trash, id+".")
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if err := os.Rename(filepath.Join(s.dir(id), entry.Name()), filepath.Join(old, entry.Name())); err != nil {
+			return err
+		}
+	}
+	return s.discard(ctx, bus, old)
+}
+
+// boot starts the machine's service, waits until the machine is up, and adds
+// to the record where it runs.
+func (s Store) boot(ctx context.Context, bus *systemd.Bus, spec Spec, record *Record) error {
+	// Not systemd's own timeout, which would kill the machine before anybody
+	// could ask it what hangs.
+	limit, cancel := context.WithTimeoutCause(ctx, spec.BootTimeout, errBootTimeout)
+	defer cancel()
+	unit := unitName(spec.ID)
+	s.logf("start %s: %s on backend %s", unit, spec.Chroot, spec.Backend.Name())
+	result, err := bus.Start(limit, unit, s.properties(spec))
+	if err == nil && result != "done" {
+		err = errors.New("it ended while it started")
+	}
+	if err == nil {
+		err = s.awaitUp(limit, bus, spec.ID, record)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	}
+	return s.whyNotUp(context.WithoutCancel(ctx), bus, spec, *record, err)
+}
+
+var errBootTimeout = errors.New("it did not come up in time")
+
+// awaitUp waits until the machine's service manager says that the system is
+// up. READY=1 alone is no proof: it also comes in emergency mode and without
+// a bus.
+func (s Store) awaitUp(ctx context.Context, bus *systemd.Bus, id string, record *Record) error {
+	leader, err := bus.Leader(ctx, Name(id))
+	if err != nil {
+		return fmt.Errorf("ask machined for its first process: %w", err)
+	}
+	record.Leader = &leader
+	if record.Cgroup, err = serviceCgroup(leader.PID, unitName(id)); err != nil {
+		return err
+	}
+	inside, err := systemd.Machine(ctx, leader, record.RootUID)
+	if err != nil {
+		return err
+	}
+	defer inside.Close()
+	state, err := inside.AwaitStartup(ctx)
+	if err != nil {
+		return err
+	}
+	switch state {
+	case "running", "degraded":
+		return nil
+	}
+	return fmt.Errorf("it came up in state %q", state)
+}
+
+// serviceCgroup is the path, below the cgroup file system's root, of the
+// machine's service: the leader's path up to the service's name.
+func serviceCgroup(leader int, unit string) (string, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", leader))
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(data)) {
+		path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
+		if !ok {
+			continue
+		}
+		if i := strings.Index(path, "/"+unit); i >= 0 {
+			return path[:i+1+len(unit)], nil
+		}
+	}
+	return "", fmt.Errorf("its first process is not in the control group of %s", unit)
+}

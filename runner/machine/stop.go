@@ -1,0 +1,126 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"nspawn-runner/runner/storage"
+	"nspawn-runner/runner/systemd"
+)
+
+// discardInline is how long a stage deletes by itself before it leaves the
+// rest of a big tree to a unit of its own.
+const discardInline = 2 * time.Second
+
+// Stop makes a machine gone: processes, service, directory. It returns when
+// it is; only the deletion of a big tree may go on, in the background. That
+// there is no such machine is success.
+//
+// may is asked with the machine's record, where there is one, before anything
+// is touched.
+func (s Store) Stop(ctx context.Context, id string, may func(Record) error) error {
+	lock, err := s.lock(ctx, id, false)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("machine %s: %w", Name(id), err)
+	}
+	if lock != nil {
+		defer lock.Close()
+		if record, err := readRecord(s.dir(id)); err == nil {
+			if err := may(record); err != nil {
+				return fmt.Errorf("machine %s: %w", Name(id), err)
+			}
+		}
+	}
+	bus, err := systemd.Host(ctx)
+	if err != nil {
+		return err
+	}
+	defer bus.Close()
+	return s.remove(ctx, bus, id)
+}
+
+// remove is Stop under a lock that is held already.
+func (s Store) remove(ctx context.Context, bus *systemd.Bus, id string) error {
+	if err := s.halt(ctx, bus, id); err != nil {
+		return err
+	}
+	if err := os.Mkdir(s.Trash, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	bin, err := os.MkdirTemp(s.Trash, id+".")
+	if err != nil {
+		return fmt.Errorf("machine %s: %w", Name(id), err)
+	}
+	err = os.Rename(s.dir(id), filepath.Join(bin, id))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("machine %s: %w", Name(id), err)
+	}
+	return s.discard(ctx, bus, bin)
+}
+
+// halt stops a machine's service and removes what systemd keeps of it.
+func (s Store) halt(ctx context.Context, bus *systemd.Bus, id string) error {
+	unit := unitName(id)
+	s.logf("stop %s", unit)
+	if err := bus.Stop(ctx, unit); err != nil {
+		return fmt.Errorf("machine %s: stop %s: %w", Name(id), unit, err)
+	}
+	if err := bus.ResetFailed(ctx, unit); err != nil {
+		return fmt.Errorf("machine %s: reset %s: %w", Name(id), unit, err)
+	}
+	// What a killed nspawn leaves behind.
+	for _, dir := range []string{"propagate", "unix-export"} {
+		_ = os.Remove(filepath.Join("/run/systemd/nspawn", dir, Name(id)))
+	}
+	return nil
+}
+
+// discard deletes a tree in the trash. A big one is left to a service, in
+// which it goes on when this process ends, or is killed with its control group.
+func (s Store) discard(ctx context.Context, bus *systemd.Bus, path string) error {
+	done := make(chan error, 1)
+	go func() { done <- storage.Remove(context.WithoutCancel(ctx), path) }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(discardInline):
+		return s.emptyTrashLater(ctx, bus)
+	}
+}
+
+// trashUnit is the one service that empties the trash.
+const trashUnit = "nspawn-runner-trash.service"
+
+func (s Store) emptyTrashLater(ctx context.Context, bus *systemd.Bus) error {
+	s.logf("empty %s in the background", s.Trash)
+	err := bus.Launch(ctx, trashUnit, []systemd.Property{
+		systemd.Set("Description", "Delete what CI machines left"),
+		systemd.ExecStart(s.Program, "empty-trash", s.Trash),
+		systemd.Set("Type", "exec"),
+		systemd.Set("CollectMode", "inactive-or-failed"),
+	})
+	if systemd.IsUnitExists(err) {
+		return nil
+	}
+	return err
+}
+
+// EmptyTrash deletes everything in a trash directory, and what arrives
+// meanwhile.
+func EmptyTrash(ctx context.Context, trash string) error {
+	var failed error
+	for {
+		entries, err := os.ReadDir(trash)
+		if err != nil || len(entries) == 0 || failed != nil {
+			return errors.Join(err, failed)
+		}
+		for _, entry := range entries {
+			failed = errors.Join(failed, storage.Remove(ctx, filepath.Join(trash, entry.Name())))
+		}
+	}
+}

@@ -1,0 +1,62 @@
+package machine
+
+import (
+	"math"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/systemd"
+)
+
+// properties are the settings of a machine's service: what they mean is in
+// systemd.service(5), systemd.exec(5), systemd.kill(5) and
+// systemd.resource-control(5).
+func (s Store) properties(spec Spec) []systemd.Property {
+	set := systemd.Set
+	microseconds := func(d time.Duration) uint64 { return uint64(d / time.Microsecond) }
+	return []systemd.Property{
+		set("Description", "CI machine "+Name(spec.ID)+", image "+spec.Image),
+		systemd.ExecStart(s.Program, "boot", s.dir(spec.ID)),
+		set("Type", "notify"),
+		set("NotifyAccess", "main"),
+		set("Slice", "machine-ci.slice"),
+		// With --keep-unit the machine's processes are in this unit's control
+		// group, and these limits are theirs.
+		set("Delegate", true),
+		set("MemoryMax", spec.Limits.MemoryMax),
+		set("MemorySwapMax", spec.Limits.MemorySwapMax),
+		set("CPUWeight", spec.Limits.CPUWeight),
+		set("TasksMax", spec.Limits.TasksMax),
+		// A job that runs out of memory loses a process, not its machine.
+		set("OOMPolicy", "continue"),
+		set("LimitNOFILE", uint64(524288)),
+		set("LimitNOFILESoft", uint64(1024)),
+		set("LimitCORE", uint64(0)),
+		set("LimitCORESoft", uint64(0)),
+		// With --keep-unit nspawn leaves devices to the unit: without this, a
+		// privileged machine's mknod opens the host's disk.
+		set("DevicePolicy", "closed"),
+		systemd.DeviceAllow([2]string{"char-pts", "rw"}, [2]string{"/dev/net/tun", "rwm"}, [2]string{"/dev/fuse", "rwm"}),
+		// Nobody needs a machine to shut down in good order.
+		set("KillMode", "mixed"),
+		set("KillSignal", int32(unix.SIGKILL)),
+		set("TimeoutStopUSec", microseconds(10*time.Second)),
+		// Nets below the limits this program keeps itself.
+		set("TimeoutStartUSec", microseconds(spec.BootTimeout+30*time.Second)),
+		set("RuntimeMaxUSec", runtimeMax(spec.MaxRuntime)),
+		set("Environment", []string{
+			// The root is private to one mount namespace: nobody to lock out.
+			"SYSTEMD_NSPAWN_LOCK=0",
+			// /tmp on the machine's root, not on a tmpfs of a tenth of the memory.
+			"SYSTEMD_NSPAWN_TMPFS_TMP=0",
+		}),
+	}
+}
+
+func runtimeMax(d time.Duration) uint64 {
+	if d <= 0 {
+		return math.MaxUint64
+	}
+	return uint64(d / time.Microsecond)
+}

@@ -1,0 +1,137 @@
+// Package storage gives a machine its writable root and takes it away again.
+//
+// A chroot is never written to. A machine sees a copy-on-write view of it, made
+// by one of three backends:
+//
+//   - btrfs: a snapshot of the chroot's subvolume;
+//   - overlay: an overlay whose upper layer lies in the machine's directory;
+//   - tmpfs: an overlay whose upper layer lies in memory.
+//
+// A backend works in two moments. Prepare runs in the driver and leaves on disk
+// only what must outlive a process. Mount runs in the machine's own helper,
+// inside a mount namespace of its own, just before systemd-nspawn is executed:
+// what it mounts is invisible to the host and vanishes with the machine.
+//
+// Each machine owns a range of 65536 user ids. The chroot on disk belongs to
+// root, the machine's root is another user: an idmapped mount translates
+// between the two (mount_setattr(2)), so nothing is ever chowned.
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Backend is a way to give machines a writable root.
+type Backend interface {
+	// Name is the backend's name in the configuration.
+	Name() string
+	// Prepare makes in dir, the machine's directory, what has to exist on disk
+	// before the machine starts. owner is the host's user id of the machine's
+	// root: 0 without a user namespace.
+	Prepare(dir, chroot string, owner int) error
+	// Mount mounts the machine's root on dir/mnt/root and returns that path.
+	// It must run in a mount namespace of its own.
+	Mount(dir, chroot string, owner int) (root string, err error)
+}
+
+// Named returns the backend with the given name; Names lists them.
+func Named(name string) (Backend, error) {
+	switch name {
+	case "btrfs":
+		return btrfs{}, nil
+	case "overlay":
+		return overlay{}, nil
+	case "tmpfs":
+		return overlay{inMemory: true}, nil
+	}
+	return nil, fmt.Errorf("backend %q: no such backend, there are btrfs, overlay and tmpfs", name)
+}
+
+// Choose returns the backend for machines of the given chroot whose
+// directories lie in machines. Without a wish (wanted is "" or "auto") that is
+// btrfs where the chroot is a subvolume on the same file system, else overlay.
+// The error says which backend can work where the wanted one cannot.
+func Choose(wanted, machines, chroot string) (Backend, error) {
+	subvolume, err := IsSubvolume(chroot)
+	if err != nil {
+		return nil, err
+	}
+	switch wanted {
+	case "btrfs":
+		if !subvolume {
+			return nil, fmt.Errorf("backend btrfs: %s is no btrfs subvolume: use backend overlay or tmpfs", chroot)
+		}
+		return btrfs{}, nil
+	case "", "auto":
+		if subvolume {
+			return btrfs{}, nil
+		}
+		wanted = "overlay"
+	}
+	backend, err := Named(wanted)
+	if err != nil {
+		return nil, err
+	}
+	if wanted == "overlay" {
+		if err := canHoldUpper(machines); err != nil {
+			return nil, err
+		}
+	}
+	return backend, nil
+}
+
+// canHoldUpper says whether an overlay's upper layer can lie in dir. The
+// kernel decides: it wants trusted extended attributes, d_type and
+// RENAME_WHITEOUT, which overlay itself, NFS, FAT and old XFS lack.
+func canHoldUpper(dir string) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return fmt.Errorf("backend overlay: statfs %s: %w", dir, err)
+	}
+	var bad string
+	switch fs.Type {
+	case unix.OVERLAYFS_SUPER_MAGIC:
+		bad = "overlay"
+	case unix.NFS_SUPER_MAGIC:
+		bad = "NFS"
+	case unix.MSDOS_SUPER_MAGIC:
+		bad = "FAT"
+	case unix.V9FS_MAGIC:
+		bad = "9p"
+	case unix.FUSE_SUPER_MAGIC:
+		bad = "FUSE"
+	}
+	if bad == "" {
+		// Anything else is asked, not guessed: an attribute an upper needs.
+		probe, err := os.MkdirTemp(dir, ".probe-")
+		if err != nil {
+			return fmt.Errorf("backend overlay: %w", err)
+		}
+		defer os.Remove(probe)
+		err = unix.Setxattr(probe, "trusted.overlay.opaque", []byte("n"), 0)
+		if !errors.Is(err, unix.ENOTSUP) {
+			return nil
+		}
+		bad = "without trusted extended attributes"
+	}
+	return fmt.Errorf("backend overlay: the file system of %s (%s) cannot hold an overlay: "+
+		"set \"backend: tmpfs\", or put state_dir on ext4, xfs or btrfs", dir, bad)
+}
+
+// scratch mounts an empty tmpfs on dir/mnt, the private place where a
+// machine's root is put together, and returns its path.
+func scratch(dir string, options string) (string, error) {
+	mnt := filepath.Join(dir, "mnt")
+	if err := os.Mkdir(mnt, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return "", err
+	}
+	if err := unix.Mount("machine", mnt, "tmpfs", unix.MS_NODEV, "mode=0755"+options); err != nil {
+		return "", fmt.Errorf("mount tmpfs on %s: %w", mnt, err)
+	}
+	return mnt, nil
+}

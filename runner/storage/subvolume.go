@@ -1,0 +1,122 @@
+package storage
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The ioctls of btrfs and their arguments: linux/btrfs.h. Called directly,
+// they need no btrfs-progs and no fork.
+const (
+	ioctlSubvolCreate   = 0x5000940e // BTRFS_IOC_SUBVOL_CREATE
+	ioctlSnapDestroy    = 0x5000940f // BTRFS_IOC_SNAP_DESTROY
+	ioctlSnapCreateV2   = 0x50009417 // BTRFS_IOC_SNAP_CREATE_V2
+	ioctlSubvolSetFlags = 0x4008941a // BTRFS_IOC_SUBVOL_SETFLAGS
+
+	subvolumeInode = 256 // BTRFS_FIRST_FREE_OBJECTID: the inode of every subvolume's root
+)
+
+type volArgs struct {
+	fd   int64
+	name [4088]byte
+}
+
+type volArgsV2 struct {
+	fd, transid, flags uint64
+	_                  [4]uint64
+	name               [4040]byte
+}
+
+// IsBtrfs says whether path lies on btrfs.
+func IsBtrfs(path string) (bool, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(path, &fs); err != nil {
+		return false, fmt.Errorf("statfs %s: %w", path, err)
+	}
+	return fs.Type == unix.BTRFS_SUPER_MAGIC, nil
+}
+
+// IsSubvolume says whether path, links followed, is a btrfs subvolume.
+func IsSubvolume(path string) (bool, error) {
+	on, err := IsBtrfs(path)
+	if err != nil || !on {
+		return false, err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return false, fmt.Errorf("stat %s: %w", path, err)
+	}
+	return st.Mode&unix.S_IFMT == unix.S_IFDIR && st.Ino == subvolumeInode, nil
+}
+
+// Create makes an empty directory: a subvolume where path lies on btrfs.
+func Create(path string) error {
+	on, err := IsBtrfs(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	if !on {
+		return os.Mkdir(path, 0o755)
+	}
+	var args volArgs
+	copy(args.name[:], filepath.Base(path))
+	if err := ioctlIn(filepath.Dir(path), ioctlSubvolCreate, unsafe.Pointer(&args)); err != nil {
+		return fmt.Errorf("create subvolume %s: %w", path, err)
+	}
+	return nil
+}
+
+// Snapshot makes a writable snapshot of the subvolume from.
+func Snapshot(from, to string) error {
+	source, err := unix.Open(from, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("snapshot %s: %w", from, err)
+	}
+	defer unix.Close(source)
+	args := volArgsV2{fd: uint64(source)}
+	copy(args.name[:], filepath.Base(to))
+	if err := ioctlIn(filepath.Dir(to), ioctlSnapCreateV2, unsafe.Pointer(&args)); err != nil {
+		return fmt.Errorf("snapshot %s to %s: %w", from, to, err)
+	}
+	return nil
+}
+
+// destroySubvolume deletes the subvolume name in the directory dir, read-only
+// or not. The kernel refuses while there are subvolumes inside it.
+func destroySubvolume(dir, name string) error {
+	if err := makeWritable(filepath.Join(dir, name)); err != nil {
+		return err
+	}
+	var args volArgs
+	copy(args.name[:], name)
+	if err := ioctlIn(dir, ioctlSnapDestroy, unsafe.Pointer(&args)); err != nil {
+		return fmt.Errorf("delete subvolume %s: %w", filepath.Join(dir, name), err)
+	}
+	return nil
+}
+
+// makeWritable clears the read-only flag of a subvolume.
+func makeWritable(path string) error {
+	var flags uint64
+	if err := ioctlIn(path, ioctlSubvolSetFlags, unsafe.Pointer(&flags)); err != nil {
+		return fmt.Errorf("make subvolume %s writable: %w", path, err)
+	}
+	return nil
+}
+
+// ioctlIn calls an ioctl on the directory dir.
+func ioctlIn(dir string, request uintptr, arg unsafe.Pointer) error {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(arg)); errno != 0 {
+		return errno
+	}
+	return nil
+}

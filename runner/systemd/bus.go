@@ -1,0 +1,195 @@
+// Package systemd talks to service managers over D-Bus: to the host's, which
+// runs the machines, and to each machine's own, which runs the job's scripts.
+//
+// Both speak org.freedesktop.systemd1(5). The host's bus is trusted. A
+// machine's bus belongs to the job, which is root there: what it answers is
+// believed only as far as it concerns the job itself, its socket is reached
+// without following a link out of the machine (see Machine), and nothing waits
+// for it without a limit.
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/godbus/dbus/v5"
+)
+
+const (
+	destination = "org.freedesktop.systemd1"
+	managerPath = dbus.ObjectPath("/org/freedesktop/systemd1")
+	manager     = destination + ".Manager."
+	hostSocket  = "/run/dbus/system_bus_socket"
+)
+
+// ErrGone is the cause of an error when the bus went away, for a machine's
+// bus: the machine died or took its bus down.
+var ErrGone = errors.New("the connection to its bus is lost")
+
+// Bus is a connection to one service manager.
+type Bus struct {
+	conn *dbus.Conn
+
+	mu       sync.Mutex
+	watchers []*watcher
+	gone     chan struct{}
+}
+
+// Host connects to the host's service manager.
+func Host(ctx context.Context) (*Bus, error) {
+	conn, err := dbus.Connect("unix:path=" + hostSocket)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the host's system bus: %w", err)
+	}
+	return newBus(conn), nil
+}
+
+func newBus(conn *dbus.Conn) *Bus {
+	b := &Bus{conn: conn, gone: make(chan struct{})}
+	signals := make(chan *dbus.Signal, 64)
+	conn.Signal(signals)
+	go b.dispatch(signals)
+	return b
+}
+
+// Close ends the connection.
+func (b *Bus) Close() { b.conn.Close() }
+
+// Gone is closed when the connection is lost.
+func (b *Bus) Gone() <-chan struct{} { return b.gone }
+
+// dispatch hands signals to their watchers, until the connection is closed.
+func (b *Bus) dispatch(signals <-chan *dbus.Signal) {
+	for signal := range signals {
+		b.mu.Lock()
+		for _, w := range b.watchers {
+			if w.path == signal.Path && w.member == signal.Name {
+				w.pending.push(signal)
+			}
+		}
+		b.mu.Unlock()
+	}
+	close(b.gone)
+}
+
+// watcher receives the signals of one member at one path.
+type watcher struct {
+	path    dbus.ObjectPath
+	member  string
+	pending queue
+}
+
+// watch asks for signals: rule is a D-Bus match rule. The request is sent
+// before anything sent later, and not waited for: buses keep the order.
+func (b *Bus) watch(path dbus.ObjectPath, iface, member, rule string) *watcher {
+	w := &watcher{path: path, member: iface + "." + member, pending: newQueue()}
+	b.mu.Lock()
+	b.watchers = append(b.watchers, w)
+	b.mu.Unlock()
+	rule = fmt.Sprintf("type='signal',path='%s',interface='%s',member='%s'%s", path, iface, member, rule)
+	b.conn.BusObject().Go("org.freedesktop.DBus.AddMatch", dbus.FlagNoReplyExpected, nil, rule)
+	return w
+}
+
+// next waits for the watcher's next signal.
+func (b *Bus) next(ctx context.Context, w *watcher) (*dbus.Signal, error) {
+	for {
+		if signal := w.pending.pop(); signal != nil {
+			return signal, nil
+		}
+		select {
+		case <-w.pending.more:
+		case <-b.gone:
+			// What arrived before the end counts.
+			if signal := w.pending.pop(); signal != nil {
+				return signal, nil
+			}
+			return nil, ErrGone
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// queue is a list of signals with a bell. It drops the oldest beyond its
+// limit: a machine's bus may send without end.
+type queue struct {
+	mu      *sync.Mutex
+	signals []*dbus.Signal
+	more    chan struct{}
+}
+
+func newQueue() queue { return queue{mu: new(sync.Mutex), more: make(chan struct{}, 1)} }
+
+func (q *queue) push(signal *dbus.Signal) {
+	q.mu.Lock()
+	q.signals = append(q.signals, signal)
+	if len(q.signals) > 1024 {
+		q.signals = q.signals[1:]
+	}
+	q.mu.Unlock()
+	select {
+	case q.more <- struct{}{}:
+	default:
+	}
+}
+
+func (q *queue) pop() *dbus.Signal {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.signals) == 0 {
+		return nil
+	}
+	signal := q.signals[0]
+	q.signals = q.signals[1:]
+	return signal
+}
+
+// call calls a method of an object of systemd's and stores the reply.
+func (b *Bus) call(ctx context.Context, path dbus.ObjectPath, method string, out []any, args ...any) error {
+	call := b.conn.Object(destination, path).CallWithContext(ctx, method, 0, args...)
+	if err := call.Err; err != nil {
+		return b.explain(ctx, err)
+	}
+	if err := call.Store(out...); err != nil {
+		return fmt.Errorf("unexpected answer to %s: %w", method, err)
+	}
+	return nil
+}
+
+// explain turns the errors of a dead connection into ErrGone and those of a
+// dead context into its cause.
+func (b *Bus) explain(ctx context.Context, err error) error {
+	var remote dbus.Error
+	switch {
+	case errors.As(err, &remote):
+		return err
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	default:
+		return ErrGone
+	}
+}
+
+// isError says whether err is the D-Bus error of that name.
+func isError(err error, names ...string) bool {
+	var remote dbus.Error
+	if errors.As(err, &remote) {
+		for _, name := range names {
+			if remote.Name == name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// IsNoSuchUnit says whether err means that the unit, or the machine, is not there.
+func IsNoSuchUnit(err error) bool {
+	return isError(err, destination+".NoSuchUnit", "org.freedesktop.machine1.NoSuchMachine")
+}
+
+// IsUnitExists says whether err means that there is such a unit already.
+func IsUnitExists(err error) bool { return isError(err, destination+".UnitExists") }

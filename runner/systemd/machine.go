@@ -1,0 +1,167 @@
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
+)
+
+// Process names a process for good: pids are used again, a pid with its start
+// time is not.
+type Process struct {
+	PID int `json:"pid"`
+	// Started is field 22 of /proc/PID/stat: clock ticks since boot.
+	Started uint64 `json:"started"`
+}
+
+// FindProcess returns the process that has the pid now.
+func FindProcess(pid int) (Process, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return Process{}, err
+	}
+	// The second field is the command in parentheses and may hold anything,
+	// parentheses too: count from the last one.
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	if len(fields) < 20 {
+		return Process{}, fmt.Errorf("process %d: cannot read its start time", pid)
+	}
+	started, err := strconv.ParseUint(fields[19], 10, 64)
+	if err != nil {
+		return Process{}, fmt.Errorf("process %d: start time: %w", pid, err)
+	}
+	if fields[0] == "Z" || fields[0] == "X" {
+		return Process{}, os.ErrProcessDone
+	}
+	return Process{PID: pid, Started: started}, nil
+}
+
+// Alive says whether the process still runs.
+func (p Process) Alive() bool {
+	now, err := FindProcess(p.PID)
+	return err == nil && now.Started == p.Started
+}
+
+// Root opens the root directory of the process's mount namespace.
+func (p Process) Root() (*os.File, error) {
+	root, err := os.OpenFile(fmt.Sprintf("/proc/%d/root", p.PID), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	// Checked after opening: what is open now was this process's.
+	if !p.Alive() {
+		root.Close()
+		return nil, os.ErrProcessDone
+	}
+	return root, nil
+}
+
+// Leader asks systemd-machined for the first process of a machine.
+func (b *Bus) Leader(ctx context.Context, machine string) (Process, error) {
+	var path dbus.ObjectPath
+	machined := b.conn.Object("org.freedesktop.machine1", "/org/freedesktop/machine1")
+	if err := machined.CallWithContext(ctx, "org.freedesktop.machine1.Manager.GetMachine", 0, machine).Store(&path); err != nil {
+		return Process{}, b.explain(ctx, err)
+	}
+	var value dbus.Variant
+	object := b.conn.Object("org.freedesktop.machine1", path)
+	if err := object.CallWithContext(ctx, "org.freedesktop.DBus.Properties.Get", 0, "org.freedesktop.machine1.Machine", "Leader").Store(&value); err != nil {
+		return Process{}, b.explain(ctx, err)
+	}
+	pid, ok := value.Value().(uint32)
+	if !ok {
+		return Process{}, fmt.Errorf("machine %s: machined does not know its leader", machine)
+	}
+	return FindProcess(int(pid))
+}
+
+// Machine connects to the service manager inside a machine. leader is the
+// machine's first process, owner the host's user id of the machine's root.
+//
+// Everything on the way to the socket belongs to the job. The path is
+// therefore resolved below the machine's root and through no magic link, so
+// that it cannot lead to a socket of the host, and what it leads to must be a
+// socket.
+func Machine(ctx context.Context, leader Process, owner int) (*Bus, error) {
+	type result struct {
+		conn *dbus.Conn
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		// This goroutine's thread is never unlocked, so that it ends with it:
+		// it has changed its user.
+		runtime.LockOSThread()
+		conn, err := dialMachine(ctx, leader, owner)
+		done <- result{conn, err}
+	}()
+	select {
+	case r := <-done:
+		if r.err != nil {
+			return nil, r.err
+		}
+		return newBus(r.conn), nil
+	case <-ctx.Done():
+		go func() {
+			if r := <-done; r.conn != nil {
+				r.conn.Close()
+			}
+		}()
+		return nil, context.Cause(ctx)
+	}
+}
+
+// dialMachine connects and authenticates. It must run on a thread of its own.
+func dialMachine(ctx context.Context, leader Process, owner int) (*dbus.Conn, error) {
+	root, err := leader.Root()
+	if err != nil {
+		return nil, fmt.Errorf("%w: its first process is gone", ErrGone)
+	}
+	defer root.Close()
+	socket, err := unix.Openat2(int(root.Fd()), strings.TrimPrefix(hostSocket, "/"), &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open the machine's bus socket: %w", err)
+	}
+	defer unix.Close(socket)
+	var st unix.Stat_t
+	if err := unix.Fstat(socket, &st); err != nil {
+		return nil, fmt.Errorf("stat the machine's bus socket: %w", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return nil, errors.New("the machine's bus socket is no socket")
+	}
+	// The bus asks the kernel who connects. The host's root has no name
+	// inside the machine's user namespace, so connect as its root. The raw
+	// call changes this thread only.
+	if owner > 0 {
+		keep := ^uintptr(0)
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, keep, uintptr(owner), keep); errno != 0 {
+			return nil, fmt.Errorf("become user %d: %w", owner, errno)
+		}
+	}
+	conn, err := dbus.Dial(fmt.Sprintf("unix:path=/proc/self/fd/%d", socket))
+	if err != nil {
+		return nil, fmt.Errorf("connect to the machine's bus: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	if err := conn.Auth([]dbus.Auth{dbus.AuthExternal("0")}); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("authenticate at the machine's bus: %w", err)
+	}
+	if err := conn.Hello(); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("greet the machine's bus: %w", err)
+	}
+	return conn, nil
+}

@@ -1,0 +1,255 @@
+package systemd
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// Property is one setting of a transient unit, as systemd.exec(5) and its
+// kin name it.
+type Property struct {
+	Name  string
+	Value dbus.Variant
+}
+
+// Set makes a Property. The value's Go type decides the D-Bus type: string,
+// bool, uint64, []string, or dbus.UnixFD.
+func Set(name string, value any) Property { return Property{name, dbus.MakeVariant(value)} }
+
+// ExecStart is the command of a service. Nothing in it is expanded by systemd:
+// the manager expands $ in what it executes, so each one is doubled.
+func ExecStart(argv ...string) Property {
+	escaped := make([]string, len(argv))
+	for i, arg := range argv {
+		escaped[i] = strings.ReplaceAll(arg, "$", "$$")
+	}
+	type command struct {
+		Path          string
+		Argv          []string
+		IgnoreFailure bool
+	}
+	return Set("ExecStart", []command{{argv[0], escaped, false}})
+}
+
+// DeviceAllow is the list of devices that a unit may use: pairs of a device,
+// or class, and a combination of r, w and m.
+func DeviceAllow(pairs ...[2]string) Property {
+	type rule struct{ Device, Access string }
+	rules := make([]rule, len(pairs))
+	for i, p := range pairs {
+		rules[i] = rule{p[0], p[1]}
+	}
+	return Set("DeviceAllow", rules)
+}
+
+// Start starts a transient unit and waits until its start job has ended. The
+// result is systemd's word: done, failed, timeout, canceled, dependency...
+func (b *Bus) Start(ctx context.Context, unit string, properties []Property) (result string, err error) {
+	removed := b.watchJob(unit)
+	defer b.unwatch(removed)
+	job, err := b.launch(ctx, unit, properties)
+	if err != nil {
+		return "", err
+	}
+	return b.jobResult(ctx, removed, job)
+}
+
+// Launch starts a transient unit and does not wait.
+func (b *Bus) Launch(ctx context.Context, unit string, properties []Property) error {
+	_, err := b.launch(ctx, unit, properties)
+	return err
+}
+
+func (b *Bus) launch(ctx context.Context, unit string, properties []Property) (job dbus.ObjectPath, err error) {
+	type auxiliary struct {
+		Name       string
+		Properties []Property
+	}
+	err = b.call(ctx, managerPath, manager+"StartTransientUnit", []any{&job}, unit, "fail", properties, []auxiliary{})
+	return job, err
+}
+
+// Stop stops a unit and waits until it has stopped. A unit that is not there
+// has.
+func (b *Bus) Stop(ctx context.Context, unit string) error {
+	removed := b.watchJob(unit)
+	defer b.unwatch(removed)
+	var job dbus.ObjectPath
+	err := b.call(ctx, managerPath, manager+"StopUnit", []any{&job}, unit, "replace")
+	if IsNoSuchUnit(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = b.jobResult(ctx, removed, job)
+	return err
+}
+
+// Kill sends a signal to all processes of a unit.
+func (b *Bus) Kill(ctx context.Context, unit string, signal int32) error {
+	return b.call(ctx, managerPath, manager+"KillUnit", nil, unit, "all", signal)
+}
+
+// ResetFailed forgets that a unit failed, so that systemd unloads it.
+func (b *Bus) ResetFailed(ctx context.Context, unit string) error {
+	err := b.call(ctx, managerPath, manager+"ResetFailedUnit", nil, unit)
+	if IsNoSuchUnit(err) {
+		return nil
+	}
+	return err
+}
+
+func (b *Bus) watchJob(unit string) *watcher {
+	w := b.watch(managerPath, strings.TrimSuffix(manager, "."), "JobRemoved", ",arg2='"+unit+"'")
+	b.subscribe()
+	return w
+}
+
+func (b *Bus) unwatch(w *watcher) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i := range b.watchers {
+		if b.watchers[i] == w {
+			b.watchers = append(b.watchers[:i], b.watchers[i+1:]...)
+			return
+		}
+	}
+}
+
+func (b *Bus) jobResult(ctx context.Context, removed *watcher, job dbus.ObjectPath) (string, error) {
+	for {
+		signal, err := b.next(ctx, removed)
+		if err != nil {
+			return "", err
+		}
+		var id uint32
+		var path dbus.ObjectPath
+		var unit, result string
+		if err := dbus.Store(signal.Body, &id, &path, &unit, &result); err == nil && path == job {
+			return result, nil
+		}
+	}
+}
+
+// SystemState is the state of the whole system under this manager: starting,
+// running, degraded, maintenance, stopping...
+func (b *Bus) SystemState(ctx context.Context) (string, error) {
+	var state string
+	err := b.get(ctx, managerPath, strings.TrimSuffix(manager, "."), "SystemState", &state)
+	return state, err
+}
+
+// ListedUnit is a unit as ListUnits gives it, or a job as ListJobs does.
+type ListedUnit struct {
+	// Name is the unit's name, State its active state or its job's kind.
+	Name, State string
+}
+
+// FailedUnits lists the units that failed.
+func (b *Bus) FailedUnits(ctx context.Context) ([]ListedUnit, error) {
+	var rows [][]any
+	if err := b.call(ctx, managerPath, manager+"ListUnitsFiltered", []any{&rows}, []string{"failed"}); err != nil {
+		return nil, err
+	}
+	return listed(rows, 0, 3), nil
+}
+
+// Jobs lists the jobs that the manager has queued or is running.
+func (b *Bus) Jobs(ctx context.Context) ([]ListedUnit, error) {
+	var rows [][]any
+	if err := b.call(ctx, managerPath, manager+"ListJobs", []any{&rows}); err != nil {
+		return nil, err
+	}
+	return listed(rows, 1, 3), nil
+}
+
+func listed(rows [][]any, name, state int) []ListedUnit {
+	var units []ListedUnit
+	for _, row := range rows {
+		if len(row) > max(name, state) {
+			n, _ := row[name].(string)
+			s, _ := row[state].(string)
+			units = append(units, ListedUnit{n, s})
+		}
+	}
+	return units
+}
+
+// Property reads a property of a unit into out. kind is the last word of the
+// property's interface: Unit or Service.
+func (b *Bus) Property(ctx context.Context, unit, kind, name string, out any) error {
+	return b.get(ctx, UnitPath(unit), destination+"."+kind, name, out)
+}
+
+func (b *Bus) get(ctx context.Context, path dbus.ObjectPath, iface, name string, out any) error {
+	var value dbus.Variant
+	if err := b.call(ctx, path, "org.freedesktop.DBus.Properties.Get", []any{&value}, iface, name); err != nil {
+		return err
+	}
+	if err := value.Store(out); err != nil {
+		return fmt.Errorf("property %s of %s: %w", name, path, err)
+	}
+	return nil
+}
+
+// UnitPath is the object path of a unit: all but letters and digits escaped.
+func UnitPath(unit string) dbus.ObjectPath {
+	var path strings.Builder
+	path.WriteString("/org/freedesktop/systemd1/unit/")
+	for i := 0; i < len(unit); i++ {
+		c := unit[i]
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' && i > 0 {
+			path.WriteByte(c)
+		} else {
+			fmt.Fprintf(&path, "_%02x", c)
+		}
+	}
+	return dbus.ObjectPath(path.String())
+}
+
+// AwaitStartup waits until this manager has finished starting the system, and
+// returns its state then: running, degraded, maintenance...
+func (b *Bus) AwaitStartup(ctx context.Context) (string, error) {
+	finished := b.watch(managerPath, strings.TrimSuffix(manager, "."), "StartupFinished", "")
+	defer b.unwatch(finished)
+	b.subscribe()
+	for {
+		state, err := b.SystemState(ctx)
+		if err != nil || state != "initializing" && state != "starting" {
+			return state, err
+		}
+		if _, err := b.next(ctx, finished); err != nil {
+			return "", err
+		}
+	}
+}
+
+// AwaitStopped waits until a unit is neither running nor on its way there or
+// back, and returns its active state and result. A unit that systemd has
+// forgotten is inactive.
+func (b *Bus) AwaitStopped(ctx context.Context, unit string) (state, result string, err error) {
+	changes := b.watch(UnitPath(unit), "org.freedesktop.DBus.Properties", "PropertiesChanged", "")
+	defer b.unwatch(changes)
+	b.subscribe()
+	for {
+		if err := b.Property(ctx, unit, "Unit", "ActiveState", &state); err != nil {
+			return "", "", err
+		}
+		if state == "inactive" || state == "failed" {
+			err := b.Property(ctx, unit, "Service", "Result", &result)
+			return state, result, err
+		}
+		if _, err := b.next(ctx, changes); err != nil {
+			return state, "", err
+		}
+	}
+}
+
+// subscribe asks systemd to send signals at all; it is not waited for.
+func (b *Bus) subscribe() {
+	b.conn.Object(destination, managerPath).Go(manager+"Subscribe", dbus.FlagNoReplyExpected, nil)
+}

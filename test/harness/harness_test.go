@@ -1,0 +1,284 @@
+package harness
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// needs skips a test where a host cannot be booted.
+func needs(t *testing.T, packages []string) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("only root can boot a host")
+	}
+	for _, p := range packages {
+		if !installed(p) {
+			t.Skipf("the Debian package %s is not installed", p)
+		}
+	}
+}
+
+// startLab boots a lab that the end of the test stops.
+func startLab(ctx context.Context, t *testing.T, o LabOptions) *Lab {
+	t.Helper()
+	needs(t, LabPackages)
+	o.Out = t.Output()
+	lab, err := StartLab(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := lab.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return lab
+}
+
+func TestACommandInALabHasItsOutputAndExitStatus(t *testing.T) {
+	lab := startLab(t.Context(), t, LabOptions{})
+	out, err := lab.Command(t.Context(), "sh", "-c", "systemctl is-system-running; pwd; echo $PATH; cat /proc/self/cgroup; exit 7").CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 7 {
+		t.Errorf("the command ended with %v, want exit status 7", err)
+	}
+	for _, want := range []string{"running\n/\n/usr/local/sbin:", "\n0::/commands\n"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the output lacks %q:\n%s", want, out)
+		}
+	}
+}
+
+func TestALabSeesWhatIsBound(t *testing.T) {
+	dir := t.TempDir()
+	lab := startLab(t.Context(), t, LabOptions{
+		Binds:    map[string]string{dir: "/srv/a:b"},
+		ReadOnly: map[string]string{"/usr/share/doc": "/doc"},
+	})
+	run(t, lab, "echo hello >/srv/a:b/file; ! touch /doc/file 2>/dev/null")
+	if content, _ := os.ReadFile(filepath.Join(dir, "file")); string(content) != "hello\n" {
+		t.Errorf("the bound directory holds %q", content)
+	}
+}
+
+func TestMachinesBootInALab(t *testing.T) {
+	needs(t, LabPackages)
+	base, err := Tree(t.Context(), t.Output(), BaseTree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lab := startLab(t.Context(), t, LabOptions{ReadOnly: map[string]string{base: "/base"}})
+	run(t, lab, `
+		cp -a /base /lab/machine
+		systemd-run --quiet --unit=m --property=Type=notify --property=Delegate=yes \
+			systemd-nspawn --quiet --keep-unit --machine=m --directory=/lab/machine --boot \
+			--notify-ready=yes --private-users=524288:65536 --private-users-ownership=auto
+		machinectl show m --property=Class
+		systemctl -M m is-system-running --wait
+		systemctl stop m`)
+}
+
+func TestLabsRunSideBySide(t *testing.T) {
+	one, other := startLab(t.Context(), t, LabOptions{}), startLab(t.Context(), t, LabOptions{})
+	run(t, one, "touch /etc/mine /lab/mine")
+	run(t, other, "! test -e /etc/mine && ! test -e /lab/mine")
+	if err := one.Stop(); err != nil {
+		t.Error(err)
+	}
+	run(t, other, "systemctl is-system-running")
+}
+
+func TestAStoppedLabLeavesNothing(t *testing.T) {
+	needs(t, LabPackages)
+	before := traces(t)
+	lab := startLab(t.Context(), t, LabOptions{})
+	litter(t, lab)
+	if err := lab.Stop(); err != nil {
+		t.Error(err)
+	}
+	gone(t, lab, before)
+}
+
+func TestACancelledContextStopsTheLab(t *testing.T) {
+	needs(t, LabPackages)
+	before := traces(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	lab := startLab(ctx, t, LabOptions{})
+	litter(t, lab)
+	command := lab.Command(t.Context(), "sleep", "1000")
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := command.Wait(); err == nil {
+		t.Error("a command outlived its lab")
+	}
+	if err := lab.Stop(); err != nil {
+		t.Error(err)
+	}
+	gone(t, lab, before)
+}
+
+func TestAContextCancelledDuringTheBootLeavesNothing(t *testing.T) {
+	needs(t, LabPackages)
+	if _, err := Tree(t.Context(), t.Output(), LabTree); err != nil {
+		t.Fatal(err)
+	}
+	before := traces(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := StartLab(ctx, LabOptions{}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("starting a lab ended with %v", err)
+	}
+	gone(t, nil, before)
+}
+
+// TestALabDiesWithItsProcess starts a lab in a second process, this test
+// itself, and kills that.
+func TestALabDiesWithItsProcess(t *testing.T) {
+	if os.Getenv("HARNESS_TEST_CHILD") != "" {
+		lab := startLab(t.Context(), t, LabOptions{})
+		litter(t, lab)
+		os.Stderr.WriteString("up\n")
+		select {}
+	}
+	needs(t, LabPackages)
+	before := traces(t)
+	child := exec.Command(os.Args[0], "-test.run=^TestALabDiesWithItsProcess$")
+	child.Env = append(os.Environ(), "HARNESS_TEST_CHILD=1")
+	said, err := child.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line := make([]byte, 3)
+	_, err = io.ReadFull(said, line)
+	_ = child.Process.Kill()
+	_ = child.Wait()
+	if err != nil {
+		t.Fatal("the second process started no lab")
+	}
+	// The processes are gone by themselves; the next lab clears the rest.
+	eventually(t, "the dead process's lab still runs", func() bool {
+		return !strings.Contains(traces(t).processes, sitePrefix)
+	})
+	if err := startLab(t.Context(), t, LabOptions{}).Stop(); err != nil {
+		t.Error(err)
+	}
+	gone(t, nil, before)
+}
+
+// run runs a shell script in a lab; each of its commands must succeed.
+func run(t *testing.T, lab *Lab, script string) {
+	t.Helper()
+	if out, err := lab.Command(t.Context(), "sh", "-e", "-c", script).CombinedOutput(); err != nil {
+		t.Errorf("in the lab: %v\n%s", err, out)
+	}
+}
+
+// litter leaves in a lab what is hard to remove: a process outside of its
+// systemd's reach, nested groups, a mounted loop device, another that nobody
+// uses, an immutable file.
+func litter(t *testing.T, lab *Lab) {
+	t.Helper()
+	run(t, lab, `
+		mkdir -p /sys/fs/cgroup/commands/a/b
+		setsid sleep 1000 >/dev/null 2>&1 &
+		cd /lab
+		truncate -s 200M one two
+		mkfs.btrfs -q one
+		mkdir mnt
+		mount -o loop one mnt
+		losetup -f two
+		touch fixed
+		chattr +i fixed`)
+}
+
+// traces is all that labs leave on a machine.
+type trace struct{ processes, mounts, loops, groups, files string }
+
+func traces(t *testing.T) trace {
+	t.Helper()
+	cache, err := cacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := func(pattern string) string {
+		found, _ := filepath.Glob(pattern)
+		return strings.Join(found, "\n")
+	}
+	var processes []string
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, l := range lines {
+		if line, err := os.ReadFile(l); err == nil {
+			processes = append(processes, string(bytes.ReplaceAll(line, []byte{0}, []byte{' '})))
+		}
+	}
+	var groups []string
+	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && strings.Contains(path, sitePrefix) {
+			groups = append(groups, path)
+		}
+		return nil
+	})
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return trace{
+		processes: strings.Join(processes, "\n"),
+		mounts:    string(mounts),
+		loops:     list("/sys/block/loop*/loop"),
+		groups:    strings.Join(groups, "\n"),
+		files: list(filepath.Join(cache, "labs", "*")) + list("/run/systemd/nspawn/*/"+sitePrefix+"*") +
+			list("/tmp/nspawn-*"),
+	}
+}
+
+// gone checks that nothing is left of a lab.
+func gone(t *testing.T, lab *Lab, before trace) {
+	t.Helper()
+	after := traces(t)
+	if strings.Contains(after.processes, sitePrefix) {
+		t.Errorf("processes are left:\n%s", after.processes)
+	}
+	if lab != nil {
+		if _, err := os.Stat(filepath.Join("/proc", strconv.Itoa(lab.leader))); err == nil {
+			t.Errorf("the lab's systemd is left")
+		}
+	}
+	for _, c := range []struct{ what, before, after string }{
+		{"mounts", before.mounts, after.mounts},
+		{"loop devices", before.loops, after.loops},
+		{"control groups", before.groups, after.groups},
+		{"files", before.files, after.files},
+	} {
+		if c.before != c.after {
+			t.Errorf("the %s were\n%s\nand are\n%s", c.what, c.before, c.after)
+		}
+	}
+}
+
+// eventually waits for what the kernel does in its own time.
+func eventually(t *testing.T, otherwise string, done func() bool) {
+	t.Helper()
+	for range 500 {
+		if done() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error(otherwise)
+}

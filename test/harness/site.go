@@ -1,0 +1,103 @@
+package harness
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// site is all of a lab that is not a process: a directory in the cache, whose
+// lock says that the lab is alive, and the control groups of the same name.
+type site struct {
+	dir   string
+	lock  *os.File
+	fence fence
+}
+
+// sitePrefix begins the name of each lab.
+const sitePrefix = "nspawn-runner-lab-"
+
+// newSite makes the place for a new lab, and clears away those that killed
+// processes left behind.
+func newSite(ctx context.Context) (*site, error) {
+	cache, err := cacheDir()
+	if err != nil {
+		return nil, err
+	}
+	labs := filepath.Join(cache, "labs")
+	if err := os.MkdirAll(labs, 0o700); err != nil {
+		return nil, err
+	}
+	// Nobody may take a new site for an old one before it is locked.
+	e := entry{dir: labs}
+	if err := e.acquire(ctx, syscall.LOCK_EX); err != nil {
+		return nil, err
+	}
+	defer e.lock.Close()
+	old, _ := filepath.Glob(filepath.Join(labs, sitePrefix+"*"))
+	for _, dir := range old {
+		lock, err := lockDir(dir, syscall.LOCK_EX)
+		if err != nil {
+			continue // alive
+		}
+		// One that resists must not keep new labs from starting.
+		if s, err := openSite(dir, lock); err == nil {
+			_ = s.clear()
+		}
+		lock.Close()
+	}
+
+	dir := filepath.Join(labs, sitePrefix+strings.ToLower(rand.Text()[:6]))
+	if err := os.MkdirAll(filepath.Join(dir, "scratch"), 0o755); err != nil {
+		return nil, err
+	}
+	lock, err := lockDir(dir, syscall.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	return openSite(dir, lock)
+}
+
+func openSite(dir string, lock *os.File) (*site, error) {
+	fence, err := newFence(filepath.Base(dir))
+	return &site{dir, lock, fence}, err
+}
+
+// path is a file of the site: "scratch", "console" or "notify".
+func (s *site) path(name string) string { return filepath.Join(s.dir, name) }
+
+// clear removes all that a dead lab has left, and kills it first if it is not
+// quite dead.
+func (s *site) clear() error {
+	ctx, cancel := context.WithTimeout(context.Background(), labClearLimit)
+	defer cancel()
+	if err := s.fence.raze(ctx); err != nil {
+		return err
+	}
+	// The lab's mounts went with its last process, or will in a moment.
+	for {
+		found, err := detachLoops(s.path("scratch"))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if found == 0 {
+			break
+		}
+		if pause(ctx, 10*time.Millisecond) != nil {
+			return fmt.Errorf("loop: %d devices on files of %s are still in use", found, s.dir)
+		}
+	}
+	if os.RemoveAll(s.dir) != nil {
+		// Files that are immutable need a second try.
+		_ = exec.CommandContext(ctx, "chattr", "-R", "-f", "-i", "-a", s.dir).Run()
+		return os.RemoveAll(s.dir)
+	}
+	return nil
+}

@@ -12,7 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -105,15 +107,14 @@ func Load(path string) (Config, error) {
 	return c, nil
 }
 
-// Variable is a setting in a playbook: the nodes of its name and its value,
-// which know their lines.
-type Variable struct{ Name, Value *yaml.Node }
-
 // ForImage returns the configuration of the image whose playbook has these
-// variables, prefix included.
-func (c Config) ForImage(playbook string, variables []Variable) (Config, error) {
-	for _, v := range variables {
-		if err := c.apply(playbook, v.Name, v.Value, VariablePrefix, func(k Key) bool { return k.Image }); err != nil {
+// variables: their full names, prefix included, and their values, which know
+// their lines.
+func (c Config) ForImage(playbook string, variables map[string]yaml.Node) (Config, error) {
+	for _, name := range slices.Sorted(maps.Keys(variables)) {
+		value := variables[name]
+		label := &yaml.Node{Value: name, Line: value.Line}
+		if err := c.apply(playbook, label, &value, VariablePrefix, func(k Key) bool { return k.Image }); err != nil {
 			return c, fmt.Errorf("playbook %w", err)
 		}
 	}

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,25 +31,25 @@ func (s *Store) Create(ctx context.Context, name string, options CreateOptions) 
 	if err := checkName(name); err != nil {
 		return Generation{}, err
 	}
-	book, err := s.look(name).ReadPlaybook()
+	book, err := s.runnable(s.look(name))
 	if err != nil {
-		return Generation{}, fmt.Errorf("image %s: %w", name, err)
+		return Generation{}, err
 	}
 	suite := options.Suite
 	if suite == "" {
-		if suite, err = book.suite(); err != nil {
-			return Generation{}, fmt.Errorf("image %s: %w", name, err)
-		}
+		suite, err = book.suite()
+	} else {
+		err = checkSuite(suite)
 	}
-	if suite == "" {
-		suite = "unstable"
+	if err != nil {
+		return Generation{}, err
 	}
-	return s.build(ctx, name, func(ctx context.Context, b *build) error {
+	return s.build(ctx, name, func(b *build) error {
 		// Only now, under the lock, will the answer stay true.
 		if image := s.look(name); image.Exists {
 			return fmt.Errorf("%s exists already", image.Path)
 		}
-		return b.fromNothing(ctx, suite, book)
+		return b.fromNothing(ctx, cmp.Or(suite, "unstable"), book)
 	})
 }
 
@@ -62,63 +65,74 @@ func (s *Store) Maintain(ctx context.Context, name string) (Generation, error) {
 	if image.Playbook == "" {
 		return Generation{}, fmt.Errorf("image %s: it has no playbook in %s", name, strings.Join(s.PlaybookDirs, " or "))
 	}
-	book, err := image.ReadPlaybook()
+	book, err := s.runnable(image)
 	if err != nil {
-		return Generation{}, fmt.Errorf("image %s: %w", name, err)
+		return Generation{}, err
 	}
 	recreate, err := book.recreate()
 	if err != nil {
-		return Generation{}, fmt.Errorf("image %s: %w", name, err)
+		return Generation{}, err
 	}
 	suite, err := book.suite()
 	if err != nil {
-		return Generation{}, fmt.Errorf("image %s: %w", name, err)
+		return Generation{}, err
 	}
-	return s.build(ctx, name, func(ctx context.Context, b *build) error {
-		if exists := s.look(name).Exists; exists && !recreate {
-			if err := b.fromCurrent(ctx); err != nil {
-				return err
-			}
-			return b.playbook(ctx, book)
+	return s.build(ctx, name, func(b *build) error {
+		if s.look(name).Exists && !recreate {
+			return b.fromCurrent(ctx, func() error { return b.play(ctx, book) })
 		}
-		// Unlike chroot-create, where somebody looks on, a timer must not
-		// guess what an image called bookworm is made of.
+		// At chroot-create somebody looks on. A timer must not guess what an
+		// image called bookworm is made of.
 		if suite == "" {
-			return fmt.Errorf("playbook %s: nspawn_runner_chroot_suite is missing: which suite shall it be?", book.Path)
+			return fmt.Errorf("playbook %s: nspawn_runner_chroot_suite is missing, so it cannot be created", book.Path)
 		}
 		return b.fromNothing(ctx, suite, book)
 	})
 }
 
-// Edit publishes what change makes of a copy of the current generation. If
-// change returns an error, the copy is thrown away.
+// Edit publishes what change makes of a copy of the current generation, whose
+// root it is given. If change returns an error, the copy is thrown away and the
+// error is Edit's.
 func (s *Store) Edit(ctx context.Context, name string, change func(ctx context.Context, root string) error) (Generation, error) {
 	if _, err := s.Current(name); err != nil {
 		return Generation{}, err
 	}
-	return s.build(ctx, name, func(ctx context.Context, b *build) error {
-		if err := b.fromCurrent(ctx); err != nil {
-			return err
-		}
-		return b.step("edit", func() error { return change(ctx, b.generation.Path) })
+	return s.build(ctx, name, func(b *build) error {
+		return b.fromCurrent(ctx, func() error { return change(ctx, b.generation.Path) })
 	})
 }
 
-// BuildError says in which step the build of an image failed, and where all
-// that it printed can be read.
-type BuildError struct {
-	Image string
-	Step  string
-	Err   error
-	Log   string
+// runnable reads the playbook of an image that is about to be built, and looks
+// for ansible: minutes of work must not end at a program that was missing all
+// along.
+func (s *Store) runnable(image Image) (Playbook, error) {
+	book, err := image.ReadPlaybook()
+	if err != nil {
+		return Playbook{}, err
+	}
+	for _, warning := range book.Warnings {
+		s.progress(image.Name, "warning: "+warning)
+	}
+	if book.hasPlays() {
+		if _, err := exec.LookPath("ansible-playbook"); err != nil {
+			return Playbook{}, fmt.Errorf("playbook %s: there is no ansible-playbook to run it: apt-get install ansible-core", book.Path)
+		}
+	}
+	return book, nil
 }
 
-func (e *BuildError) Error() string {
-	return fmt.Sprintf("image %s: %s: %v (full log: %s)", e.Image, e.Step, e.Err, e.Log)
+// StepError says in which step a build failed, and where all that it printed
+// can be read.
+type StepError struct {
+	Step string
+	Err  error
+	Log  string // path of the full log
 }
+
+func (e *StepError) Error() string { return fmt.Sprintf("%s: %v (full log: %s)", e.Step, e.Err, e.Log) }
 
 // Unwrap returns the cause.
-func (e *BuildError) Unwrap() error { return e.Err }
+func (e *StepError) Unwrap() error { return e.Err }
 
 // build is one generation in the making.
 type build struct {
@@ -128,90 +142,91 @@ type build struct {
 	log        *buildLog
 }
 
-// build makes and publishes a generation of an image. What fill leaves in the
-// generation's tree is published if fill returns nil and the tree can boot;
-// else nothing of it stays.
-func (s *Store) build(ctx context.Context, name string, fill func(context.Context, *build) error) (_ Generation, err error) {
+// build makes and publishes a generation of an image: what fill leaves in the
+// generation's tree, if fill returns nil and the tree can boot. Else nothing of
+// it stays.
+func (s *Store) build(ctx context.Context, name string, fill func(*build) error) (_ Generation, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("image %s: %w", name, err)
+		}
+	}()
 	lock, err := s.lock(ctx, name, ".build", unix.LOCK_EX, func() { s.progress(name, "wait for another build of it to end") })
 	if err != nil {
 		return Generation{}, err
 	}
 	defer lock.Close()
-	// A cancelled build must be cleaned up all the same.
+
+	// Cleaning up is done for a cancelled build too.
 	always := context.WithoutCancel(ctx)
 	if err := s.end(always, lock, name); err != nil {
-		return Generation{}, fmt.Errorf("image %s: remove what a killed build left: %w", name, err)
+		return Generation{}, fmt.Errorf("remove what a killed build left: %w", err)
 	}
 	generation, err := s.begin(lock, name)
 	if err != nil {
-		return Generation{}, fmt.Errorf("image %s: begin a build: %w", name, err)
+		return Generation{}, err
 	}
 	defer func() {
 		if endErr := s.end(always, lock, name); endErr != nil {
-			err = errors.Join(err, fmt.Errorf("image %s: clean up after the build: %w", name, endErr))
+			err = errors.Join(err, fmt.Errorf("clean up after the build: %w", endErr))
 		}
 	}()
 	log, err := s.openLog(generation)
 	if err != nil {
-		return Generation{}, fmt.Errorf("image %s: begin a build: %w", name, err)
+		return Generation{}, err
 	}
 	defer log.Close()
 
 	b := &build{store: s, image: name, generation: generation, log: log}
-	if err := fill(ctx, b); err != nil {
+	if err := fill(b); err != nil {
 		return Generation{}, err
 	}
-	err = b.step("publish", func() error {
+	if err := b.step("check", func() error {
 		if err := forgetMachine(generation.Path); err != nil {
 			return err
 		}
-		if err := Check(generation.Path); err != nil {
-			return err
-		}
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
-		return s.publish(name, generation)
-	})
-	if err != nil {
+		return cmp.Or(Check(generation.Path), context.Cause(ctx))
+	}); err != nil {
+		return Generation{}, err
+	}
+	if err := b.step("publish", func() error { return s.publish(name, generation) }); err != nil {
 		return Generation{}, err
 	}
 	if err := s.prune(ctx, name); err != nil {
-		return generation, fmt.Errorf("image %s: it was published; remove older generations: %w", name, err)
+		return generation, fmt.Errorf("published, but older generations could not be removed: %w", err)
 	}
 	return generation, nil
 }
 
 // fromNothing fills the generation with a new Debian and runs the playbook.
 func (b *build) fromNothing(ctx context.Context, suite string, book Playbook) error {
-	// Minutes of work must not end at a program that was missing all along.
-	if err := book.checkRunnable(); err != nil {
-		return fmt.Errorf("image %s: %w", b.image, err)
-	}
 	if err := b.bootstrap(ctx, suite); err != nil {
 		return err
 	}
-	return b.playbook(ctx, book)
+	return b.play(ctx, book)
 }
 
-// fromCurrent fills the generation with a copy of the current one.
-func (b *build) fromCurrent(ctx context.Context) error {
-	return b.step("copy the current generation", func() error {
+// fromCurrent fills the generation with a copy of the current one and changes it.
+func (b *build) fromCurrent(ctx context.Context, change func() error) error {
+	if err := b.step("copy the current generation", func() error {
 		current, err := b.store.Current(b.image)
 		if err != nil {
 			return err
 		}
 		return storage.Clone(ctx, current.Path, b.generation.Path)
-	})
+	}); err != nil {
+		return err
+	}
+	return change()
 }
 
-// step does one named part of the build. An error of it becomes a BuildError.
+// step does one named part of the build.
 func (b *build) step(name string, do func() error) error {
 	b.store.progress(b.image, name)
 	fmt.Fprintf(b.log, "== %s\n", name)
 	if err := do(); err != nil {
-		fmt.Fprintf(b.log, "== %s failed: %v\n", name, err)
-		return &BuildError{Image: b.image, Step: name, Err: err, Log: b.log.path}
+		fmt.Fprintf(b.log, "== %s: %v\n", name, err)
+		return &StepError{Step: name, Err: err, Log: b.log.path}
 	}
 	return nil
 }
@@ -222,21 +237,49 @@ func (s *Store) progress(image, step string) {
 	}
 }
 
-// run runs a program of the build. What it prints goes to the log. It gets a
-// group of its own, so that a Ctrl-C at the terminal reaches it only through
-// ctx, and it is killed if this process is.
+// run runs a program of the build, made with exec.CommandContext. What it prints
+// goes to the log, and the line that matters into the error. The program has a
+// session of its own: it cannot wait for an answer from a terminal, and a Ctrl-C
+// there reaches it through its context only. It dies with this process.
 func (b *build) run(ctx context.Context, cmd *exec.Cmd) error {
 	fmt.Fprintf(b.log, "+ %s\n", quote(cmd.Args))
 	cmd.Stdout, cmd.Stderr = b.log, b.log
-	err := tether(cmd).Run()
-	runtime.UnlockOSThread()
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setsid = true
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	cmd.WaitDelay = 5 * time.Second
+
+	// The kernel takes the thread that started the program for its parent.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err := cmd.Run()
 	if ctx.Err() != nil {
+		if cmd.Process != nil {
+			_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) // what the program started and did not end
+		}
 		return context.Cause(ctx)
 	}
-	return err
+	if err != nil {
+		return b.log.reason(err)
+	}
+	return nil
 }
 
-// environment is this process's own and the store's on top.
+// quote writes a command as one would type it.
+func quote(args []string) string {
+	quoted := make([]string, len(args))
+	for i, arg := range args {
+		quoted[i] = arg
+		if arg == "" || strings.ContainsAny(arg, " \t\n'\"\\$&|;<>()*?[]#~`!{}") {
+			quoted[i] = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(quoted, " ")
+}
+
+// environment is this process's own with the store's on top.
 func (s *Store) environment() []string {
 	env := os.Environ()
 	for name, value := range s.Environment {

@@ -85,7 +85,7 @@ func (s *Store) Hold(ctx context.Context, name string) (generation Generation, r
 	}
 	lock, err := s.lock(ctx, name, ".hold", unix.LOCK_SH, func() {})
 	if err != nil {
-		return Generation{}, nil, err
+		return Generation{}, nil, fmt.Errorf("image %s: %w", name, err)
 	}
 	generation, err = s.Current(name)
 	if err != nil {
@@ -97,36 +97,55 @@ func (s *Store) Hold(ctx context.Context, name string) (generation Generation, r
 
 // lock opens and locks one of the image's lock files. Closing it unlocks it, and
 // so does the end of the process, however it ends. If another one has it, lock
-// calls waiting and then waits.
+// calls waiting once and then waits.
 func (s *Store) lock(ctx context.Context, name, file string, how int, waiting func()) (*os.File, error) {
-	dir := s.generations(name)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("image %s: lock: %w", name, err)
-	}
-	lock, err := os.OpenFile(filepath.Join(dir, file), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("image %s: lock: %w", name, err)
-	}
-	for first := true; ; first = false {
-		err := unix.Flock(int(lock.Fd()), how|unix.LOCK_NB)
-		if err == nil {
-			return lock, nil
+	path := filepath.Join(s.generations(name), file)
+	for tries := 0; ; tries++ {
+		lock, err := tryLock(path, how)
+		if lock != nil || err != nil {
+			return lock, err
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			lock.Close()
-			return nil, fmt.Errorf("image %s: lock %s: %w", name, lock.Name(), err)
-		}
-		if first {
+		if tries == 0 {
 			waiting()
 		}
-		// Not a lock that waits: ctx could not end that.
+		// Not a lock that waits in the kernel: ctx could not end that.
 		select {
 		case <-ctx.Done():
-			lock.Close()
-			return nil, fmt.Errorf("image %s: wait for the lock %s: %w", name, lock.Name(), context.Cause(ctx))
+			return nil, fmt.Errorf("wait for the lock %s: %w", path, context.Cause(ctx))
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// tryLock returns nil without an error if another one has the lock.
+func tryLock(path string, how int) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	lock, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // somebody removed the directory just now
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	err = unix.Flock(int(lock.Fd()), how|unix.LOCK_NB)
+	if err != nil {
+		lock.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	// end removes lock files: what was locked must still be what others find.
+	locked, err := lock.Stat()
+	if err == nil {
+		if found, err := os.Stat(path); err == nil && os.SameFile(locked, found) {
+			return lock, nil
+		}
+	}
+	lock.Close()
+	return nil, err
 }
 
 // begin writes into the locked .build file which generation is being built, and
@@ -149,7 +168,7 @@ func (s *Store) begin(lock *os.File, name string) (Generation, error) {
 // that was killed.
 func (s *Store) end(ctx context.Context, lock *os.File, name string) error {
 	stamp := make([]byte, len(stampFormat))
-	if n, _ := lock.ReadAt(stamp, 0); n == len(stamp) && !strings.ContainsAny(string(stamp), "/.") {
+	if n, _ := lock.ReadAt(stamp, 0); n == len(stamp) && filepath.IsLocal(string(stamp)) {
 		current, _ := os.Readlink(filepath.Join(s.StateDir, name))
 		if filepath.Base(current) != string(stamp) {
 			if err := storage.Remove(ctx, filepath.Join(s.generations(name), string(stamp))); err != nil {
@@ -157,27 +176,36 @@ func (s *Store) end(ctx context.Context, lock *os.File, name string) error {
 			}
 		}
 	}
-	// Generations are directories: a link among them is a publication that
-	// was killed before its swap.
-	entries, err := readDir(s.generations(name))
+	if err := lock.Truncate(0); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(s.generations(name))
 	if err != nil {
 		return err
 	}
+	some := exists(filepath.Join(s.StateDir, name))
 	for _, entry := range entries {
+		// Generations are directories: a link among them is a publication
+		// that was killed before its swap.
 		if entry.Type() == fs.ModeSymlink {
 			if err := os.Remove(filepath.Join(s.generations(name), entry.Name())); err != nil {
 				return err
 			}
 		}
+		some = some || entry.IsDir()
 	}
-	return lock.Truncate(0)
+	if some {
+		return nil
+	}
+	// A creation that failed leaves no image, so nothing to lock either.
+	return storage.Remove(ctx, s.generations(name))
 }
 
 // publish makes a complete generation the one that new jobs get.
 func (s *Store) publish(name string, generation Generation) error {
 	// What is swapped in must be whole on disk before the swap is: after a
 	// power cut the link leads to the old tree or to the new one.
-	if err := sync(generation.Path, unix.Syncfs); err != nil {
+	if err := flush(generation.Path, unix.Syncfs); err != nil {
 		return err
 	}
 	public := filepath.Join(s.StateDir, name)
@@ -207,11 +235,11 @@ func (s *Store) publish(name string, generation Generation) error {
 			return err
 		}
 	}
-	return errors.Join(sync(s.StateDir, unix.Fsync), sync(s.generations(name), unix.Fsync))
+	return errors.Join(flush(s.StateDir, unix.Fsync), flush(s.generations(name), unix.Fsync))
 }
 
-// sync writes a directory, or by unix.Syncfs all of its file system, to disk.
-func sync(path string, how func(fd int) error) error {
+// flush writes a directory, or by unix.Syncfs all of its file system, to disk.
+func flush(path string, how func(fd int) error) error {
 	dir, err := os.Open(path)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -16,8 +17,9 @@ const keptLogs = 20
 
 // buildLog takes what the programs of a build print: all of it into a file, as
 // it comes to the store's Verbose, and the last lines into memory, for the
-// error. It is not for several goroutines at once.
+// error.
 type buildLog struct {
+	mu      sync.Mutex // two programs can run at once
 	path    string
 	file    *os.File
 	verbose io.Writer
@@ -71,6 +73,8 @@ const (
 )
 
 func (l *buildLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.verbose != nil {
 		// Whoever looks on may go away; the build goes on.
 		_, _ = l.verbose.Write(p)
@@ -107,6 +111,8 @@ func (l *buildLog) take(line []byte) error {
 
 // Close writes the rest.
 func (l *buildLog) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if len(l.line) > 0 {
 		_ = l.take(append(l.line, '\n'))
 	}
@@ -124,6 +130,8 @@ var (
 // reason adds to err, a program's exit status, the line of its output that
 // explains it best: the last complaint, else the last line.
 func (l *buildLog) reason(err error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	last := ""
 	for _, line := range l.tail {
 		switch {

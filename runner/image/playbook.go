@@ -25,8 +25,11 @@ type Playbook struct {
 	// Warnings are what is odd in the playbook but no error.
 	Warnings []string
 
-	empty bool // there is nothing that ansible could run
+	empty bool // there is nothing in it that ansible could run
 }
+
+// hasPlays says whether there is something for ansible to run.
+func (b Playbook) hasPlays() bool { return b.Path != "" && !b.empty }
 
 const settingPrefix = "nspawn_runner_"
 

@@ -43,9 +43,10 @@ type Spec struct {
 	// Caller is the gitlab-runner the machine is for, if known: when it is
 	// dead, nobody will stop the machine.
 	Caller *systemd.Process
-	// Image is the image's name, Chroot the path of its generation.
-	Image, Chroot string
-	Backend       storage.Backend
+	// Image is the image's name, Generation its generation's, Chroot that
+	// generation's path.
+	Image, Generation, Chroot string
+	Backend                   storage.Backend
 	// Privileged machines have no user namespace.
 	Privileged bool
 	// BootTimeout bounds the start, MaxRuntime the machine's whole life.

@@ -24,6 +24,7 @@ type Record struct {
 	Owner      string           `json:"owner,omitempty"`
 	Caller     *systemd.Process `json:"caller,omitempty"`
 	Image      string           `json:"image"`
+	Generation string           `json:"generation"`
 	Chroot     string           `json:"chroot"`
 	Backend    string           `json:"backend"`
 	Privileged bool             `json:"privileged,omitempty"`

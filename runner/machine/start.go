@@ -58,6 +58,7 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 		Owner:      spec.Owner,
 		Caller:     spec.Caller,
 		Image:      spec.Image,
+		Generation: spec.Generation,
 		Chroot:     spec.Chroot,
 		Backend:    spec.Backend.Name(),
 		Privileged: spec.Privileged,

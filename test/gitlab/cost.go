@@ -24,8 +24,9 @@ func measure(state *os.ProcessState, sampledPeak int64) StageResult {
 		result.Signal = status.Signal()
 	}
 	// The kernel's own peak counts from fork on, when the process still was a
-	// copy of this one: it is the driver's only if it is above ours.
-	if peak := usage.Maxrss * 1024; peak > peakRSS(os.Getpid()) {
+	// copy of this one: it is the driver's only if it is above ours. For one
+	// that ended before anybody looked it is at least an upper bound.
+	if peak := usage.Maxrss * 1024; sampledPeak == 0 || peak > peakRSS(os.Getpid()) {
 		result.PeakRSS = peak
 	}
 	return result

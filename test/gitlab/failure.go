@@ -27,7 +27,10 @@ var (
 
 // ended is why the whole job is over before its last stage.
 func (r *Running) ended(ctx context.Context) error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	switch context.Cause(ctx) {
+	case errStopped:
+		return errStopped
+	case context.DeadlineExceeded:
 		return &failure{reason: Timeout, text: fmt.Sprintf("execution took longer than %v", r.job.Timeout)}
 	}
 	return errCanceled

@@ -16,18 +16,15 @@ import (
 // goroutine ends wherever it is, and all that is undone stays undone.
 func (r *Running) play() {
 	defer close(r.done)
+	defer r.abort() // frees the job's timer
 	defer r.runnerLog.close()
 	defer func() { r.result.Log = r.log.close() }()
 
-	ctx, cancel := context.WithTimeout(context.Background(), r.job.Timeout)
-	defer cancel()
-	r.arm(cancel, cancel)
-
 	r.log.printf("Running with gitlab-runner %s (simulated)", r.runner.release())
 	r.log.printf(cyan + `Preparing the "custom" executor`)
-	t, err := r.prepare(ctx)
+	t, err := r.prepare()
 	if err == nil {
-		err = r.run(ctx, t)
+		err = r.run(t)
 		r.cleanup(t)
 	}
 	r.conclude(err)
@@ -60,12 +57,10 @@ type try struct {
 	number int
 	dir    string // TMPDIR, fresh and gone after cleanup
 
-	env                  map[string]string // config's job_env
-	hostname, shell      string
-	buildsDir, cacheDir  string
-	projectDir           string
-	knowsExitCodeFile    bool
-	sharesBuildsWithJobs bool
+	env                             map[string]string // config's job_env
+	hostname, shell                 string
+	buildsDir, cacheDir, projectDir string
+	knowsExitCodeFile               bool
 }
 
 func (t *try) responseFile() string { return path.Join(t.dir, "response.json") }
@@ -88,10 +83,10 @@ func (t *try) tempDir() string {
 
 // prepare runs config and prepare. After a system failure it cleans up, waits,
 // and tries again, twice; it waits after the last try, too.
-func (r *Running) prepare(ctx context.Context) (*try, error) {
+func (r *Running) prepare() (*try, error) {
 	const tries = 3
 	for n := 1; ; n++ {
-		t, err := r.tryPrepare(ctx, n)
+		t, err := r.tryPrepare(n)
 		if err == nil {
 			return t, nil
 		}
@@ -99,8 +94,8 @@ func (r *Running) prepare(ctx context.Context) (*try, error) {
 		if f := (*failure)(nil); errors.As(err, &f) {
 			return nil, err
 		}
-		if ctx.Err() != nil {
-			return nil, r.ended(ctx)
+		if r.over.Err() != nil {
+			return nil, r.ended(r.over)
 		}
 		r.log.printf(red+"ERROR: Preparation failed: %v", err)
 		r.log.printf("Will be retried in %v ...", r.runner.RetryPause)
@@ -113,7 +108,7 @@ func (r *Running) prepare(ctx context.Context) (*try, error) {
 
 // tryPrepare is one try. What it returns must be cleaned up even after an
 // error.
-func (r *Running) tryPrepare(ctx context.Context, number int) (*try, error) {
+func (r *Running) tryPrepare(number int) (*try, error) {
 	driver := r.runner.Driver
 	t := &try{number: number, shell: driver.Shell, knowsExitCodeFile: r.runner.Version >= 17}
 	var err error
@@ -125,7 +120,7 @@ func (r *Running) tryPrepare(ctx context.Context, number int) (*try, error) {
 	}
 
 	var stdout strings.Builder
-	if err := r.stage(ctx, t, "config", driver.Config, &stdout, r.log); err != nil {
+	if err := r.stage(r.over, t, "config", driver.Config, &stdout, r.log); err != nil {
 		return t, err
 	}
 	said, err := parseAnswer([]byte(stdout.String()))
@@ -136,7 +131,7 @@ func (r *Running) tryPrepare(ctx context.Context, number int) (*try, error) {
 	if err := r.place(t, said); err != nil {
 		return t, err
 	}
-	return t, r.stage(ctx, t, "prepare", driver.Prepare, r.log, r.log)
+	return t, r.stage(r.over, t, "prepare", driver.Prepare, r.log, r.log)
 }
 
 // place finds out where the job's directories are in the machine.
@@ -184,6 +179,8 @@ func (r *Running) cleanup(t *try) {
 		stdout := &lineWriter{sink: r.runnerLog, format: "DEBUG: %s cleanup_std=out\n"}
 		stderr := &lineWriter{sink: r.runnerLog, format: "WARNING: %s cleanup_std=err\n"}
 		err := r.stage(context.Background(), t, "cleanup", c, stdout, stderr)
+		stdout.close()
+		stderr.close()
 		if err != nil {
 			fmt.Fprintf(r.runnerLog, "WARNING: Cleanup script failed: %v\n", err)
 		}

@@ -135,10 +135,14 @@ func (m *masker) rest() string {
 type lineWriter struct {
 	sink   io.Writer
 	format string
-	rest   string
+
+	mu   sync.Mutex
+	rest string
 }
 
 func (w *lineWriter) Write(output []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.rest += string(output)
 	for {
 		line, after, complete := strings.Cut(w.rest, "\n")
@@ -152,6 +156,8 @@ func (w *lineWriter) Write(output []byte) (int, error) {
 
 // close writes a last line that nobody ended.
 func (w *lineWriter) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.rest != "" {
 		fmt.Fprintf(w.sink, w.format, w.rest)
 	}

@@ -13,20 +13,17 @@ import (
 
 // run plays the sub-stages. It is here, and only here, that gitlab-runner
 // notices that it is to stop.
-func (r *Running) run(jobCtx context.Context, t *try) error {
+func (r *Running) run(t *try) error {
 	if r.stopped.Err() != nil {
 		return errStopped
 	}
-	ctx, cancel := context.WithCancelCause(jobCtx)
+	ctx, cancel := context.WithCancelCause(r.over)
 	defer cancel(nil)
 	defer context.AfterFunc(r.stopped, func() { cancel(errStopped) })()
 
 	err := r.subStages(ctx, t)
-	switch {
-	case jobCtx.Err() != nil:
-		return r.ended(jobCtx)
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
+	if ctx.Err() != nil {
+		return r.ended(ctx)
 	}
 	return err
 }
@@ -69,9 +66,7 @@ func (r *Running) sources(ctx context.Context, t *try) error {
 func (r *Running) scripts(jobCtx context.Context, t *try) error {
 	ctx, cancel := r.scriptContext(jobCtx, t, "RUNNER_SCRIPT_TIMEOUT", 0)
 	defer cancel()
-	r.mu.Lock()
-	r.cancel = cancel
-	r.mu.Unlock()
+	r.cancelOnly(cancel)
 
 	err := r.subStage(ctx, t, BuildScript, 1, func(w *writer) error { w.userScript(r.job.script()); return nil })
 	for _, s := range r.job.Steps {
@@ -80,12 +75,9 @@ func (r *Running) scripts(jobCtx context.Context, t *try) error {
 		}
 	}
 	switch {
-	case jobCtx.Err() != nil:
-		r.jobStatus = "canceled"
-		if errors.Is(jobCtx.Err(), context.DeadlineExceeded) {
-			r.jobStatus = "timedout"
-		}
-		return err // after_script is not for a job that is over
+	case jobCtx.Err() != nil: // the script's end does not matter, and nothing follows
+		r.jobStatus = string(outcome(r.ended(jobCtx)))
+		return err
 	case errors.Is(ctx.Err(), context.Canceled):
 		err = errCanceled
 		r.log.printf(yellow + "WARNING: script canceled externally (UI, API)")

@@ -3,6 +3,7 @@ package gitlab
 import (
 	"context"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -18,6 +19,7 @@ type Running struct {
 	jobStatus string // CI_JOB_STATUS
 	result    Result // complete when done is closed
 
+	over    context.Context // the job was aborted, or took too long
 	stopped context.Context // gitlab-runner got SIGTERM
 	stop    context.CancelFunc
 	dead    context.Context // gitlab-runner is no more
@@ -25,8 +27,8 @@ type Running struct {
 	done    chan struct{}
 
 	mu       sync.Mutex
-	cancel   func() // what the first cancel ends: all of the job, later its script
-	abort    func() // what a second one ends: all of the job
+	cancel   context.CancelFunc // what the first cancel ends: all of the job, later its script
+	abort    context.CancelFunc // what a second one ends: all of the job
 	canceled bool
 }
 
@@ -38,9 +40,9 @@ func newRunning(runner Runner, job Job) *Running {
 		jobStatus: "running",
 		result:    Result{Status: Abandoned},
 		done:      make(chan struct{}),
-		cancel:    func() {},
-		abort:     func() {},
 	}
+	r.over, r.abort = context.WithTimeout(context.Background(), job.Timeout)
+	r.cancel = r.abort
 	r.stopped, r.stop = context.WithCancel(context.Background())
 	r.dead, r.die = context.WithCancel(context.Background())
 	r.log = &jobLog{sink: runner.Log, limit: runner.LogLimit}
@@ -52,6 +54,8 @@ func newRunning(runner Runner, job Job) *Running {
 			r.log.masker.secrets = append(r.log.masker.secrets, v.Value)
 		}
 	}
+	// The longest first: one secret may be the beginning of another.
+	slices.SortFunc(r.log.masker.secrets, func(a, b string) int { return len(b) - len(a) })
 	return r
 }
 
@@ -75,12 +79,7 @@ func (r *Running) Cancel() {
 
 // Abort is GitLab wanting the job gone, whatever it is about to do: its
 // process is terminated and only cleanup follows.
-func (r *Running) Abort() {
-	r.mu.Lock()
-	end := r.abort
-	r.mu.Unlock()
-	end()
-}
+func (r *Running) Abort() { r.abort() }
 
 // Stop is SIGTERM to gitlab-runner: it notices in the stage run, after a
 // prepare that it lets end in peace, and then terminates the driver and cleans
@@ -99,11 +98,11 @@ func (r *Running) Stop() {
 // stays in Runner.Dir.
 func (r *Running) Kill() { r.die() }
 
-// arm says what a cancel and an abort end from now on.
-func (r *Running) arm(cancel, abort func()) {
+// cancelOnly says what is left of the job for a first cancel to end.
+func (r *Running) cancelOnly(cancel context.CancelFunc) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.cancel, r.abort = cancel, abort
+	r.cancel = cancel
 }
 
 // alive ends the job's goroutine, as it stands, when gitlab-runner is dead.

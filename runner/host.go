@@ -1,0 +1,72 @@
+package runner
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// needRoot is asked before anything is done that only root can do.
+func needRoot() error {
+	if os.Geteuid() != 0 {
+		return errors.New("nspawn-runner must run as root")
+	}
+	return nil
+}
+
+// needHost is asked before machines are touched.
+func (h *Host) needHost() error {
+	if err := needRoot(); err != nil {
+		return err
+	}
+	if _, err := os.Stat("/run/systemd/system"); err != nil {
+		return errors.New("systemd does not run this host, so no machine can be started here; " +
+			"to try nspawn-runner anyway, run 'go tool mage demo' in its source: it boots a lab that has one")
+	}
+	return h.makeStateDir()
+}
+
+// makeStateDir makes the state directory, closed to everybody but root, since
+// files in it belong to jobs and may be setuid. Trees are moved inside it by
+// renaming, so it must be one file system.
+func (h *Host) makeStateDir() error {
+	if err := os.MkdirAll(h.Config.StateDir, 0o700); err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	if err := os.Chmod(h.Config.StateDir, 0o700); err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	var first string
+	var device uint64
+	for _, name := range []string{".generations", ".machines", ".trash"} {
+		path := filepath.Join(h.Config.StateDir, name)
+		info, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("state directory: %w", err)
+		}
+		dev := info.Sys().(*syscall.Stat_t).Dev
+		if first == "" {
+			first, device = path, dev
+		} else if dev != device {
+			return fmt.Errorf("state directory: %s and %s lie on different file systems; they must lie on one", first, path)
+		}
+	}
+	return nil
+}
+
+// memory is the host's memory in bytes.
+func memory() (uint64, error) {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 0, fmt.Errorf("sysinfo: %w", err)
+	}
+	return uint64(info.Totalram) * uint64(info.Unit), nil
+}

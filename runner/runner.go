@@ -1,0 +1,111 @@
+// Package runner is the front door of nspawn-runner: what the command line and
+// the Mage targets call.
+//
+//	stages.go       config, prepare, run, cleanup: what gitlab-runner calls
+//	try.go          the four in one go, for a person
+//	images.go       creating, listing, entering and maintaining images
+//	machines.go     listing and entering machines
+//	host.go         what a host must have
+//	helper.go       gitlab-runner's own program inside the machine
+//
+// The packages below it do the work and know nothing of each other's: image
+// makes chroots, machine runs systems on them, storage gives those a writable
+// root, systemd speaks D-Bus; gitlab and config only read and write text.
+package runner
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"nspawn-runner/runner/config"
+	"nspawn-runner/runner/gitlab"
+	"nspawn-runner/runner/image"
+	"nspawn-runner/runner/machine"
+)
+
+// Version is this build's version.
+const Version = "0.1.0"
+
+// Host is this host, with its images and machines.
+type Host struct {
+	Config config.Config
+	// Stdin, Stdout and Stderr are where scripts' and shells' streams go, and
+	// messages for people (Stderr).
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	// Env is the environment: os.Getenv.
+	Env gitlab.Env
+	// Log receives a line for each thing done, nil unless --verbose.
+	Log func(format string, args ...any)
+
+	program    string
+	configFile string
+}
+
+// New returns the host as configured in a file, "" for the usual one.
+func New(configFile string) (*Host, error) {
+	settings, err := config.Load(configFile)
+	if err != nil {
+		return nil, err
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	if configFile != "" {
+		if configFile, err = filepath.Abs(configFile); err != nil {
+			return nil, err
+		}
+	}
+	return &Host{
+		Config: settings,
+		Stdin:  os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		Env:     os.Getenv,
+		program: program, configFile: configFile,
+	}, nil
+}
+
+// say prints a line for people.
+func (h *Host) say(format string, args ...any) {
+	fmt.Fprintf(h.Stderr, format+"\n", args...)
+}
+
+func (h *Host) machines() machine.Store {
+	return machine.Store{
+		Dir:     filepath.Join(h.Config.StateDir, ".machines"),
+		Trash:   filepath.Join(h.Config.StateDir, ".trash"),
+		Program: h.program,
+		Log:     h.Log,
+	}
+}
+
+func (h *Host) images() *image.Store {
+	store := &image.Store{
+		StateDir:     h.Config.StateDir,
+		PlaybookDirs: []string{h.Config.PlaybookDir, h.Config.StateDir},
+		Environment:  h.Config.Environment,
+		Progress:     func(name, step string) { h.say("%s: %s", name, step) },
+		InUse:        h.generationInUse,
+	}
+	if h.Log != nil {
+		store.Verbose = h.Stderr
+	}
+	return store
+}
+
+// generationInUse says whether a machine runs on a generation. When that
+// cannot be known, it does.
+func (h *Host) generationInUse(generation string) bool {
+	records, err := h.machines().Records()
+	if err != nil {
+		return true
+	}
+	for _, record := range records {
+		if record.Generation == generation {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,238 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/config"
+	"nspawn-runner/runner/gitlab"
+	"nspawn-runner/runner/image"
+	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/storage"
+	"nspawn-runner/runner/systemd"
+)
+
+const (
+	// lifeWithoutTimeout is how long a machine may live when nobody said how
+	// long its job may take.
+	lifeWithoutTimeout = 24 * time.Hour
+	// lifeMargin is what a job's machine may live longer than GitLab lets the
+	// job run: for the stages around the script.
+	lifeMargin = 15 * time.Minute
+	// cleanupTimeout bounds the whole of cleanup.
+	cleanupTimeout = 100 * time.Second
+)
+
+// GitLabConfig is the config stage: it prints the driver's configuration.
+func (h *Host) GitLabConfig() error {
+	_, err := h.Stdout.Write(gitlab.ConfigJSON(Version))
+	return err
+}
+
+// Stage names a job and what the command line says of it.
+type Stage struct {
+	// ID, Image are the command line's, "" for what GitLab says.
+	ID, Image string
+	// DefaultImage is for jobs that name none.
+	DefaultImage string
+	// Shell executes scripts, "" for /bin/bash.
+	Shell string
+}
+
+// Prepare is the prepare stage: it starts the job's machine.
+func (h *Host) Prepare(ctx context.Context, stage Stage) error {
+	job, err := gitlab.FromEnvironment(h.Env, stage.ID, stage.Image)
+	if err != nil {
+		return err
+	}
+	if err := h.needHost(); err != nil {
+		return err
+	}
+	if job.Image == "" {
+		job.Image = stage.DefaultImage
+	}
+	if len(job.Services) > 0 {
+		h.say("services are not offered by this runner yet, so these do not run: %s", printable(strings.Join(job.Services, ", ")))
+	}
+	if err := h.machines().Collect(ctx); err != nil {
+		h.say("warning: clean up after dead jobs: %v", err)
+	}
+	var from *systemd.Process
+	if job.Trusted {
+		from = caller()
+	}
+	return h.start(ctx, job, from)
+}
+
+// start starts a machine for a job.
+func (h *Host) start(ctx context.Context, job gitlab.Job, from *systemd.Process) error {
+	name, err := gitlab.ImageName(job.Image)
+	if err != nil {
+		return &gitlab.BuildFailure{Code: 1, Err: err}
+	}
+	generation, release, err := h.images().Hold(ctx, name)
+	var unknown *image.UnknownError
+	if errors.As(err, &unknown) {
+		return &gitlab.BuildFailure{Code: 1, Err: err}
+	}
+	if err != nil {
+		return err
+	}
+	defer release()
+	settings, err := h.imageConfig(name)
+	if err != nil {
+		return err
+	}
+	if err := image.Check(generation.Path); err != nil {
+		return fmt.Errorf("image %s: %w", name, err)
+	}
+	machines := h.machines()
+	if err := os.MkdirAll(machines.Dir, 0o700); err != nil {
+		return err
+	}
+	backend, err := storage.Choose(settings.Backend, machines.Dir, generation.Path)
+	if err != nil {
+		return err
+	}
+	if settings.Privileged {
+		h.say("image %s is privileged: root in this job is root on the host", name)
+	}
+	total, err := memory()
+	if err != nil {
+		return err
+	}
+	life := lifeWithoutTimeout
+	if job.Timeout > 0 {
+		life = job.Timeout + lifeMargin
+	}
+	spec := machine.Spec{
+		ID:          job.ID,
+		Owner:       job.Owner,
+		Caller:      from,
+		Image:       name,
+		Generation:  generation.Name,
+		Chroot:      generation.Path,
+		Backend:     backend,
+		Privileged:  settings.Privileged,
+		BootTimeout: settings.BootTimeout,
+		MaxRuntime:  life,
+		Limits: machine.Limits{
+			MemoryMax:     settings.MemoryMax.Bytes(total),
+			MemorySwapMax: settings.MemorySwapMax.Bytes(total),
+			CPUWeight:     settings.CPUWeight,
+			TasksMax:      settings.TasksMax,
+		},
+		Binds: h.helperBinds(generation.Path, from),
+	}
+	if key := job.CacheKey(); key != "" {
+		cache := filepath.Join(h.Config.StateDir, ".cache", key)
+		if err := os.MkdirAll(cache, 0o755); err != nil {
+			return fmt.Errorf("cache of project %d: %w", job.Project, err)
+		}
+		spec.Binds = append(spec.Binds, machine.Bind{From: cache, To: gitlab.CacheDir, Writable: true})
+	}
+	return machines.Start(ctx, spec)
+}
+
+// imageConfig is the configuration with the image's own settings.
+func (h *Host) imageConfig(name string) (config.Config, error) {
+	known, err := h.images().Get(name)
+	if err != nil {
+		return config.Config{}, err
+	}
+	book, err := known.ReadPlaybook()
+	if err != nil {
+		return config.Config{}, fmt.Errorf("image %s: %w", name, err)
+	}
+	return h.Config.ForImage(book.Path, book.Settings)
+}
+
+// Run is the run stage: it executes a script in the job's machine. label says
+// which, for people; it means nothing.
+func (h *Host) Run(ctx context.Context, stage Stage, script, label string) error {
+	job, err := gitlab.FromEnvironment(h.Env, stage.ID, "")
+	if err != nil {
+		return err
+	}
+	if err := needRoot(); err != nil {
+		return err
+	}
+	source, err := os.Open(script)
+	if err != nil {
+		return fmt.Errorf("script: %w", err)
+	}
+	defer source.Close()
+	if stage.Shell == "" {
+		stage.Shell = "/bin/bash"
+	}
+	return h.exec(ctx, job, stage.ID, machine.Script{
+		Source: source, Shell: stage.Shell, Label: label,
+		Stdout: h.Stdout, Stderr: h.Stderr,
+	})
+}
+
+// exec executes a script and sorts out whose failure its end is.
+func (h *Host) exec(ctx context.Context, job gitlab.Job, explicit string, script machine.Script) error {
+	outcome, err := h.machines().Exec(ctx, job.ID, mayTouch(job, explicit), script)
+	if err != nil {
+		return err
+	}
+	if outcome.OutOfMemory {
+		h.say("out of memory: a process of this job was killed, because the machine reached its limit (memory_max)")
+	}
+	if outcome.Code == 0 {
+		return nil
+	}
+	failure := &gitlab.BuildFailure{Code: outcome.Code}
+	if outcome.Signal > 0 && !outcome.OutOfMemory {
+		failure.Err = fmt.Errorf("the script was killed by signal %d (%s)", outcome.Signal, unix.SignalName(unix.Signal(outcome.Signal)))
+	}
+	return failure
+}
+
+// mayTouch allows a job its own machine. Who names a machine on the command
+// line, and is not gitlab-runner, is the administrator.
+func mayTouch(job gitlab.Job, explicit string) func(machine.Record) error {
+	return func(r machine.Record) error {
+		if r.Owner == job.Owner || explicit != "" && !job.Trusted {
+			return nil
+		}
+		return errors.New("it belongs to another GitLab's or runner's job of the same id")
+	}
+}
+
+// Cleanup is the cleanup stage: it makes the job's machine gone. It is not
+// stopped by signals: ctx should not be.
+func (h *Host) Cleanup(ctx context.Context, stage Stage) error {
+	job, err := gitlab.FromEnvironment(h.Env, stage.ID, "")
+	if err != nil {
+		return err
+	}
+	if err := h.needHost(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, cleanupTimeout)
+	defer cancel()
+	return h.machines().Stop(ctx, job.ID, mayTouch(job, stage.ID))
+}
+
+// printable makes text from a job fit for a log line of ours.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	if len(s) > 500 {
+		s = s[:500] + "..."
+	}
+	return s
+}

@@ -1,0 +1,182 @@
+// Command simulate plays one job as gitlab-runner would: it calls a
+// custom-executor driver through all stages, shows the job's log, and then
+// what each stage cost.
+//
+//	simulate --driver ./nspawn-runner JOB.yaml
+//
+// JOB.yaml holds the keys of one job in .gitlab-ci.yml (image, variables,
+// script, artifacts, ...) and, if wanted, id, project, repository, ref,
+// protected and timeout.
+//
+// The exit status is 0 when the job succeeded, 1 when that is the job's own
+// fault, and 2 when the system failed. The command takes signals as
+// gitlab-runner does: the first SIGINT or SIGTERM stops the job and cleans up,
+// a second one, like SIGKILL, leaves everything as it is; SIGQUIT lets the job
+// end.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/test/gitlab"
+)
+
+func main() {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
+	os.Exit(simulate(os.Args[1:], signals, os.Stdout, os.Stderr))
+}
+
+const systemFailure = 2
+
+// simulate is the whole command but for the process around it.
+func simulate(args []string, signals <-chan os.Signal, stdout, stderr *os.File) int {
+	opts, err := parse(args, stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
+	if err == nil {
+		err = opts.load()
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "simulate:", err)
+		return systemFailure
+	}
+
+	colour := isTerminal(stdout)
+	opts.runner.RunnerLog = stderr
+	switch {
+	case opts.json: // the log is part of the result
+	case colour:
+		opts.runner.Log = stdout
+	default:
+		opts.runner.OnLine = func(_ *gitlab.Running, line string) { fmt.Fprintln(stdout, line) }
+	}
+	job, err := opts.runner.Start(opts.job)
+	if err != nil {
+		fmt.Fprintln(stderr, "simulate:", err)
+		return systemFailure
+	}
+	go func() {
+		for s := range signals {
+			if s != syscall.SIGQUIT {
+				job.Stop()
+			}
+		}
+	}()
+	result := job.Wait()
+
+	if opts.json {
+		encoder := json.NewEncoder(stdout)
+		encoder.SetIndent("", "  ")
+		err = encoder.Encode(result)
+	} else {
+		err = report(stdout, result, colour)
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "simulate: report:", err)
+		return systemFailure
+	}
+	return exitCode(result)
+}
+
+// exitCode says whose fault it was.
+func exitCode(result gitlab.Result) int {
+	switch {
+	case result.Status == gitlab.Success:
+		return 0
+	case result.Status == gitlab.Abandoned, result.Reason == gitlab.SystemFailure:
+		return systemFailure
+	}
+	return 1
+}
+
+// options are the command line, and what follows from it.
+type options struct {
+	file   string
+	json   bool
+	runner gitlab.Runner
+	job    gitlab.Job
+}
+
+func parse(args []string, stderr io.Writer) (*options, error) {
+	o := &options{}
+	var global []string
+	flags := flag.NewFlagSet("simulate", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() {
+		fmt.Fprintln(stderr, "Usage: simulate [flags] JOB.yaml\n\nPlays one job with a custom-executor driver, as gitlab-runner would.\n\nFlags:")
+		flags.PrintDefaults()
+	}
+	driver := flags.String("driver", "nspawn-runner", "the driver's `program`")
+	flags.Func("config", "a configuration `file`, given to the driver as --config in every stage; repeatable", func(file string) error {
+		global = append(global, "--config", file)
+		return nil
+	})
+	flags.Func("driver-arg", "an `argument` for the driver, before those of the stage; repeatable", func(arg string) error {
+		global = append(global, arg)
+		return nil
+	})
+	stages := []struct {
+		name, args string
+		command    *gitlab.Command
+	}{
+		{"config", "gitlab-config", &o.runner.Driver.Config},
+		{"prepare", "prepare", &o.runner.Driver.Prepare},
+		{"run", "run", &o.runner.Driver.Run},
+		{"cleanup", "cleanup", &o.runner.Driver.Cleanup},
+	}
+	for i, s := range stages {
+		flags.StringVar(&stages[i].args, s.name+"-args", s.args, "`arguments` of the stage "+s.name+", separated by blanks")
+	}
+	timeout := flags.Duration("stage-timeout", 200*time.Second, "`time` for each of config, prepare and cleanup")
+	flags.DurationVar(&o.runner.Driver.GracefulKillTimeout, "graceful-kill-timeout", 200*time.Second, "`time` from SIGTERM to SIGKILL")
+	flags.DurationVar(&o.runner.Driver.ForceKillTimeout, "force-kill-timeout", 10*time.Second, "`time` from SIGKILL to giving up")
+	flags.StringVar(&o.runner.Driver.BuildsDir, "builds-dir", "/builds", "`directory` for builds in the machine, unless the driver says another")
+	flags.StringVar(&o.runner.Driver.CacheDir, "cache-dir", "/cache", "`directory` for caches in the machine, unless the driver says another")
+	flags.IntVar(&o.runner.Version, "runner-version", 19, "the gitlab-runner to be: 15, 17 or 19")
+	flags.BoolVar(&o.json, "json", false, "print the result as JSON and nothing else")
+	if err := flags.Parse(args); err != nil {
+		return nil, err
+	}
+	if flags.NArg() != 1 {
+		return nil, errors.New("arguments: want one job file; see --help")
+	}
+	o.file = flags.Arg(0)
+	for _, s := range stages {
+		s.command.Exec, s.command.Timeout = *driver, *timeout
+		s.command.Args = append(append([]string{}, global...), strings.Fields(s.args)...)
+	}
+	o.runner.Driver.Run.Timeout = 0
+	return o, nil
+}
+
+// load reads the job file.
+func (o *options) load() error {
+	text, err := os.ReadFile(o.file)
+	if err != nil {
+		return err
+	}
+	o.job, err = gitlab.ParseJob(text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", o.file, err)
+	}
+	return nil
+}
+
+// isTerminal tells whether a person is looking.
+func isTerminal(file *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
+	return err == nil
+}

@@ -5,13 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -20,79 +18,219 @@ import (
 )
 
 // box is a container on a tree that is being built: systemd-nspawn, not booted,
-// with the host's network and its own processes, mounts and IPC. Commands enter
-// it through its namespaces, in 3 ms where a systemd-nspawn each would need 70.
-// Whatever they leave running ends with the box, and the box with this process.
+// with the host's network but processes, mounts and IPC of its own. Commands
+// enter it by its namespaces, in 3 ms where a systemd-nspawn for each would
+// need 70. What they leave running ends with the box, and the box ends with
+// this process.
 type box struct {
-	cmd    *exec.Cmd
-	stdin  io.Closer
-	ended  chan error
-	files  map[string]*os.File // the namespaces, held open
-	loaned *loans
+	cmd     *exec.Cmd
+	stdin   *os.File
+	ended   chan error
+	handles []*os.File // of what a command enters, in the order of entrances
 }
 
-// payload is the box's process 1. It says that it is there, collects what dies
-// in the box, and ends when our end of its standard input is closed, be it by
-// our death. That it is called sh is why ansible's facts see past it and find
-// systemd.
+// payload is process 1 of a box. It says that it is there, collects what dies
+// in the box, and ends when the other end of its standard input is closed, be
+// it by our death. It must be called sh: ansible's facts then look past it for
+// the service manager, and find systemd.
 const payload = "exec 3<&0; echo ready; cat <&3 >/dev/null & wait"
 
-// namespaces are those that a command enters, by their names for nsenter and in
-// /proc/PID.
-var namespaces = map[string]string{
-	"--mount": "ns/mnt", "--uts": "ns/uts", "--ipc": "ns/ipc", "--pid": "ns/pid", "--root": "root", "--wd": "root",
+// entrances are nsenter's options and the files in /proc/PID that belong to them.
+var entrances = []struct{ option, file string }{
+	{"--mount", "ns/mnt"},
+	{"--uts", "ns/uts"},
+	{"--ipc", "ns/ipc"},
+	{"--pid", "ns/pid"},
+	{"--root", "root"},
+	{"--wd", "root"},
 }
 
-// nspawn is the command line of systemd-nspawn for a tree that is being built.
-func (s *Store) nspawn(ctx context.Context, root, image string, args ...string) *exec.Cmd {
+// openBox starts a box on the generation. Its messages go to the log.
+func (b *build) openBox(ctx context.Context) (*box, error) {
+	input, stdin, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer input.Close()
+	output, stdout, err := os.Pipe()
+	if err != nil {
+		stdin.Close()
+		return nil, err
+	}
+	defer output.Close()
+
+	x := &box{stdin: stdin, ended: make(chan error, 1)}
+	x.cmd = nspawn(ctx, b.generation.Path, b.image, "--console=pipe", "/bin/sh", "-c", payload)
+	x.cmd.SysProcAttr.Setsid = true
+	x.cmd.Stdin, x.cmd.Stdout, x.cmd.Stderr = input, stdout, b.log
+	fmt.Fprintf(b.log, "+ %s\n", quote(x.cmd.Args))
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for Pdeathsig, as in run
+		defer runtime.UnlockOSThread()
+		err := x.cmd.Start()
+		started <- err
+		if err == nil {
+			err = x.cmd.Wait()
+		}
+		x.ended <- err
+	}()
+	err = <-started
+	stdout.Close() // so that the box's end is the end of its output
+	if err != nil {
+		stdin.Close()
+		return nil, err
+	}
+	if line, _ := bufio.NewReader(output).ReadString('\n'); line == "ready\n" {
+		err = x.hold()
+	} else {
+		err = errors.New("systemd-nspawn did not start a shell")
+	}
+	if err == nil {
+		return x, nil
+	}
+	ended := x.Close()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if ended != nil {
+		return nil, fmt.Errorf("systemd-nspawn: %w", b.log.reason(ended))
+	}
+	return nil, err
+}
+
+// hold finds process 1 of the box and opens what a command has to enter. From
+// then on a command enters this box or none: a number of a process could come
+// to mean another process, on the host.
+func (x *box) hold() error {
+	pid := x.cmd.Process.Pid
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return err
+	}
+	for _, child := range strings.Fields(string(children)) {
+		if !isFirst(child) {
+			continue
+		}
+		for _, entrance := range entrances {
+			handle, err := os.Open(filepath.Join("/proc", child, entrance.file))
+			if err != nil {
+				return err
+			}
+			x.handles = append(x.handles, handle)
+		}
+		return nil
+	}
+	return fmt.Errorf("systemd-nspawn (process %d) has no process that is the first of a namespace", pid)
+}
+
+// isFirst says whether a process is number 1 in its own namespace, and not in
+// ours too.
+func isFirst(pid string) bool {
+	status, err := os.ReadFile(filepath.Join("/proc", pid, "status"))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(status)) {
+		if numbers, ok := strings.CutPrefix(line, "NSpid:"); ok {
+			inside := strings.Fields(numbers)
+			return len(inside) > 1 && inside[len(inside)-1] == "1"
+		}
+	}
+	return false
+}
+
+// enter is the beginning of a command line that runs a command in the box. It
+// works in any process of this user, as long as the box is open.
+func (x *box) enter() []string {
+	args := []string{"nsenter"}
+	for i, entrance := range entrances {
+		args = append(args, fmt.Sprintf("%s=/proc/%d/fd/%d", entrance.option, os.Getpid(), x.handles[i].Fd()))
+	}
+	return append(args, "--")
+}
+
+// Close ends all that runs in the box and returns how systemd-nspawn ended.
+func (x *box) Close() error {
+	for _, handle := range x.handles {
+		handle.Close()
+	}
+	x.stdin.Close()
+	select {
+	case err := <-x.ended:
+		return err
+	case <-time.After(10 * time.Second):
+		_ = x.cmd.Process.Kill()
+		return <-x.ended
+	}
+}
+
+// environmentInside is that of a command in a box: what a login of root would have,
+// and the store's on top.
+func (s *Store) environmentInside() map[string]string {
+	env := map[string]string{
+		"PATH":      "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"HOME":      "/root",
+		"USER":      "root",
+		"LOGNAME":   "root",
+		"LANG":      "C.UTF-8",
+		"container": "systemd-nspawn",
+	}
+	maps.Copy(env, s.Environment)
+	return env
+}
+
+// Shell runs root's login shell in the tree at root, which is a copy that Edit
+// made. An exit status of the shell other than 0 is an *exec.ExitError.
+func (s *Store) Shell(ctx context.Context, root, image string, stdin, stdout, stderr *os.File) (err error) {
+	restore, err := lend(root, image)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, restore()) }()
+
+	console := "--console=pipe"
+	if isTerminal(stdin) && isTerminal(stdout) {
+		console = "--console=interactive"
+	}
+	args := []string{console}
+	for name, value := range s.Environment {
+		args = append(args, "--setenv="+name+"="+value)
+	}
+	cmd := nspawn(ctx, root, image, args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stderr
+	runtime.LockOSThread() // for Pdeathsig, as in run
+	defer runtime.UnlockOSThread()
+	err = cmd.Run()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// nspawn is the command line of systemd-nspawn for a tree that is being built:
+// it leaves no trace in the tree, and it does without systemd on the host.
+func nspawn(ctx context.Context, root, image string, args ...string) *exec.Cmd {
 	name := hostname(image)
-	args = append([]string{
-		"--quiet", "--register=no", "--keep-unit", "--as-pid2=no",
+	cmd := exec.CommandContext(ctx, "systemd-nspawn", append([]string{
+		"--quiet", "--register=no", "--keep-unit", "--settings=no",
 		"--directory=" + root, "--machine=" + name, "--hostname=" + name,
-		"--resolv-conf=off", "--timezone=off", "--link-journal=no", "--settings=no",
-	}, args...)
-	cmd := exec.CommandContext(ctx, "systemd-nspawn", args...)
+		"--resolv-conf=off", "--timezone=off", "--link-journal=no",
+	}, args...)...)
 	cmd.Env = append(os.Environ(),
-		"SYSTEMD_NSPAWN_LOCK=0",              // it would put a lock file beside the tree
-		"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1") // hosts whose own hierarchy is a hybrid
+		"SYSTEMD_NSPAWN_LOCK=0",              // else a lock file appears beside the tree
+		"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1") // for hosts with a hybrid hierarchy
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
 }
 
-// openBox starts a box on the generation.
-func (b *build) openBox(ctx context.Context) (_ *box, err error) {
-	root := b.generation.Path
-	x := &box{ended: make(chan error, 1), files: map[string]*os.File{}}
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("start systemd-nspawn: %w", errors.Join(err, x.Close()))
-		}
-	}()
-	if x.loaned, err = lend(root, b.image); err != nil {
-		return nil, err
+// isTerminal says whether a stream, if it is a file at all, is a terminal.
+func isTerminal(stream any) bool {
+	file, ok := stream.(*os.File)
+	if !ok {
+		return false
 	}
-	x.cmd = b.store.nspawn(ctx, root, b.image, "--console=pipe", "/bin/sh", "-c", payload)
-	x.cmd.SysProcAttr.Setsid = true
-	x.cmd.Stderr = b.log
-	if x.stdin, err = x.cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
-	stdout, err := x.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	fmt.Fprintf(b.log, "+ %s\n", quote(x.cmd.Args))
-	started := make(chan error)
-	go func() {
-		// As in run: the parent of a process is the thread that started it.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := x.cmd.Start()
-		started <- err
-		if err == nil {
-			x.ended <- x.cmd.Wait()
-		}
-	}()
-	return x, nil
+	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
+	return err == nil
 }

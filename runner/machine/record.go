@@ -99,3 +99,14 @@ func (s Store) Records() ([]Record, error) {
 	}
 	return records, nil
 }
+
+// State is starting, running or dead.
+func (r Record) State() string {
+	switch {
+	case r.Leader == nil:
+		return "starting"
+	case r.Leader.Alive():
+		return "running"
+	}
+	return "dead"
+}

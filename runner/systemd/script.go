@@ -41,8 +41,13 @@ func (b *Bus) Wait(ctx context.Context, unit string, properties []Property) (Exi
 		}
 		changed, _ := signal.Body[1].(map[string]dbus.Variant)
 		state, _ := changed["ActiveState"].Value().(string)
-		if state == "inactive" || state == "failed" {
-			return b.exit(ctx, path)
+		if state != "inactive" && state != "failed" {
+			continue
+		}
+		// A unit is also inactive before it starts: then nothing has ended yet.
+		exit, ended, err := b.exit(ctx, path)
+		if err != nil || ended {
+			return exit, err
 		}
 	}
 }
@@ -50,17 +55,17 @@ func (b *Bus) Wait(ctx context.Context, unit string, properties []Property) (Exi
 // exit reads how a service's main process ended. The unit's Result is no
 // help: it is not "success" also for a script that was merely unkind to its
 // children.
-func (b *Bus) exit(ctx context.Context, path dbus.ObjectPath) (Exit, error) {
+func (b *Bus) exit(ctx context.Context, path dbus.ObjectPath) (exit Exit, ended bool, err error) {
 	var all map[string]dbus.Variant
 	if err := b.call(ctx, path, "org.freedesktop.DBus.Properties.GetAll", []any{&all}, destination+".Service"); err != nil {
-		return Exit{}, err
+		return Exit{}, false, err
 	}
 	code, ok1 := all["ExecMainCode"].Value().(int32)
 	status, ok2 := all["ExecMainStatus"].Value().(int32)
 	if !ok1 || !ok2 {
-		return Exit{}, fmt.Errorf("the machine's service manager did not say how the script ended")
+		return Exit{}, false, fmt.Errorf("the machine's service manager did not say how the script ended")
 	}
-	exit := Exit{Started: true}
+	exit.Started = true
 	exit.Result, _ = all["Result"].Value().(string)
 	switch code { // CLD_*: waitid(2)
 	case 1:
@@ -68,7 +73,7 @@ func (b *Bus) exit(ctx context.Context, path dbus.ObjectPath) (Exit, error) {
 	case 2, 3:
 		exit.Signal = int(status)
 	default:
-		return Exit{}, fmt.Errorf("the machine's service manager lost the script's process")
+		return Exit{}, false, nil
 	}
-	return exit, nil
+	return exit, true, nil
 }

@@ -80,7 +80,7 @@ func TestMachinesBootInALab(t *testing.T) {
 	lab := startLab(t.Context(), t, LabOptions{ReadOnly: map[string]string{base: "/base"}})
 	run(t, lab, `
 		cp -a /base /lab/machine
-		systemd-run --quiet --unit=m --property=Type=notify --property=Delegate=yes \
+		systemd-run --quiet --unit=m --property=Type=notify --property=Delegate=yes --property=KillMode=mixed \
 			systemd-nspawn --quiet --keep-unit --machine=m --directory=/lab/machine --boot \
 			--notify-ready=yes --private-users=524288:65536 --private-users-ownership=auto
 		machinectl show m --property=Class

@@ -43,7 +43,7 @@ func detachLoops(dir string) (int, error) {
 		info, err := unix.IoctlLoopGetStatus64(int(device.Fd()))
 		if err == nil && files[file{info.Device, info.Inode}] {
 			found++
-			err = unix.IoctlSetInt(int(device.Fd()), unix.LOOP_CLR_FD, 0)
+			_ = unix.IoctlSetInt(int(device.Fd()), unix.LOOP_CLR_FD, 0)
 		}
 		device.Close()
 	}

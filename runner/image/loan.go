@@ -1,0 +1,89 @@
+package image
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+)
+
+// loan is a file that a tree has only while it is being built.
+type loan struct {
+	path    string
+	content []byte
+	mode    fs.FileMode
+}
+
+// aside is the suffix of the tree's own file, if it has one, meanwhile.
+const aside = ".nspawn-runner"
+
+// lend gives a tree what commands in it need, and returns what takes it back:
+//
+//   - resolv.conf of the host, whose network a build shares;
+//   - hosts, so that sudo does not ask the network who we are;
+//   - a policy-rc.d that keeps packages from starting their daemons.
+//
+// A file that was changed meanwhile stays as it is: then it is the image's.
+// Nothing is bound over the tree's files, because packages rename them.
+func lend(root, image string) (restore func() error, err error) {
+	tree, err := os.OpenRoot(root)
+	if err != nil {
+		return nil, err
+	}
+	resolv, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.Join(err, tree.Close())
+	}
+	hosts, err := tree.ReadFile("etc/hosts")
+	if err != nil {
+		hosts = []byte("127.0.0.1 localhost\n::1 localhost\n")
+	}
+	hosts = fmt.Appendf(hosts, "127.0.1.1 %s\n", hostname(image))
+
+	loans := []loan{
+		{"etc/resolv.conf", resolv, 0o644},
+		{"etc/hosts", hosts, 0o644},
+		{"usr/sbin/policy-rc.d", []byte("#!/bin/sh\nexit 101\n"), 0o755},
+	}
+	var given []loan
+	restore = func() error {
+		var all error
+		for _, loan := range given {
+			all = errors.Join(all, loan.restore(tree))
+		}
+		return errors.Join(all, tree.Close())
+	}
+	for _, loan := range loans {
+		if err := loan.give(tree); err != nil {
+			return nil, errors.Join(fmt.Errorf("lend /%s: %w", loan.path, err), restore())
+		}
+		given = append(given, loan)
+	}
+	return restore, nil
+}
+
+// give puts the file in place. Its directory may be missing: tools that build
+// trees by hand leave out what they do not need.
+func (l loan) give(tree *os.Root) error {
+	if err := tree.MkdirAll(path.Dir(l.path), 0o755); err != nil {
+		return err
+	}
+	if err := tree.Rename(l.path, l.path+aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := tree.WriteFile(l.path, l.content, l.mode); err != nil {
+		return err
+	}
+	return tree.Chmod(l.path, l.mode) // whatever the umask says
+}
+
+// restore puts the tree's own file back, or its absence.
+func (l loan) restore(tree *os.Root) error {
+	now, err := tree.ReadFile(l.path)
+	if err == nil && !bytes.Equal(now, l.content) {
+		return removeFile(tree, l.path+aside)
+	}
+	...
+}

@@ -1,0 +1,27 @@
+package runner
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"nspawn-runner/runner/gitlab"
+)
+
+// TOML prints a complete block for gitlab-runner's config.toml. The token is
+// read from a file, since what is on a command line everybody can see.
+func (h *Host) TOML(name, url, tokenFile, defaultImage string) error {
+	r := gitlab.Registration{Driver: h.program, Name: name, URL: url, DefaultImage: defaultImage}
+	if h.configFile != "" {
+		r.Args = []string{"--config", h.configFile}
+	}
+	if tokenFile != "" {
+		token, err := os.ReadFile(tokenFile)
+		if err != nil {
+			return fmt.Errorf("token: %w", err)
+		}
+		r.Token = strings.TrimSpace(string(token))
+	}
+	_, err := fmt.Fprint(h.Stdout, gitlab.TOML(r))
+	return err
+}

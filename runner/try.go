@@ -1,0 +1,56 @@
+package runner
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"nspawn-runner/runner/gitlab"
+	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/systemd"
+)
+
+// Try executes a script in a machine of its own that lasts no longer. Its
+// error, when the script fails, is a *gitlab.BuildFailure with the code.
+func (h *Host) Try(ctx context.Context, image, shell string, script io.Reader) (err error) {
+	if err := h.needHost(); err != nil {
+		return err
+	}
+	if err := h.machines().Collect(ctx); err != nil {
+		h.say("warning: clean up after dead jobs: %v", err)
+	}
+	self, err := systemd.FindProcess(os.Getpid())
+	if err != nil {
+		return err
+	}
+	job := gitlab.Job{ID: "try-" + strings.ToLower(rand.Text()[:8]), Image: image}
+	job.Owner = job.ID
+	if err := h.start(ctx, job, &self); err != nil {
+		return err
+	}
+	defer func() {
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+		defer cancel()
+		if stopErr := h.machines().Stop(ending, job.ID, mayTouch(job, "")); stopErr != nil {
+			err = errors.Join(err, stopErr)
+		}
+	}()
+	return h.exec(ctx, job, "", machine.Script{
+		Source: script, Shell: shell, Label: "try",
+		Stdout: h.Stdout, Stderr: h.Stderr,
+	})
+}
+
+// CommandScript is a shell script that executes one command, its words
+// untouched by the shell.
+func CommandScript(argv []string) string {
+	quoted := make([]string, len(argv))
+	for i, arg := range argv {
+		quoted[i] = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+	}
+	return fmt.Sprintf("exec %s\n", strings.Join(quoted, " "))
+}

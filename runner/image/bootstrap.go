@@ -82,11 +82,10 @@ func forgetHost(root, image string) error {
 		return err
 	}
 	defer tree.Close()
-	if err := tree.Remove("etc/resolv.conf"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := tree.Remove("etc/hostname"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	for _, path := range []string{"etc/resolv.conf", "etc/hostname"} {
+		if err := removeIfThere(tree, path); err != nil {
+			return err
+		}
 	}
 	return tree.WriteFile("etc/hostname", []byte(hostname(image)+"\n"), 0o644)
 }
@@ -104,7 +103,7 @@ func forgetMachine(root string) error {
 		return nil // what else is missing is for Check to say
 	}
 	for _, path := range []string{"etc/machine-id", "var/lib/dbus/machine-id"} {
-		if err := tree.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := removeIfThere(tree, path); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -180,9 +181,10 @@ func (s *Store) environmentInside() map[string]string {
 	return env
 }
 
-// Shell runs root's login shell in the tree at root, which is a copy that Edit
-// made. An exit status of the shell other than 0 is an *exec.ExitError.
-func (s *Store) Shell(ctx context.Context, root, image string, stdin, stdout, stderr *os.File) (err error) {
+// Shell runs root's login shell in the tree at root, the copy that Edit made.
+// An exit status of the shell other than 0 is an *exec.ExitError.
+func (s *Store) Shell(ctx context.Context, root string, stdin io.Reader, stdout, stderr io.Writer) (err error) {
+	image := filepath.Base(filepath.Dir(root)) // .generations/IMAGE/STAMP
 	restore, err := lend(root, image)
 	if err != nil {
 		return err

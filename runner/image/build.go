@@ -167,7 +167,7 @@ func (s *Store) build(ctx context.Context, name string, fill func(*build) error)
 		return Generation{}, err
 	}
 	defer func() {
-		if endErr := s.end(always, lock, name); endErr != nil {
+		if endErr := errors.Join(s.end(always, lock, name), s.forget(always, name)); endErr != nil {
 			err = errors.Join(err, fmt.Errorf("clean up after the build: %w", endErr))
 		}
 	}()

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -137,7 +136,7 @@ func tryLock(path string, how int) (*os.File, error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	// end removes lock files: what was locked must still be what others find.
+	// forget removes lock files: what was locked must still be what others find.
 	locked, err := lock.Stat()
 	if err == nil {
 		if found, err := os.Stat(path); err == nil && os.SameFile(locked, found) {
@@ -179,25 +178,37 @@ func (s *Store) end(ctx context.Context, lock *os.File, name string) error {
 	if err := lock.Truncate(0); err != nil {
 		return err
 	}
+	// Generations are directories: a link among them is a publication that was
+	// killed before its swap.
 	entries, err := os.ReadDir(s.generations(name))
 	if err != nil {
 		return err
 	}
-	some := exists(filepath.Join(s.StateDir, name))
 	for _, entry := range entries {
-		// Generations are directories: a link among them is a publication
-		// that was killed before its swap.
 		if entry.Type() == fs.ModeSymlink {
 			if err := os.Remove(filepath.Join(s.generations(name), entry.Name())); err != nil {
 				return err
 			}
 		}
-		some = some || entry.IsDir()
 	}
-	if some {
+	return nil
+}
+
+// forget removes the directory of an image that has neither a chroot nor a
+// generation, as after a creation that failed.
+func (s *Store) forget(ctx context.Context, name string) error {
+	if exists(filepath.Join(s.StateDir, name)) {
 		return nil
 	}
-	// A creation that failed leaves no image, so nothing to lock either.
+	entries, err := readDir(s.generations(name))
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if entry.IsDir() {
+			return nil
+		}
+	}
 	return storage.Remove(ctx, s.generations(name))
 }
 

@@ -81,9 +81,33 @@ func (l loan) give(tree *os.Root) error {
 
 // restore puts the tree's own file back, or its absence.
 func (l loan) restore(tree *os.Root) error {
-	now, err := tree.ReadFile(l.path)
-	if err == nil && !bytes.Equal(now, l.content) {
-		return removeFile(tree, l.path+aside)
+	info, err := tree.Lstat(l.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	...
+	unchanged := false
+	if err == nil && info.Mode().IsRegular() {
+		now, err := tree.ReadFile(l.path)
+		if err != nil {
+			return err
+		}
+		unchanged = bytes.Equal(now, l.content)
+	}
+	if !unchanged {
+		return removeIfThere(tree, l.path+aside)
+	}
+	err = tree.Rename(l.path+aside, l.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = tree.Remove(l.path)
+	}
+	return err
+}
+
+// removeIfThere removes a file or a link of the tree; absence is success.
+func removeIfThere(tree *os.Root, path string) error {
+	err := tree.Remove(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }

@@ -123,8 +123,9 @@ var (
 	// complaint begins the line in which apt, dpkg, debootstrap, ansible or
 	// systemd-nspawn says what went wrong.
 	complaint = regexp.MustCompile(`^(E: |ERROR|\[ERROR\]|FATAL|[Ee]rror: |dpkg: error|Failed to )`)
-	// wrapper is a complaint that only says that something else complained.
-	wrapper = regexp.MustCompile(`^E: (apt-get|env|chroot|dpkg)\b.* failed|^E: .*(died|exited|returned)|^E: Sub-process `)
+	// wrapper is a complaint that only says that something else complained,
+	// or none at all: eatmydata's library is not in the new tree.
+	wrapper = regexp.MustCompile(`^E: (mmdebstrap failed|setup failed|Some index files|Sub-process|apt-get |env |chroot |dpkg )|^ERROR: ld\.so:`)
 )
 
 // reason adds to err, a program's exit status, the line of its output that

@@ -61,13 +61,13 @@ func parsePlaybook(path string, text []byte) (Playbook, error) {
 		warn("is empty")
 		return book, nil
 	case err != nil:
-		return Playbook{}, malformed(path, err)
+		return Playbook{}, malformed(path, text, err)
 	}
 	switch err := decoder.Decode(&another); {
 	case err == nil:
 		return Playbook{}, fmt.Errorf("playbook %s:%d: a second YAML document begins here; ansible reads only one", path, another.Line)
 	case !errors.Is(err, io.EOF):
-		return Playbook{}, malformed(path, err)
+		return Playbook{}, malformed(path, text, err)
 	}
 
 	plays := document.Content[0]
@@ -130,15 +130,35 @@ func follow(node *yaml.Node) *yaml.Node {
 	return node
 }
 
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+var yamlPrefix = regexp.MustCompile(`^yaml: (line \d+: )?`)
 
 // malformed words an error of the YAML parser as FILE:LINE: REASON.
-func malformed(path string, err error) error {
-	where := path
-	if found := yamlLine.FindStringSubmatch(err.Error()); found != nil && found[1] != "" {
-		where += ":" + found[1]
+func malformed(path string, text []byte, err error) error {
+	return fmt.Errorf("playbook %s:%d: %s", path, badLine(text), yamlPrefix.ReplaceAllString(err.Error(), ""))
+}
+
+// badLine returns the line at which text stops being YAML: the one behind the
+// longest beginning that is. The parser's own answer is the line at which the
+// block begins that it was reading, or one beside that.
+func badLine(text []byte) int {
+	lines := bytes.SplitAfter(text, []byte("\n"))
+	end := len(text)
+	for i, line := range slices.Backward(lines) {
+		end -= len(line)
+		if isYAML(text[:end]) {
+			return i + 1
+		}
 	}
-	return fmt.Errorf("playbook %s: %s", where, yamlLine.ReplaceAllString(err.Error(), ""))
+	return 1
+}
+
+func isYAML(text []byte) bool {
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	for {
+		if err := decoder.Decode(new(yaml.Node)); err != nil {
+			return errors.Is(err, io.EOF)
+		}
+	}
 }
 
 // suite returns the suite that the playbook asks for, empty if it does not.

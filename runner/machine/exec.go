@@ -127,8 +127,8 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	switch {
 	case end.err != nil:
 		return Outcome{}, end.err
-	case !end.exit.Started:
-		return Outcome{}, fmt.Errorf("the machine cannot execute %s (%s)", script.Shell, end.exit.Result)
+	case end.exit.Status != 0 && !executed(body):
+		return Outcome{}, fmt.Errorf("the machine could not execute the script (%s, status %d)", end.exit.Result, end.exit.Status)
 	}
 	outcome := Outcome{Code: end.exit.Status, Signal: end.exit.Signal}
 	if outcome.Signal > 0 {
@@ -158,15 +158,25 @@ func (s Store) stopScript(ctx context.Context, bus *systemd.Bus, unit string, re
 	}
 }
 
-// wrapper moves the script from the shell's stdin to another descriptor:
-// there, a command in it that reads stdin would eat the rest of the script.
-const wrapper = `exec "$0" /dev/fd/3 3<&0 </dev/null`
+// wrapper moves the script from stdin to another descriptor: left there, a
+// command in it that reads stdin would eat the rest of the script. That it
+// reads a line first tells us that it ran: see executed.
+const wrapper = `read -r line; exec "$0" /dev/fd/3 3<&0 </dev/null`
+
+// executed says whether the wrapper was executed. systemd's word for a failed
+// execve is exit status 203, which a script can also have. But the descriptor
+// of the script is shared with the wrapper, and with it the position in the
+// file; the shell that is then given the script opens it anew.
+func executed(body *os.File) bool {
+	position, err := body.Seek(0, io.SeekCurrent)
+	return err == nil && position > 0
+}
 
 func (s Store) scriptProperties(script Script, body *os.File, output *streams) []systemd.Property {
 	set := systemd.Set
 	return []systemd.Property{
 		set("Description", "CI job: "+strings.Map(printable, script.Label)),
-		systemd.ExecStart(script.Shell, "-c", wrapper, script.Shell),
+		systemd.ExecStart("/bin/sh", "-c", wrapper, script.Shell),
 		set("Type", "exec"),
 		set("User", "root"),
 		set("Environment", []string{

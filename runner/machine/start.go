@@ -106,16 +106,12 @@ func (s Store) clear(ctx context.Context, bus *systemd.Bus, id string) error {
 	if err := s.halt(ctx, bus, id); err != nil {
 		return err
 	}
-	old, err := os.MkdirTemp(s.Trash, id+".")
-	if err != nil {
-		return err
-	}
 	for _, entry := range entries {
-		if err := os.Rename(filepath.Join(s.dir(id), entry.Name()), filepath.Join(old, entry.Name())); err != nil {
+		if err := s.throwAway(ctx, bus, filepath.Join(s.dir(id), entry.Name()), id); err != nil {
 			return err
 		}
 	}
-	return s.discard(ctx, bus, old)
+	return nil
 }
 
 // boot starts the machine's service, waits until the machine is up, and adds

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -49,18 +50,24 @@ func (s Store) remove(ctx context.Context, bus *systemd.Bus, id string) error {
 	if err := s.halt(ctx, bus, id); err != nil {
 		return err
 	}
-	if err := os.Mkdir(s.Trash, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
+	return s.throwAway(ctx, bus, s.dir(id), id)
+}
+
+// throwAway moves a tree to the trash and deletes it there: once moved, its
+// name is free. Where a full disk does not even allow that, it is deleted
+// where it is.
+func (s Store) throwAway(ctx context.Context, bus *systemd.Bus, path, id string) error {
+	bin := filepath.Join(s.Trash, id+"."+rand.Text()[:8])
+	err := os.Rename(path, bin)
+	switch {
+	case err == nil:
+		return s.discard(ctx, bus, bin)
+	case errors.Is(err, fs.ErrNotExist):
+		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 	}
-	bin, err := os.MkdirTemp(s.Trash, id+".")
-	if err != nil {
-		return fmt.Errorf("machine %s: %w", Name(id), err)
-	}
-	err = os.Rename(s.dir(id), filepath.Join(bin, id))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("machine %s: %w", Name(id), err)
-	}
-	return s.discard(ctx, bus, bin)
+	return s.discard(ctx, bus, path)
 }
 
 // halt stops a machine's service and removes what systemd keeps of it.

@@ -37,6 +37,7 @@ func Clone(ctx context.Context, from, to string) error {
 // deleted, not followed. That nothing is there is success. It must not be used
 // on a tree that a running machine can still change.
 func Remove(ctx context.Context, path string) error {
+	destroyShallow(path)
 	err := os.RemoveAll(path)
 	if err == nil {
 		return nil
@@ -50,6 +51,30 @@ func Remove(ctx context.Context, path string) error {
 		return fmt.Errorf("remove %s: %w", path, err)
 	}
 	return nil
+}
+
+// destroyShallow deletes path, and what lies directly in it, where that is a
+// btrfs subvolume without others inside: one call in place of one a file. What
+// it leaves, Remove finds.
+func destroyShallow(path string) {
+	if info, err := os.Lstat(path); err != nil || !info.IsDir() {
+		return
+	}
+	if is, err := IsSubvolume(path); err == nil && is && destroySubvolume(filepath.Dir(path), filepath.Base(path)) == nil {
+		return
+	}
+	if on, err := IsBtrfs(path); err != nil || !on {
+		return
+	}
+	entries, _ := os.ReadDir(path)
+	for _, entry := range entries {
+		if !entry.IsDir() {
+			continue
+		}
+		if is, err := IsSubvolume(filepath.Join(path, entry.Name())); err == nil && is {
+			_ = destroySubvolume(path, entry.Name())
+		}
+	}
 }
 
 // soften takes from a tree what keeps root from deleting it: attribute flags

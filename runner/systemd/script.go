@@ -9,27 +9,22 @@ import (
 
 // Exit is how a service's main process ended.
 type Exit struct {
-	// Started is false when the command could not even be executed; Result
-	// then has systemd's word for why.
-	Started bool
-	Result  string
+	// Result is systemd's word: success, exit-code, signal...
+	Result string
 	// Signal is the signal that killed it, or 0; Status its exit status.
 	Signal, Status int
 }
 
-// Wait runs a transient service of Type=exec to its end: it starts it, waits
-// until nothing of it is left, and says how its main process ended. The
-// properties must contain AddRef, which keeps the unit's memory of that end.
+// Wait runs a transient service to its end: it starts it, waits until nothing
+// of it is left, and says how its main process ended. The properties must
+// contain AddRef, which keeps the unit's memory of that end.
 func (b *Bus) Wait(ctx context.Context, unit string, properties []Property) (Exit, error) {
 	path := UnitPath(unit)
 	changes := b.watch(path, "org.freedesktop.DBus.Properties", "PropertiesChanged", "")
 	defer b.unwatch(changes)
-	result, err := b.Start(ctx, unit, properties)
-	if err != nil {
+	b.subscribe()
+	if err := b.Launch(ctx, unit, properties); err != nil {
 		return Exit{}, err
-	}
-	if result != "done" {
-		return Exit{Result: result}, nil
 	}
 	for {
 		signal, err := b.next(ctx, changes)
@@ -65,7 +60,6 @@ func (b *Bus) exit(ctx context.Context, path dbus.ObjectPath) (exit Exit, ended 
 	if !ok1 || !ok2 {
 		return Exit{}, false, fmt.Errorf("the machine's service manager did not say how the script ended")
 	}
-	exit.Started = true
 	exit.Result, _ = all["Result"].Value().(string)
 	switch code { // CLD_*: waitid(2)
 	case 1:

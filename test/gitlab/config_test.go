@@ -40,8 +40,8 @@ func TestConfigMayPrintNothingOrOneObject(t *testing.T) {
 
 func TestTheLogNamesTheDriver(t *testing.T) {
 	for stdout, want := range map[string]string{
-		"": "Using Custom executor...",
-		`{"driver": {"name": "nspawn-runner"}}`:                   "Using Custom executor with driver nspawn-runner...",
+		"":                                      "Using Custom executor...",
+		`{"driver": {"name": "nspawn-runner"}}`: "Using Custom executor with driver nspawn-runner...",
 		`{"driver": {"name": "nspawn-runner", "version": "1.0"}}`: "Using Custom executor with driver nspawn-runner 1.0...",
 		`{"driver": {"version": "1.0"}}`:                          "Using Custom executor...",
 	} {
@@ -52,11 +52,11 @@ func TestTheLogNamesTheDriver(t *testing.T) {
 }
 
 func TestConfigDecidesAboutThePlaceInTheMachine(t *testing.T) {
-	f := newFake(t, nil)
+	f := inBash(t)
 	builds, cache := filepath.Join(f.dir, "b"), filepath.Join(f.dir, "c")
 	f.plan = map[string][]act{
-		"config": {{Stdout: `{"builds_dir": "` + builds + `", "cache_dir": "` + cache + `", "hostname": "host1", "shell": "sh"}`}},
-		"run":    {{Script: true}},
+		"config":       {{Stdout: `{"builds_dir": "` + builds + `", "cache_dir": "` + cache + `", "hostname": "host1", "shell": "sh"}`}},
+		"build_script": {{Script: true}},
 	}
 	r := f.play(gitlab.Job{Script: []string{"pwd"}})
 	wantLine(t, r.Log, builds+"/group/project")
@@ -69,7 +69,7 @@ func TestConfigDecidesAboutThePlaceInTheMachine(t *testing.T) {
 }
 
 func TestSharedBuildsHaveALongerPath(t *testing.T) {
-	f := newFake(t, map[string][]act{"config": {{Stdout: `{"builds_dir": "/b", "builds_dir_is_shared": true}`}}})
+	f := newRecorder(t, map[string][]act{"config": {{Stdout: `{"builds_dir": "/b", "builds_dir_is_shared": true}`}}})
 	f.play(gitlab.Job{ConcurrentProjectID: 3})
 	if got := f.lastCall("prepare").Env["CUSTOM_ENV_CI_PROJECT_DIR"]; got != "/b/simulator/3/group/project" {
 		t.Errorf("project directory %s", got)

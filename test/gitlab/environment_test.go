@@ -12,7 +12,7 @@ import (
 )
 
 func TestTheEnvironmentIsTheSameInEveryStage(t *testing.T) {
-	f := newFake(t, nil)
+	f := newRecorder(t, nil)
 	f.Env = []string{"OF_GITLAB_RUNNER=yes"}
 	f.play(gitlab.Job{})
 	calls := f.calls()
@@ -49,7 +49,7 @@ func TestAnOldRunnerHasNoExitCodeFile(t *testing.T) {
 }
 
 func TestJobEnvReachesEveryStageButConfig(t *testing.T) {
-	f := newFake(t, map[string][]act{"config": {{Stdout: `{"job_env": {"MACHINE": "m1", "SYSTEM_FAILURE_EXIT_CODE": "9"}}`}}})
+	f := newRecorder(t, map[string][]act{"config": {{Stdout: `{"job_env": {"MACHINE": "m1", "SYSTEM_FAILURE_EXIT_CODE": "9"}}`}}})
 	f.play(gitlab.Job{})
 	for _, c := range f.calls() {
 		want := "m1"
@@ -66,7 +66,7 @@ func TestJobEnvReachesEveryStageButConfig(t *testing.T) {
 }
 
 func TestVariablesAreExpandedOnceAndKeepTheirShape(t *testing.T) {
-	f := newFake(t, nil)
+	f := newRecorder(t, nil)
 	f.play(gitlab.Job{
 		Timeout:             90 * time.Second,
 		ConcurrentID:        4,
@@ -104,7 +104,7 @@ func TestVariablesAreExpandedOnceAndKeepTheirShape(t *testing.T) {
 }
 
 func TestServicesAreAJSONList(t *testing.T) {
-	f := newFake(t, nil)
+	f := newRecorder(t, nil)
 	f.play(gitlab.Job{
 		Variables: []gitlab.Variable{{Key: "V", Value: "16"}},
 		Services:  []gitlab.Image{{Name: "postgres:$V", Alias: "db", Command: []string{"-c", "x"}, Variables: []gitlab.Variable{{Key: "A", Value: "b"}}}},
@@ -134,7 +134,7 @@ func TestTheStatusOfTheJobIsKnownBehindItsScript(t *testing.T) {
 		"canceled": {act{Hang: true}, (*gitlab.Running).Cancel},
 	} {
 		t.Run(status, func(t *testing.T) {
-			f := newFake(t, map[string][]act{"build_script": {c.script}})
+			f := newRecorder(t, map[string][]act{"build_script": {c.script}})
 			f.at("build_script", c.do)
 			f.play(job)
 			for _, call := range f.calls() {
@@ -160,7 +160,7 @@ func TestTheJobControlsEveryCustomVariableButNotTheResponse(t *testing.T) {
 	for _, key := range slices.Sorted(maps.Keys(hostile)) {
 		job.Variables = append(job.Variables, gitlab.Variable{Key: key, Value: hostile[key]})
 	}
-	f := newFake(t, nil)
+	f := newRecorder(t, nil)
 	wantEnd(t, f.play(job), gitlab.Success, "", 0)
 	for _, c := range f.calls() {
 		for key, want := range hostile {
@@ -195,7 +195,7 @@ func TestTheJobControlsEveryCustomVariableButNotTheResponse(t *testing.T) {
 func TestAVariableTheSystemCannotPassOnStartsNoStageAtAll(t *testing.T) {
 	for name, value := range map[string]string{"too long": strings.Repeat("x", 131_072), "NUL": "a\x00b"} {
 		t.Run(name, func(t *testing.T) {
-			f := newFake(t, nil)
+			f := newRecorder(t, nil)
 			r := f.play(gitlab.Job{Variables: []gitlab.Variable{{Key: "V", Value: value}}})
 			wantEnd(t, r, gitlab.Failed, gitlab.SystemFailure, 0)
 			wantNames(t, r, "config cleanup config cleanup config cleanup")

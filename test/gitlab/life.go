@@ -199,6 +199,9 @@ func (r *Running) execute(ctx context.Context, t *try, p *Process, stdout, stder
 	if err != nil {
 		err = fmt.Errorf("failed to start command: %w", err)
 	} else {
+		r.mu.Lock()
+		r.process = p
+		r.mu.Unlock()
 		if r.runner.OnStart != nil {
 			r.runner.OnStart(r, p)
 		}

@@ -26,7 +26,7 @@ func at(t *testing.T, text string, path ...string) any {
 
 func TestTheResponseIsGitLabsWordOnTheJob(t *testing.T) {
 	yes := true
-	f := newFake(t, nil)
+	f := newRecorder(t, nil)
 	f.play(gitlab.Job{
 		ID: 77, Token: "secret", Timeout: time.Minute, UserID: 5, PipelineID: 6,
 		Project:     gitlab.Project{ID: 8, Path: "a/b/c", NamespaceID: 9},
@@ -75,7 +75,7 @@ func TestOlderRunnersLackFieldsOfTheResponse(t *testing.T) {
 	}
 	for version, fields := range lacking {
 		t.Run("", func(t *testing.T) {
-			f := newFake(t, nil)
+			f := newRecorder(t, nil)
 			f.Version = version
 			f.play(gitlab.Job{})
 			text := f.lastCall("prepare").Response
@@ -103,7 +103,7 @@ func TestATestCanSpoilTheResponse(t *testing.T) {
 		"missing":   {func([]byte) []byte { return nil }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFake(t, nil)
+			f := newRecorder(t, nil)
 			f.Response = c.spoil
 			f.play(gitlab.Job{})
 			call := f.lastCall("prepare")
@@ -118,7 +118,7 @@ func TestATestCanSpoilTheResponse(t *testing.T) {
 }
 
 func TestATestCanSpoilTheResponseInTheMiddleOfTheJob(t *testing.T) {
-	f := newFake(t, nil)
+	f := newRecorder(t, nil)
 	f.OnStart = func(_ *gitlab.Running, p *gitlab.Process) {
 		if p.SubStage == "cleanup_file_variables" {
 			must(os.Remove(p.Dir + "/response.json"))

@@ -30,6 +30,7 @@ type Running struct {
 	cancel   context.CancelFunc // what the first cancel ends: all of the job, later its script
 	abort    context.CancelFunc // what a second one ends: all of the job
 	canceled bool
+	process  *Process // the latest
 }
 
 func newRunning(runner Runner, job Job) *Running {
@@ -63,6 +64,14 @@ func newRunning(runner Runner, job Job) *Running {
 func (r *Running) Wait() Result {
 	<-r.done
 	return r.result
+}
+
+// Process is the driver's process of the moment: the one that runs, or between
+// two of them the last that did.
+func (r *Running) Process() *Process {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.process
 }
 
 // Cancel is somebody who cancels the job in GitLab. A second one aborts it.

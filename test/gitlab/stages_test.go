@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"nspawn-runner/test/gitlab"
 )
 
@@ -17,7 +19,7 @@ const (
 )
 
 func TestASmallJobIsSevenProcesses(t *testing.T) {
-	f := newFake(t, nil)
+	f := newRecorder(t, nil)
 	r := f.play(gitlab.Job{})
 	wantNames(t, r, small)
 	wantEnd(t, r, gitlab.Success, "", 0)
@@ -76,7 +78,7 @@ func TestOnlyWhatFitsTheOutcomeIsArchived(t *testing.T) {
 }
 
 func TestAStageIsAProcessGroupWithTwoPipesInAFreshDirectory(t *testing.T) {
-	f := newFake(t, nil)
+	f := newRecorder(t, nil)
 	f.play(gitlab.Job{})
 	calls := f.calls()
 	for _, c := range calls {
@@ -86,7 +88,7 @@ func TestAStageIsAProcessGroupWithTwoPipesInAFreshDirectory(t *testing.T) {
 		if c.Pgid != c.Pid || c.Ppid != os.Getpid() {
 			t.Errorf("%s: pid %d, group %d, parent %d", c.Name, c.Pid, c.Pgid, c.Ppid)
 		}
-		if mine, _, _ := getsid(); c.Sid != mine {
+		if mine, _ := unix.Getsid(0); c.Sid != mine {
 			t.Errorf("%s: session %d, not gitlab-runner's", c.Name, c.Sid)
 		}
 		if c.Fds[0] != "/dev/null" || !strings.HasPrefix(c.Fds[1], "pipe:") || !strings.HasPrefix(c.Fds[2], "pipe:") || c.Fds[1] == c.Fds[2] {
@@ -110,7 +112,7 @@ func TestAStageIsAProcessGroupWithTwoPipesInAFreshDirectory(t *testing.T) {
 }
 
 func TestEveryTryOfPrepareHasItsOwnDirectory(t *testing.T) {
-	f := newFake(t, map[string][]act{"prepare": {{Exit: 2}, {}}})
+	f := newRecorder(t, map[string][]act{"prepare": {{Exit: 2}, {}}})
 	r := f.play(gitlab.Job{})
 	wantNames(t, r, "config prepare cleanup "+small)
 	wantEnd(t, r, gitlab.Success, "", 0)
@@ -137,10 +139,10 @@ func TestAChildThatHoldsAPipeKeepsRunOpen(t *testing.T) {
 
 func TestAChildThatHoldsAPipeKeepsPrepareOpenUntilItsTimeout(t *testing.T) {
 	f := newFake(t, map[string][]act{"prepare": {{Child: "sleep 60"}}})
-	f.Driver.Prepare.Timeout = 300 * time.Millisecond
+	f.Driver.Prepare.Timeout = patience
 	r := f.play(gitlab.Job{})
 	wantEnd(t, r, gitlab.Success, "", 0) // its exit status counts, and that was 0
-	if s := r.Last("prepare"); !s.Terminated || s.Elapsed < 300*time.Millisecond {
+	if s := r.Last("prepare"); !s.Terminated || s.Elapsed < patience {
 		t.Errorf("prepare: %+v", s)
 	}
 }

@@ -79,10 +79,9 @@ func TestMachinesBootInALab(t *testing.T) {
 	}
 	lab := startLab(t.Context(), t, LabOptions{ReadOnly: map[string]string{base: "/base"}})
 	run(t, lab, `
-		cp -a /base /lab/machine
 		systemd-run --quiet --unit=m --property=Type=notify --property=Delegate=yes --property=KillMode=mixed \
-			systemd-nspawn --quiet --keep-unit --machine=m --directory=/lab/machine --boot \
-			--notify-ready=yes --private-users=524288:65536 --private-users-ownership=auto
+			systemd-nspawn --quiet --keep-unit --machine=m --directory=/base --volatile=overlay \
+			--boot --notify-ready=yes
 		machinectl show m --property=Class
 		systemctl -M m is-system-running --wait
 		systemctl stop m`)
@@ -242,7 +241,7 @@ func traces(t *testing.T) trace {
 		mounts:    string(mounts),
 		loops:     list("/sys/block/loop*/loop"),
 		groups:    strings.Join(groups, "\n"),
-		files: list(filepath.Join(cache, "labs", "*")) + list("/run/systemd/nspawn/*/"+sitePrefix+"*") +
+		files: list(filepath.Join(cache, "hosts", "*")) + list("/run/systemd/nspawn/*/"+sitePrefix+"*") +
 			list("/tmp/nspawn-*"),
 	}
 }
@@ -281,4 +280,128 @@ func eventually(t *testing.T, otherwise string, done func() bool) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Error(otherwise)
+}
+
+// cutPower is an Output that kills its VM when it hears a word.
+type cutPower struct {
+	at string
+	vm chan *VM
+}
+
+func (c cutPower) Write(line []byte) (int, error) {
+	if strings.Contains(string(line), c.at) {
+		go (<-c.vm).Kill()
+	}
+	return len(line), nil
+}
+
+func TestAVMGoesOnAfterAPowerCut(t *testing.T) {
+	needsVM(t)
+	before := traces(t)
+	dir := t.TempDir()
+	o := VMOptions{
+		Root:  filepath.Join(dir, "root.qcow2"),
+		Disks: []Disk{{Path: filepath.Join(dir, "state.img"), Label: "state", FS: "ext4", Size: 1 << 30, Mount: "/state"}},
+		Out:   t.Output(),
+	}
+	cut := cutPower{"now", make(chan *VM, 1)}
+	first := o
+	first.Command = []string{"sh", "-c", "echo kept | tee /state/file >/etc/file; sync; echo now; sleep 1000"}
+	first.Output = cut
+	vm, err := StartVM(t.Context(), first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut.vm <- vm
+	if _, err := vm.Wait(); !errors.Is(err, ErrNoStatus) {
+		t.Fatalf("without power the VM ended with %v", err)
+	}
+	status, out, err := runVM(t, o, "cat /state/file /etc/file")
+	if err != nil || status != 0 || out != "kept\nkept\n" {
+		t.Errorf("after the power cut the VM ended with %d, %v, %q", status, err, out)
+	}
+	gone(t, nil, before)
+}
+
+func TestACancelledContextEndsTheVM(t *testing.T) {
+	needsVM(t)
+	before := traces(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	vm, err := StartVM(ctx, VMOptions{Command: []string{"sleep", "1000"}, Out: t.Output()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if _, err := vm.Wait(); !errors.Is(err, context.Canceled) {
+		t.Errorf("the VM ended with %v", err)
+	}
+	gone(t, nil, before)
+}
+
+func TestAVMThatTakesTooLongIsEnded(t *testing.T) {
+	needsVM(t)
+	before := traces(t)
+	_, err := RunVM(t.Context(), VMOptions{Command: []string{"sleep", "1000"}, Limit: 5 * time.Second, Out: t.Output()})
+	if err == nil || !strings.Contains(err.Error(), "its limit of 5s is over\n") {
+		t.Errorf("the VM ended with %v", err)
+	}
+	gone(t, nil, before)
+}
+
+// needsVM skips a test where a VM cannot be booted, or not be waited for.
+func needsVM(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("a VM takes half a minute")
+	}
+	needs(t, VMPackages)
+}
+
+// runVM runs a shell script in a VM, and is its exit status and what it
+// printed.
+func runVM(t *testing.T, o VMOptions, script string) (int, string, error) {
+	t.Helper()
+	needsVM(t)
+	var out bytes.Buffer
+	o.Command = []string{"sh", "-c", script}
+	o.Output, o.Out = io.MultiWriter(&out, t.Output()), t.Output()
+	status, err := RunVM(t.Context(), o)
+	return status, out.String(), err
+}
+
+func TestACommandInAVMHasItsOutputFilesDisksAndExitStatus(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "it's"), []byte("#!/bin/sh\necho carried in\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	journal := t.TempDir()
+	status, out, err := runVM(t, VMOptions{
+		Files: map[string]string{"/opt/files": dir},
+		Disks: []Disk{
+			{Label: "base", FS: "ext4", Size: 100 << 20, From: dir, Mount: "/base", ReadOnly: true},
+			{Label: "state", FS: "btrfs", Size: 1 << 30, Mount: "/state"},
+		},
+		Journal: journal,
+	}, `systemctl is-system-running --wait
+		"/opt/files/it's"
+		"/base/it's"
+		touch /base/x 2>&1
+		btrfs subvolume create /state/x
+		cat /sys/fs/cgroup/cgroup.controllers
+		systemd-analyze
+		systemd-analyze blame | head -20
+		cat /proc/uptime
+		exit 7`)
+	if err != nil || status != 7 {
+		t.Errorf("the command ended with %d, %v", status, err)
+	}
+	for _, want := range []string{"running\n", "carried in\ncarried in\n", "Read-only file system", "Create subvolume '/state/x'", " memory "} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the output lacks %q:\n%s", want, out)
+		}
+	}
+	if found, _ := filepath.Glob(filepath.Join(journal, "*/log/journal/*/*.journal")); len(found) == 0 {
+		t.Error("no journal was stored")
+	}
 }

@@ -54,7 +54,6 @@ type Lab struct {
 const (
 	labStartLimit = time.Minute
 	labStopLimit  = 10 * time.Second
-	labClearLimit = 10 * time.Second
 )
 
 // StartLab boots a lab and returns when its systemd is up. Stop must be

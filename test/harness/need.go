@@ -16,7 +16,7 @@ import (
 var LabPackages = []string{"systemd-container", "mmdebstrap", "util-linux", "e2fsprogs"}
 
 // VMPackages are the Debian packages the outer machine needs for a VM.
-var VMPackages = []string{"qemu-system-x86", "mmdebstrap", "util-linux", "e2fsprogs", "btrfs-progs"}
+var VMPackages = []string{"qemu-system-x86", "qemu-utils", "mmdebstrap", "util-linux", "e2fsprogs", "btrfs-progs"}
 
 // Need makes sure that Debian packages are installed on this machine. As root
 // it installs what is missing and says so on out; otherwise its error is the

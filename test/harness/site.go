@@ -13,48 +13,52 @@ import (
 	"time"
 )
 
-// site is all of a lab that is not a process: a directory in the cache, whose
-// lock says that the lab is alive, and the control groups of the same name.
+// site is all of a host that is not a process: a directory in the cache, whose
+// lock says that the host is alive, and, of a lab, the control groups of the
+// same name.
 type site struct {
 	dir   string
 	lock  *os.File
 	fence fence
 }
 
-// sitePrefix begins the name of each lab.
-const sitePrefix = "nspawn-runner-lab-"
+// sitePrefix begins the name of each host.
+const sitePrefix = "nspawn-runner-host-"
 
-// newSite makes the place for a new lab, and clears away those that killed
+// clearLimit is the most that the kernel may take to let go of a dead host.
+const clearLimit = 10 * time.Second
+
+// newSite makes the place for a new host, and clears away those that killed
 // processes left behind.
 func newSite(ctx context.Context) (*site, error) {
 	cache, err := cacheDir()
 	if err != nil {
 		return nil, err
 	}
-	labs := filepath.Join(cache, "labs")
-	if err := os.MkdirAll(labs, 0o700); err != nil {
+	hosts := filepath.Join(cache, "hosts")
+	if err := os.MkdirAll(hosts, 0o700); err != nil {
 		return nil, err
 	}
 	// Nobody may take a new site for an old one before it is locked.
-	e := entry{dir: labs}
+	e := entry{dir: hosts}
 	if err := e.acquire(ctx, syscall.LOCK_EX); err != nil {
 		return nil, err
 	}
 	defer e.lock.Close()
-	old, _ := filepath.Glob(filepath.Join(labs, sitePrefix+"*"))
+	old, _ := filepath.Glob(filepath.Join(hosts, sitePrefix+"*"))
 	for _, dir := range old {
 		lock, err := lockDir(dir, syscall.LOCK_EX)
 		if err != nil {
 			continue // alive
 		}
-		// One that resists must not keep new labs from starting.
+		// One that resists must not keep new hosts from starting.
 		if s, err := openSite(dir, lock); err == nil {
 			_ = s.clear()
 		}
 		lock.Close()
 	}
 
-	dir := filepath.Join(labs, sitePrefix+strings.ToLower(rand.Text()[:6]))
+	dir := filepath.Join(hosts, sitePrefix+strings.ToLower(rand.Text()[:6]))
 	if err := os.MkdirAll(filepath.Join(dir, "scratch"), 0o755); err != nil {
 		return nil, err
 	}
@@ -70,18 +74,19 @@ func openSite(dir string, lock *os.File) (*site, error) {
 	return &site{dir, lock, fence}, err
 }
 
-// path is a file of the site: "scratch", "console" or "notify".
+// path is a file of the site; "scratch" is a directory, the others are named
+// where they are made.
 func (s *site) path(name string) string { return filepath.Join(s.dir, name) }
 
-// clear removes all that a dead lab has left, and kills it first if it is not
+// clear removes all that a dead host has left, and kills it first if it is not
 // quite dead.
 func (s *site) clear() error {
-	ctx, cancel := context.WithTimeout(context.Background(), labClearLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), clearLimit)
 	defer cancel()
 	if err := s.fence.raze(ctx); err != nil {
 		return err
 	}
-	// The lab's mounts went with its last process, or will in a moment.
+	// A lab's mounts went with its last process, or will in a moment.
 	for {
 		found, err := detachLoops(s.path("scratch"))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {

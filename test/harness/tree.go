@@ -17,6 +17,7 @@ type Recipe struct {
 	Kind     string   // what the tree is for: the beginning of its name in the cache
 	Suite    string   // Debian's name of the release
 	Packages []string // what is added to a minimal Debian
+	Before   []string // shell commands run before they are added, with the tree as $1
 	Hooks    []string // shell commands run at the end, with the tree as $1
 }
 
@@ -86,6 +87,9 @@ func (r Recipe) build(ctx context.Context, dir string) error {
 	argv := []string{"mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--format=directory"}
 	for _, p := range r.Packages {
 		argv = append(argv, "--include="+p)
+	}
+	for _, h := range r.Before {
+		argv = append(argv, "--essential-hook="+h)
 	}
 	for _, h := range r.Hooks {
 		argv = append(argv, "--customize-hook="+h)

@@ -1,0 +1,143 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// plugins are ours for ansible: the connection into the box, and a callback that
+// says which task failed. With them ansible-core is enough.
+//
+//go:embed ansible/connection/chroot.py ansible/callback/nspawn_runner.py
+var plugins embed.FS
+
+// play runs the playbook in the generation.
+func (b *build) play(ctx context.Context, book Playbook) error {
+	if !book.hasPlays() {
+		return nil
+	}
+	return b.step("playbook "+book.Path, func() (err error) {
+		restore, err := lend(b.generation.Path, b.image)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, restore()) }()
+		box, err := b.openBox(ctx)
+		if err != nil {
+			return err
+		}
+		defer box.Close()
+		return b.ansible(ctx, book, box)
+	})
+}
+
+// ansible runs ansible-playbook on the host, with the box as its only host. The
+// playbook stays where it is, with the roles, collections and variables beside
+// it, and the user's ansible.cfg counts; only inventory and connection are ours.
+func (b *build) ansible(ctx context.Context, book Playbook, box *box) error {
+	dir, err := os.MkdirTemp("", "nspawn-runner-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.CopyFS(dir, plugins); err != nil {
+		return err
+	}
+	inventory := filepath.Join(dir, "inventory.yaml")
+	if err := b.writeInventory(inventory, box); err != nil {
+		return err
+	}
+	playbook, err := filepath.Abs(book.Path)
+	if err != nil {
+		return err
+	}
+	failures := filepath.Join(dir, "failures")
+
+	cmd := exec.CommandContext(ctx, "ansible-playbook", "--inventory", inventory, playbook)
+	cmd.Dir = filepath.Dir(playbook)
+	cmd.Env = append(b.store.environment(),
+		"ANSIBLE_INVENTORY_ENABLED=yaml",
+		"ANSIBLE_CONNECTION_PLUGINS="+pluginPath(dir, "connection"),
+		"ANSIBLE_CALLBACK_PLUGINS="+pluginPath(dir, "callback"),
+		"ANSIBLE_LOCAL_TEMP="+filepath.Join(dir, "tmp"),
+		"ANSIBLE_NOCOWS=1",
+		"NSPAWN_RUNNER_FAILURES="+failures)
+	if isTerminal(b.store.Verbose) {
+		cmd.Env = append(cmd.Env, "ANSIBLE_FORCE_COLOR=1")
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// Newer ansibles give each of their workers a session of its own, and
+	// only ansible knows them all.
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGTERM) }
+
+	err = b.run(ctx, cmd)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	if why := lastFailure(failures); why != "" {
+		return errors.New(why)
+	}
+	return fmt.Errorf("ansible-playbook: %w", err)
+}
+
+// writeInventory writes the inventory: one host, which is called by the path of
+// the tree, as with the Python original.
+func (b *build) writeInventory(path string, box *box) error {
+	host := map[string]any{
+		"ansible_connection":         "chroot",
+		"ansible_user":               "root",
+		"ansible_pipelining":         true,
+		"ansible_chroot_enter":       box.enter(),
+		"ansible_chroot_environment": b.store.environmentInside(),
+	}
+	// JSON is YAML, and quotes everything.
+	text, err := json.Marshal(map[string]any{"all": map[string]any{"hosts": map[string]any{b.generation.Path: host}}})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, text, 0o600)
+}
+
+// pluginPath is where ansible looks for plugins of a kind: ours first, then
+// where it would look without us.
+func pluginPath(dir, kind string) string {
+	others := os.Getenv("ANSIBLE_" + strings.ToUpper(kind) + "_PLUGINS")
+	if others == "" {
+		others = "~/.ansible/plugins/" + kind + ":/usr/share/ansible/plugins/" + kind
+	}
+	return filepath.Join(dir, "ansible", kind) + ":" + others
+}
+
+// lastFailure words what the callback noted last: the task and its message, of
+// which the first line and the last ones matter. Empty if no task failed.
+func lastFailure(path string) string {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	notes := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
+	var failure struct {
+		Task  string
+		Lines []string
+	}
+	if json.Unmarshal(notes[len(notes)-1], &failure) != nil {
+		return ""
+	}
+	lines := failure.Lines
+	if len(lines) > 4 {
+		lines = append([]string{lines[0], "..."}, lines[len(lines)-3:]...)
+	}
+	return fmt.Sprintf("task %q: %s", failure.Task, strings.Join(lines, "; "))
+}

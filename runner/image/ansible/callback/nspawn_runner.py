@@ -1,0 +1,50 @@
+# Copyright: the authors of nspawn-runner
+# GNU General Public License v3.0+
+"""Tells nspawn-runner which task failed and why, one JSON object a line.
+
+What ansible prints is for people, and how it looks is for the user's
+ansible.cfg to say: it cannot be read by a program.
+"""
+
+DOCUMENTATION = """
+    name: nspawn_runner
+    type: notification
+    short_description: note failed tasks in a file
+    description: Writes to the file named by NSPAWN_RUNNER_FAILURES.
+    author: nspawn-runner
+"""
+
+import json
+import os
+
+from ansible.plugins.callback import CallbackBase
+
+
+class CallbackModule(CallbackBase):
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "notification"
+    CALLBACK_NAME = "nspawn_runner"
+    CALLBACK_NEEDS_ENABLED = False
+    CALLBACK_NEEDS_WHITELIST = False
+
+    def v2_runner_on_failed(self, result, ignore_errors=False):
+        if not ignore_errors:
+            self._note(result)
+
+    def v2_runner_on_unreachable(self, result):
+        self._note(result)
+
+    def _note(self, result):
+        outcome = result._result
+        # A loop says only that some item failed: the first of them says why.
+        failed = [item for item in outcome.get("results", []) if isinstance(item, dict) and item.get("failed")]
+        reason = failed[0] if failed else outcome
+        if outcome.get("_ansible_no_log") or reason.get("_ansible_no_log"):
+            reason = {"msg": "its output is hidden by no_log"}
+        texts = [reason.get(key) for key in ("msg", "stderr", "module_stderr")]
+        note = {
+            "task": result._task.get_name(),
+            "lines": [line for text in texts if isinstance(text, str) for line in map(str.strip, text.splitlines()) if line],
+        }
+        with open(os.environ["NSPAWN_RUNNER_FAILURES"], "a", encoding="utf-8") as notes:
+            notes.write(json.dumps(note) + "\n")

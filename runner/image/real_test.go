@@ -1,0 +1,199 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// realPlaybook uses the modules that administrators use most, in the ways that
+// go wrong in a tree that is not booted.
+const realPlaybook = `
+- hosts: all
+  vars:
+    nspawn_runner_chroot_suite: trixie
+    greeting: hello
+  tasks:
+    - name: install packages, one with a daemon
+      apt:
+        name: [sudo, cron]
+        update_cache: true
+        install_recommends: false
+    - name: copy a file
+      copy: {content: "copied\n", dest: /etc/copied, mode: "0600"}
+    - name: render a template
+      template: {src: greeting.j2, dest: /etc/greeting}
+      notify: note the greeting
+    - name: create a user
+      user: {name: builder, shell: /bin/bash}
+    - name: make a directory of the user's
+      file: {path: /srv/build, state: directory, owner: builder, mode: "0750"}
+    - name: run a command
+      command: sh -c 'cat /proc/1/comm; ls /proc | grep -c ^[0-9]'
+      register: inside
+    - name: run a command with input
+      command: {cmd: tee /etc/fed, stdin: "r\u00e9sum\u00e9 $HOME"}
+    - name: become the user
+      become: true
+      become_user: builder
+      command: sh -c 'id -un > /srv/build/who; hostname >> /srv/build/who'
+    - name: enable a unit
+      systemd: {name: apt-daily.timer, enabled: true}
+    - name: add lines to a file with a loop
+      lineinfile: {path: /etc/lines, line: "{{ item }}", create: true}
+      loop: [one, two]
+    - name: look at the connection and the proxies
+      copy:
+        content: "{{ ansible_connection }} {{ ansible_service_mgr }} {{ lookup('env', 'no_proxy') }} {{ ansible_env.no_proxy }}\n"
+        dest: /etc/facts
+    - name: fetch a file
+      fetch: {src: /etc/greeting, dest: "{{ playbook_dir }}/fetched", flat: true}
+    - name: leave a process behind
+      shell: nohup sleep 1000 >/dev/null 2>&1 &
+  handlers:
+    - name: note the greeting
+      shell: cat /etc/greeting >> /etc/handled
+`
+
+// realStore is a store whose builds are real. It takes root, a network and most
+// of a minute.
+func realStore(t *testing.T) *Store {
+	if os.Getenv("NSPAWN_RUNNER_REAL") != "1" {
+		t.Skip("builds a real image: set NSPAWN_RUNNER_REAL=1")
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("builds a real image: must be root")
+	}
+	for _, program := range []string{"systemd-nspawn", "nsenter", "ansible-playbook"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skip("builds a real image: ", err)
+		}
+	}
+	began := time.Now()
+	playbooks := t.TempDir()
+	write(t, filepath.Join(playbooks, "real.yaml"), realPlaybook)
+	write(t, filepath.Join(playbooks, "greeting.j2"), "{{ greeting }} from {{ ansible_distribution_release }}\n")
+	return &Store{
+		StateDir:     filepath.Join(t.TempDir(), "state"),
+		PlaybookDirs: []string{playbooks},
+		Environment:  map[string]string{"no_proxy": "nowhere.example"},
+		Progress: func(image, step string) {
+			t.Logf("%5.1fs %s: %s", time.Since(began).Seconds(), image, step)
+		},
+	}
+}
+
+func TestRealImageIsCreatedMaintainedAndEdited(t *testing.T) {
+	s := realStore(t)
+	ctx := t.Context()
+	first, err := s.Create(ctx, "real", CreateOptions{})
+	if err != nil {
+		t.Fatal(err, dump(s))
+	}
+	began := time.Now()
+	if err := Check(first.Path); err != nil {
+		t.Error(err)
+	}
+	t.Logf("check: %v", time.Since(began))
+	for path, want := range map[string]string{
+		"etc/hostname":   "real\n",
+		"etc/machine-id": "",
+		"etc/copied":     "copied\n",
+		"etc/greeting":   "hello from trixie\n",
+		"etc/handled":    "hello from trixie\n",
+		"etc/fed":        "r\u00e9sum\u00e9 $HOME\n",
+		"etc/lines":      "one\ntwo\n",
+		"srv/build/who":  "builder\nreal\n",
+		"etc/facts":      "chroot systemd nowhere.example nowhere.example\n",
+	} {
+		if got := read(t, filepath.Join(first.Path, path)); got != want {
+			t.Errorf("/%s is %q, not %q", path, got, want)
+		}
+	}
+	if got := read(t, filepath.Join(s.PlaybookDirs[0], "fetched")); got != "hello from trixie\n" {
+		t.Errorf("fetched %q", got)
+	}
+	for _, path := range []string{"etc/resolv.conf", "usr/sbin/policy-rc.d", "etc/hosts.nspawn-runner"} {
+		if exists(filepath.Join(first.Path, path)) {
+			t.Errorf("/%s was left in the image", path)
+		}
+	}
+	if out, _ := exec.Command("grep", "-rIl", "nowhere.example", first.Path+"/etc", first.Path+"/root", first.Path+"/var/lib").Output(); strings.TrimSpace(string(out)) != first.Path+"/etc/facts" {
+		t.Errorf("the environment of the build is stored in %s", out)
+	}
+
+	second, err := s.Maintain(ctx, "real")
+	if err != nil {
+		t.Fatal(err, dump(s))
+	}
+	if got := read(t, filepath.Join(second.Path, "etc/handled")); got != "hello from trixie\n" {
+		t.Errorf("the second run of the playbook changed something: %q", got)
+	}
+
+	third, err := s.Edit(ctx, "real", func(ctx context.Context, root string) error {
+		in, out, err := os.Pipe()
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		if _, err := out.WriteString("echo by hand > /etc/edited; getent hosts localhost; hostname; echo $no_proxy; exit\n"); err != nil {
+			return err
+		}
+		out.Close()
+		return s.Shell(ctx, root, in, os.Stderr, os.Stderr)
+	})
+	if err != nil {
+		t.Fatal(err, dump(s))
+	}
+	if got := read(t, filepath.Join(third.Path, "etc/edited")); got != "by hand\n" {
+		t.Errorf("the shell wrote %q", got)
+	}
+	if current, err := s.Current("real"); err != nil || current != third {
+		t.Errorf("current is %v, %v", current, err)
+	}
+}
+
+func TestRealFailuresLeaveNothing(t *testing.T) {
+	s := realStore(t)
+	write(t, filepath.Join(s.PlaybookDirs[0], "bad.yaml"), `
+- hosts: all
+  tasks:
+    - name: a package that is nowhere
+      command: sh -c 'echo first >&2; echo second >&2; exit 3'
+`)
+	_, err := s.Create(t.Context(), "nowhere", CreateOptions{Suite: "nosuchsuite"})
+	t.Log(err)
+	wantNothing(t, s, "nowhere")
+	_, err = s.Create(t.Context(), "bad", CreateOptions{Suite: "trixie"})
+	t.Log(err)
+	var step *StepError
+	if !errors.As(err, &step) || !strings.Contains(err.Error(), "a package that is nowhere") || !strings.Contains(err.Error(), "second") {
+		t.Errorf("the error does not say what failed: %v", err)
+	}
+	wantNothing(t, s, "bad")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(5*time.Second, cancel)
+	began := time.Now()
+	_, err = s.Create(ctx, "cancelled", CreateOptions{Suite: "trixie"})
+	t.Logf("%v, after %v", err, time.Since(began))
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("the error is not that of the context: %v", err)
+	}
+	wantNothing(t, s, "cancelled")
+}
+
+// dump is the end of the newest log, to find out why a real build failed.
+func dump(s *Store) string {
+	logs, _ := filepath.Glob(filepath.Join(s.StateDir, ".logs", "*"))
+	if len(logs) == 0 {
+		return ""
+	}
+	text, _ := os.ReadFile(logs[len(logs)-1])
+	return "\n" + string(text[max(0, len(text)-5000):])
+}

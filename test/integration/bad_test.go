@@ -1,0 +1,370 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"nspawn-runner/test/gitlab"
+)
+
+func TestAnUnknownImageIsTheJobsFailureAndNotTriedAgain(t *testing.T) {
+	h := onHost(t, "overlay")
+	h.addImage(t, "trixie", "")
+	r := h.play(t, gitlab.Job{Image: gitlab.Image{Name: "debian:bookwrm"}, Script: []string{"true"}})
+	if r.Reason != gitlab.ScriptFailure || strings.Join(r.Names(), " ") != "config prepare cleanup" {
+		t.Errorf("%s after %v: %s", r.Reason, r.Names(), r.Log)
+	}
+	wantLog(t, r.Log, "image bookwrm: there is no such image; there are: bookworm, trixie")
+}
+
+func TestAJobWithoutAnImageIsToldSo(t *testing.T) {
+	h := onHost(t, "overlay")
+	c := h.drive(t, "prepare", "--id", newID())
+	if c.status != 1 || c.code != "1" {
+		t.Errorf("exit %d, code %q", c.status, c.code)
+	}
+	wantLog(t, c.stderr, "the job names no image")
+	id := newID()
+	if c := h.drive(t, "prepare", "--id", id, "--default-image=bookworm"); c.status != 0 {
+		t.Errorf("with a default: %s", c.stderr)
+	}
+	if c := h.drive(t, "cleanup", "--id", id); c.status != 0 || c.stderr+c.stdout != "" {
+		t.Errorf("cleanup: %+v", c)
+	}
+}
+
+func TestABrokenImageIsTheSystemsFailureAndSaysWhatIsMissing(t *testing.T) {
+	h := onHost(t, "overlay")
+	for name, test := range map[string]struct{ change, want string }{
+		"no-init":  {"rm -f usr/lib/systemd/systemd sbin/init", "no init"},
+		"no-dbus":  {"rm -f usr/bin/dbus-daemon usr/bin/dbus-broker-launch", "no D-Bus daemon"},
+		"no-shell": {"rm -f usr/bin/bash", "no shell (/bin/bash)"},
+	} {
+		h.addImage(t, name, test.change)
+		c := h.drive(t, "prepare", "--id", newID(), name)
+		if c.status != 2 {
+			t.Errorf("%s: exit %d", name, c.status)
+		}
+		wantLog(t, c.stderr, "image "+name, test.want)
+	}
+}
+
+// hang is a unit that never finishes starting.
+const hang = `mkdir -p etc/systemd/system/multi-user.target.wants
+cat > etc/systemd/system/hangs.service <<END
+[Unit]
+DefaultDependencies=no
+[Service]
+Type=oneshot
+ExecStart=/bin/sleep infinity
+END
+ln -s ../hangs.service etc/systemd/system/multi-user.target.wants/`
+
+func TestAMachineThatDoesNotComeUpFailsInTimeWithTheReason(t *testing.T) {
+	for _, backend := range backends {
+		t.Run(backend, func(t *testing.T) {
+			h := onHost(t, backend)
+			h.configure(t, "boot_timeout: 3s\n")
+			t.Cleanup(func() { h.configure(t, "") })
+			h.addImage(t, "hangs", hang)
+			start := time.Now()
+			c := h.drive(t, "prepare", "--id", newID(), "hangs")
+			if c.status != 2 || time.Since(start) > 20*time.Second {
+				t.Errorf("exit %d after %v", c.status, time.Since(start))
+			}
+			wantLog(t, c.stderr, "did not come up within 3s (boot_timeout)", "still starting: hangs.service")
+		})
+	}
+}
+
+func TestAMachineInEmergencyModeIsNotUp(t *testing.T) {
+	h := onHost(t, "overlay")
+	h.configure(t, "boot_timeout: 10s\n")
+	t.Cleanup(func() { h.configure(t, "") })
+	h.addImage(t, "emergency", "mkdir -p etc/systemd/system; ln -sf /usr/lib/systemd/system/emergency.target etc/systemd/system/default.target")
+	c := h.drive(t, "prepare", "--id", newID(), "emergency")
+	if c.status != 2 {
+		t.Errorf("exit %d: %s", c.status, c.stderr)
+	}
+	h.addImage(t, "crashes", "rm usr/lib/systemd/systemd sbin/init 2>/dev/null; printf '#!/bin/sh\\necho this init is no good\\nexit 1\\n' > usr/lib/systemd/systemd; chmod 755 usr/lib/systemd/systemd")
+	c = h.drive(t, "prepare", "--id", newID(), "crashes")
+	if c.status != 2 {
+		t.Errorf("exit %d: %s", c.status, c.stderr)
+	}
+	wantLog(t, c.stderr, "this init is no good")
+}
+
+func TestADegradedMachineIsUp(t *testing.T) {
+	h := onHost(t, "overlay")
+	h.addImage(t, "degraded", strings.Replace(hang, "sleep infinity", "false", 1))
+	c := h.run(t, h.prepared(t, "degraded"), "systemctl is-system-running; true")
+	if c.stdout != "degraded\n" {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestAMachineThatDiesDuringAScriptIsTheSystemsFailure(t *testing.T) {
+	h := onHost(t, "overlay")
+	for script, want := range map[string]string{
+		"systemctl poweroff; sleep 30":                              "was powered off while the script ran",
+		"systemctl reboot; sleep 30":                                "was rebooted while the script ran",
+		"kill -KILL 1; systemctl poweroff --force; sleep 30":        "while the script ran",
+		"systemctl kill -s KILL dbus.service dbus.socket; sleep 30": "its D-Bus went away",
+	} {
+		t.Run(script, func(t *testing.T) {
+			id := newNumber()
+			r := h.play(t, gitlab.Job{ID: id, Script: []string{script}})
+			if r.Reason != gitlab.SystemFailure {
+				t.Errorf("%s %s: %s", r.Status, r.Reason, r.Log)
+			}
+			wantLog(t, r.Log, want)
+		})
+	}
+}
+
+func TestAMachineThatIsKilledFromOutsideIsTheSystemsFailure(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := newNumber()
+	runner := h.runner()
+	runner.OnLine = func(_ *gitlab.Running, line string) {
+		if line == "ready" {
+			go exec.Command("systemctl", "kill", "--signal=KILL", fmt.Sprintf("nspawn-runner-%d.service", id)).Run()
+		}
+	}
+	r := h.playOn(t, runner, gitlab.Job{ID: id, Script: []string{"echo ready; sleep 30"}})
+	if r.Reason != gitlab.SystemFailure {
+		t.Errorf("%s %s: %s", r.Status, r.Reason, r.Log)
+	}
+	wantLog(t, r.Log, "was killed while the script ran (signal 9)")
+}
+
+func TestAnIDThatLeadsElsewhereIsRefused(t *testing.T) {
+	h := onHost(t, "overlay")
+	victim := t.TempDir()
+	for _, id := range []string{"x/../../../../.." + victim, "..", ".", "a b", "-x", "x\ny", "", strings.Repeat("x", 100)} {
+		for _, stage := range [][]string{{"prepare", "bookworm"}, {"run", "/dev/null", "x"}, {"cleanup"}} {
+			c := h.driveWith(t, []string{"CUSTOM_ENV_CI_JOB_ID=" + id}, stage...)
+			if c.status != 2 || !strings.Contains(c.stderr, "job id") {
+				t.Errorf("%q %v: exit %d: %s", id, stage, c.status, c.stderr)
+			}
+		}
+	}
+	if _, err := os.Stat(victim); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAJobCannotPoseAsAnother(t *testing.T) {
+	h := onHost(t, "overlay")
+	victim := h.prepared(t, "bookworm")
+	// All that a job can set: its variables. The response file has GitLab's word.
+	r := h.play(t, gitlab.Job{
+		Variables: []gitlab.Variable{{Key: "CI_JOB_ID", Value: victim}, {Key: "CI_JOB_IMAGE", Value: "../etc"}, {Key: "CI_SERVER_URL", Value: "https://evil.example"}},
+		Script:    []string{"hostname"},
+	})
+	if r.Status != gitlab.Success || strings.Contains(r.Log, "run-"+victim) {
+		t.Errorf("%s: %s", r.Status, r.Log)
+	}
+	if c := h.run(t, victim, "echo alive"); c.stdout != "alive\n" {
+		t.Errorf("the other job's machine: %+v", c)
+	}
+}
+
+func TestEqualIDsOfTwoGitLabsDoNotMeet(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := newNumber()
+	var second gitlab.Result
+	runner := h.runner()
+	runner.OnLine = func(_ *gitlab.Running, line string) {
+		if line == "first is running" {
+			second = h.play(t, gitlab.Job{ID: id, Token: "glcbt-of-the-second", ServerURL: "https://other.example", Script: []string{"echo never"}})
+		}
+	}
+	first := h.playOn(t, runner, gitlab.Job{ID: id, Script: []string{"echo first is running", "echo first is done"}})
+	if second.Reason != gitlab.SystemFailure {
+		t.Errorf("second: %s %s", second.Status, second.Log)
+	}
+	wantLog(t, second.Log, "another GitLab's or runner's job has this id")
+	if first.Status != gitlab.Success {
+		t.Errorf("first: %s", first.Log)
+	}
+	wantLog(t, first.Log, "first is done")
+}
+
+func TestASecondPrepareByHandTouchesNothing(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	c := h.drive(t, "prepare", "--id", id, "bookworm")
+	if c.status != 2 || !strings.Contains(c.stderr, "it is running already") {
+		t.Errorf("%+v", c)
+	}
+	if c := h.run(t, id, "echo alive"); c.stdout != "alive\n" {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestASecondTryOfPrepareReplacesTheFirst(t *testing.T) {
+	onEach(t, func(t *testing.T, h *host) {
+		runner := h.runner()
+		killed := false
+		runner.OnStart = func(_ *gitlab.Running, p *gitlab.Process) {
+			if p.Stage == "prepare" && !killed {
+				killed = true
+				// Cleanup follows, then the second try.
+				go func() {
+					await(t, "the first try's machine", func() bool {
+						out, _ := exec.Command("machinectl", "list", "--no-legend").Output()
+						return len(out) > 0
+					})
+					p.SignalGroup(9)
+				}()
+			}
+		}
+		r := h.playOn(t, runner, gitlab.Job{Script: []string{"echo made it"}})
+		if r.Status != gitlab.Success || r.Last("prepare").Try != 2 {
+			t.Errorf("%s %v: %s", r.Status, r.Names(), r.Log)
+		}
+	})
+}
+
+func TestRunWithoutPrepareIsTheSystemsFailure(t *testing.T) {
+	h := onHost(t, "overlay")
+	c := h.run(t, newID(), "true")
+	if c.status != 2 || !strings.Contains(c.stderr, "there is none") {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestCleanupOfNothingIsSuccessAndSilent(t *testing.T) {
+	h := onHost(t, "overlay")
+	for range 2 {
+		if c := h.drive(t, "cleanup", "--id", newID()); c.status != 0 || c.stdout+c.stderr != "" {
+			t.Errorf("%+v", c)
+		}
+	}
+}
+
+func TestNotRootIsToldSo(t *testing.T) {
+	h := onHost(t, "overlay")
+	binary := filepath.Join("/tmp", "nspawn-runner-as-nobody")
+	shell(t, "cp "+h.driver+" "+binary+" && chmod 755 "+binary)
+	defer os.Remove(binary)
+	out, err := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", binary, "prepare", "--id", "1", "bookworm").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "must run as root") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+func TestAHostWithoutSystemdIsToldHowToTryTheLab(t *testing.T) {
+	h := onHost(t, "overlay")
+	out, err := exec.Command("unshare", "-m", "sh", "-c", "mount -t tmpfs none /run/systemd && exec "+h.driver+" --config "+h.config+" prepare --id 1 bookworm").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "go tool mage demo") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// elsewhere is a host whose state directory is dir, with the image of h.
+func (h *host) elsewhere(t *testing.T, dir, backend string) *host {
+	t.Helper()
+	other := &host{driver: h.driver, config: filepath.Join(t.TempDir(), "config.yaml"), state: dir, playbooks: t.TempDir(), backend: backend}
+	must(t, os.MkdirAll(dir, 0o700))
+	must(t, os.Symlink(filepath.Join(h.state, "bookworm")+"/", filepath.Join(dir, "bookworm")))
+	other.configure(t, "")
+	t.Cleanup(func() { other.checkNothingLeft(t) })
+	return other
+}
+
+// useBackend configures another backend than the host was made with.
+func (h *host) useBackend(t *testing.T, name string) {
+	t.Helper()
+	made := h.backend
+	h.backend = name
+	h.configure(t, "")
+	h.backend = made
+}
+
+func TestAStateDirectoryThatCannotHoldAnOverlayNamesABackendThatCan(t *testing.T) {
+	h := onHost(t, "overlay")
+	dir := t.TempDir()
+	shell(t, fmt.Sprintf("mkdir %[1]s/l %[1]s/u %[1]s/w %[1]s/m", dir))
+	tmpfs := filepath.Join(dir, "u")
+	shell(t, fmt.Sprintf("mount -t tmpfs t %s && mkdir %[1]s/u %[1]s/w && mount -t overlay o -o lowerdir=%[2]s/l,upperdir=%[1]s/u,workdir=%[1]s/w %[2]s/m", tmpfs, dir))
+	t.Cleanup(func() { shell(t, fmt.Sprintf("umount %s/m %s", dir, tmpfs)) })
+	other := h.elsewhere(t, filepath.Join(dir, "m", "state"), "overlay")
+	c := other.drive(t, "prepare", "--id", newID(), "bookworm")
+	if c.status != 2 {
+		t.Errorf("%+v", c)
+	}
+	wantLog(t, c.stderr, "cannot hold an overlay", "backend: tmpfs")
+
+	other.useBackend(t, "tmpfs")
+	if c := other.run(t, other.prepared(t, "bookworm"), "echo works"); c.stdout != "works\n" {
+		t.Errorf("%+v", c)
+	}
+	other.useBackend(t, "btrfs")
+	c = other.drive(t, "prepare", "--id", newID(), "bookworm")
+	wantLog(t, c.stderr, "is no btrfs subvolume: use backend overlay or tmpfs")
+}
+
+func TestAFullDiskInPrepareIsTheSystemsFailureAndLeavesNothing(t *testing.T) {
+	h := onHost(t, "overlay")
+	dir := t.TempDir()
+	// Nothing at all fits; then the record does but the machine does not.
+	for _, inodes := range []int{3, 6, 8} {
+		shell(t, fmt.Sprintf("mount -t tmpfs -o size=64k,nr_inodes=%d small %s", inodes, dir))
+		other := &host{driver: h.driver, config: filepath.Join(t.TempDir(), "c.yaml"), state: dir, playbooks: t.TempDir(), backend: "overlay"}
+		must(t, os.Symlink(filepath.Join(h.state, "bookworm")+"/", filepath.Join(dir, "bookworm")))
+		other.configure(t, "")
+		c := other.drive(t, "prepare", "--id", newID(), "bookworm")
+		if c.status != 2 || !strings.Contains(c.stderr, "no space left on device") {
+			t.Errorf("%d inodes: exit %d: %s", inodes, c.status, c.stderr)
+		}
+		other.checkNothingLeft(t)
+		shell(t, "umount "+dir)
+	}
+}
+
+func TestAPlaybookThatCannotBeReadIsNamedWithItsLine(t *testing.T) {
+	h := onHost(t, "overlay")
+	playbook := filepath.Join(h.playbooks, "bookworm.yaml")
+	t.Cleanup(func() { os.Remove(playbook) })
+	for text, want := range map[string]string{
+		"- hosts: all\n  vars: [\n":                                                   playbook + ":",
+		"- hosts: all\n  vars:\n    nspawn_runner_privilged: true\n":                  playbook + ":3: unknown key \"nspawn_runner_privilged\", did you mean nspawn_runner_privileged?",
+		"- hosts: all\n  vars:\n    x: 1\n    nspawn_runner_boot_timeout: tomorrow\n": playbook + ":4: nspawn_runner_boot_timeout: want a time like 90s",
+	} {
+		must(t, os.WriteFile(playbook, []byte(text), 0o644))
+		c := h.drive(t, "prepare", "--id", newID(), "bookworm")
+		if c.status != 2 {
+			t.Errorf("exit %d", c.status)
+		}
+		wantLog(t, c.stderr, want)
+	}
+}
+
+func TestAConfigurationWithAnUnknownKeyIsRefusedWithItsLine(t *testing.T) {
+	h := onHost(t, "overlay")
+	h.configure(t, "boot_timeuot: 3s\n")
+	t.Cleanup(func() { h.configure(t, "") })
+	c := h.drive(t, "prepare", "--id", newID(), "bookworm")
+	if c.status != 2 {
+		t.Errorf("exit %d", c.status)
+	}
+	wantLog(t, c.stderr, h.config+":4: unknown key \"boot_timeuot\", did you mean boot_timeout?")
+}
+
+func TestAPrivilegedImageHasNoUserNamespaceAndSaysSo(t *testing.T) {
+	onEach(t, func(t *testing.T, h *host) {
+		playbook := filepath.Join(h.playbooks, "bookworm.yaml")
+		must(t, os.WriteFile(playbook, []byte("- hosts: all\n  vars:\n    nspawn_runner_privileged: true\n"), 0o644))
+		t.Cleanup(func() { os.Remove(playbook) })
+		r := h.play(t, gitlab.Job{Script: []string{"echo map: $(cat /proc/self/uid_map)", "touch /cache/x"}})
+		wantLog(t, r.Log, "root in this job is root on the host", "map: 0 0 4294967295")
+		os.RemoveAll(filepath.Join(h.state, ".cache"))
+	})
+}

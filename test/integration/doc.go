@@ -1,0 +1,15 @@
+// Package integration tries the compiled driver on a real host: real systemd,
+// real nspawn, real file systems, with the simulator as gitlab-runner.
+//
+// The tests run inside a host as root, in a lab or in a VM; everywhere else
+// they skip. `mage test:lab` and `mage test:vm` compile this package, carry it
+// into such a host, and run it there. Three environment variables say what is
+// where:
+//
+//	NSPAWN_RUNNER_DRIVER   the driver's binary
+//	NSPAWN_RUNNER_BASE     a Debian tree that can be an image
+//	NSPAWN_RUNNER_SCRATCH  a directory on a disk, where state directories go
+//
+// After each test the host is searched for what the driver may have left:
+// units, mounts, directories, subvolumes, files in /run, processes.
+package integration

@@ -1,0 +1,336 @@
+package integration
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/test/gitlab"
+)
+
+// backends are all of them; a test that is not about storage uses the first.
+var backends = []string{"overlay", "btrfs", "tmpfs"}
+
+// host is a state directory on one backend, with a configuration of its own.
+type host struct {
+	driver, config, state, playbooks string
+	backend                          string
+	// before is what was on the host when the test began: what another one
+	// left is that one's failure.
+	before []string
+}
+
+var (
+	installMu sync.Mutex
+	installed = map[string]*host{}
+)
+
+// onHost returns the host with a backend, and checks when the test ends that
+// the test left nothing on it.
+func onHost(t *testing.T, backend string) *host {
+	t.Helper()
+	h := install(t, backend)
+	h.before = h.leftovers(t)
+	t.Cleanup(func() { h.checkNothingLeft(t) })
+	return h
+}
+
+// onEach runs a test on each backend.
+func onEach(t *testing.T, test func(*testing.T, *host)) {
+	for _, backend := range backends {
+		t.Run(backend, func(t *testing.T) { test(t, onHost(t, backend)) })
+	}
+}
+
+// install makes the state directory of a backend, once.
+func install(t *testing.T, backend string) *host {
+	t.Helper()
+	if os.Getenv("NSPAWN_RUNNER_DRIVER") == "" {
+		t.Skip("needs a host: run 'go tool mage test:lab' or test:vm")
+	}
+	installMu.Lock()
+	defer installMu.Unlock()
+	if h := installed[backend]; h != nil {
+		return h
+	}
+	top := filepath.Join(os.Getenv("NSPAWN_RUNNER_SCRATCH"), backend)
+	h := &host{
+		driver:    os.Getenv("NSPAWN_RUNNER_DRIVER"),
+		config:    top + ".yaml",
+		state:     filepath.Join(top, "state"),
+		playbooks: top + ".playbooks",
+		backend:   backend,
+	}
+	must(t, os.MkdirAll(top, 0o755), os.MkdirAll(h.playbooks, 0o755))
+	if backend == "btrfs" {
+		file := top + ".img"
+		must(t, os.WriteFile(file, nil, 0o600), os.Truncate(file, 8<<30))
+		shell(t, "mkfs.btrfs -q "+file+" && mount -o loop "+file+" "+top)
+	}
+	must(t, os.MkdirAll(h.state, 0o700))
+	h.configure(t, "")
+	h.addImage(t, "bookworm", "")
+	installed[backend] = h
+	return h
+}
+
+// configure writes the host's configuration: further lines of YAML.
+func (h *host) configure(t *testing.T, more string) {
+	t.Helper()
+	text := fmt.Sprintf("state_dir: %s\nplaybook_dir: %s\nbackend: %s\n%s", h.state, h.playbooks, cmp.Or(h.backend, "auto"), more)
+	must(t, os.WriteFile(h.config, []byte(text), 0o644))
+}
+
+// addImage installs a copy of the base tree as an image, and changes it with a
+// shell script that runs in the copy's directory.
+func (h *host) addImage(t *testing.T, name, change string) {
+	t.Helper()
+	generation := filepath.Join(h.state, ".generations", name, "20260101T000000Z")
+	must(t, os.MkdirAll(filepath.Dir(generation), 0o755))
+	base := os.Getenv("NSPAWN_RUNNER_BASE")
+	switch {
+	case h.backend == "btrfs" && name == "bookworm":
+		shell(t, "btrfs -q subvolume create "+generation+" && cp -a "+base+"/. "+generation)
+	case h.backend == "btrfs":
+		shell(t, "btrfs -q subvolume snapshot "+filepath.Join(h.state, "bookworm")+"/ "+generation)
+	case name == "bookworm":
+		shell(t, "cp -a "+base+" "+generation)
+	default:
+		// Hard links are as good as a copy as long as change only removes and adds.
+		shell(t, "cp -al "+filepath.Join(h.state, "bookworm")+"/. "+generation)
+	}
+	if change != "" {
+		shell(t, "cd "+generation+" && "+change)
+	}
+	must(t, os.Symlink(filepath.Join(".generations", name, "20260101T000000Z"), filepath.Join(h.state, name)))
+	if name != "bookworm" {
+		t.Cleanup(func() {
+			must(t, os.Remove(filepath.Join(h.state, name)))
+			if h.backend == "btrfs" {
+				shell(t, "btrfs -q subvolume delete "+generation)
+			}
+			must(t, os.RemoveAll(filepath.Dir(generation)))
+		})
+	}
+}
+
+// runner is a gitlab-runner that uses the driver on this host.
+func (h *host) runner() gitlab.Runner {
+	command := func(args ...string) gitlab.Command {
+		return gitlab.Command{Exec: h.driver, Args: append([]string{"--config", h.config}, args...)}
+	}
+	return gitlab.Runner{
+		Driver: gitlab.Driver{
+			Config:              command("gitlab-config"),
+			Prepare:             command("prepare"),
+			Run:                 command("run"),
+			Cleanup:             command("cleanup"),
+			GracefulKillTimeout: 30 * time.Second,
+		},
+		RetryPause: time.Millisecond,
+	}
+}
+
+// play plays a job and returns what became of it.
+func (h *host) play(t *testing.T, job gitlab.Job) gitlab.Result {
+	t.Helper()
+	return h.playOn(t, h.runner(), job)
+}
+
+func (h *host) playOn(t *testing.T, r gitlab.Runner, job gitlab.Job) gitlab.Result {
+	t.Helper()
+	if job.Image.Name == "" {
+		job.Image.Name = "bookworm"
+	}
+	r.Dir = t.TempDir()
+	result, err := r.Run(t.Context(), job)
+	must(t, err)
+	return result
+}
+
+// call is one call of the driver by hand, as another CI system would.
+type call struct {
+	status         int
+	stdout, stderr string
+	code           string // content of BUILD_EXIT_CODE_FILE, or ""
+	rss            int64  // peak, in bytes
+}
+
+// drive calls the driver with gitlab-runner's exit codes in the environment
+// but no response file.
+func (h *host) drive(t *testing.T, args ...string) call {
+	t.Helper()
+	return h.driveWith(t, nil, args...)
+}
+
+func (h *host) driveWith(t *testing.T, env []string, args ...string) call {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), h.driver, append([]string{"--config", h.config}, args...)...)
+	codeFile := filepath.Join(t.TempDir(), "code")
+	cmd.Env = append(append(os.Environ(), "BUILD_FAILURE_EXIT_CODE=1", "SYSTEM_FAILURE_EXIT_CODE=2", "BUILD_EXIT_CODE_FILE="+codeFile), env...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	c := call{status: cmd.ProcessState.ExitCode(), stdout: stdout.String(), stderr: stderr.String()}
+	if data, err := os.ReadFile(codeFile); err == nil {
+		c.code = string(data)
+	}
+	c.rss = cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
+	return c
+}
+
+// prepared starts a machine that lasts as long as the test.
+func (h *host) prepared(t *testing.T, image string) (id string) {
+	t.Helper()
+	id = newID()
+	c := h.drive(t, "prepare", "--id", id, image)
+	if c.status != 0 {
+		t.Fatalf("prepare: exit %d: %s", c.status, c.stderr)
+	}
+	t.Cleanup(func() {
+		// t.Context is over by now.
+		out, err := exec.Command(h.driver, "--config", h.config, "cleanup", "--id", id).CombinedOutput()
+		if err != nil || len(out) > 0 {
+			t.Errorf("cleanup of %s: %v: %s", id, err, out)
+		}
+	})
+	return id
+}
+
+// script writes a script to a file outside the machine.
+func script(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "script")
+	must(t, os.WriteFile(path, []byte(text), 0o700))
+	return path
+}
+
+// run executes a script in a machine.
+func (h *host) run(t *testing.T, id, text string) call {
+	t.Helper()
+	return h.drive(t, "run", "--id", id, script(t, text), "build_script")
+}
+
+var lastID = int64(time.Now().UnixMilli() % 1e9)
+
+// newID is a job's id that no other test has.
+func newID() string { return strconv.FormatInt(newNumber(), 10) }
+
+var numberMu sync.Mutex
+
+func newNumber() int64 {
+	numberMu.Lock()
+	defer numberMu.Unlock()
+	lastID++
+	return lastID
+}
+
+func must(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// shell runs a shell command of the test's own and returns its output.
+func shell(t *testing.T, command string) string {
+	t.Helper()
+	out, err := exec.Command("bash", "-c", command).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v: %s", command, err, out)
+	}
+	return string(out)
+}
+
+// checkNothingLeft searches the host for what a driver may leave behind.
+func (h *host) checkNothingLeft(t *testing.T) {
+	t.Helper()
+	// Only systemd's own bookkeeping, and the deletion of a big tree, may take
+	// a moment after a job's end.
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		left := slices.DeleteFunc(h.leftovers(t), func(line string) bool { return slices.Contains(h.before, line) })
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("left on the host:\n%s", strings.Join(left, "\n"))
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func (h *host) leftovers(t *testing.T) []string {
+	t.Helper()
+	var left []string
+	add := func(what, output string) {
+		for line := range strings.Lines(output) {
+			if line = strings.TrimSpace(line); line != "" {
+				left = append(left, what+": "+line)
+			}
+		}
+	}
+	add("unit", shell(t, "systemctl list-units --all --plain --no-legend 'nspawn-runner-*' 'run-*.scope' 2>/dev/null"))
+	add("machine", shell(t, "machinectl list --no-legend 2>/dev/null"))
+	add("mount", shell(t, "grep -E '\\.machines/|/nspawn/[a-z-]+/run-' /proc/self/mountinfo || true"))
+	for _, dir := range []string{
+		filepath.Join(h.state, ".machines"), filepath.Join(h.state, ".trash"),
+		"/run/systemd/nspawn/propagate", "/run/systemd/nspawn/unix-export", "/run/systemd/machines",
+	} {
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			add("file", filepath.Join(dir, e.Name()))
+		}
+	}
+	add("process", shell(t, "ps -eo user:20,pid,args --cols 200 | grep -E 'systemd-nspawn|^[0-9]{6,}' | grep -v grep || true"))
+	if h.backend == "btrfs" {
+		add("subvolume", shell(t, "btrfs subvolume list "+filepath.Dir(h.state)+" | grep -v ' path state/.generations/' || true"))
+	}
+	return left
+}
+
+// await polls for a condition that the kernel or systemd brings about.
+func await(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for !done() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("waited in vain for %s", what)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// isGone says whether there is no such process any more.
+func isGone(pid int) bool { return unix.Kill(pid, 0) == unix.ESRCH }
+
+// wantLog checks that a log contains texts.
+func wantLog(t *testing.T, log string, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		if !strings.Contains(log, text) {
+			t.Errorf("want %q in:\n%s", text, log)
+		}
+	}
+}

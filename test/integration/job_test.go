@@ -1,0 +1,282 @@
+package integration
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"nspawn-runner/test/gitlab"
+)
+
+func TestAJobRunsInABootedMachineOfItsOwn(t *testing.T) {
+	onEach(t, func(t *testing.T, h *host) {
+		id := newNumber()
+		r := h.play(t, gitlab.Job{ID: id, Script: []string{
+			"echo host=$(hostname) user=$(id -un) init=$(cat /proc/1/comm) state=$(systemctl is-system-running)",
+			"test $(stat -c %u /etc) = 0",
+			"test $(cut -c1-32 /proc/self/uid_map | awk '{print $2}') -ge 524288",
+			"apt-get --version >/dev/null; dpkg -l systemd >/dev/null",
+			"touch /only-in-this-machine",
+		}})
+		if r.Status != gitlab.Success {
+			t.Fatalf("%+v\n%s", r.Status, r.Log)
+		}
+		wantLog(t, r.Log, fmt.Sprintf("host=run-%d user=root init=systemd state=running", id), "Using Custom executor with driver nspawn-runner")
+		if _, err := os.Lstat(filepath.Join(h.state, "bookworm", "only-in-this-machine")); err == nil {
+			t.Error("the job wrote into its image")
+		}
+		want := "config prepare prepare_script get_sources build_script cleanup_file_variables cleanup"
+		if got := strings.Join(r.Names(), " "); got != want {
+			t.Errorf("stages: got %s, want %s", got, want)
+		}
+		if cleanup := r.Last("cleanup"); cleanup.ExitStatus != 0 {
+			t.Errorf("cleanup: %+v", cleanup)
+		}
+	})
+}
+
+func TestFilesStayFromOneSubStageToTheNext(t *testing.T) {
+	onEach(t, func(t *testing.T, h *host) {
+		r := h.play(t, gitlab.Job{
+			Script:      []string{"mkdir -p out && echo made-here > out/artifact"},
+			AfterScript: []string{"echo found: $(cat out/artifact)"},
+		})
+		wantLog(t, r.Log, "found: made-here")
+	})
+}
+
+func TestTheScriptsExitCodeIsTheJobs(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	for _, test := range []struct {
+		script string
+		status int
+		code   string
+		stderr string
+	}{
+		{"true", 0, "", ""},
+		{"exit 3", 1, "3", ""},
+		{"false", 1, "1", ""},
+		{"exit 255", 1, "255", ""},
+		{"exit 203", 1, "203", ""}, // systemd's own code for a failed exec
+		{"kill -KILL $$", 1, "137", "killed by signal 9"},
+		{"kill -SEGV $$", 1, "139", "killed by signal 11"},
+		{"kill -TERM $$", 1, "143", "killed by signal 15"},
+		{"bash -c 'kill -KILL $$'; exit $?", 1, "137", ""},
+		{"this-command-does-not-exist", 1, "127", ""},
+	} {
+		c := h.run(t, id, test.script)
+		if c.status != test.status || c.code != test.code || !strings.Contains(c.stderr, test.stderr) {
+			t.Errorf("%s: exit %d, code %q, %q; want %d, %q, %q", test.script, c.status, c.code, c.stderr, test.status, test.code, test.stderr)
+		}
+	}
+}
+
+func TestAFailedScriptIsTheJobsFailureWithItsCode(t *testing.T) {
+	h := onHost(t, "overlay")
+	r := h.play(t, gitlab.Job{Script: []string{"exit 3"}})
+	if r.Status != gitlab.Failed || r.Reason != gitlab.ScriptFailure || r.ExitCode != 3 {
+		t.Errorf("got %s, %s, %d: %s", r.Status, r.Reason, r.ExitCode, r.Log)
+	}
+}
+
+func TestOutputComesOutByteForByteAndApart(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	c := h.run(t, id, `printf 'a\0b\377\r\033[1mc'; printf 'to stderr\0' >&2; echo reopened >/dev/stderr; echo -n again >/dev/stdout`)
+	if c.stdout != "a\x00b\xff\r\x1b[1mcagain" {
+		t.Errorf("stdout: %q", c.stdout)
+	}
+	if c.stderr != "to stderr\x00reopened\n" {
+		t.Errorf("stderr: %q", c.stderr)
+	}
+}
+
+func TestAHugeLogPassesWithBoundedMemory(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	// 50 MB without a single end of line.
+	text := "head -c 50000000 /dev/zero | tr '\\0' x"
+	c := h.run(t, id, text)
+	sum := sha256.Sum256([]byte(strings.Repeat("x", 50000000)))
+	if c.status != 0 || sha256.Sum256([]byte(c.stdout)) != sum {
+		t.Errorf("exit %d, %d bytes: %s", c.status, len(c.stdout), c.stderr)
+	}
+	if c.rss > 40<<20 {
+		t.Errorf("the driver took %d MiB", c.rss>>20)
+	}
+}
+
+func TestAScriptsSurroundingsAreSane(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	c := h.driveWith(t, []string{"HOSTS_SECRET=leaked", "CUSTOM_ENV_X=leaked"}, "run", "--id", id, script(t, `set -u
+cat        # end of file at once, not the rest of this script
+echo "$HOME $USER $LOGNAME $SHELL $PATH"
+env | grep -c leaked
+getent hosts localhost >/dev/null && getent hosts $(hostname) && test -s /etc/resolv.conf && echo resolves
+ulimit -n
+stat -f -c %T /tmp
+command -v ps git python3 >/dev/null && echo tools
+true`), "label")
+	want := "/root root root /bin/bash /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n0\n"
+	if c.status != 0 || !strings.HasPrefix(c.stdout, want) {
+		t.Errorf("exit %d:\n%s\n%s", c.status, c.stdout, c.stderr)
+	}
+	wantLog(t, c.stdout, "127.0.1.1", "resolves\n1024\noverlayfs\ntools\n")
+}
+
+func TestNamesAreResolvedByTheHostsResolver(t *testing.T) {
+	h := onHost(t, "overlay")
+	host, err := os.ReadFile("/etc/resolv.conf")
+	must(t, err)
+	c := h.run(t, h.prepared(t, "bookworm"), "cat /etc/resolv.conf")
+	if c.stdout != string(host) {
+		t.Errorf("resolv.conf: %q, the host's is %q", c.stdout, host)
+	}
+}
+
+func TestABackgroundProcessNeitherHoldsTheStageNorReachesTheNext(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	c := h.run(t, id, "sleep 1000 & echo started")
+	if c.status != 0 || c.stdout != "started\n" {
+		t.Errorf("exit %d: %q %q", c.status, c.stdout, c.stderr)
+	}
+	if c := h.run(t, id, "pgrep sleep; true"); c.stdout != "" {
+		t.Errorf("still running: %s", c.stdout)
+	}
+	// One that gets away to a unit of its own holds our pipe, and must not.
+	c = h.run(t, id, "systemd-run -q --pipe sleep 1000 & sleep 0.3; echo escaped")
+	if c.status != 0 || c.stdout != "escaped\n" {
+		t.Errorf("exit %d: %q %q", c.status, c.stdout, c.stderr)
+	}
+}
+
+func TestServicesAreNamedInTheLogAsNotOffered(t *testing.T) {
+	h := onHost(t, "overlay")
+	r := h.play(t, gitlab.Job{Script: []string{"true"}, Services: []gitlab.Image{{Name: "postgres:16"}, {Name: "redis"}}})
+	if r.Status != gitlab.Success {
+		t.Error(r.Log)
+	}
+	wantLog(t, r.Log, "postgres:16, redis")
+}
+
+// standIn is a program that plays gitlab-runner's part inside the machine.
+const standIn = `#!/bin/sh
+echo "stand-in gitlab-runner $1"
+case $1 in
+cache-extractor) shift; while [ $# -gt 0 ]; do [ "$1" = --file ] && tar -xf "$2" 2>/dev/null; shift; done; exit 0;;
+cache-archiver) shift; paths=; while [ $# -gt 0 ]; do case $1 in --file) f=$2; shift;; --path) paths="$paths $2"; shift;; esac; shift; done
+	mkdir -p $(dirname $f) && tar -cf $f $paths;;
+esac
+`
+
+func TestArtifactsAndCacheUseTheHostsGitlabRunner(t *testing.T) {
+	h := onHost(t, "overlay")
+	program := filepath.Join(t.TempDir(), "gitlab-runner")
+	must(t, os.WriteFile(program, []byte(standIn), 0o755))
+	h.configure(t, "gitlab_runner: "+program+"\n")
+	t.Cleanup(func() { h.configure(t, ""); os.RemoveAll(filepath.Join(h.state, ".cache")) })
+
+	yes, no := true, false
+	job := func(project int64, protected *bool) gitlab.Result {
+		return h.play(t, gitlab.Job{
+			ID: newNumber(), Project: gitlab.Project{ID: project},
+			Git:       gitlab.Git{Protected: protected},
+			Script:    []string{"echo cached: $(cat kept/file 2>/dev/null || echo nothing)", "mkdir -p kept; echo from-the-first > kept/file", "! touch /usr/local/bin/gitlab-runner"},
+			Artifacts: []gitlab.Artifact{{Paths: []string{"kept"}}},
+			Cache:     []gitlab.Cache{{Key: "k", Paths: []string{"kept"}}},
+		})
+	}
+	first := job(7, &yes)
+	if first.Status != gitlab.Success {
+		t.Fatal(first.Log)
+	}
+	wantLog(t, first.Log, "cached: nothing", "stand-in gitlab-runner artifacts-uploader", "stand-in gitlab-runner cache-archiver")
+	wantLog(t, job(7, &yes).Log, "cached: from-the-first")
+	// Neither another project nor an unprotected branch sees it.
+	wantLog(t, job(8, &yes).Log, "cached: nothing")
+	wantLog(t, job(7, &no).Log, "cached: nothing")
+	wantLog(t, job(7, nil).Log, "cached: from-the-first") // as unprotected
+
+	// On the disk it belongs to root, and cannot be more than a file.
+	out := shell(t, "find "+filepath.Join(h.state, ".cache")+" -name '*.zip' -printf '%u %m\\n' | sort -u")
+	if !strings.HasPrefix(out, "root ") || strings.Count(out, "\n") != 1 {
+		t.Errorf("cache files: %s", out)
+	}
+}
+
+func TestACacheHoldsNoDevicesAndNothingSetuidRuns(t *testing.T) {
+	for _, backend := range backends {
+		t.Run(backend, func(t *testing.T) {
+			h := onHost(t, backend)
+			t.Cleanup(func() { os.RemoveAll(filepath.Join(h.state, ".cache")) })
+			r := h.play(t, gitlab.Job{Script: []string{"findmnt -no OPTIONS /cache", "touch /cache/mine; stat -c owner=%u /cache/mine"}})
+			wantLog(t, r.Log, "nosuid,nodev", "owner=0")
+		})
+	}
+}
+
+func TestAnImageMayHaveItsOwnGitlabRunner(t *testing.T) {
+	h := onHost(t, "overlay")
+	program := filepath.Join(t.TempDir(), "gitlab-runner")
+	must(t, os.WriteFile(program, []byte(standIn), 0o755))
+	h.configure(t, "gitlab_runner: "+program+"\n")
+	t.Cleanup(func() { h.configure(t, "") })
+	h.addImage(t, "own", "printf '#!/bin/sh\\necho of the image\\n' > usr/bin/gitlab-runner; chmod 755 usr/bin/gitlab-runner")
+	c := h.run(t, h.prepared(t, "own"), "gitlab-runner")
+	if c.stdout != "of the image\n" {
+		t.Errorf("%q %q", c.stdout, c.stderr)
+	}
+}
+
+func TestTenJobsRunAtOnce(t *testing.T) {
+	onEach(t, func(t *testing.T, h *host) {
+		var wait sync.WaitGroup
+		for range 10 {
+			wait.Go(func() {
+				id := newNumber()
+				r, err := func() (gitlab.Result, error) {
+					runner := h.runner()
+					return runner.Run(t.Context(), gitlab.Job{ID: id, Image: gitlab.Image{Name: "bookworm"}, Script: []string{"hostname", "echo $(hostname) > /mine; sleep 0.2; test $(cat /mine) = $(hostname)"}})
+				}()
+				if err != nil || r.Status != gitlab.Success || !strings.Contains(r.Log, fmt.Sprintf("run-%d", id)) {
+					t.Errorf("job %d: %v %s\n%s", id, err, r.Status, r.Log)
+				}
+			})
+		}
+		wait.Wait()
+		ranges := shell(t, "ls "+filepath.Join(h.state, ".machines"))
+		if ranges != "" {
+			t.Errorf("left: %s", ranges)
+		}
+	})
+}
+
+func TestTryEndsWithTheCommandsCode(t *testing.T) {
+	h := onHost(t, "overlay")
+	c := h.drive(t, "try", "bookworm", "--", "sh", "-c", `echo "it's $1"; exit 7`, "sh", "a $b 'c'")
+	if c.status != 7 || c.stdout != "it's a $b 'c'\n" {
+		t.Errorf("exit %d: %q %q", c.status, c.stdout, c.stderr)
+	}
+	c = h.drive(t, "try", "registry.example.org:5000/ci/debian:bookworm", script(t, "echo from a file"))
+	if c.status != 0 || c.stdout != "from a file\n" {
+		t.Errorf("exit %d: %q %q", c.status, c.stdout, c.stderr)
+	}
+}
+
+func TestMachineListShowsWhatRuns(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	if c := h.drive(t, "machine", "list"); !strings.Contains(c.stdout, id) || !strings.Contains(c.stdout, "running") {
+		t.Errorf("%s %s", c.stdout, c.stderr)
+	}
+	if c := h.drive(t, "machine", "list", "--json"); !strings.Contains(c.stdout, `"name": "run-`+id+`"`) {
+		t.Errorf("%s %s", c.stdout, c.stderr)
+	}
+}

@@ -1,0 +1,229 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"nspawn-runner/test/gitlab"
+)
+
+// everyStage are all processes of a small job with all its optional parts.
+var everyStage = []string{"config", "prepare", "prepare_script", "get_sources", "build_script", "after_script", "cleanup_file_variables", "cleanup"}
+
+func stopJob() gitlab.Job {
+	return gitlab.Job{ID: newNumber(), Image: gitlab.Image{Name: "bookworm"}, Script: []string{"echo built"}, AfterScript: []string{"echo after"}}
+}
+
+func TestSIGTERMInAnyStageLeavesNothing(t *testing.T) {
+	h := onHost(t, "overlay")
+	for _, stage := range everyStage {
+		// At once, and a little later, when the stage is well under way.
+		for _, delay := range []time.Duration{0, 40 * time.Millisecond} {
+			t.Run(fmt.Sprintf("%s after %v", stage, delay), func(t *testing.T) {
+				runner := h.runner()
+				sent := false
+				runner.OnStart = func(_ *gitlab.Running, p *gitlab.Process) {
+					if sent || p.Stage != stage && p.SubStage != stage {
+						return
+					}
+					sent = true
+					time.AfterFunc(delay, func() { p.SignalGroup(syscall.SIGTERM) })
+				}
+				job := stopJob()
+				r := h.playOn(t, runner, job)
+				if stage == "cleanup" {
+					// Before it can ask for the signal, even a cleanup dies of it.
+					h.drive(t, "cleanup", "--id", fmt.Sprint(job.ID))
+				}
+				for _, s := range r.Stages {
+					// The runtime needs a moment to ask for the signal; before,
+					// it kills, which GitLab takes for a system failure too.
+					if s.ExitStatus > 2 || s.Stage == "cleanup" && s.Name() != stage && s.ExitStatus != 0 {
+						t.Errorf("%s: %+v", s.Name(), s)
+					}
+				}
+				h.checkNothingLeft(t)
+			})
+		}
+	}
+}
+
+func TestACleanupGoesOnThroughASIGTERM(t *testing.T) {
+	h := onHost(t, "overlay")
+	runner := h.runner()
+	runner.OnStart = func(_ *gitlab.Running, p *gitlab.Process) {
+		if p.Stage == "cleanup" {
+			for delay := range 20 {
+				time.AfterFunc(time.Duration(10+5*delay)*time.Millisecond, func() { p.SignalGroup(syscall.SIGTERM) })
+			}
+		}
+	}
+	r := h.playOn(t, runner, stopJob())
+	if c := r.Last("cleanup"); c.ExitStatus != 0 {
+		t.Errorf("%+v", c)
+	}
+	h.checkNothingLeft(t)
+}
+
+func TestAKilledDriverInAnyStageIsCleanedUpAfter(t *testing.T) {
+	onEach(t, func(t *testing.T, h *host) {
+		for _, stage := range everyStage {
+			delays := []time.Duration{0, 40 * time.Millisecond, 300 * time.Millisecond}
+			if stage != "prepare" && h.backend != "overlay" {
+				continue // what differs between backends is prepare
+			}
+			for _, delay := range delays {
+				t.Run(fmt.Sprintf("%s after %v", stage, delay), func(t *testing.T) {
+					runner := h.runner()
+					sent := false
+					runner.OnStart = func(_ *gitlab.Running, p *gitlab.Process) {
+						if sent || p.Stage != stage && p.SubStage != stage {
+							return
+						}
+						sent = true
+						time.AfterFunc(delay, func() { p.SignalGroup(syscall.SIGKILL) })
+					}
+					job := stopJob()
+					h.playOn(t, runner, job)
+					if stage == "cleanup" {
+						// Nobody calls cleanup again; the administrator, or the
+						// next prepare, does.
+						h.drive(t, "cleanup", "--id", fmt.Sprint(job.ID))
+						h.play(t, stopJob())
+					}
+					h.checkNothingLeft(t)
+				})
+			}
+		}
+	})
+}
+
+func TestACanceledScriptStopsWithAllItsChildren(t *testing.T) {
+	h := onHost(t, "overlay")
+	runner := h.runner()
+	runner.OnLine = func(job *gitlab.Running, line string) {
+		if line == "ready" {
+			job.Cancel()
+		}
+	}
+	job := stopJob()
+	job.Script = []string{"(trap '' TERM; setsid sleep 1001) & setsid sleep 1002 & echo ready; sleep 1003"}
+	job.AfterScript = []string{"echo left: $(pgrep -c sleep)"}
+	start := time.Now()
+	r := h.playOn(t, runner, job)
+	if r.Status != gitlab.Canceled {
+		t.Errorf("%s: %s", r.Status, r.Log)
+	}
+	wantLog(t, r.Log, "left: 0")
+	if took := time.Since(start); took > 25*time.Second {
+		t.Errorf("took %v", took)
+	}
+	if s := r.Last("build_script"); s.ExitStatus != 2 || s.Killed {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestAJobThatTakesTooLongIsStopped(t *testing.T) {
+	h := onHost(t, "overlay")
+	job := stopJob()
+	job.Timeout = 4 * time.Second
+	job.Script = []string{"sleep 1000"}
+	r := h.playOn(t, h.runner(), job)
+	if r.Reason != gitlab.Timeout || r.Last("after_script") != nil {
+		t.Errorf("%s %v", r.Reason, r.Names())
+	}
+}
+
+func TestAMachineWhoseGitlabRunnerIsDeadIsRemovedByTheNextPrepare(t *testing.T) {
+	onEach(t, func(t *testing.T, h *host) {
+		// A gitlab-runner that prepares a machine and is killed: its process is
+		// a shell here, with the driver as a child of its own process group.
+		id := newNumber()
+		dir := t.TempDir()
+		response := filepath.Join(dir, "response.json")
+		data, err := json.Marshal(map[string]any{
+			"id": id, "token": "t", "image": map[string]string{"name": "bookworm"},
+			"variables": []map[string]string{{"key": "CI_SERVER_URL", "value": "https://gitlab.example"}},
+		})
+		must(t, err, os.WriteFile(response, data, 0o600))
+		runner := exec.Command("bash", "-mc", fmt.Sprintf("%s --config %s prepare; echo $?; sleep 1000", h.driver, h.config))
+		runner.Env = append(os.Environ(), "JOB_RESPONSE_FILE="+response)
+		runner.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		out, err := runner.StdoutPipe()
+		must(t, err, runner.Start())
+		answer := make([]byte, 16)
+		n, err := out.Read(answer)
+		must(t, err)
+		if strings.TrimSpace(string(answer[:n])) != "0" {
+			t.Fatalf("prepare: exit %s", answer[:n])
+		}
+		shell(t, fmt.Sprintf("systemctl is-active nspawn-runner-%d.service", id))
+		other := h.prepared(t, "bookworm")
+		shell(t, fmt.Sprintf("systemctl is-active nspawn-runner-%d.service", id))
+
+		must(t, syscall.Kill(-runner.Process.Pid, syscall.SIGKILL))
+		shell(t, fmt.Sprintf("pkill -KILL -g %d || true", runner.Process.Pid))
+		runner.Wait()
+		third := h.prepared(t, "bookworm")
+		entries := strings.Fields(shell(t, "ls "+filepath.Join(h.state, ".machines")))
+		slices.Sort(entries)
+		want := []string{other, third}
+		slices.Sort(want)
+		if !slices.Equal(entries, want) {
+			t.Errorf("machines: %v, want %v", entries, want)
+		}
+	})
+}
+
+func TestAMachineOfAnEarlierBuildIsRunAndCleanedUp(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	path := filepath.Join(h.state, ".machines", id, "record.json")
+	data, err := os.ReadFile(path)
+	must(t, err)
+	var now map[string]any
+	must(t, json.Unmarshal(data, &now))
+	if now["format"] != 1.0 {
+		t.Fatalf("format %v: add a test that starts from a record of format 1", now["format"])
+	}
+	// What the first build wrote, in its words, with this machine's values.
+	golden, err := os.ReadFile(filepath.Join(os.Getenv("NSPAWN_RUNNER_TESTDATA"), "record-1.json"))
+	must(t, err)
+	var old map[string]any
+	must(t, json.Unmarshal(golden, &old))
+	for key := range old {
+		value, ok := now[key]
+		if !ok {
+			t.Errorf("%s: in records of format 1, but not written any more", key)
+		}
+		old[key] = value
+	}
+	data, err = json.Marshal(old)
+	must(t, err, os.WriteFile(path, data, 0o600))
+	if c := h.run(t, id, "echo works"); c.stdout != "works\n" {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestAMachineOfALaterBuildIsLeftAlone(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	path := filepath.Join(h.state, ".machines", id, "record.json")
+	data, err := os.ReadFile(path)
+	must(t, err)
+	later := strings.Replace(string(data), `"format": 1`, `"format": 99`, 1)
+	must(t, os.WriteFile(path, []byte(later), 0o600))
+	c := h.run(t, id, "true")
+	if c.status != 2 || !strings.Contains(c.stderr, "made by a newer nspawn-runner") {
+		t.Errorf("%+v", c)
+	}
+	must(t, os.WriteFile(path, data, 0o600))
+}

@@ -1,10 +1,99 @@
 package image
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
+
+func TestListNamesChrootsAndPlaybooksTogether(t *testing.T) {
+	etc, state := t.TempDir(), t.TempDir()
+	s := &Store{StateDir: state, PlaybookDirs: []string{etc, state}}
+	write(t, filepath.Join(etc, "both.yaml"), "")
+	write(t, filepath.Join(etc, "only-playbook.yml"), "")
+	write(t, filepath.Join(etc, "notes.txt"), "")
+	write(t, filepath.Join(etc, ".hidden.yaml"), "")
+	write(t, filepath.Join(etc, "folder.yaml/file"), "")
+	write(t, filepath.Join(state, "both/etc/hostname"), "")
+	write(t, filepath.Join(state, "only-chroot/etc/hostname"), "")
+	write(t, filepath.Join(state, "lost+found/x"), "")
+	write(t, filepath.Join(state, ".machines/x"), "")
+	write(t, filepath.Join(state, ".generations/linked/1/x"), "")
+	symlink(t, ".generations/linked/1", filepath.Join(state, "linked"))
+	symlink(t, ".generations/gone/1", filepath.Join(state, "dangling"))
+
+	images, err := s.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Image{
+		{Name: "both", Path: state + "/both", Playbook: etc + "/both.yaml", Exists: true},
+		{Name: "linked", Path: state + "/linked", Exists: true},
+		{Name: "only-chroot", Path: state + "/only-chroot", Exists: true},
+		{Name: "only-playbook", Path: state + "/only-playbook", Playbook: etc + "/only-playbook.yml"},
+	}
+	if !slices.Equal(images, want) {
+		t.Errorf("got  %+v\nwant %+v", images, want)
+	}
+}
+
+func TestListOfNothingIsEmpty(t *testing.T) {
+	s := &Store{StateDir: t.TempDir() + "/none", PlaybookDirs: []string{t.TempDir() + "/none"}}
+	if images, err := s.List(); err != nil || images != nil {
+		t.Errorf("got %v, %v", images, err)
+	}
+}
+
+func TestFirstPlaybookFoundWins(t *testing.T) {
+	etc, state := t.TempDir(), t.TempDir()
+	s := &Store{StateDir: state, PlaybookDirs: []string{etc, state}}
+	for _, path := range []string{state + "/sid.yml", state + "/sid.yaml", etc + "/sid.yml", etc + "/sid.yaml"} {
+		write(t, path, "")
+		if image, err := s.Get("sid"); err != nil || image.Playbook != path {
+			t.Errorf("got %+v, %v; want the playbook %s", image, err, path)
+		}
+	}
+}
+
+func TestGetRefusesNamesThatLeadElsewhere(t *testing.T) {
+	s := &Store{StateDir: t.TempDir()}
+	for _, name := range []string{"", ".", "..", ".generations", "-x", "a/b", "/etc", "a\x00b"} {
+		var unknown *UnknownError
+		if _, err := s.Get(name); err == nil || errors.As(err, &unknown) {
+			t.Errorf("Get(%q): %v", name, err)
+		}
+		if _, err := s.Create(t.Context(), name, CreateOptions{}); err == nil {
+			t.Errorf("Create(%q) was done", name)
+		}
+	}
+}
+
+func TestUnknownImageNamesTheNearestFirst(t *testing.T) {
+	s := &Store{StateDir: t.TempDir()}
+	for _, name := range []string{"sid", "trixie", "bookworm", "bullseye"} {
+		write(t, filepath.Join(s.StateDir, name, "file"), "")
+	}
+	for wanted, nearest := range map[string]string{"bokworm": "bookworm", "trixy": "trixie", "sd": "sid", "bulseye-x": "bullseye"} {
+		_, err := s.Get(wanted)
+		var unknown *UnknownError
+		if !errors.As(err, &unknown) || len(unknown.Known) != 4 || unknown.Known[0] != nearest {
+			t.Errorf("Get(%s): %v", wanted, err)
+		}
+	}
+}
+
+func TestDistance(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"sid", "sid", 0}, {"kitten", "sitting", 3}, {"flaw", "lawn", 2}} {
+		if got := distance(c.a, c.b); got != c.want {
+			t.Errorf("distance(%q, %q) is %d, not %d", c.a, c.b, got, c.want)
+		}
+	}
+}
 
 func write(t *testing.T, path, text string) {
 	t.Helper()
@@ -16,6 +105,16 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
+func symlink(t *testing.T, target, path string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(target, path); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func read(t *testing.T, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -23,14 +122,4 @@ func read(t *testing.T, path string) string {
 		t.Error(err)
 	}
 	return string(text)
-}
-
-// wantNothing checks that an image has no chroot and left nothing but its log.
-func wantNothing(t *testing.T, s *Store, name string) {
-	t.Helper()
-	for _, path := range []string{filepath.Join(s.StateDir, name), s.generations(name)} {
-		if exists(path) {
-			t.Errorf("%s is there", path)
-		}
-	}
 }

@@ -134,7 +134,7 @@ func (l *buildLog) reason(err error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	last := ""
-	for _, line := range l.tail {
+	for _, line := range append(l.tail, strings.TrimSpace(string(l.line))) {
 		switch {
 		case line == "":
 		case complaint.MatchString(line) && !wrapper.MatchString(line):

@@ -89,8 +89,8 @@ func parsePlaybook(path string, text []byte) (Playbook, error) {
 	if play := follow(plays.Content[0]); play.Kind == yaml.MappingNode {
 		for i := 0; i+1 < len(play.Content); i += 2 {
 			if play.Content[i].Value == "vars" {
-				merges := 100
-				readSettings(book.Settings, play.Content[i+1], &merges)
+				calls := 1000
+				readSettings(book.Settings, play.Content[i+1], &calls)
 			}
 		}
 	}
@@ -99,19 +99,21 @@ func parsePlaybook(path string, text []byte) (Playbook, error) {
 
 // readSettings collects the settings of a mapping. As in ansible, the last one
 // of equal keys counts, and what `<<` merges in counts least. The budget of
-// merges keeps an anchor that is merged into itself from going round for ever.
-func readSettings(settings map[string]yaml.Node, vars *yaml.Node, merges *int) {
+// calls keeps an anchor that is merged into itself from going round for ever.
+func readSettings(settings map[string]yaml.Node, vars *yaml.Node, calls *int) {
+	if *calls--; *calls < 0 {
+		return
+	}
 	vars = follow(vars)
 	switch vars.Kind {
 	case yaml.SequenceNode: // <<: [*first, *second]: the first one wins
 		for _, merged := range slices.Backward(vars.Content) {
-			readSettings(settings, merged, merges)
+			readSettings(settings, merged, calls)
 		}
 	case yaml.MappingNode:
 		for i := 0; i+1 < len(vars.Content); i += 2 {
-			if vars.Content[i].Tag == "!!merge" && *merges > 0 {
-				*merges--
-				readSettings(settings, vars.Content[i+1], merges)
+			if vars.Content[i].Tag == "!!merge" {
+				readSettings(settings, vars.Content[i+1], calls)
 			}
 		}
 		for i := 0; i+1 < len(vars.Content); i += 2 {

@@ -2,8 +2,10 @@ package machine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -11,53 +13,57 @@ import (
 )
 
 // Collect stops the machines that nobody will stop any more: those whose
-// gitlab-runner is dead, and those past their time. It also deletes what a
-// crash left in the trash. It touches no machine that is locked, for somebody
+// gitlab-runner is dead, those past their time, and what a crash of the host
+// or of this program left. It touches no machine that is locked, for somebody
 // is at work on it.
 func (s Store) Collect(ctx context.Context) error {
-	records, err := s.Records()
+	entries, err := os.ReadDir(s.Dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("list machines: %w", err)
+	}
+	trash, err := os.ReadDir(s.Trash)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("list the trash: %w", err)
+	}
+	var abandoned []string
+	for _, entry := range entries {
+		if why := s.abandoned(entry.Name()); why != "" {
+			s.logf("%s: %s", Name(entry.Name()), why)
+			abandoned = append(abandoned, entry.Name())
+		}
+	}
+	if len(abandoned)+len(trash) == 0 {
+		return nil // nearly always
+	}
+	bus, err := systemd.Host(ctx)
 	if err != nil {
 		return err
 	}
-	var bus *systemd.Bus
-	connect := func() error {
-		if bus == nil {
-			bus, err = systemd.Host(ctx)
-		}
-		return err
-	}
-	defer func() {
-		if bus != nil {
-			bus.Close()
-		}
-	}()
+	defer bus.Close()
 	var failed error
-	for _, r := range records {
-		why := r.abandoned(time.Now())
-		if why == "" {
-			continue
-		}
-		if err := connect(); err != nil {
-			return err
-		}
-		s.logf("%s: %s", Name(r.ID), why)
-		failed = errors.Join(failed, s.collect(ctx, bus, r.ID))
+	for _, id := range abandoned {
+		failed = errors.Join(failed, s.collect(ctx, bus, id))
 	}
-	if entries, err := os.ReadDir(s.Trash); err == nil && len(entries) > 0 {
-		if err := connect(); err != nil {
-			return err
-		}
+	if len(trash) > 0 {
 		failed = errors.Join(failed, s.emptyTrashLater(ctx, bus))
 	}
 	return failed
 }
 
 // abandoned says why nobody will stop a machine, or "".
-func (r Record) abandoned(now time.Time) string {
+func (s Store) abandoned(id string) string {
+	r, err := readRecord(s.dir(id))
+	var syntax *json.SyntaxError
 	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.As(err, &syntax):
+		return "it was never finished"
+	case err != nil:
+		return "" // made by a newer build, or not to be read: not ours to judge
+	case r.Boot != "" && r.Boot != bootID():
+		return "the host has been rebooted since"
 	case r.Caller != nil && !r.Caller.Alive():
 		return fmt.Sprintf("its gitlab-runner (process %d) is gone", r.Caller.PID)
-	case now.After(r.Expires):
+	case time.Now().After(r.Expires):
 		return "its time is over"
 	}
 	return ""
@@ -65,15 +71,13 @@ func (r Record) abandoned(now time.Time) string {
 
 // collect removes a machine, if it still is abandoned once its lock is held.
 func (s Store) collect(ctx context.Context, bus *systemd.Bus, id string) error {
-	busy, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	lock, err := s.lock(busy, id, false)
+	lock, err := s.tryLock(id)
 	if err != nil {
 		return nil // gone, or somebody is at work on it
 	}
 	defer lock.Close()
-	if r, err := readRecord(s.dir(id)); err != nil || r.abandoned(time.Now()) == "" {
-		return err
+	if s.abandoned(id) == "" {
+		return nil
 	}
 	return s.remove(ctx, bus, id)
 }

@@ -45,14 +45,24 @@ func (s Store) lock(ctx context.Context, id string, create bool) (*os.File, erro
 	}
 }
 
+// tryLock is lock without waiting and without making anything.
+func (s Store) tryLock(id string) (*os.File, error) {
+	dir, err := os.OpenFile(s.dir(id), unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return dir, nil
+}
+
 // flock opens a directory and waits for its exclusive lock.
 func flock(ctx context.Context, path string) (*os.File, error) {
 	dir, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err
-	}
-	if unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-		return dir, nil
 	}
 	done := make(chan error, 1)
 	go func() { done <- unix.Flock(int(dir.Fd()), unix.LOCK_EX) }()

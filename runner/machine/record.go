@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"nspawn-runner/runner/systemd"
@@ -32,6 +33,8 @@ type Record struct {
 	// range, 0 when privileged.
 	RootUID int       `json:"root_uid"`
 	Created time.Time `json:"created"`
+	// Boot is the kernel's id of the host's boot in which it was made.
+	Boot string `json:"boot,omitempty"`
 	// Expires is when nobody can be using the machine any more.
 	Expires time.Time `json:"expires"`
 	Binds   []Bind    `json:"binds,omitempty"`
@@ -40,6 +43,15 @@ type Record struct {
 	// control group. Both are set once the machine is up.
 	Leader *systemd.Process `json:"leader,omitempty"`
 	Cgroup string           `json:"cgroup,omitempty"`
+}
+
+// bootID is the kernel's id of this boot: random(4).
+func bootID() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
 }
 
 // up says whether the machine came up and its first process still lives.

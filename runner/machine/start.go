@@ -63,6 +63,7 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 		Backend:    spec.Backend.Name(),
 		Privileged: spec.Privileged,
 		Created:    now,
+		Boot:       bootID(),
 		Expires:    now.Add(spec.BootTimeout + spec.MaxRuntime),
 		Binds:      spec.Binds,
 	}

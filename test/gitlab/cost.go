@@ -36,19 +36,19 @@ func measure(state *os.ProcessState, sampledPeak int64) StageResult {
 // returned function ends that and returns the last value seen.
 func watchPeakRSS(pid int) func() int64 {
 	// Growth between the last look and the end goes unseen, which matters only
-	// to processes smaller than the simulator; see measure.
-	const interval = 5 * time.Millisecond
-	peak := peakRSS(pid)
+	// to processes smaller than the simulator (see measure): no more than the
+	// last tenth of a short life, or the last 5 ms of a long one.
+	const shortest, longest = 200 * time.Microsecond, 5 * time.Millisecond
+	start, peak := time.Now(), peakRSS(pid)
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
-		ticker := time.NewTicker(interval)
-		defer ticker.Stop()
 		for {
+			pause := min(max(time.Since(start)/10, shortest), longest)
 			select {
 			case <-stop:
 				return
-			case <-ticker.C:
+			case <-time.After(pause):
 				peak = max(peak, peakRSS(pid))
 			}
 		}

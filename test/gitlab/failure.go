@@ -17,6 +17,7 @@ type failure struct {
 	text   string
 }
 
+// Error is the failure in GitLab's words.
 func (f *failure) Error() string { return f.text }
 
 var (

@@ -88,6 +88,7 @@ func decode(node *yaml.Node, into any) error {
 // imageKey is a name, or a mapping with one.
 type imageKey Image
 
+// UnmarshalYAML takes a name for the whole image.
 func (k *imageKey) UnmarshalYAML(node *yaml.Node) error {
 	if node.Kind == yaml.ScalarNode {
 		return node.Decode(&k.Name)
@@ -113,6 +114,7 @@ func (k *imageKey) UnmarshalYAML(node *yaml.Node) error {
 // linesKey is one text, or a list of texts and of such lists.
 type linesKey []string
 
+// UnmarshalYAML flattens lists in the list.
 func (k *linesKey) UnmarshalYAML(node *yaml.Node) error {
 	var lists listKey[yaml.Node]
 	if err := node.Decode(&lists); err != nil {
@@ -139,6 +141,7 @@ func (k *linesKey) UnmarshalYAML(node *yaml.Node) error {
 // listKey is a list, or its only element.
 type listKey[T any] []T
 
+// UnmarshalYAML makes a list of a single element.
 func (k *listKey[T]) UnmarshalYAML(node *yaml.Node) error {
 	if node.Kind == yaml.SequenceNode {
 		return node.Decode((*[]T)(k))
@@ -155,6 +158,7 @@ func (k *listKey[T]) UnmarshalYAML(node *yaml.Node) error {
 // Its order is that of the file.
 type variablesKey []Variable
 
+// UnmarshalYAML keeps the order of the file.
 func (k *variablesKey) UnmarshalYAML(node *yaml.Node) error {
 	if node.Kind != yaml.MappingNode {
 		return fmt.Errorf("line %d: variables: not a mapping", node.Line)
@@ -182,8 +186,10 @@ func (k *variablesKey) UnmarshalYAML(node *yaml.Node) error {
 	return nil
 }
 
+// artifactsKey is the one archive that a job file can ask for.
 type artifactsKey Artifact
 
+// UnmarshalYAML knows the keys of artifacts.
 func (k *artifactsKey) UnmarshalYAML(node *yaml.Node) error {
 	var fields struct {
 		Name      string   `yaml:"name"`
@@ -203,8 +209,10 @@ func (k *artifactsKey) UnmarshalYAML(node *yaml.Node) error {
 	return nil
 }
 
+// cacheKey is one of its caches.
 type cacheKey Cache
 
+// UnmarshalYAML knows the keys of one cache.
 func (k *cacheKey) UnmarshalYAML(node *yaml.Node) error {
 	var fields struct {
 		Key          string   `yaml:"key"`
@@ -224,8 +232,10 @@ func (k *cacheKey) UnmarshalYAML(node *yaml.Node) error {
 	return nil
 }
 
+// whenKey is an outcome that is one.
 type whenKey When
 
+// UnmarshalYAML knows all outcomes.
 func (k *whenKey) UnmarshalYAML(node *yaml.Node) error {
 	all := []string{string(OnSuccess), string(OnFailure), string(Always)}
 	if !slices.Contains(all, node.Value) {

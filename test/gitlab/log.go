@@ -140,6 +140,7 @@ type lineWriter struct {
 	rest string
 }
 
+// Write passes on every line that the output completes.
 func (w *lineWriter) Write(output []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -170,6 +171,7 @@ type lockedWriter struct {
 	closed bool
 }
 
+// Write writes as one, and after the job's end nowhere.
 func (w *lockedWriter) Write(output []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

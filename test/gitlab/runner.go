@@ -21,8 +21,10 @@ type Runner struct {
 	Dir string   // for the TMPDIRs of jobs, empty is the system's
 	Env []string // gitlab-runner's environment, on top of this process's own
 
-	Log       io.Writer // the job's log as it grows; nil is nowhere
-	RunnerLog io.Writer // gitlab-runner's own: all that cleanup prints; nil is nowhere
+	// Log gets the job's log as it grows, nil is nowhere. Jobs that run side
+	// by side each need one of their own.
+	Log       io.Writer
+	RunnerLog io.Writer // gitlab-runner's own, with all that cleanup prints; nil is nowhere
 	LogLimit  int       // of the job's log in bytes, zero is 4 MiB
 
 	RetryPause      time.Duration // between tries of prepare, zero is 3 s

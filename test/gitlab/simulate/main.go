@@ -22,7 +22,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -33,6 +35,7 @@ import (
 )
 
 func main() {
+	syscall.Umask(0o022) // as gitlab-runner's, and so the driver's
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
 	os.Exit(simulate(os.Args[1:], signals, os.Stdout, os.Stderr))
@@ -121,8 +124,9 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	}
 	driver := flags.String("driver", "nspawn-runner", "the driver's `program`")
 	flags.Func("config", "a configuration `file`, given to the driver as --config in every stage; repeatable", func(file string) error {
+		file, err := filepath.Abs(file) // the driver runs elsewhere
 		global = append(global, "--config", file)
-		return nil
+		return err
 	})
 	flags.Func("driver-arg", "an `argument` for the driver, before those of the stage; repeatable", func(arg string) error {
 		global = append(global, arg)
@@ -154,8 +158,15 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		return nil, errors.New("arguments: want one job file; see --help")
 	}
 	o.file = flags.Arg(0)
+	program, err := exec.LookPath(*driver)
+	if err == nil {
+		program, err = filepath.Abs(program)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("driver: %w", err)
+	}
 	for _, s := range stages {
-		s.command.Exec, s.command.Timeout = *driver, *timeout
+		s.command.Exec, s.command.Timeout = program, *timeout
 		s.command.Args = append(append([]string{}, global...), strings.Fields(s.args)...)
 	}
 	o.runner.Driver.Run.Timeout = 0

@@ -110,7 +110,7 @@ func TestTheExitStatusSaysWhoseFaultItWas(t *testing.T) {
 		}
 	})
 	t.Run("the caller's", func(t *testing.T) {
-		code, _, stderr := run(t, "/does/not/exist.yaml")
+		code, _, stderr := run(t, "--driver", "/bin/sh", "/does/not/exist.yaml")
 		if code != 2 || !strings.HasPrefix(stderr, "simulate: open /does/not/exist.yaml") {
 			t.Errorf("exit %d: %s", code, stderr)
 		}
@@ -121,6 +121,10 @@ func TestTheExitStatusSaysWhoseFaultItWas(t *testing.T) {
 		}
 		code, _, stderr = run(t, append(args, "another.yaml")...)
 		if code != 2 || !strings.Contains(stderr, "want one job file") {
+			t.Errorf("exit %d: %s", code, stderr)
+		}
+		code, _, stderr = run(t, "--driver", "/does/not/exist", "job.yaml")
+		if code != 2 || !strings.HasPrefix(stderr, "simulate: driver: ") {
 			t.Errorf("exit %d: %s", code, stderr)
 		}
 		if code, _, stderr = run(t, "--help"); code != 0 || !strings.Contains(stderr, "Usage: simulate") {
@@ -141,15 +145,21 @@ func TestTheResultCanBeJSON(t *testing.T) {
 	}
 }
 
+// The driver runs in a directory of its own: no path may depend on this one.
 func TestConfigurationFilesComeBeforeTheStage(t *testing.T) {
-	o, err := parse([]string{"--driver", "d", "--config", "a", "--driver-arg", "-v", "--config", "b", "job.yaml"}, nil)
+	home, _ := prepare(t, "")
+	t.Chdir(home)
+	if err := os.Chmod("driver", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	o, err := parse([]string{"--driver", "./driver", "--config", "a", "--driver-arg", "-v", "--config", "/b", "job.yaml"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(o.runner.Driver.Prepare.Args, " "); got != "--config a -v --config b prepare" {
+	if got := strings.Join(o.runner.Driver.Prepare.Args, " "); got != "--config "+home+"/a -v --config /b prepare" {
 		t.Error(got)
 	}
-	if o.runner.Driver.Run.Exec != "d" || o.runner.Driver.Cleanup.Timeout != 200*time.Second {
+	if o.runner.Driver.Run.Exec != home+"/driver" || o.runner.Driver.Cleanup.Timeout != 200*time.Second {
 		t.Errorf("%+v", o.runner.Driver)
 	}
 }

@@ -1,0 +1,86 @@
+package image
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func openTestLog(t *testing.T, verbose *bytes.Buffer) *buildLog {
+	s := &Store{StateDir: t.TempDir()}
+	if verbose != nil {
+		s.Verbose = verbose
+	}
+	log, err := s.openLog(Generation{Name: "sid/20251123T162503Z"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return log
+}
+
+func TestLogHasAllWithoutColours(t *testing.T) {
+	var verbose bytes.Buffer
+	log := openTestLog(t, &verbose)
+	long := strings.Repeat("x", 3*maxLine/2)
+	fmt.Fprint(log, "\x1b[0;32mok\x1b", "[0m\nhalf a ", "line\n", long, "\nno end")
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := read(t, log.path), "ok\nhalf a line\n"+long+"\nno end\n"; got != want {
+		t.Errorf("the log is %.60q", got)
+	}
+	if !strings.HasPrefix(verbose.String(), "\x1b[0;32mok\x1b[0m\n") {
+		t.Errorf("shown was %.60q", verbose.String())
+	}
+}
+
+func TestLogsAreBounded(t *testing.T) {
+	s := &Store{StateDir: t.TempDir()}
+	for i := range keptLogs + 5 {
+		for _, image := range []string{"base", "base-extra"} {
+			log, err := s.openLog(Generation{Name: fmt.Sprintf("%s/20251123T1625%02dZ", image, i)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			log.Close()
+		}
+	}
+	for _, image := range []string{"base", "base-extra"} {
+		logs, _ := filepath.Glob(filepath.Join(s.StateDir, ".logs", image+"-2*"))
+		if len(logs) != keptLogs || !strings.HasSuffix(logs[0], "-20251123T162505Z.log") {
+			t.Errorf("%s has %d logs, the oldest is %s", image, len(logs), logs[0])
+		}
+	}
+	if info, err := os.Stat(filepath.Join(s.StateDir, ".logs")); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the logs' directory: %v, %v", info.Mode(), err)
+	}
+}
+
+func TestReasonIsTheLineThatExplains(t *testing.T) {
+	for output, want := range map[string]string{
+		"":                               "exit status 1",
+		"I: fetching\ncannot stat x\n\n": "exit status 1: cannot stat x",
+		"I: a\nE: Unable to locate package x\nI: cleaning up\n": "exit status 1: E: Unable to locate package x",
+		// mmdebstrap 1.3
+		"E: The repository 'x Release' does not have a Release file.\n" +
+			"E: apt-get update --error-on=any failed\nI: main() received signal PIPE: waiting for setup...\nE: mmdebstrap failed to run\n": "exit status 1: E: The repository 'x Release' does not have a Release file.",
+		// debootstrap under eatmydata
+		"E: Couldn't find these debs: x\nERROR: ld.so: object 'libeatmydata.so' from LD_PRELOAD cannot be preloaded: ignored.\n": "exit status 1: E: Couldn't find these debs: x",
+		// ansible 2.14 and 2.19
+		"ERROR! the role 'x' was not found\n\n  roles: [x]\n          ^ here\n":       "exit status 1: ERROR! the role 'x' was not found",
+		"\x1b[0;31m[ERROR]: the role 'x' was not found\x1b[0m\nOrigin: x.yaml:3:11\n": "exit status 1: [ERROR]: the role 'x' was not found",
+		// systemd-nspawn
+		"Directory /x doesn't look like it has an OS tree.\n": "exit status 1: Directory /x doesn't look like it has an OS tree.",
+	} {
+		log := openTestLog(t, nil)
+		fmt.Fprint(log, output)
+		if got := log.reason(errors.New("exit status 1")).Error(); got != want {
+			t.Errorf("of %q:\ngot  %s\nwant %s", output, got, want)
+		}
+		log.Close()
+	}
+}

@@ -40,7 +40,9 @@ type Host struct {
 	// Log receives a line for each thing done, nil unless --verbose.
 	Log func(format string, args ...any)
 
-	program    string
+	// Program is the path by which gitlab-runner and systemd call this program.
+	Program string
+
 	configFile string
 }
 
@@ -63,7 +65,7 @@ func New(configFile string) (*Host, error) {
 		Config: settings,
 		Stdin:  os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Env:     os.Getenv,
-		program: program, configFile: configFile,
+		Program: program, configFile: configFile,
 	}, nil
 }
 
@@ -76,7 +78,7 @@ func (h *Host) machines() machine.Store {
 	return machine.Store{
 		Dir:     filepath.Join(h.Config.StateDir, ".machines"),
 		Trash:   filepath.Join(h.Config.StateDir, ".trash"),
-		Program: h.program,
+		Program: h.Program,
 		Log:     h.Log,
 	}
 }

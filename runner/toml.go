@@ -11,7 +11,7 @@ import (
 // TOML prints a complete block for gitlab-runner's config.toml. The token is
 // read from a file, since what is on a command line everybody can see.
 func (h *Host) TOML(name, url, tokenFile, defaultImage string) error {
-	r := gitlab.Registration{Driver: h.program, Name: name, URL: url, DefaultImage: defaultImage}
+	r := gitlab.Registration{Driver: h.Program, Name: name, URL: url, DefaultImage: defaultImage}
 	if h.configFile != "" {
 		r.Args = []string{"--config", h.configFile}
 	}

@@ -184,6 +184,6 @@ func TestWithoutTheProgramTheJobOnlyLosesItsArtifacts(t *testing.T) {
 }
 
 func TestAScriptMayBeAMebibyteLong(t *testing.T) {
-	r := inBash(t).play(gitlab.Job{Script: []string{": " + strings.Repeat("x", 1<<20), "echo reached the end"}})
+	r := inBash(t).play(gitlab.Job{Script: []string{"echo begin\n: " + strings.Repeat("x", 1<<20) + "\necho reached the end"}})
 	wantLine(t, r.Log, "reached the end")
 }

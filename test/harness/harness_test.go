@@ -4,16 +4,28 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 )
+
+// TestMain gives the hosts of these tests, and of the processes they start, a
+// name that no other host on this machine has.
+func TestMain(m *testing.M) {
+	if os.Getenv(prefixVariable) == "" {
+		os.Setenv(prefixVariable, fmt.Sprintf("nspawn-runner-test-%d-", os.Getpid()))
+	}
+	sitePrefix = os.Getenv(prefixVariable)
+	m.Run()
+}
+
+const prefixVariable = "HARNESS_TEST_PREFIX"
 
 // needs skips a test where a host cannot be booted.
 func needs(t *testing.T, packages []string) {
@@ -99,18 +111,16 @@ func TestLabsRunSideBySide(t *testing.T) {
 
 func TestAStoppedLabLeavesNothing(t *testing.T) {
 	needs(t, LabPackages)
-	before := traces(t)
 	lab := startLab(t.Context(), t, LabOptions{})
 	litter(t, lab)
 	if err := lab.Stop(); err != nil {
 		t.Error(err)
 	}
-	gone(t, lab, before)
+	gone(t)
 }
 
 func TestACancelledContextStopsTheLab(t *testing.T) {
 	needs(t, LabPackages)
-	before := traces(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	lab := startLab(ctx, t, LabOptions{})
 	litter(t, lab)
@@ -125,7 +135,7 @@ func TestACancelledContextStopsTheLab(t *testing.T) {
 	if err := lab.Stop(); err != nil {
 		t.Error(err)
 	}
-	gone(t, lab, before)
+	gone(t)
 }
 
 func TestAContextCancelledDuringTheBootLeavesNothing(t *testing.T) {
@@ -133,13 +143,12 @@ func TestAContextCancelledDuringTheBootLeavesNothing(t *testing.T) {
 	if _, err := Tree(t.Context(), t.Output(), LabTree); err != nil {
 		t.Fatal(err)
 	}
-	before := traces(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	if _, err := StartLab(ctx, LabOptions{}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("starting a lab ended with %v", err)
 	}
-	gone(t, nil, before)
+	gone(t)
 }
 
 // TestALabDiesWithItsProcess starts a lab in a second process, this test
@@ -152,7 +161,6 @@ func TestALabDiesWithItsProcess(t *testing.T) {
 		select {}
 	}
 	needs(t, LabPackages)
-	before := traces(t)
 	child := exec.Command(os.Args[0], "-test.run=^TestALabDiesWithItsProcess$")
 	child.Env = append(os.Environ(), "HARNESS_TEST_CHILD=1")
 	said, err := child.StderrPipe()
@@ -171,12 +179,12 @@ func TestALabDiesWithItsProcess(t *testing.T) {
 	}
 	// The processes are gone by themselves; the next lab clears the rest.
 	eventually(t, "the dead process's lab still runs", func() bool {
-		return !strings.Contains(traces(t).processes, sitePrefix)
+		return !strings.Contains(traces(t), "/cmdline")
 	})
 	if err := startLab(t.Context(), t, LabOptions{}).Stop(); err != nil {
 		t.Error(err)
 	}
-	gone(t, nil, before)
+	gone(t)
 }
 
 // run runs a shell script in a lab; each of its commands must succeed.
@@ -196,77 +204,63 @@ func litter(t *testing.T, lab *Lab) {
 		mkdir -p /sys/fs/cgroup/commands/a/b
 		setsid sleep 1000 >/dev/null 2>&1 &
 		cd /lab
-		truncate -s 200M one two
-		mkfs.btrfs -q one
+		truncate -s 200M `+sitePrefix+`one `+sitePrefix+`two
+		mkfs.btrfs -q `+sitePrefix+`one
 		mkdir mnt
-		mount -o loop one mnt
-		losetup -f two
+		mount -o loop `+sitePrefix+`one mnt
+		losetup -f `+sitePrefix+`two
 		touch fixed
 		chattr +i fixed`)
+	if found := traces(t); !strings.Contains(found, "loop") || !strings.Contains(found, "cgroup") {
+		t.Errorf("the traces of a running lab are only\n%s", found)
+	}
 }
 
-// traces is all that labs leave on a machine.
-type trace struct{ processes, mounts, loops, groups, files string }
-
-func traces(t *testing.T) trace {
+// traces is all that the hosts of these tests have on this machine, a line
+// each: processes, mounts, loop devices, control groups, files.
+func traces(t *testing.T) string {
 	t.Helper()
 	cache, err := cacheDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	list := func(pattern string) string {
-		found, _ := filepath.Glob(pattern)
-		return strings.Join(found, "\n")
-	}
-	var processes []string
-	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, l := range lines {
-		if line, err := os.ReadFile(l); err == nil {
-			processes = append(processes, string(bytes.ReplaceAll(line, []byte{0}, []byte{' '})))
+	var found []string
+	mentions := func(pattern string) {
+		files, _ := filepath.Glob(pattern)
+		for _, f := range files {
+			content, _ := os.ReadFile(f)
+			for line := range bytes.Lines(content) {
+				if bytes.Contains(line, []byte(sitePrefix)) {
+					found = append(found, fmt.Sprintf("%s: %q", f, line))
+				}
+			}
 		}
 	}
-	var groups []string
+	mentions("/proc/[0-9]*/cmdline")
+	mentions("/proc/self/mountinfo")
+	mentions("/sys/block/loop*/loop/backing_file")
 	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() && strings.Contains(path, sitePrefix) {
-			groups = append(groups, path)
+			found = append(found, path)
 		}
 		return nil
 	})
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
+	for _, pattern := range []string{filepath.Join(cache, "hosts", "*"), "/run/systemd/nspawn/*/*", "/tmp/*"} {
+		files, _ := filepath.Glob(pattern)
+		for _, f := range files {
+			if strings.Contains(f, sitePrefix) {
+				found = append(found, f)
+			}
+		}
 	}
-	return trace{
-		processes: strings.Join(processes, "\n"),
-		mounts:    string(mounts),
-		loops:     list("/sys/block/loop*/loop"),
-		groups:    strings.Join(groups, "\n"),
-		files: list(filepath.Join(cache, "hosts", "*")) + list("/run/systemd/nspawn/*/"+sitePrefix+"*") +
-			list("/tmp/nspawn-*"),
-	}
+	return strings.Join(found, "\n")
 }
 
-// gone checks that nothing is left of a lab.
-func gone(t *testing.T, lab *Lab, before trace) {
+// gone checks that nothing is left of this test's hosts.
+func gone(t *testing.T) {
 	t.Helper()
-	after := traces(t)
-	if strings.Contains(after.processes, sitePrefix) {
-		t.Errorf("processes are left:\n%s", after.processes)
-	}
-	if lab != nil {
-		if _, err := os.Stat(filepath.Join("/proc", strconv.Itoa(lab.leader))); err == nil {
-			t.Errorf("the lab's systemd is left")
-		}
-	}
-	for _, c := range []struct{ what, before, after string }{
-		{"mounts", before.mounts, after.mounts},
-		{"loop devices", before.loops, after.loops},
-		{"control groups", before.groups, after.groups},
-		{"files", before.files, after.files},
-	} {
-		if c.before != c.after {
-			t.Errorf("the %s were\n%s\nand are\n%s", c.what, c.before, c.after)
-		}
+	if left := traces(t); left != "" {
+		t.Errorf("these are left:\n%s", left)
 	}
 }
 
@@ -297,7 +291,6 @@ func (c cutPower) Write(line []byte) (int, error) {
 
 func TestAVMGoesOnAfterAPowerCut(t *testing.T) {
 	needsVM(t)
-	before := traces(t)
 	dir := t.TempDir()
 	o := VMOptions{
 		Root:  filepath.Join(dir, "root.qcow2"),
@@ -320,12 +313,11 @@ func TestAVMGoesOnAfterAPowerCut(t *testing.T) {
 	if err != nil || status != 0 || out != "kept\nkept\n" {
 		t.Errorf("after the power cut the VM ended with %d, %v, %q", status, err, out)
 	}
-	gone(t, nil, before)
+	gone(t)
 }
 
 func TestACancelledContextEndsTheVM(t *testing.T) {
 	needsVM(t)
-	before := traces(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	vm, err := StartVM(ctx, VMOptions{Command: []string{"sleep", "1000"}, Out: t.Output()})
@@ -336,17 +328,16 @@ func TestACancelledContextEndsTheVM(t *testing.T) {
 	if _, err := vm.Wait(); !errors.Is(err, context.Canceled) {
 		t.Errorf("the VM ended with %v", err)
 	}
-	gone(t, nil, before)
+	gone(t)
 }
 
 func TestAVMThatTakesTooLongIsEnded(t *testing.T) {
 	needsVM(t)
-	before := traces(t)
 	_, err := RunVM(t.Context(), VMOptions{Command: []string{"sleep", "1000"}, Limit: 5 * time.Second, Out: t.Output()})
 	if err == nil || !strings.Contains(err.Error(), "its limit of 5s is over\n") {
 		t.Errorf("the VM ended with %v", err)
 	}
-	gone(t, nil, before)
+	gone(t)
 }
 
 // needsVM skips a test where a VM cannot be booted, or not be waited for.

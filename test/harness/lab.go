@@ -265,16 +265,9 @@ func (l *Lab) Stop() error {
 func (l *Lab) shutDown() error {
 	if l.process != nil {
 		if l.leader != 0 && l.process.running() {
-			// A shutting down systemd stops all processes before it kills
-			// them. nsenter stops when its child does, does not notice the
-			// kill, and keeps the child as a zombie that the lab waits for.
-			_ = killGroup(l.commands())
 			const powerOff = syscall.Signal(34 + 4) // SIGRTMIN+4, see systemd(1)
 			_ = syscall.Kill(l.leader, powerOff)
-			select {
-			case <-l.process.exited:
-			case <-time.After(labStopLimit):
-			}
+			l.awaitEnd()
 		}
 		l.process.kill()
 	}
@@ -284,4 +277,26 @@ func (l *Lab) shutDown() error {
 		return fmt.Errorf("lab: stop: %w", err)
 	}
 	return nil
+}
+
+// awaitEnd waits until the lab is down, or should be.
+//
+// A systemd that shuts down stops all processes before it kills them. nsenter
+// stops when its child does, does not notice the kill, and keeps the child as
+// a zombie that the lab waits for. So what Command started is killed, also
+// what starts only now.
+func (l *Lab) awaitEnd() {
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	limit := time.After(labStopLimit)
+	for {
+		_ = killGroup(l.commands())
+		select {
+		case <-l.process.exited:
+			return
+		case <-limit:
+			return
+		case <-again.C:
+		}
+	}
 }

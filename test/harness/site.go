@@ -22,8 +22,9 @@ type site struct {
 	fence fence
 }
 
-// sitePrefix begins the name of each host.
-const sitePrefix = "nspawn-runner-host-"
+// sitePrefix begins the name of each host that this process makes; tests have
+// their own.
+var sitePrefix = "nspawn-runner-host-"
 
 // clearLimit is the most that the kernel may take to let go of a dead host.
 const clearLimit = 10 * time.Second
@@ -45,7 +46,7 @@ func newSite(ctx context.Context) (*site, error) {
 		return nil, err
 	}
 	defer e.lock.Close()
-	old, _ := filepath.Glob(filepath.Join(hosts, sitePrefix+"*"))
+	old, _ := filepath.Glob(filepath.Join(hosts, "*"))
 	for _, dir := range old {
 		lock, err := lockDir(dir, syscall.LOCK_EX)
 		if err != nil {

@@ -154,7 +154,7 @@ func TestAMachineWhoseGitlabRunnerIsDeadIsRemovedByTheNextPrepare(t *testing.T) 
 			"variables": []map[string]string{{"key": "CI_SERVER_URL", "value": "https://gitlab.example"}},
 		})
 		must(t, err, os.WriteFile(response, data, 0o600))
-		runner := exec.Command("bash", "-mc", fmt.Sprintf("%s --config %s prepare; echo $?; sleep 1000", h.driver, h.config))
+		runner := exec.Command("bash", "-c", fmt.Sprintf("setsid %s --config %s prepare; echo $?; sleep 1000", h.driver, h.config))
 		runner.Env = append(os.Environ(), "JOB_RESPONSE_FILE="+response)
 		runner.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		out, err := runner.StdoutPipe()
@@ -170,7 +170,6 @@ func TestAMachineWhoseGitlabRunnerIsDeadIsRemovedByTheNextPrepare(t *testing.T) 
 		shell(t, fmt.Sprintf("systemctl is-active nspawn-runner-%d.service", id))
 
 		must(t, syscall.Kill(-runner.Process.Pid, syscall.SIGKILL))
-		shell(t, fmt.Sprintf("pkill -KILL -g %d || true", runner.Process.Pid))
 		runner.Wait()
 		third := h.prepared(t, "bookworm")
 		entries := strings.Fields(shell(t, "ls "+filepath.Join(h.state, ".machines")))

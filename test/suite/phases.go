@@ -248,3 +248,16 @@ func (s *Suite) powerCut(ctx context.Context, options harness.VMOptions) error {
 	}
 	return nil
 }
+
+// Harness tests the harness itself: that labs and VMs leave nothing behind.
+func Harness(s *Suite, ctx context.Context) error {
+	err := s.phase("harness: set-up", func() error {
+		return harness.Need(ctx, s.Out, append(harness.LabPackages, harness.VMPackages...)...)
+	})
+	if err != nil {
+		return err
+	}
+	return s.phase("harness: its own tests", func() error {
+		return s.goTest(ctx, "harness", "test", "-short", "-v", "./test/harness")
+	})
+}

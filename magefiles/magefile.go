@@ -1,0 +1,100 @@
+//go:build mage
+
+// Recipes for administrators of nspawn-runner and for its developers. Each is
+// a few lines over the packages runner and test/suite; `go tool mage -l` lists
+// them, `go tool mage -h TARGET` explains one.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/magefile/mage/mg"
+
+	"nspawn-runner/runner"
+	"nspawn-runner/test/demo"
+	"nspawn-runner/test/suite"
+)
+
+// Aliases are the short names of what is typed most.
+var Aliases = map[string]any{
+	"test": Test.All,
+}
+
+// Chroot creates and maintains the images of this host.
+type Chroot mg.Namespace
+
+// Create makes the chroot of image NAME, from its playbook if it has one.
+func (Chroot) Create(ctx context.Context, name string) error {
+	return onHost(func(h *runner.Host) error { return h.ChrootCreate(ctx, name, os.Getenv("SUITE")) })
+}
+
+// List prints the images of this host: name and path.
+func (Chroot) List() error {
+	return onHost(func(h *runner.Host) error { return h.ChrootList(false) })
+}
+
+// Login opens a shell in a copy of the chroot of image NAME, and publishes it when the shell ends with 0.
+func (Chroot) Login(ctx context.Context, name string) error {
+	return onHost(func(h *runner.Host) error { return h.ChrootLogin(ctx, name, false) })
+}
+
+// Maintenance runs the playbooks of all images and creates what is missing.
+func (Chroot) Maintenance(ctx context.Context) error {
+	return onHost(func(h *runner.Host) error { return h.ChrootMaintenance(ctx, "") })
+}
+
+// Toml prints the block for gitlab-runner's config.toml, with the program that install puts in place.
+func Toml() error {
+	return onHost(func(h *runner.Host) error {
+		h.Program = installed
+		return h.TOML(os.Getenv("NAME"), os.Getenv("URL"), os.Getenv("TOKEN_FILE"), os.Getenv("DEFAULT_IMAGE"))
+	})
+}
+
+// onHost does something to the images of this host.
+func onHost(do func(*runner.Host) error) error {
+	h, err := runner.New(os.Getenv("CONFIG"))
+	if err != nil {
+		return err
+	}
+	return do(h)
+}
+
+// Demo runs a real CI job in a machine of its own, in a lab if need be: the short way to see it all.
+func Demo(ctx context.Context) error { return demo.Run(ctx, os.Stdout) }
+
+// Build compiles the driver to build/nspawn-runner.
+func Build(ctx context.Context) error {
+	dir, err := suite.Compile(ctx, "./cmd/nspawn-runner")
+	if err == nil {
+		fmt.Println(dir + "/nspawn-runner")
+	}
+	return err
+}
+
+// Lint checks formatting, vets, and runs staticcheck and, where its data can be had, govulncheck.
+func Lint(ctx context.Context) error { return suite.Run(ctx, os.Stdout, suite.Lint) }
+
+// Bench measures what a job costs beyond its script, side by side with the plain tools.
+func Bench(ctx context.Context) error { return suite.Bench(ctx, os.Stdout) }
+
+// Test runs tests.
+type Test mg.Namespace
+
+// All runs all tests there are: unit, lab and VM.
+func (Test) All(ctx context.Context) error {
+	return suite.Run(ctx, os.Stdout, suite.Unit, suite.Harness, suite.Lab(os.Getenv("RUN")), suite.VM)
+}
+
+// Unit runs the unit tests, plain and with the race detector.
+func (Test) Unit(ctx context.Context) error { return suite.Run(ctx, os.Stdout, suite.Unit) }
+
+// Lab runs the integration tests in a lab; RUN=pattern picks some.
+func (Test) Lab(ctx context.Context) error {
+	return suite.Run(ctx, os.Stdout, suite.Lab(os.Getenv("RUN")))
+}
+
+// Vm runs in a VM the tests that need a kernel of their own.
+func (Test) Vm(ctx context.Context) error { return suite.Run(ctx, os.Stdout, suite.VM) }

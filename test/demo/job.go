@@ -1,0 +1,6 @@
+package demo
+
+import _ "embed"
+
+//go:embed hello.yaml
+var helloJob string

@@ -1,0 +1,32 @@
+package suite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+)
+
+// Lint checks the source without running it.
+func Lint(s *Suite, ctx context.Context) error {
+	run := func(name string, argv ...string) error {
+		return s.phase("lint: "+name, func() error {
+			out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput()
+			if text := strings.TrimSpace(string(out)); text != "" && (err != nil || name == "gofmt") {
+				fmt.Fprintln(s.Out, text)
+				if err == nil {
+					err = errors.New("gofmt would change these")
+				}
+			}
+			return err
+		})
+	}
+	return errors.Join(
+		run("gofmt", "gofmt", "-l", "cmd", "runner", "test", "magefiles"),
+		run("vet", "go", "vet", "./..."),
+		run("vet magefiles", "go", "vet", "-tags=mage", "./magefiles"),
+		run("staticcheck", "go", "tool", "staticcheck", "./..."),
+		run("staticcheck magefiles", "go", "tool", "staticcheck", "-tags=mage", "./magefiles"),
+	)
+}

@@ -87,7 +87,7 @@ func forgetHost(root, image string) error {
 			return err
 		}
 	}
-	return tree.WriteFile("etc/hostname", []byte(hostname(image)+"\n"), 0o644)
+	return writeFile(tree, "etc/hostname", []byte(hostname(image)+"\n"), 0o644)
 }
 
 // forgetMachine takes from a tree the identity that installing systemd and dbus
@@ -107,7 +107,7 @@ func forgetMachine(root string) error {
 			return err
 		}
 	}
-	return tree.WriteFile("etc/machine-id", nil, 0o444)
+	return writeFile(tree, "etc/machine-id", nil, 0o444)
 }
 
 // hostname makes a host name of an image's name.

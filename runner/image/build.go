@@ -261,10 +261,10 @@ func (b *build) run(ctx context.Context, cmd *exec.Cmd) error {
 		}
 		return context.Cause(ctx)
 	}
-	if err != nil {
-		return b.log.reason(err)
+	if err == nil || errors.Is(err, exec.ErrWaitDelay) { // it left a child that holds its output
+		return nil
 	}
-	return nil
+	return b.log.reason(err)
 }
 
 // quote writes a command as one would type it.

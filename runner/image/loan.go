@@ -73,10 +73,7 @@ func (l loan) give(tree *os.Root) error {
 	if err := tree.Rename(l.path, l.path+aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := tree.WriteFile(l.path, l.content, l.mode); err != nil {
-		return err
-	}
-	return tree.Chmod(l.path, l.mode) // whatever the umask says
+	return writeFile(tree, l.path, l.content, l.mode)
 }
 
 // restore puts the tree's own file back, or its absence.
@@ -101,6 +98,14 @@ func (l loan) restore(tree *os.Root) error {
 		err = tree.Remove(l.path)
 	}
 	return err
+}
+
+// writeFile writes a file of the tree, with a mode that the umask does not change.
+func writeFile(tree *os.Root, path string, content []byte, mode fs.FileMode) error {
+	if err := tree.WriteFile(path, content, mode); err != nil {
+		return err
+	}
+	return tree.Chmod(path, mode)
 }
 
 // removeIfThere removes a file or a link of the tree; absence is success.

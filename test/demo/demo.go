@@ -129,7 +129,7 @@ func (d *demo) job(ctx context.Context) error {
 	d.step("running a job in a machine of its own, as gitlab-runner would")
 	fmt.Fprintln(d.out)
 	ready := time.Since(d.start)
-	play := d.command(ctx, d.tools+"/simulate", "--driver", driver[0], "--config", d.config, "-")
+	play := d.command(ctx, d.tools+"/simulate", "--driver", driver[0], "--config", d.config, "/dev/stdin")
 	play.Stdin = strings.NewReader(helloJob)
 	play.Stdout, play.Stderr = d.out, os.Stderr
 	jobErr := play.Run()

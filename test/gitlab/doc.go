@@ -41,9 +41,10 @@
 //		}
 //	}
 //
-// A signal to the driver itself is [Process.Signal] or [Process.SignalGroup].
-// As a systemd service, gitlab-runner's stop reaches its driver in the same
-// moment; that is SignalGroup followed by [Running.Stop].
+// A signal to the driver itself is [Process.Signal] or [Process.SignalGroup],
+// and [Running.Process] is whom to send it to. As a systemd service,
+// gitlab-runner's stop reaches its driver in the same moment; that is
+// SignalGroup followed by [Running.Stop].
 //
 // # What differs from the real one
 //

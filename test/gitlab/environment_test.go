@@ -134,7 +134,7 @@ func TestTheStatusOfTheJobIsKnownBehindItsScript(t *testing.T) {
 		"canceled": {act{Hang: true}, (*gitlab.Running).Cancel},
 	} {
 		t.Run(status, func(t *testing.T) {
-			f := newRecorder(t, map[string][]act{"build_script": {c.script}})
+			f := newFake(t, map[string][]act{"prepare": nil, "build_script": {c.script}, "after_script": nil, "cleanup_file_variables": nil, "cleanup": nil})
 			f.at("build_script", c.do)
 			f.play(job)
 			for _, call := range f.calls() {

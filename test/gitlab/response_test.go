@@ -75,7 +75,7 @@ func TestOlderRunnersLackFieldsOfTheResponse(t *testing.T) {
 	}
 	for version, fields := range lacking {
 		t.Run("", func(t *testing.T) {
-			f := newRecorder(t, nil)
+			f := newFake(t, map[string][]act{"prepare": nil})
 			f.Version = version
 			f.play(gitlab.Job{})
 			text := f.lastCall("prepare").Response
@@ -103,7 +103,7 @@ func TestATestCanSpoilTheResponse(t *testing.T) {
 		"missing":   {func([]byte) []byte { return nil }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newRecorder(t, nil)
+			f := newFake(t, map[string][]act{"prepare": nil})
 			f.Response = c.spoil
 			f.play(gitlab.Job{})
 			call := f.lastCall("prepare")

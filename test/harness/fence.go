@@ -123,6 +123,24 @@ func killGroup(dir string) error {
 	return nil
 }
 
+// processes are those in a control group and in those below it.
+func processes(dir string) []int {
+	var pids []int
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return nil
+		}
+		procs, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+		for field := range strings.FieldsSeq(string(procs)) {
+			if pid, err := strconv.Atoi(field); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+		return nil
+	})
+	return pids
+}
+
 // removeGroups removes a control group and all below it, deepest first. They
 // hold files that cannot be removed, and go when they have no group below.
 func removeGroups(dir string) error {

@@ -83,6 +83,24 @@ func TestALabSeesWhatIsBound(t *testing.T) {
 	}
 }
 
+func TestACancelledCommandEndsWithItsChildrenAndNotTheLab(t *testing.T) {
+	lab := startLab(t.Context(), t, LabOptions{})
+	for _, wait := range []time.Duration{0, time.Millisecond, 3 * time.Millisecond, 100 * time.Millisecond} {
+		ctx, cancel := context.WithTimeout(t.Context(), wait)
+		command := lab.Command(ctx, "sh", "-c", "sleep 1000 & sleep 1000")
+		var out bytes.Buffer // whose pipe the children hold
+		command.Stdout = &out
+		if err := command.Run(); !errors.Is(err, context.DeadlineExceeded) && command.ProcessState.Success() {
+			t.Errorf("the command ended with %v", err)
+		}
+		cancel()
+		if pids := processes(lab.commands()); len(pids) != 0 {
+			t.Errorf("after %v, processes are left: %v", wait, pids)
+		}
+	}
+	run(t, lab, "systemctl is-system-running")
+}
+
 func TestMachinesBootInALab(t *testing.T) {
 	needs(t, LabPackages)
 	base, err := Tree(t.Context(), t.Output(), BaseTree)

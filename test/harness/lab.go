@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -191,64 +190,18 @@ func (l *Lab) settle(ctx context.Context) error {
 	}
 }
 
-// commands is the control group of what Command starts. It lies in the lab,
-// where the lab's systemd leaves it alone: a process outside of the lab's
-// groups sees paths that lead up and out, and programs that make groups below
-// their own, such as systemd-nspawn, fail there.
-func (l *Lab) commands() string {
-	return filepath.Join(l.site.fence.unified, "payload", "commands")
-}
-
 // leader is the process of a control group that is process 1 in its innermost
 // namespace.
 func leader(group string) (int, error) {
-	procs, err := os.ReadFile(filepath.Join(group, "cgroup.procs"))
-	if err != nil {
-		return 0, fmt.Errorf("leader: %w", err)
-	}
-	for pid := range strings.FieldsSeq(string(procs)) {
-		status, err := os.ReadFile("/proc/" + pid + "/status")
-		if err != nil {
-			continue
-		}
+	for _, pid := range processes(group) {
+		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 		for line := range strings.Lines(string(status)) {
-			if ids, ok := strings.CutPrefix(line, "NSpid:"); ok && strings.HasSuffix(ids, "\t1\n") {
-				return strconv.Atoi(pid)
+			if strings.HasPrefix(line, "NSpid:") && strings.HasSuffix(line, "\t1\n") {
+				return pid, nil
 			}
 		}
 	}
 	return 0, fmt.Errorf("leader: on %s: no process 1", group)
-}
-
-// Command is a command that runs in the lab as root, in a clean environment,
-// which may be added to. The end of the context kills it and its children.
-func (l *Lab) Command(ctx context.Context, argv ...string) *exec.Cmd {
-	cmd := l.command(ctx, argv)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	return cmd
-}
-
-// Shell is a login shell in the lab on this process's terminal.
-func (l *Lab) Shell(ctx context.Context) *exec.Cmd {
-	cmd := l.command(ctx, []string{"bash", "-l"})
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	return cmd
-}
-
-func (l *Lab) command(ctx context.Context, argv []string) *exec.Cmd {
-	argv = append([]string{"nsenter", "-t", strconv.Itoa(l.leader), "-m", "-u", "-i", "-n", "-p", "-C", "--"}, argv...)
-	argv = l.site.fence.inside(l.commands(), argv...)
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env = []string{
-		"HOME=/root",
-		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"TERM=" + cmp.Or(os.Getenv("TERM"), "dumb"),
-		"LANG=C.UTF-8",
-	}
-	// A daemon that the command left in the lab must not hold up its Wait.
-	cmd.WaitDelay = time.Second
-	return cmd
 }
 
 // ScratchDir is the outer machine's name of [Scratch].
@@ -265,9 +218,13 @@ func (l *Lab) Stop() error {
 func (l *Lab) shutDown() error {
 	if l.process != nil {
 		if l.leader != 0 && l.process.running() {
+			l.endCommands()
 			const powerOff = syscall.Signal(34 + 4) // SIGRTMIN+4, see systemd(1)
 			_ = syscall.Kill(l.leader, powerOff)
-			l.awaitEnd()
+			select {
+			case <-l.process.exited:
+			case <-time.After(labStopLimit):
+			}
 		}
 		l.process.kill()
 	}
@@ -277,26 +234,4 @@ func (l *Lab) shutDown() error {
 		return fmt.Errorf("lab: stop: %w", err)
 	}
 	return nil
-}
-
-// awaitEnd waits until the lab is down, or should be.
-//
-// A systemd that shuts down stops all processes before it kills them. nsenter
-// stops when its child does, does not notice the kill, and keeps the child as
-// a zombie that the lab waits for. So what Command started is killed, also
-// what starts only now.
-func (l *Lab) awaitEnd() {
-	again := time.NewTicker(50 * time.Millisecond)
-	defer again.Stop()
-	limit := time.After(labStopLimit)
-	for {
-		_ = killGroup(l.commands())
-		select {
-		case <-l.process.exited:
-			return
-		case <-limit:
-			return
-		case <-again.C:
-		}
-	}
 }

@@ -1,0 +1,132 @@
+package image
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The programs of a build are faked on PATH: shell scripts, and for
+// ansible-playbook this test binary under that name. Each fake notes how it was
+// called in calls, a line each.
+
+// fakeBootstrap makes a tree that boots, as far as Check can tell, and in it
+// what the real ones copy from the host. FAKE_BOOTSTRAP is run before it ends.
+const fakeBootstrap = `
+for root; do :; done
+umask 022
+mkdir -p "$root/usr/lib/systemd/system" "$root/usr/bin" "$root/usr/sbin" "$root/etc" "$root/var/lib/dbus"
+ln -s usr/bin "$root/bin"
+for program in lib/systemd/systemd bin/dbus-daemon bin/bash; do
+	: > "$root/usr/$program"
+	chmod 755 "$root/usr/$program"
+done
+: > "$root/usr/lib/systemd/system/dbus.socket"
+echo buildhost > "$root/etc/hostname"
+echo nameserver of the host > "$root/etc/resolv.conf"
+echo 0123456789abcdef > "$root/etc/machine-id"
+echo 0123456789abcdef > "$root/var/lib/dbus/machine-id"
+echo "I: it goes well"
+eval "$FAKE_BOOTSTRAP"
+`
+
+// fakeNspawn runs the payload in namespaces of its own, but on the host's tree.
+const fakeNspawn = `
+for payload; do :; done
+exec unshare --mount --uts --ipc --pid --fork --kill-child --mount-proc /bin/sh -c "$payload"
+`
+
+// fakePrograms puts fakes in front of PATH.
+func fakePrograms(t *testing.T) (calls string) {
+	if os.Geteuid() != 0 {
+		t.Skip("a build makes namespaces: must be root")
+	}
+	bin := t.TempDir()
+	calls = filepath.Join(bin, "calls")
+	for name, script := range map[string]string{
+		"mmdebstrap":     fakeBootstrap,
+		"systemd-nspawn": fakeNspawn,
+		"eatmydata":      `exec "$@"`,
+	} {
+		script = fmt.Sprintf("#!/bin/sh\necho %s \"$*\" >> '%s'\n%s\n", name, calls, script)
+		if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	symlink(t, self, filepath.Join(bin, "ansible-playbook"))
+	t.Setenv("PATH", bin+":/usr/sbin:/usr/bin:/sbin:/bin")
+	t.Setenv("FAKE_CALLS", calls)
+	t.Setenv("FAKE_BOOTSTRAP", "")
+	return calls
+}
+
+func TestMain(m *testing.M) {
+	switch {
+	case filepath.Base(os.Args[0]) == "ansible-playbook":
+		if err := fakeAnsible(); err != nil {
+			fmt.Fprintln(os.Stderr, "fake ansible-playbook:", err)
+			os.Exit(4)
+		}
+	case os.Getenv("TEST_CREATE") != "":
+		createForever()
+	default:
+		os.Exit(m.Run())
+	}
+}
+
+// inventory is what a build tells ansible about the box.
+type inventory struct {
+	All struct {
+		Hosts map[string]struct {
+			Connection  string            `json:"ansible_connection"`
+			Enter       []string          `json:"ansible_chroot_enter"`
+			Environment map[string]string `json:"ansible_chroot_environment"`
+		}
+	}
+}
+
+// fakeAnsible knows playbooks of one play whose `fake` is a script. It is run
+// in the box, with the path of the tree in $1.
+func fakeAnsible() error {
+	calls, err := os.OpenFile(os.Getenv("FAKE_CALLS"), os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	dir, _ := os.Getwd()
+	fmt.Fprintf(calls, "ansible-playbook %s in %s with proxy %s\n", strings.Join(os.Args[1:], " "), dir, os.Getenv("http_proxy"))
+	text, err := os.ReadFile(os.Args[2])
+	if err != nil {
+		return err
+	}
+	var hosts inventory
+	if err := json.Unmarshal(text, &hosts); err != nil {
+		return err
+	}
+	book, err := os.ReadFile(os.Args[3])
+	if err != nil {
+		return err
+	}
+	_, script, _ := strings.Cut(string(book), "fake: ")
+	for root, host := range hosts.All.Hosts {
+		fmt.Fprintf(calls, "connection %s, proxy inside %s\n", host.Connection, host.Environment["http_proxy"])
+		args := append(host.Enter[1:], "/bin/sh", "-c", strings.TrimPrefix(script, "|"), "sh", root)
+		cmd := exec.Command(host.Enter[0], args...)
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		if err := cmd.Run(); err != nil {
+			note := `{"task": "fake", "lines": ["first", "second", "third", "fourth", "fifth"]}` + "\n"
+			if err := os.WriteFile(os.Getenv("NSPAWN_RUNNER_FAILURES"), []byte(note), 0o600); err != nil {
+				return err
+			}
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,49 @@
+package suite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"nspawn-runner/test/harness"
+)
+
+// Bench measures, in a lab, what a job costs beyond its script: on overlay and
+// on btrfs, with a copy of the base tree as the image.
+func Bench(ctx context.Context, out io.Writer) error {
+	if err := harness.Need(ctx, out, harness.LabPackages...); err != nil {
+		return err
+	}
+	build, err := Compile(ctx, "./cmd/nspawn-runner", "./test/bench")
+	if err != nil {
+		return err
+	}
+	base, err := harness.Tree(ctx, out, harness.BaseTree)
+	if err != nil {
+		return err
+	}
+	lab, err := harness.StartLab(ctx, harness.LabOptions{
+		ReadOnly: map[string]string{build: hostBuild, base: hostBase},
+		Out:      out,
+	})
+	if err != nil {
+		return err
+	}
+	defer lab.Stop()
+	for _, backend := range []string{"overlay", "btrfs"} {
+		fmt.Fprintf(out, "\n== %s\n", backend)
+		state := filepath.Join(hostScratch, backend)
+		script := fmt.Sprintf(`set -e; mkdir -p %[1]s
+if [ %[2]s = btrfs ]; then truncate -s 8G %[1]s.img; mkfs.btrfs -q %[1]s.img; mount -o loop %[1]s.img %[1]s; btrfs -q subvolume create %[1]s/bookworm; fi
+mkdir -p %[1]s/bookworm; cp -a %[3]s/. %[1]s/bookworm; echo state_dir: %[1]s > %[1]s.yaml
+exec %[4]s/bench -driver %[4]s/nspawn-runner -config %[1]s.yaml -state %[1]s </dev/null`, state, backend, hostBase, hostBuild)
+		cmd := lab.Command(ctx, "bash", "-c", script)
+		cmd.Stdout, cmd.Stderr = out, out
+		if err := cmd.Run(); err != nil {
+			return errors.Join(fmt.Errorf("bench on %s: %w", backend, err), lab.Stop())
+		}
+	}
+	return lab.Stop()
+}

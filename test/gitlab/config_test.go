@@ -9,6 +9,7 @@ import (
 )
 
 func TestConfigMayPrintNothingOrOneObject(t *testing.T) {
+	t.Parallel()
 	const thrice = "config cleanup config cleanup config cleanup"
 	for stdout, good := range map[string]bool{
 		"":                             true,
@@ -39,6 +40,7 @@ func TestConfigMayPrintNothingOrOneObject(t *testing.T) {
 }
 
 func TestTheLogNamesTheDriver(t *testing.T) {
+	t.Parallel()
 	for stdout, want := range map[string]string{
 		"":                                      "Using Custom executor...",
 		`{"driver": {"name": "nspawn-runner"}}`: "Using Custom executor with driver nspawn-runner...",
@@ -77,6 +79,7 @@ func TestSharedBuildsHaveALongerPath(t *testing.T) {
 }
 
 func TestWithoutItsDirectoriesAJobIsAConfigurationError(t *testing.T) {
+	t.Parallel()
 	for _, missing := range []string{"builds_dir", "cache_dir"} {
 		t.Run(missing, func(t *testing.T) {
 			f := newFake(t, map[string][]act{"config": {{Stdout: `{"` + missing + `": ""}`}}})

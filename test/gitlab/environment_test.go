@@ -124,6 +124,7 @@ func TestServicesAreAJSONList(t *testing.T) {
 }
 
 func TestTheStatusOfTheJobIsKnownBehindItsScript(t *testing.T) {
+	t.Parallel()
 	job := gitlab.Job{AfterScript: []string{"true"}}
 	for status, c := range map[string]struct {
 		script act
@@ -193,6 +194,7 @@ func TestTheJobControlsEveryCustomVariableButNotTheResponse(t *testing.T) {
 }
 
 func TestAVariableTheSystemCannotPassOnStartsNoStageAtAll(t *testing.T) {
+	t.Parallel()
 	for name, value := range map[string]string{"too long": strings.Repeat("x", 131_072), "NUL": "a\x00b"} {
 		t.Run(name, func(t *testing.T) {
 			f := newRecorder(t, nil)

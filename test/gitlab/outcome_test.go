@@ -19,6 +19,7 @@ func full() gitlab.Job {
 }
 
 func TestABuildFailureInConfigOrPrepareIsNotRetried(t *testing.T) {
+	t.Parallel()
 	for stage, want := range map[string]string{"config": "config cleanup", "prepare": "config prepare cleanup"} {
 		t.Run(stage, func(t *testing.T) {
 			r := newFake(t, map[string][]act{stage: {{Exit: 1, Code: "3"}}}).play(gitlab.Job{})
@@ -29,6 +30,7 @@ func TestABuildFailureInConfigOrPrepareIsNotRetried(t *testing.T) {
 }
 
 func TestASystemFailureInConfigOrPrepareIsTriedThreeTimes(t *testing.T) {
+	t.Parallel()
 	once := map[string]string{"config": "config cleanup", "prepare": "config prepare cleanup"}
 	for name, a := range map[string]act{"exit 2": {Exit: 2}, "exit 3": {Exit: 3}, "killed": {Signal: syscall.SIGKILL}} {
 		for stage, want := range once {
@@ -64,6 +66,7 @@ func TestTriesOfPrepareAreAPauseApart(t *testing.T) {
 }
 
 func TestWhatFollowsTheFailureOfASubStage(t *testing.T) {
+	t.Parallel()
 	const (
 		start   = "config prepare prepare_script get_sources restore_cache build_script after_script "
 		saved   = "archive_cache upload_artifacts_on_success "
@@ -93,6 +96,7 @@ func TestWhatFollowsTheFailureOfASubStage(t *testing.T) {
 }
 
 func TestSomeFailuresLeaveTheResultAsItIs(t *testing.T) {
+	t.Parallel()
 	for _, stage := range []string{"after_script", "cleanup_file_variables", "cleanup"} {
 		for _, exit := range []int{1, 2} {
 			t.Run(stage, func(t *testing.T) {
@@ -118,6 +122,7 @@ func TestAFailedStepIsAFailedScript(t *testing.T) {
 }
 
 func TestSourcesAreTriedAsOftenAsTheJobWants(t *testing.T) {
+	t.Parallel()
 	variables := []gitlab.Variable{{Key: "GET_SOURCES_ATTEMPTS", Value: "3"}, {Key: "RESTORE_CACHE_ATTEMPTS", Value: "2"}, {Key: "ARTIFACT_DOWNLOAD_ATTEMPTS", Value: "2"}}
 	job := gitlab.Job{
 		Variables:    variables,
@@ -145,6 +150,7 @@ func TestSourcesAreTriedAsOftenAsTheJobWants(t *testing.T) {
 }
 
 func TestTheExitCodeFileHoldsOneDecimalInteger(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		content string
 		reason  gitlab.Reason

@@ -68,6 +68,7 @@ func TestTheResponseIsGitLabsWordOnTheJob(t *testing.T) {
 }
 
 func TestOlderRunnersLackFieldsOfTheResponse(t *testing.T) {
+	t.Parallel()
 	lacking := map[int][]string{
 		15: {"pipeline_id", "project_full_path", "namespace_id", "user_id", "protected", "uuid"},
 		17: {"pipeline_id", "namespace_id", "user_id", "protected"},
@@ -94,6 +95,7 @@ func TestOlderRunnersLackFieldsOfTheResponse(t *testing.T) {
 }
 
 func TestATestCanSpoilTheResponse(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		spoil func([]byte) []byte
 		want  string

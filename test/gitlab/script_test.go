@@ -28,6 +28,7 @@ func (f *fake) withRunnerProgram() {
 }
 
 func TestAScriptHasTheFormOfGitLabs(t *testing.T) {
+	t.Parallel()
 	for version, trap := range map[int]string{15: "trap exit 1 TERM\n", 17: "trap exit 1 TERM\n", 19: "trap 'exit 1' TERM\n"} {
 		t.Run(trap, func(t *testing.T) {
 			f := newFake(t, map[string][]act{"build_script": nil})
@@ -74,6 +75,7 @@ func TestTheScriptRunsInTheProjectWithTheJobsVariables(t *testing.T) {
 }
 
 func TestAFailingLineEndsTheScriptWithItsCode(t *testing.T) {
+	t.Parallel()
 	for line, code := range map[string]int{"exit 42": 42, "false | true": 1, "(exit 3)": 3, "does-not-exist": 127, "kill -9 $BASHPID": 137} {
 		t.Run(line, func(t *testing.T) {
 			r := inBash(t).play(gitlab.Job{Script: []string{line, "echo not reached"}})
@@ -86,6 +88,7 @@ func TestAFailingLineEndsTheScriptWithItsCode(t *testing.T) {
 }
 
 func TestSourcesAreFetched(t *testing.T) {
+	t.Parallel()
 	repository := filepath.Join(t.TempDir(), "r.git")
 	for _, args := range [][]string{
 		{"init", "-q", "-b", "trunk", repository},

@@ -52,6 +52,7 @@ func TestAJobThatHasEverythingGoesThroughEverySubStage(t *testing.T) {
 }
 
 func TestOnlyWhatFitsTheOutcomeIsArchived(t *testing.T) {
+	t.Parallel()
 	on := func(when gitlab.When) gitlab.Job {
 		return gitlab.Job{
 			Cache:     []gitlab.Cache{{Paths: []string{"c"}, When: when}},

@@ -21,6 +21,7 @@ const upTo = "config prepare prepare_script get_sources "
 var everyStage = []string{"config", "prepare", "prepare_script", "get_sources", "restore_cache", "build_script", "after_script", "archive_cache", "upload_artifacts_on_success", "cleanup_file_variables"}
 
 func TestACanceledStageIsTerminatedAndCleanedUp(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		stage  string
 		exit   int
@@ -54,6 +55,7 @@ func TestACanceledStageIsTerminatedAndCleanedUp(t *testing.T) {
 }
 
 func TestACanceledScriptIsFollowedByAfterScript(t *testing.T) {
+	t.Parallel()
 	for _, exit := range []int{0, 1, 2} {
 		t.Run("", func(t *testing.T) {
 			f := newFake(t, map[string][]act{"build_script": {{Hang: true, Exit: exit}}, "upload_artifacts_on_failure": nil})
@@ -71,6 +73,7 @@ func TestACanceledScriptIsFollowedByAfterScript(t *testing.T) {
 }
 
 func TestACancelBehindTheScriptIsIgnored(t *testing.T) {
+	t.Parallel()
 	for _, stage := range []string{"after_script", "archive_cache", "cleanup_file_variables"} {
 		t.Run(stage, func(t *testing.T) {
 			f := newFake(t, nil)
@@ -89,6 +92,7 @@ func TestACancelBehindTheScriptIsIgnored(t *testing.T) {
 }
 
 func TestAnAbortLeavesNothingButCleanup(t *testing.T) {
+	t.Parallel()
 	for i, stage := range everyStage {
 		for name, abort := range map[string]func(*gitlab.Running){
 			"abort":         (*gitlab.Running).Abort,
@@ -109,6 +113,7 @@ func TestAnAbortLeavesNothingButCleanup(t *testing.T) {
 }
 
 func TestAJobOverItsTimeIsCleanedUpAtOnce(t *testing.T) {
+	t.Parallel()
 	for stage, want := range map[string]string{"prepare": "config prepare cleanup", "build_script": upTo + "restore_cache build_script cleanup"} {
 		t.Run(stage, func(t *testing.T) {
 			f := newFake(t, map[string][]act{stage: {{Hang: true, Exit: 2}}})
@@ -131,6 +136,7 @@ func TestAScriptOverItsOwnTimeIsFollowedByTheRest(t *testing.T) {
 }
 
 func TestConfigAndPrepareOverTheirOwnTimeAreJudgedByTheirExit(t *testing.T) {
+	t.Parallel()
 	for stage, set := range map[string]func(*gitlab.Driver, time.Duration){
 		"config":  func(d *gitlab.Driver, limit time.Duration) { d.Config.Timeout = limit },
 		"prepare": func(d *gitlab.Driver, limit time.Duration) { d.Prepare.Timeout = limit },
@@ -161,6 +167,7 @@ func TestAStopDuringRunTerminatesTheDriverAndCleansUp(t *testing.T) {
 }
 
 func TestAStopDuringPrepareLetsItEnd(t *testing.T) {
+	t.Parallel()
 	for _, stage := range []string{"config", "prepare"} {
 		t.Run(stage, func(t *testing.T) {
 			f := newFake(t, nil)
@@ -189,6 +196,7 @@ func TestTheEndOfTheContextStopsTheRunner(t *testing.T) {
 // Everything that ends gitlab-runner itself: no cleanup is called, and what
 // runs lives on until it writes to a pipe.
 func TestADeadRunnerNeverCleansUp(t *testing.T) {
+	t.Parallel()
 	for name, die := range map[string]func(*gitlab.Running){
 		"killed":             (*gitlab.Running).Kill,
 		"stopped twice":      func(job *gitlab.Running) { job.Stop(); job.Stop() },
@@ -299,6 +307,7 @@ func TestAStageThatSurvivesSIGKILLIsGivenUp(t *testing.T) {
 }
 
 func TestADriverKilledInAnyStageIsASystemFailureThatIsCleanedUp(t *testing.T) {
+	t.Parallel()
 	for _, stage := range everyStage {
 		t.Run(stage, func(t *testing.T) {
 			f := newFake(t, map[string][]act{stage: {{Hang: true}, {}}})

@@ -12,8 +12,7 @@ import (
 )
 
 // Command is a command that runs in the lab as root, in a clean environment,
-// which may be added to. The end of the context kills it and
-// its process group.
+// which may be added to. The end of the context kills its process group.
 func (l *Lab) Command(ctx context.Context, argv ...string) *exec.Cmd {
 	cmd := l.command(ctx, argv)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

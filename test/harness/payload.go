@@ -94,8 +94,12 @@ func (o VMOptions) script() string {
 	for _, d := range o.Disks {
 		if d.Mount != "" {
 			device := "/dev/disk/by-id/virtio-" + d.Label
-			fmt.Fprintf(&s, "udevadm wait --timeout=60 %[1]s && mkdir -p %[2]s && mount %[1]s %[2]s || return 125\n",
-				quote(device), quote(d.Mount))
+			how := "rw"
+			if d.ReadOnly {
+				how = "ro"
+			}
+			fmt.Fprintf(&s, "udevadm wait --timeout=60 %[1]s && mkdir -p %[2]s && mount -o %[3]s %[1]s %[2]s || return 125\n",
+				quote(device), quote(d.Mount), how)
 		}
 	}
 	for _, word := range o.Command {

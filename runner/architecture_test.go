@@ -1,0 +1,50 @@
+package runner
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// mayImport is the direction of the house: what each package may import of
+// this module. A package that is not listed here has no home.
+var mayImport = map[string]string{
+	"runner/gitlab":        "",
+	"runner/config":        "",
+	"runner/storage":       "",
+	"runner/systemd":       "",
+	"runner/image":         "runner/storage runner/systemd",
+	"runner/machine":       "runner/storage runner/systemd",
+	"runner":               "runner/config runner/gitlab runner/image runner/machine runner/storage runner/systemd",
+	"cmd/nspawn-runner":    "runner runner/gitlab runner/machine",
+	"magefiles":            "runner test/suite test/demo",
+	"test/gitlab":          "",
+	"test/gitlab/simulate": "test/gitlab",
+	"test/harness":         "",
+	"test/integration":     "test/gitlab",
+	"test/bench":           "test/gitlab",
+	"test/suite":           "test/harness",
+	"test/demo":            "test/harness test/suite",
+}
+
+func TestPackagesImportInOneDirection(t *testing.T) {
+	out, err := exec.Command("go", "list", "-tags=mage", "-f", "{{.ImportPath}} {{join .Imports \" \"}} {{join .TestImports \" \"}}", "nspawn-runner/...").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		words := strings.Fields(strings.ReplaceAll(line, "nspawn-runner/", "./"))
+		pkg := strings.TrimPrefix(words[0], "./")
+		allowed, known := mayImport[pkg]
+		if !known {
+			t.Errorf("package %s is new: say in mayImport what it may import", pkg)
+			continue
+		}
+		for _, imported := range words[1:] {
+			imported, ours := strings.CutPrefix(imported, "./")
+			if ours && !strings.Contains(" "+allowed+" ", " "+imported+" ") {
+				t.Errorf("package %s must not import %s", pkg, imported)
+			}
+		}
+	}
+}

@@ -1,0 +1,139 @@
+package config
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"gopkg.in/yaml.v3"
+)
+
+func file(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestAnEmptyFileMeansDefaults(t *testing.T) {
+	for _, text := range []string{"", "\n# nothing\n", "---\n", "{}"} {
+		c, err := Load(file(t, text))
+		if err != nil || c.StateDir != "/var/lib/nspawn-runner" || c.BootTimeout != time.Minute || c.CPUWeight != 50 {
+			t.Errorf("%q: %+v, %v", text, c, err)
+		}
+	}
+}
+
+func TestKeysAreSet(t *testing.T) {
+	c, err := Load(file(t, "state_dir: /srv//ci\nbackend: tmpfs\nboot_timeout: 90\nmemory_max: 2G\nenvironment:\n  http_proxy: http://proxy.example\n"))
+	if err != nil || c.StateDir != "/srv/ci" || c.Backend != "tmpfs" || c.BootTimeout != 90*time.Second ||
+		c.MemoryMax.Bytes(1) != 2<<30 || c.Environment["http_proxy"] != "http://proxy.example" {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+func TestMistakesAreNamedWithFileAndLine(t *testing.T) {
+	for text, want := range map[string]string{
+		"backend: zfs\n":                     ":1: backend: want one of",
+		"\nbackned: btrfs\n":                 ":2: unknown key \"backned\", did you mean backend?",
+		"completely_different: 1\n":          ":1: unknown key \"completely_different\"",
+		"privileged: true\n":                 ":1: unknown key \"privileged\"", // an image's, not the host's
+		"tasks_max: 1\n":                     "want a number from 64 to",
+		"state_dir: relative\n":              "want an absolute path",
+		"memory_max: 500%\n":                 "want an amount like",
+		"memory_max: 99999999999T\n":         "want an amount like",
+		"cpu_weight: [1]\n":                  "want a number",
+		"boot_timeout: soon\n":               "want a time like",
+		"environment: 3\n":                   "NAME: value",
+		"- a list\n":                         "key: value",
+		"backend: btrfs\nbackend: overlay\n": ":2: backend is set twice",
+		"a: [\n":                             "yaml:",
+	} {
+		path := file(t, text)
+		_, err := Load(path)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
+}
+
+func TestAFileThatWasAskedForMustBeThere(t *testing.T) {
+	if _, err := Load("/nowhere/config.yaml"); err == nil {
+		t.Error("no error")
+	}
+}
+
+func TestAPlaybooksVariablesOverrideTheFile(t *testing.T) {
+	var vars map[string]yaml.Node
+	text := "nspawn_runner_backend: tmpfs\nnspawn_runner_maint_recreate: yes\nnspawn_runner_chroot_suite: sid\n"
+	if err := yaml.Unmarshal([]byte(text), &vars); err != nil {
+		t.Fatal(err)
+	}
+	host := Default()
+	c, err := host.ForImage("sid.yaml", vars)
+	if err != nil || c.Backend != "tmpfs" || !c.MaintRecreate || c.ChrootSuite != "sid" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if host.Backend != "auto" {
+		t.Error("the host's own configuration changed")
+	}
+	if err := yaml.Unmarshal([]byte("\nnspawn_runner_state_dir: /x\n"), &vars); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := host.ForImage("sid.yaml", vars); err == nil || !strings.Contains(err.Error(), `playbook sid.yaml:2: unknown key "nspawn_runner_state_dir"`) {
+		t.Errorf("a setting of the host in a playbook: %v", err)
+	}
+}
+
+func TestAmounts(t *testing.T) {
+	for text, want := range map[string]uint64{
+		"1024": 1024, "1K": 1 << 10, "3M": 3 << 20, "40%": 400, "100%": 1000, "infinity": math.MaxUint64, "0": 0,
+	} {
+		var a Amount
+		if err := a.parse(&yaml.Node{Kind: yaml.ScalarNode, Value: text}); err != nil || a.Bytes(1000) != want {
+			t.Errorf("%s: %d, %v; want %d", text, a.Bytes(1000), err, want)
+		}
+	}
+	if got := (Amount{percent: 50}).Bytes(math.MaxUint64); got != math.MaxUint64/2 {
+		t.Errorf("half of everything: %d", got)
+	}
+}
+
+func TestEveryKeyIsDocumentedAndHasAHome(t *testing.T) {
+	for _, key := range Keys {
+		if !strings.HasSuffix(key.Doc, ".") || !key.Host && !key.Image {
+			t.Errorf("%+v", key)
+		}
+	}
+}
+
+// TestTheREADMEsTableIsTheTableOfKeys keeps the documentation true.
+func TestTheREADMEsTableIsTheTableOfKeys(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if table := Table(); !strings.Contains(string(readme), table) {
+		t.Errorf("README.md lacks this table:\n%s", table)
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add("backend: btrfs\n")
+	f.Add("memory_max: 40%\nenvironment: {a: b}\n")
+	f.Add("a: &a [*a]\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		path := filepath.Join(t.TempDir(), "c")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := Load(path); err == nil && (!filepath.IsAbs(c.StateDir) || c.BootTimeout < time.Second) {
+			t.Errorf("%+v from %q", c, text)
+		}
+	})
+}

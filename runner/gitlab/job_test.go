@@ -1,0 +1,142 @@
+package gitlab
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// env is an environment of a test.
+func env(pairs ...string) Env {
+	m := map[string]string{}
+	for i := 0; i < len(pairs); i += 2 {
+		m[pairs[i]] = pairs[i+1]
+	}
+	return func(name string) string { return m[name] }
+}
+
+const answer = `{"id":42,"token":"secret","job_info":{"project_id":7},
+"git_info":{"protected":true},"runner_info":{"timeout":3600},
+"variables":[{"key":"CI_SERVER_URL","value":"https://gitlab.example.org"},{"key":"CI_SERVER_URL","value":"https://evil.example"}],
+"image":{"name":"debian:bookworm"},"services":[{"name":"postgres"}]}`
+
+func responseFile(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "response.json")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestTheResponseFileWinsOverWhatAJobCanSet(t *testing.T) {
+	job, err := FromEnvironment(env(
+		"JOB_RESPONSE_FILE", responseFile(t, answer),
+		"CUSTOM_ENV_CI_JOB_ID", "13",
+		"CUSTOM_ENV_CI_JOB_IMAGE", "other",
+		"CUSTOM_ENV_CI_SERVER_URL", "https://evil.example",
+	), "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if job.ID != "42" || job.Image != "debian:bookworm" || !job.Trusted || !job.Protected || job.Timeout != time.Hour || job.Project != 7 {
+		t.Errorf("%+v", job)
+	}
+	if !strings.HasPrefix(job.Owner, "https://gitlab.example.org ") || strings.Contains(job.Owner, "secret") {
+		t.Errorf("owner %q: want GitLab's own URL, and not the token itself", job.Owner)
+	}
+	if len(job.Services) != 1 || job.Services[0] != "postgres" {
+		t.Errorf("services %q", job.Services)
+	}
+}
+
+func TestTheCommandLineWinsOverBoth(t *testing.T) {
+	job, err := FromEnvironment(env("JOB_RESPONSE_FILE", responseFile(t, answer)), "7", "sid")
+	if err != nil || job.ID != "7" || job.Image != "sid" {
+		t.Errorf("%+v, %v", job, err)
+	}
+}
+
+func TestWithoutAResponseFileTheEnvironmentCounts(t *testing.T) {
+	job, err := FromEnvironment(env("CUSTOM_ENV_CI_JOB_ID", "5", "CUSTOM_ENV_CI_JOB_IMAGE", "sid", "CUSTOM_ENV_CI_JOB_SERVICES", `[{"name":"redis"}]`), "", "")
+	if err != nil || job.ID != "5" || job.Image != "sid" || job.Trusted || job.Owner != "" || len(job.Services) != 1 {
+		t.Errorf("%+v, %v", job, err)
+	}
+}
+
+func TestAResponseFileThatCannotBeReadIsAnErrorAndNoReasonToTrustTheJob(t *testing.T) {
+	for name, text := range map[string]string{"truncated": answer[:50], "empty": "", "a list": "[]", "no id": "{}", "hostile id": `{"id":"../../x"}`} {
+		if job, err := FromEnvironment(env("JOB_RESPONSE_FILE", responseFile(t, text), "CUSTOM_ENV_CI_JOB_ID", "5"), "", ""); err == nil {
+			t.Errorf("%s: %+v", name, job)
+		}
+	}
+	if _, err := FromEnvironment(env("JOB_RESPONSE_FILE", "/nowhere", "CUSTOM_ENV_CI_JOB_ID", "5"), "", ""); err == nil {
+		t.Error("missing: no error")
+	}
+}
+
+func TestIDsThatAreNoNamesAreRefused(t *testing.T) {
+	for _, id := range []string{"", ".", "..", "a/b", "../x", "-x", "x-", "x.", "a..b", "a b", "a\n", "a\x00", "ä", strings.Repeat("1", 49)} {
+		if CheckID(id) == nil {
+			t.Errorf("%q passes", id)
+		}
+	}
+	for _, id := range []string{"1", "123456789012", "try-abc", "0a_b.c-d", strings.Repeat("1", 48)} {
+		if err := CheckID(id); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestCachesAreApartByGitLabProjectAndProtection(t *testing.T) {
+	seen := map[string]bool{}
+	for _, change := range []string{"", "42|43", "project_id\":7|project_id\":8", "protected\":true|protected\":false", "gitlab.example.org|gitlab.example.com"} {
+		text := answer
+		if change != "" {
+			old, new, _ := strings.Cut(change, "|")
+			text = strings.Replace(answer, old, new, 1)
+		}
+		job, err := ParseResponse([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := job.CacheKey()
+		if key == "" || strings.Contains(key, "..") || strings.Count(key, "/") != 2 {
+			t.Errorf("key %q", key)
+		}
+		if seen[key] != (change == "42|43") {
+			t.Errorf("after %q: key %q, seen before: %v", change, key, seen[key])
+		}
+		seen[key] = true
+	}
+	if key := (Job{ID: "1", Project: 7}).CacheKey(); key != "" {
+		t.Errorf("a job that is not trusted has cache %q", key)
+	}
+}
+
+func FuzzParseResponse(f *testing.F) {
+	f.Add([]byte(answer))
+	f.Add([]byte(`{"id":1e400}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		job, err := ParseResponse(data)
+		if err != nil {
+			return
+		}
+		if CheckID(job.ID) != nil || job.Timeout < 0 || strings.Contains(job.CacheKey(), "..") {
+			t.Errorf("%+v from %q", job, data)
+		}
+	})
+}
+
+func TestConfigIsOneJSONObject(t *testing.T) {
+	var c Config
+	if err := json.Unmarshal(ConfigJSON("1.2.3"), &c); err != nil {
+		t.Fatal(err)
+	}
+	if c.Driver.Name != "nspawn-runner" || c.Driver.Version != "1.2.3" || c.BuildsDir != "/builds" || c.CacheDir != "/cache" || c.Shell != "bash" || c.BuildsDirIsShared {
+		t.Errorf("%+v", c)
+	}
+}

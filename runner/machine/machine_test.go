@@ -1,0 +1,206 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"nspawn-runner/runner/storage"
+	"nspawn-runner/runner/systemd"
+)
+
+func store(t *testing.T) Store {
+	t.Helper()
+	dir := t.TempDir()
+	s := Store{Dir: filepath.Join(dir, ".machines"), Trash: filepath.Join(dir, ".trash")}
+	for _, d := range []string{s.Dir, s.Trash} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+func (s Store) add(t *testing.T, r Record) {
+	t.Helper()
+	if err := os.Mkdir(s.dir(r.ID), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.write(s.dir(r.ID)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func self(t *testing.T) systemd.Process {
+	t.Helper()
+	p, err := systemd.FindProcess(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestOnlyMachinesThatNobodyWillStopAreAbandoned(t *testing.T) {
+	s := store(t)
+	alive, dead := self(t), systemd.Process{PID: os.Getpid(), Started: 1}
+	later, past := time.Now().Add(time.Hour), time.Now().Add(-time.Hour)
+	for _, test := range []struct {
+		record Record
+		want   string
+	}{
+		{Record{ID: "by-hand", Expires: later, Boot: bootID()}, ""},
+		{Record{ID: "of-a-runner", Expires: later, Caller: &alive}, ""},
+		{Record{ID: "of-a-dead-one", Expires: later, Caller: &dead}, "gone"},
+		{Record{ID: "expired", Expires: past, Caller: &alive}, "time is over"},
+		{Record{ID: "rebooted", Expires: later, Boot: "another"}, "rebooted"},
+	} {
+		test.record.Format = recordFormat
+		s.add(t, test.record)
+		if got := s.abandoned(test.record.ID); !strings.Contains(got, test.want) || (got == "") != (test.want == "") {
+			t.Errorf("%s: %q, want %q", test.record.ID, got, test.want)
+		}
+	}
+	os.Mkdir(s.dir("unfinished"), 0o700)
+	if s.abandoned("unfinished") == "" {
+		t.Error("a machine without a record would stay for ever")
+	}
+	os.WriteFile(filepath.Join(s.dir("unfinished"), "record.json"), []byte(`{"format": 1, "id`), 0o600)
+	if s.abandoned("unfinished") == "" {
+		t.Error("a machine with half a record would stay for ever")
+	}
+	s.add(t, Record{ID: "later", Format: recordFormat + 1, Expires: past})
+	if why := s.abandoned("later"); why != "" {
+		t.Errorf("of a later build: %s", why)
+	}
+}
+
+func TestCollectingNothingNeedsNoBus(t *testing.T) {
+	s := store(t)
+	s.add(t, Record{ID: "1", Format: recordFormat, Expires: time.Now().Add(time.Hour)})
+	if err := s.Collect(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := (Store{Dir: "/nowhere/a", Trash: "/nowhere/b"}).Collect(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestALockIsOfWhatIsThere(t *testing.T) {
+	s := store(t)
+	first, err := s.lock(t.Context(), "1", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.tryLock("1"); err == nil {
+		t.Error("locked twice")
+	}
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := s.lock(short, "1", true); err == nil || !strings.Contains(err.Error(), "wait for the lock") {
+		t.Errorf("%v", err)
+	}
+	// Whoever waits for a machine that is then removed gets the next one's lock.
+	got := make(chan error, 1)
+	go func() {
+		second, err := s.lock(t.Context(), "1", true)
+		if err == nil {
+			_, err = os.Stat(filepath.Join(s.dir("1")))
+			second.Close()
+		}
+		got <- err
+	}()
+	if err := os.Rename(s.dir("1"), filepath.Join(s.Trash, "1")); err != nil {
+		t.Fatal(err)
+	}
+	first.Close()
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+	if _, err := s.lock(t.Context(), "none", false); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestMachinesThatStartAtOnceHaveRangesOfTheirOwn(t *testing.T) {
+	s := store(t)
+	const n = 50
+	errs := make(chan error, n)
+	for i := range n {
+		r := Record{ID: string(rune('a'+i%26)) + string(rune('a'+i/26)), Format: recordFormat}
+		if err := os.Mkdir(s.dir(r.ID), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		go func() { errs <- s.writeWithRange(t.Context(), &r) }()
+	}
+	for range n {
+		if err := <-errs; err != nil {
+			t.Fatal(err)
+		}
+	}
+	records, err := s.Records()
+	if err != nil || len(records) != n {
+		t.Fatalf("%d records, %v", len(records), err)
+	}
+	seen := map[int]bool{}
+	for _, r := range records {
+		if seen[r.RootUID] || r.RootUID%storage.RangeSize != 0 || r.RootUID < 0x80000 || r.RootUID > 0x6fff0000 {
+			t.Errorf("%s: range from %d", r.ID, r.RootUID)
+		}
+		seen[r.RootUID] = true
+	}
+}
+
+func TestARecordOfALaterBuildIsNotRead(t *testing.T) {
+	s := store(t)
+	s.add(t, Record{ID: "1", Format: recordFormat + 1})
+	if _, err := readRecord(s.dir("1")); err == nil || !strings.Contains(err.Error(), "newer") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestFilesAreReplacedInAMachineAndLinksNotFollowed(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	top := t.TempDir()
+	victim := filepath.Join(top, "victim")
+	root := filepath.Join(top, "root")
+	for _, err := range []error{
+		os.WriteFile(victim, []byte("mine"), 0o600),
+		os.MkdirAll(filepath.Join(root, "real"), 0o755),
+		os.Symlink("/real", filepath.Join(root, "etc")), // means ROOT/real
+		os.Symlink(victim, filepath.Join(root, "real", "hosts")),
+		os.Symlink("../../victim", filepath.Join(root, "real", "resolv.conf")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := furnish(root, "run-1", 70000); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := os.ReadFile(victim); string(got) != "mine" {
+		t.Errorf("a link led out of the machine: %q", got)
+	}
+	hosts, err := os.ReadFile(filepath.Join(root, "real", "hosts"))
+	if err != nil || !strings.Contains(string(hosts), "127.0.0.1\tlocalhost") || !strings.Contains(string(hosts), "run-1") {
+		t.Errorf("%q, %v", hosts, err)
+	}
+	if err := os.Remove(filepath.Join(root, "etc")); err != nil {
+		t.Fatal(err)
+	}
+	os.Symlink("/nowhere", filepath.Join(root, "etc"))
+	if err := furnish(root, "run-1", 70000); err == nil {
+		t.Error("no /etc, no error")
+	}
+}
+
+func TestWhatAMachineSaysCannotWriteToATerminal(t *testing.T) {
+	if got := printableLine("\x1b[31mred\x07\r\n\u009b1mx\xff" + strings.Repeat("y", 1000)); strings.ContainsAny(got, "\x1b\x07\r\n\u009b") || len(got) > 320 {
+		t.Errorf("%q", got)
+	}
+}

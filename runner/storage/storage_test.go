@@ -1,0 +1,139 @@
+package storage
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestBackendsHaveTheNamesOfTheConfiguration(t *testing.T) {
+	for _, name := range []string{"btrfs", "overlay", "tmpfs"} {
+		if b, err := Named(name); err != nil || b.Name() != name {
+			t.Errorf("%s: %v, %v", name, b, err)
+		}
+	}
+	if _, err := Named("zfs"); err == nil || !strings.Contains(err.Error(), "btrfs, overlay and tmpfs") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestRemoveOfNothingIsSuccess(t *testing.T) {
+	if err := Remove(context.Background(), filepath.Join(t.TempDir(), "nothing")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRemoveDoesNotFollowLinks(t *testing.T) {
+	dir := t.TempDir()
+	shell(t, dir, "mkdir keep tree; touch keep/file; ln -s ../keep tree/dir; ln -s ../keep/file tree/file; ln -s keep link")
+	for _, name := range []string{"tree", "link"} {
+		if err := Remove(context.Background(), filepath.Join(dir, name)); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := shell(t, dir, "find . | sort | tr '\\n' ' '"); got != ". ./keep ./keep/file " {
+		t.Errorf("left: %s", got)
+	}
+}
+
+func TestRemoveTakesHardTrees(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	shell(t, dir, `mkdir -p tree/immutable tree/closed; touch tree/immutable/file tree/append $'tree/new\nline' $'tree/\xff'
+mkfifo tree/fifo; chattr +i tree/immutable/file tree/immutable; chattr +a tree/append; chmod 0 tree/closed
+python3 - <<'END'
+import os
+os.chdir("tree")
+for i in range(3000):
+    os.mkdir("deep"); os.chdir("deep")
+END`)
+	if err := Remove(context.Background(), filepath.Join(dir, "tree")); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "tree")); err == nil {
+		t.Error("it is still there")
+	}
+}
+
+func TestCloneKeepsWhatATreeIsMadeOf(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	shell(t, dir, `mkdir tree; echo x > tree/a; ln tree/a tree/b; chown 7:8 tree/a; chmod 4755 tree/a; ln -s /nowhere tree/link; truncate -s 10M tree/hole; setfattr -n user.x -v y tree/a 2>/dev/null || true`)
+	if err := Clone(context.Background(), filepath.Join(dir, "tree"), filepath.Join(dir, "copy")); err != nil {
+		t.Fatal(err)
+	}
+	for _, tree := range []string{"tree", "copy"} {
+		got := shell(t, filepath.Join(dir, tree), `stat -c '%u %g %a %h' a; readlink link; test a -ef b && echo same; test $(du -k hole | cut -f1) -lt 100 && echo sparse`)
+		if got != "7 8 4755 2\n/nowhere\nsame\nsparse\n" {
+			t.Errorf("%s: %q", tree, got)
+		}
+	}
+}
+
+// TestSubvolumes runs on a btrfs of its own.
+func TestSubvolumesAreMadeSnapshotAndRemovedWithWhatIsInside(t *testing.T) {
+	needRoot(t)
+	for _, program := range []string{"mkfs.btrfs", "losetup"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skip("needs btrfs-progs; the lab has them")
+		}
+	}
+	dir := t.TempDir()
+	shell(t, dir, "mkdir mnt; truncate -s 200M img; mkfs.btrfs -q img; mount -o loop img mnt")
+	t.Cleanup(func() { shell(t, dir, "umount mnt") })
+	top := filepath.Join(dir, "mnt")
+	ctx := context.Background()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(Create(filepath.Join(top, "a")))
+	must(os.WriteFile(filepath.Join(top, "a", "file"), []byte("x"), 0o644))
+	must(Clone(ctx, filepath.Join(top, "a"), filepath.Join(top, "b")))
+	if is, err := IsSubvolume(filepath.Join(top, "b")); !is || err != nil {
+		t.Fatalf("a clone of a subvolume: %v, %v", is, err)
+	}
+	if is, err := IsSubvolume(dir); is || err != nil {
+		t.Errorf("a directory elsewhere: %v, %v", is, err)
+	}
+	must(Create(filepath.Join(top, "b", "inner")))
+	must(os.Mkdir(filepath.Join(top, "b", "dir"), 0o755))
+	must(Create(filepath.Join(top, "b", "dir", "deeper")))
+	shell(t, top, "touch b/dir/deeper/x; btrfs property set b/dir/deeper ro true; btrfs property set b/inner ro true")
+	must(Remove(ctx, filepath.Join(top, "b")))
+	must(os.Mkdir(filepath.Join(top, "plain"), 0o755))
+	must(Snapshot(filepath.Join(top, "a"), filepath.Join(top, "plain", "snapshot")))
+	must(Remove(ctx, filepath.Join(top, "plain")))
+	if got := shell(t, top, "btrfs subvolume list . | awk '{print $NF}'; ls"); got != "a\na\n" {
+		t.Errorf("left: %q", got)
+	}
+	if b, err := Choose("", top, filepath.Join(top, "a")); err != nil || b.Name() != "btrfs" {
+		t.Errorf("on a subvolume: %v, %v", b, err)
+	}
+	if b, err := Choose("auto", dir, dir); err != nil || b.Name() != "overlay" {
+		t.Errorf("elsewhere: %v, %v", b, err)
+	}
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+}
+
+func shell(t *testing.T, dir, command string) string {
+	t.Helper()
+	cmd := exec.Command("bash", "-c", command)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v: %s", command, err, out)
+	}
+	return string(out)
+}

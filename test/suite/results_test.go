@@ -1,0 +1,50 @@
+package suite
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const verbose = `=== RUN   TestGood
+    x_test.go:1: a word
+--- PASS: TestGood (0.01s)
+=== RUN   TestBad
+=== RUN   TestBad/inner
+    x_test.go:2: what went wrong
+--- FAIL: TestBad (0.00s)
+    --- FAIL: TestBad/inner (0.00s)
+=== RUN   TestSkipped
+    x_test.go:3: needs a moon
+--- SKIP: TestSkipped (0.00s)
+FAIL
+FAIL	nspawn-runner/x	0.1s
+`
+
+func TestResultsAreCountedAndFailuresExplained(t *testing.T) {
+	var out bytes.Buffer
+	var all results
+	r := &reader{out: &out, results: &all, where: "unit"}
+	if err := r.read(strings.NewReader(verbose)); err != nil {
+		t.Fatal(err)
+	}
+	if all.passed != 1 || !slices.Equal(all.failures, []string{"unit: TestBad", "unit: TestBad/inner"}) {
+		t.Errorf("%+v", all)
+	}
+	if len(all.skips) != 1 || !strings.Contains(all.skips[0], "TestSkipped: x_test.go:3: needs a moon") {
+		t.Errorf("skips: %q", all.skips)
+	}
+	if text := out.String(); !strings.Contains(text, "what went wrong") || strings.Contains(text, "a word") {
+		t.Errorf("shown: %s", text)
+	}
+}
+
+func TestAPanicIsShown(t *testing.T) {
+	var out bytes.Buffer
+	r := &reader{out: &out, results: &results{}}
+	r.read(strings.NewReader("=== RUN   TestX\nbefore it\npanic: boom\n\ngoroutine 1 [running]:\n"))
+	if !strings.Contains(out.String(), "before it\npanic: boom") {
+		t.Error(out.String())
+	}
+}

@@ -12,11 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"nspawn-runner/test/gitlab"
 )
@@ -173,7 +170,6 @@ type call struct {
 	status         int
 	stdout, stderr string
 	code           string // content of BUILD_EXIT_CODE_FILE, or ""
-	rss            int64  // peak, in bytes
 }
 
 // drive calls the driver with gitlab-runner's exit codes in the environment
@@ -199,7 +195,6 @@ func (h *host) driveWith(t *testing.T, env []string, args ...string) call {
 	if data, err := os.ReadFile(codeFile); err == nil {
 		c.code = string(data)
 	}
-	c.rss = cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
 	return c
 }
 
@@ -327,9 +322,6 @@ func await(t *testing.T, what string, done func() bool) {
 		}
 	}
 }
-
-// isGone says whether there is no such process any more.
-func isGone(pid int) bool { return unix.Kill(pid, 0) == unix.ESRCH }
 
 // wantLog checks that a log contains texts.
 func wantLog(t *testing.T, log string, texts ...string) {

@@ -147,19 +147,25 @@ func tryLock(path string, how int) (*os.File, error) {
 	return nil, err
 }
 
-// begin writes into the locked .build file which generation is being built, and
-// returns it. It must be on disk before the tree is.
+// begin names the generation that is to be built, and writes that into the
+// locked .build file. It must be on disk before the tree is.
 func (s *Store) begin(lock *os.File, name string) (Generation, error) {
-	born := time.Now().UTC()
-	path := func() string { return filepath.Join(s.generations(name), born.Format(stampFormat)) }
-	for exists(path()) {
-		born = born.Add(time.Second)
-	}
-	generation := Generation{Name: name + "/" + born.Format(stampFormat), Path: path()}
-	if _, err := lock.WriteAt([]byte(born.Format(stampFormat)+"\n"), 0); err != nil {
+	entries, err := os.ReadDir(s.generations(name))
+	if err != nil {
 		return Generation{}, err
 	}
-	return generation, lock.Sync()
+	born := time.Now().UTC()
+	for _, entry := range entries {
+		// Later than all others, even if the clock was set back.
+		if other, err := time.Parse(stampFormat, entry.Name()); err == nil && !born.Truncate(time.Second).After(other) {
+			born = other.Add(time.Second)
+		}
+	}
+	stamp := born.Format(stampFormat)
+	if _, err := lock.WriteAt([]byte(stamp+"\n"), 0); err != nil {
+		return Generation{}, err
+	}
+	return Generation{Name: name + "/" + stamp, Path: filepath.Join(s.generations(name), stamp)}, lock.Sync()
 }
 
 // end removes what the build named in the locked .build file has left, unless
@@ -262,32 +268,43 @@ func flush(path string, how func(fd int) error) error {
 	return nil
 }
 
+// prunePatience is how long prune waits for jobs that are about to start.
+var prunePatience = 5 * time.Second
+
 // prune removes the generations that are older than the one before the current
-// one and that no machine uses.
+// one and that no machine uses. If jobs keep starting all the time, it leaves
+// that to the next build.
 func (s *Store) prune(ctx context.Context, name string) error {
 	if s.InUse == nil {
 		return nil
 	}
-	trash := filepath.Join(s.StateDir, ".trash")
-	if err := os.MkdirAll(trash, 0o700); err != nil {
+	patient, cancel := context.WithTimeoutCause(ctx, prunePatience, errImpatient)
+	defer cancel()
+	lock, err := s.lock(patient, name, ".hold", unix.LOCK_EX, func() {})
+	if errors.Is(err, errImpatient) {
+		s.progress(name, "older generations stay for now: jobs are starting")
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	unwanted, err := s.discard(ctx, name, trash)
+	unwanted, err := s.discard(ctx, name)
+	lock.Close() // the slow part needs no lock
 	for _, path := range unwanted {
 		err = errors.Join(err, storage.Remove(ctx, path))
 	}
 	return err
 }
 
-// discard moves what prune is to remove into the trash, under the lock that
-// keeps a generation from being put on record meanwhile. The slow part, the
-// removal, needs no lock.
-func (s *Store) discard(ctx context.Context, name, trash string) (moved []string, err error) {
-	lock, err := s.lock(ctx, name, ".hold", unix.LOCK_EX, func() {})
-	if err != nil {
+var errImpatient = errors.New("it took too long")
+
+// discard moves what prune is to remove into the trash. The lock that it needs
+// keeps a generation from being put on record meanwhile.
+func (s *Store) discard(ctx context.Context, name string) (moved []string, err error) {
+	trash := filepath.Join(s.StateDir, ".trash")
+	if err := os.MkdirAll(trash, 0o700); err != nil {
 		return nil, err
 	}
-	defer lock.Close()
 	current, err := s.Current(name)
 	if err != nil {
 		return nil, err

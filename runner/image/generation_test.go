@@ -207,21 +207,25 @@ func TestOlderGenerationsGoUnlessInUse(t *testing.T) {
 
 func TestHeldGenerationIsNotRemoved(t *testing.T) {
 	s, _ := fakeStore(t)
-	s.InUse = func(string) bool { return false } // not on record yet
-	edit := func(ctx context.Context) error {
-		_, err := s.Edit(ctx, "sid", func(ctx context.Context, root string) error { return nil })
-		return err
+	s.InUse = func(string) bool { return false } // a held one is not on record yet
+	defer func(patience time.Duration) { prunePatience = patience }(prunePatience)
+	prunePatience = 100 * time.Millisecond
+	edit := func() Generation {
+		generation, err := s.Edit(t.Context(), "sid", func(ctx context.Context, root string) error { return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return generation
 	}
 	create(t, s, "sid")
 	held, release, err := s.Hold(t.Context(), "sid")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := edit(t.Context()); err != nil { // nothing to remove but it has to wait to know
-		t.Log(err)
-	}
-	_ = held
+	second, third := edit(), edit()
+	wantOnly(t, s, "sid", held, second, third)
 	release()
+	wantOnly(t, s, "sid", third, edit())
 }
 
 // A subvolume is cloned by a snapshot, which no copy can be mistaken for.
@@ -265,5 +269,4 @@ func mountBtrfs(t *testing.T, dir string) {
 			t.Errorf("umount: %v: %s", err, out)
 		}
 	})
-	time.Sleep(0)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -23,12 +24,12 @@ func cacheDir() (string, error) {
 	return filepath.Join(dir, "nspawn-runner"), nil
 }
 
-// entry is one cached thing, KIND-HASH in the cache. Its directory is locked:
-// exclusively to build or remove what is in there, shared to use it.
-type entry struct {
-	dir  string
-	lock *os.File
-}
+// entry is the directory of one cached thing, KIND-HASH in the cache. It is
+// locked: exclusively to build or remove what is in there, shared to use it.
+type entry string
+
+func (e entry) done() string  { return filepath.Join(string(e), "done") }
+func (e entry) aside() string { return filepath.Join(string(e), "aside") }
 
 // inUse keeps the shared locks of the entries this process uses open, for as
 // long as it lives.
@@ -38,60 +39,51 @@ var inUse sync.Map
 // a place aside, so that a build that is killed leaves nothing that looks
 // complete. Things of the same kind with another hash are removed, except
 // where they are in use.
-func cached(ctx context.Context, kind, hash string, build func(aside string) error) (string, error) {
+func cached(ctx context.Context, kind, hash string, build func(aside string) error) (path string, err error) {
 	cache, err := cacheDir()
 	if err != nil {
 		return "", err
 	}
-	e := entry{dir: filepath.Join(cache, kind+"-"+hash)}
-	for {
-		if err := e.acquire(ctx, syscall.LOCK_SH); err != nil {
-			return "", err
+	e := entry(filepath.Join(cache, kind+"-"+hash))
+	err = retry(ctx, func() error {
+		if err := e.use(); !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
-		if _, err := os.Stat(e.done()); err == nil {
-			inUse.Store(e.lock, true)
-			return e.done(), nil
-		}
-		e.lock.Close()
-		if err := e.acquire(ctx, syscall.LOCK_EX); err != nil {
-			return "", err
-		}
-		err := e.build(build)
-		e.lock.Close()
+		lock, err := lockDir(string(e), syscall.LOCK_EX)
 		if err != nil {
-			return "", fmt.Errorf("cache: on %s: %w", e.dir, err)
+			return err
 		}
-		removeOthers(e.dir, kind)
+		err = e.build(build)
+		lock.Close()
+		if err != nil {
+			return err
+		}
+		removeOthers(e, kind)
+		return e.use()
+	})
+	if err != nil {
+		return "", fmt.Errorf("cache: on %s: %w", e, err)
 	}
+	return e.done(), nil
 }
 
-func (e *entry) done() string  { return filepath.Join(e.dir, "done") }
-func (e *entry) aside() string { return filepath.Join(e.dir, "aside") }
-
-// acquire locks the entry's directory, which it makes if needed.
-func (e *entry) acquire(ctx context.Context, how int) error {
-	for {
-		if err := os.MkdirAll(e.dir, 0o755); err != nil {
-			return fmt.Errorf("cache: %w", err)
-		}
-		lock, err := lockDir(e.dir, how)
-		if err == nil {
-			e.lock = lock
-			return nil
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("cache: lock %s: %w", e.dir, err)
-		}
-		// flock cannot be cancelled, so it is asked again and again.
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
-			return fmt.Errorf("cache: wait for %s: %w", e.dir, err)
-		}
+// use locks the entry for the life of this process, if it is complete.
+func (e entry) use() error {
+	lock, err := lockDir(string(e), syscall.LOCK_SH)
+	if err != nil {
+		return err
 	}
+	if _, err := os.Stat(e.done()); err != nil {
+		lock.Close()
+		return err
+	}
+	inUse.Store(lock, true)
+	return nil
 }
 
 // build makes the entry's thing, unless another process did while this one
 // waited for the lock.
-func (e *entry) build(build func(aside string) error) error {
+func (e entry) build(build func(aside string) error) error {
 	if _, err := os.Stat(e.done()); err == nil {
 		return nil
 	}
@@ -110,10 +102,11 @@ func (e *entry) build(build func(aside string) error) error {
 
 // removeOthers removes the entries of a kind other than the one at keep. One
 // that is in use, or resists, is left for the next time.
-func removeOthers(keep, kind string) {
-	entries, _ := filepath.Glob(filepath.Join(filepath.Dir(keep), kind+"-*"))
+func removeOthers(keep entry, kind string) {
+	entries, _ := filepath.Glob(filepath.Join(filepath.Dir(string(keep)), kind+"-*"))
 	for _, dir := range entries {
-		if dir == keep {
+		e := entry(dir)
+		if e == keep {
 			continue
 		}
 		lock, err := lockDir(dir, syscall.LOCK_EX)
@@ -122,7 +115,6 @@ func removeOthers(keep, kind string) {
 		}
 		// Renamed first, or a removal that is killed leaves half of a thing
 		// that looks complete.
-		e := entry{dir: dir}
 		if os.RemoveAll(e.aside()) == nil {
 			_ = os.Rename(e.done(), e.aside())
 			_ = os.RemoveAll(dir)
@@ -131,27 +123,43 @@ func removeOthers(keep, kind string) {
 	}
 }
 
-// lockDir locks a directory without waiting, and makes sure that what it
-// locked is still what its path names.
+// retry repeats what fails because another process has a lock: waiting for
+// one could not be cancelled.
+func retry(ctx context.Context, do func() error) error {
+	for {
+		err := do()
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return err
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// lockDir locks a directory, which it makes if needed. It does not wait: its
+// error is EWOULDBLOCK where another has the lock, or has just removed the
+// directory.
 func lockDir(dir string, how int) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	if err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB); err != nil {
 		f.Close()
-		return nil, err
+		return nil, fmt.Errorf("lock: %w", err)
 	}
 	locked, err := f.Stat()
-	if err == nil {
-		var named os.FileInfo
-		if named, err = os.Stat(dir); err == nil && !os.SameFile(locked, named) {
-			err = os.ErrNotExist
-		}
-	}
 	if err != nil {
 		f.Close()
 		return nil, err
+	}
+	if named, err := os.Stat(dir); err != nil || !os.SameFile(locked, named) {
+		f.Close()
+		return nil, fmt.Errorf("lock: %w", syscall.EWOULDBLOCK)
 	}
 	return f, nil
 }

@@ -41,11 +41,15 @@ func newSite(ctx context.Context) (*site, error) {
 		return nil, err
 	}
 	// Nobody may take a new site for an old one before it is locked.
-	e := entry{dir: hosts}
-	if err := e.acquire(ctx, syscall.LOCK_EX); err != nil {
-		return nil, err
+	var all *os.File
+	err = retry(ctx, func() error {
+		all, err = lockDir(hosts, syscall.LOCK_EX)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", hosts, err)
 	}
-	defer e.lock.Close()
+	defer all.Close()
 	old, _ := filepath.Glob(filepath.Join(hosts, "*"))
 	for _, dir := range old {
 		lock, err := lockDir(dir, syscall.LOCK_EX)

@@ -79,7 +79,7 @@ func (r Recipe) hash() string {
 func (r Recipe) build(ctx context.Context, dir string) error {
 	// What mmdebstrap leaves in its TMPDIR goes away with a failed build.
 	scratch := filepath.Join(filepath.Dir(dir), "tmp")
-	if err := os.MkdirAll(scratch, 0o1777); err != nil {
+	if err := os.MkdirAll(scratch, 0o755); err != nil {
 		return err
 	}
 	defer os.RemoveAll(scratch)

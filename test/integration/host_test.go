@@ -121,14 +121,18 @@ func (h *host) addImage(t *testing.T, name, change string) {
 	}
 	must(t, os.Symlink(filepath.Join(".generations", name, "20260101T000000Z"), filepath.Join(h.state, name)))
 	if name != "bookworm" {
-		t.Cleanup(func() {
-			must(t, os.Remove(filepath.Join(h.state, name)))
-			if h.backend == "btrfs" {
-				shell(t, "btrfs -q subvolume delete "+generation)
-			}
-			must(t, os.RemoveAll(filepath.Dir(generation)))
-		})
+		t.Cleanup(func() { h.removeImage(t, name) })
 	}
+}
+
+// removeImage removes all that there is of an image.
+func (h *host) removeImage(t *testing.T, name string) {
+	t.Helper()
+	generations := filepath.Join(h.state, ".generations", name)
+	if h.backend == "btrfs" {
+		shell(t, "for d in "+generations+"/*/; do btrfs -q subvolume delete $d 2>/dev/null; done; true")
+	}
+	must(t, os.RemoveAll(filepath.Join(h.state, name)), os.RemoveAll(generations))
 }
 
 // runner is a gitlab-runner that uses the driver on this host.

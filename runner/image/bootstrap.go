@@ -33,7 +33,7 @@ func checkSuite(suite string) error {
 
 // bootstrap fills the generation with a minimal Debian.
 func (b *build) bootstrap(ctx context.Context, suite string) error {
-	// Both take the same arguments here, and without a mirror both know one.
+	// Without a mirror both know one.
 	// mmdebstrap needs a third of the time.
 	program := "mmdebstrap"
 	if _, err := exec.LookPath(program); err != nil {
@@ -50,7 +50,14 @@ func (b *build) bootstrap(ctx context.Context, suite string) error {
 		if err := os.Chmod(root, 0o755); err != nil { // whatever the umask says
 			return err
 		}
-		args := []string{program, "--variant=minbase", "--include=" + included, suite, root}
+		args := []string{program, "--variant=minbase", "--include=" + included}
+		exceptions := aptExceptions(ctx)
+		if program == "mmdebstrap" {
+			for _, exception := range exceptions {
+				args = append(args, "--aptopt="+exception)
+			}
+		}
+		args = append(args, suite, root)
 		if _, err := exec.LookPath("eatmydata"); err == nil {
 			// All is flushed once, before it is published.
 			args = append([]string{"eatmydata"}, args...)
@@ -70,8 +77,32 @@ func (b *build) bootstrap(ctx context.Context, suite string) error {
 			}
 			return err
 		}
+		if program == "debootstrap" && exceptions != nil {
+			conf := strings.Join(exceptions, ";\n") + ";\n"
+			if err := os.WriteFile(filepath.Join(root, "etc/apt/apt.conf.d/99debootstrap"), []byte(conf), 0o644); err != nil {
+				return err
+			}
+		}
 		return forgetHost(root, b.image)
 	})
+}
+
+// aptExceptions are the host's exceptions from apt's checks of a mirror's age.
+// Who has them uses a mirror that stands still, and then neither a bootstrap nor
+// apt in the image does without them.
+func aptExceptions(ctx context.Context) []string {
+	out, err := exec.CommandContext(ctx, "apt-config", "dump").Output()
+	if err != nil {
+		return nil // a host without apt
+	}
+	var exceptions []string
+	for line := range strings.Lines(string(out)) {
+		option := strings.TrimRight(line, ";\n")
+		if option == `Acquire::Check-Valid-Until "false"` || option == `Acquire::Check-Date "false"` {
+			exceptions = append(exceptions, option)
+		}
+	}
+	return exceptions
 }
 
 // forgetHost takes from a new tree what both bootstraps copy into it from the

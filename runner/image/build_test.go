@@ -85,7 +85,7 @@ func TestCreatePublishesATreeThatForgotItsHost(t *testing.T) {
 	generation := create(t, s, "my_image")
 
 	want := "eatmydata mmdebstrap --variant=minbase --include=git,dbus,systemd,python3,ca-certificates,systemd-sysv,netbase,procps trixie " + generation.Path + "\n"
-	if got := read(t, calls); !strings.HasPrefix(got, want) {
+	if got := read(t, calls); !strings.Contains(got, "\n"+want) {
 		t.Errorf("called\n%s\nnot\n%s", got, want)
 	}
 	if target, err := os.Readlink(filepath.Join(s.StateDir, "my_image")); err != nil || target != ".generations/"+generation.Name {
@@ -151,17 +151,32 @@ func TestDebootstrapIsUsedWhereThereIsNoMmdebstrap(t *testing.T) {
 		symlink(t, path, filepath.Join(bin, program))
 	}
 	t.Setenv("PATH", bin)
+	t.Setenv("FAKE_APT_CONFIG", `Acquire::Check-Valid-Until "false";`)
 	var steps []string
 	s.Progress = func(image, step string) { steps = append(steps, step) }
-	create(t, s, "sid")
+	generation := create(t, s, "sid")
 	if steps[0] != "bootstrap trixie with debootstrap" {
 		t.Errorf("steps are %q", steps)
+	}
+	if got := read(t, filepath.Join(generation.Path, "etc/apt/apt.conf.d/99debootstrap")); got != "Acquire::Check-Valid-Until \"false\";\n" {
+		t.Errorf("the host's exceptions are %q", got)
 	}
 	if err := os.Remove(filepath.Join(bin, "debootstrap")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Create(t.Context(), "trixie", CreateOptions{}); err == nil || !strings.Contains(err.Error(), "apt-get install mmdebstrap") {
 		t.Errorf("without any: %v", err)
+	}
+}
+
+func TestMirrorThatStandsStillIsUsedAsTheHostDoes(t *testing.T) {
+	s, calls := fakeStore(t)
+	t.Setenv("FAKE_APT_CONFIG", `Acquire::Check-Valid-Until "false";
+Acquire::Check-Date "true";
+Acquire::http::Proxy "secret";`)
+	create(t, s, "sid")
+	if got := read(t, calls); !strings.Contains(got, `procps --aptopt=Acquire::Check-Valid-Until "false" trixie `) {
+		t.Errorf("called %s", got)
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 const fakeBootstrap = `
 for root; do :; done
 umask 022
-mkdir -p "$root/usr/lib/systemd/system" "$root/usr/bin" "$root/usr/sbin" "$root/etc" "$root/var/lib/dbus"
+mkdir -p "$root/usr/lib/systemd/system" "$root/usr/bin" "$root/usr/sbin" "$root/etc/apt/apt.conf.d" "$root/var/lib/dbus"
 ln -s usr/bin "$root/bin"
 for program in lib/systemd/systemd bin/dbus-daemon bin/bash; do
 	: > "$root/usr/$program"
@@ -51,6 +51,7 @@ func fakePrograms(t *testing.T) (calls string) {
 		"mmdebstrap":     fakeBootstrap,
 		"systemd-nspawn": fakeNspawn,
 		"eatmydata":      `exec "$@"`,
+		"apt-config":     `echo 'APT::Architecture "amd64";'; echo "$FAKE_APT_CONFIG"`,
 	} {
 		script = fmt.Sprintf("#!/bin/sh\necho %s \"$*\" >> '%s'\n%s\n", name, calls, script)
 		if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o755); err != nil {

@@ -247,6 +247,24 @@ func TestGenerationsOnBtrfsAreSubvolumes(t *testing.T) {
 		}
 	}
 	wantOnly(t, s, "sid", first, second)
+
+	// The original made subvolumes too, called NAME.
+	if err := storage.Create(filepath.Join(s.StateDir, "old")); err != nil {
+		t.Fatal(err)
+	}
+	bootable(t, filepath.Join(s.StateDir, "old"))
+	old, err := s.Current("old")
+	if err != nil {
+		t.Fatal(err)
+	}
+	third, err := s.Edit(t.Context(), "old", func(ctx context.Context, root string) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantOnly(t, s, "old", old, third)
+	if is, err := storage.IsSubvolume(third.Path); !is || err != nil {
+		t.Errorf("%s is no subvolume: %v", third.Name, err)
+	}
 }
 
 // mountBtrfs mounts a new btrfs on dir for the length of a test.

@@ -59,8 +59,8 @@ func newSite(ctx context.Context) (*site, error) {
 		// One that resists must not keep new hosts from starting.
 		if s, err := openSite(dir, lock); err == nil {
 			_ = s.clear()
+			lock.Close()
 		}
-		lock.Close()
 	}
 
 	dir := filepath.Join(hosts, sitePrefix+strings.ToLower(rand.Text()[:6]))
@@ -74,9 +74,14 @@ func newSite(ctx context.Context) (*site, error) {
 	return openSite(dir, lock)
 }
 
+// openSite is the site in a directory that is locked.
 func openSite(dir string, lock *os.File) (*site, error) {
 	fence, err := newFence(filepath.Base(dir))
-	return &site{dir, lock, fence}, err
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return &site{dir, lock, fence}, nil
 }
 
 // path is a file of the site; "scratch" is a directory, the others are named

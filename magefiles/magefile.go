@@ -85,6 +85,9 @@ type Test mg.Namespace
 
 // All runs all tests there are: unit, lab and VM.
 func (Test) All(ctx context.Context) error {
+	if err := suite.SetUp(ctx, os.Stdout); err != nil {
+		return err
+	}
 	return suite.Run(ctx, os.Stdout, suite.Unit, suite.Harness, suite.Lab(os.Getenv("RUN")), suite.VM)
 }
 

@@ -85,7 +85,7 @@ func (h *Host) start(ctx context.Context, job gitlab.Job, from *systemd.Process)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer release() // again does no harm
 	settings, err := h.imageConfig(name)
 	if err != nil {
 		return err
@@ -129,7 +129,8 @@ func (h *Host) start(ctx context.Context, job gitlab.Job, from *systemd.Process)
 			CPUWeight:     settings.CPUWeight,
 			TasksMax:      settings.TasksMax,
 		},
-		Binds: h.helperBinds(generation.Path, from),
+		Recorded: release,
+		Binds:    h.helperBinds(generation.Path, from),
 	}
 	if key := job.CacheKey(); key != "" {
 		cache := filepath.Join(h.Config.StateDir, ".cache", key)

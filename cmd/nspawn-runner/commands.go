@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -28,14 +28,25 @@ func (o *options) host() (*runner.Host, error) {
 		return nil, err
 	}
 	if o.verbose || o.debug {
-		// GitLab's job log has time stamps of its own.
-		flags := 0
-		if isTerminal(os.Stderr) {
-			flags = log.Ltime
-		}
-		h.Log = log.New(os.Stderr, "", flags).Printf
+		h.Log = o.logger()
 	}
 	return h, nil
+}
+
+// logger prints lines to stderr: at a terminal with the time of day, which
+// GitLab's job log adds by itself; with --debug, with the time since the start.
+func (o *options) logger() func(format string, args ...any) {
+	start := time.Now()
+	return func(format string, args ...any) {
+		stamp := ""
+		switch {
+		case o.debug:
+			stamp = fmt.Sprintf("[%4d ms] ", time.Since(start).Milliseconds())
+		case isTerminal(os.Stderr):
+			stamp = time.Now().Format("15:04:05 ")
+		}
+		fmt.Fprintf(os.Stderr, stamp+format+"\n", args...)
+	}
 }
 
 func isTerminal(f *os.File) bool {
@@ -58,7 +69,7 @@ func commands(ctx context.Context) *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.PersistentFlags().BoolVarP(&o.verbose, "verbose", "v", false, "say what is done")
-	root.PersistentFlags().BoolVar(&o.debug, "debug", false, "say more")
+	root.PersistentFlags().BoolVar(&o.debug, "debug", false, "say what is done, and how long it took")
 	root.PersistentFlags().StringVar(&o.config, "config", "", "configuration file (default /etc/nspawn-runner.yaml)")
 	root.AddGroup(
 		&cobra.Group{ID: "images", Title: "Images:"},

@@ -28,7 +28,7 @@ func (b *build) play(ctx context.Context, book Playbook) error {
 	if !book.hasPlays() {
 		return nil
 	}
-	return b.step("playbook "+book.Path, func() (err error) {
+	return b.step(ctx, "playbook "+book.Path, func() (err error) {
 		restore, err := lend(b.generation.Path, b.image)
 		if err != nil {
 			return err
@@ -47,7 +47,7 @@ func (b *build) play(ctx context.Context, book Playbook) error {
 // playbook stays where it is, with the roles, collections and variables beside
 // it, and the user's ansible.cfg counts; only inventory and connection are ours.
 func (b *build) ansible(ctx context.Context, book Playbook, box *box) error {
-	dir, err := os.MkdirTemp("", "nspawn-runner-")
+	dir, err := os.MkdirTemp("", "nspawn-runner-ansible-")
 	if err != nil {
 		return err
 	}
@@ -83,8 +83,8 @@ func (b *build) ansible(ctx context.Context, book Playbook, box *box) error {
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGTERM) }
 
 	err = b.run(ctx, cmd)
-	if err == nil || ctx.Err() != nil {
-		return err
+	if err == nil {
+		return nil
 	}
 	if why := lastFailure(failures); why != "" {
 		return errors.New(why)

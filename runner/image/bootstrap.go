@@ -42,7 +42,7 @@ func (b *build) bootstrap(ctx context.Context, suite string) error {
 	if _, err := exec.LookPath(program); err != nil {
 		return errors.New("there is neither mmdebstrap nor debootstrap: apt-get install mmdebstrap")
 	}
-	return b.step("bootstrap "+suite+" with "+program, func() error {
+	return b.step(ctx, "bootstrap "+suite+" with "+program, func() error {
 		root := b.generation.Path
 		if err := storage.Create(root); err != nil {
 			return err

@@ -21,7 +21,7 @@ import (
 // box is a container on a tree that is being built: systemd-nspawn, not booted,
 // with the host's network but processes, mounts and IPC of its own. Commands
 // enter it by its namespaces, in 3 ms where a systemd-nspawn for each would
-// need 70. What they leave running ends with the box, and the box ends with
+// need 150. What they leave running ends with the box, and the box ends with
 // this process.
 type box struct {
 	cmd     *exec.Cmd
@@ -90,11 +90,7 @@ func (b *build) openBox(ctx context.Context) (*box, error) {
 	if err == nil {
 		return x, nil
 	}
-	ended := x.Close()
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	if ended != nil {
+	if ended := x.Close(); ended != nil {
 		return nil, fmt.Errorf("systemd-nspawn: %w", b.log.reason(ended))
 	}
 	return nil, err

@@ -181,7 +181,7 @@ func (s *Store) build(ctx context.Context, name string, fill func(*build) error)
 	if err := fill(b); err != nil {
 		return Generation{}, err
 	}
-	if err := b.step("check", func() error {
+	if err := b.step(ctx, "check", func() error {
 		if err := forgetMachine(generation.Path); err != nil {
 			return err
 		}
@@ -189,7 +189,7 @@ func (s *Store) build(ctx context.Context, name string, fill func(*build) error)
 	}); err != nil {
 		return Generation{}, err
 	}
-	if err := b.step("publish", func() error { return s.publish(name, generation) }); err != nil {
+	if err := b.step(ctx, "publish", func() error { return s.publish(name, generation) }); err != nil {
 		return Generation{}, err
 	}
 	if err := s.prune(ctx, name); err != nil {
@@ -208,7 +208,7 @@ func (b *build) fromNothing(ctx context.Context, suite string, book Playbook) er
 
 // fromCurrent fills the generation with a copy of the current one and changes it.
 func (b *build) fromCurrent(ctx context.Context, change func() error) error {
-	if err := b.step("copy the current generation", func() error {
+	if err := b.step(ctx, "copy the current generation", func() error {
 		current, err := b.store.Current(b.image)
 		if err != nil {
 			return err
@@ -220,11 +220,15 @@ func (b *build) fromCurrent(ctx context.Context, change func() error) error {
 	return change()
 }
 
-// step does one named part of the build.
-func (b *build) step(name string, do func() error) error {
+// step does one named part of the build. Whatever it fails of once ctx has ended
+// is the end of ctx.
+func (b *build) step(ctx context.Context, name string, do func() error) error {
 	b.store.progress(b.image, name)
 	fmt.Fprintf(b.log, "== %s\n", name)
 	if err := do(); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		fmt.Fprintf(b.log, "== %s: %v\n", name, err)
 		return &StepError{Step: name, Err: err, Log: b.log.path}
 	}
@@ -255,11 +259,8 @@ func (b *build) run(ctx context.Context, cmd *exec.Cmd) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	err := cmd.Run()
-	if ctx.Err() != nil {
-		if cmd.Process != nil {
-			_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) // what the program started and did not end
-		}
-		return context.Cause(ctx)
+	if ctx.Err() != nil && cmd.Process != nil {
+		_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) // what the program started and did not end
 	}
 	if err == nil || errors.Is(err, exec.ErrWaitDelay) { // it left a child that holds its output
 		return nil

@@ -301,6 +301,8 @@ func TestPlaybookRunsInABox(t *testing.T) {
     $1/usr/sbin/policy-rc.d; echo $? > $1/etc/policy
     setsid sleep 765432 >/dev/null 2>&1 & echo done
 `)
+	temporary := t.TempDir()
+	t.Setenv("TMPDIR", temporary)
 	var verbose bytes.Buffer
 	s.Verbose = &verbose
 	generation := create(t, s, "sid")
@@ -336,8 +338,8 @@ func TestPlaybookRunsInABox(t *testing.T) {
 	if !strings.Contains(verbose.String(), "\ndone\n") {
 		t.Errorf("shown was %s", verbose.String())
 	}
-	if left, _ := filepath.Glob(filepath.Join(os.TempDir(), "nspawn-runner-*")); left != nil {
-		t.Errorf("left are %q", left)
+	if left, err := os.ReadDir(temporary); err != nil || len(left) != 0 {
+		t.Errorf("left are %v, %v", left, err)
 	}
 }
 

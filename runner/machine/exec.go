@@ -89,6 +89,7 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 		return Outcome{}, err
 	}
 	defer bus.Close()
+	s.logf("connected to the bus of %s", Name(record.ID))
 
 	unit := "job-" + strings.ToLower(rand.Text()[:10]) + ".service"
 	properties := s.scriptProperties(script, body, output)
@@ -130,6 +131,7 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	case end.exit.Status != 0 && !executed(body):
 		return Outcome{}, fmt.Errorf("the machine could not execute the script (%s, status %d)", end.exit.Result, end.exit.Status)
 	}
+	s.logf("the script has ended: status %d, signal %d", end.exit.Status, end.exit.Signal)
 	outcome := Outcome{Code: end.exit.Status, Signal: end.exit.Signal}
 	if outcome.Signal > 0 {
 		outcome.Code = 128 + outcome.Signal

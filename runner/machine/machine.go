@@ -53,6 +53,9 @@ type Spec struct {
 	BootTimeout, MaxRuntime time.Duration
 	// Limits hold for all of the machine's processes together.
 	Limits Limits
+	// Recorded, if set, is called when the machine is on record: from then on
+	// whoever removes generations sees that this one is in use.
+	Recorded func()
 	// Binds are files and directories of the host to be seen in the machine.
 	Binds []Bind
 }

@@ -84,13 +84,21 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 	if err != nil {
 		return err
 	}
+	if spec.Recorded != nil {
+		spec.Recorded()
+	}
 	if err := spec.Backend.Prepare(s.dir(spec.ID), spec.Chroot, record.RootUID); err != nil {
 		return fmt.Errorf("machine %s: %w", Name(spec.ID), err)
 	}
 	if err := s.boot(ctx, bus, spec, &record); err != nil {
 		return fmt.Errorf("machine %s of image %s: %w", Name(spec.ID), spec.Image, err)
 	}
-	return record.write(s.dir(spec.ID))
+	if err := record.write(s.dir(spec.ID)); err != nil {
+		return err
+	}
+	s.logf("%s is up", Name(spec.ID))
+	// Success after a signal would count as a machine somebody wants.
+	return context.Cause(ctx)
 }
 
 // clear removes what an earlier machine left in a directory that is kept,
@@ -151,6 +159,7 @@ func (s Store) awaitUp(ctx context.Context, bus *systemd.Bus, id string, record 
 		return fmt.Errorf("ask machined for its first process: %w", err)
 	}
 	record.Leader = &leader
+	s.logf("%s: systemd-nspawn is ready, its first process is %d", Name(id), leader.PID)
 	if record.Cgroup, err = serviceCgroup(leader.PID, unitName(id)); err != nil {
 		return err
 	}

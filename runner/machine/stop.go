@@ -80,6 +80,7 @@ func (s Store) halt(ctx context.Context, bus *systemd.Bus, id string) error {
 	if err := bus.ResetFailed(ctx, unit); err != nil {
 		return fmt.Errorf("machine %s: reset %s: %w", Name(id), unit, err)
 	}
+	s.logf("%s is stopped", unit)
 	// What a killed nspawn leaves behind.
 	for _, dir := range []string{"propagate", "unix-export"} {
 		_ = os.Remove(filepath.Join("/run/systemd/nspawn", dir, Name(id)))

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -137,9 +138,14 @@ func TestNamesAreResolvedByTheHostsResolver(t *testing.T) {
 	h := onHost(t, "overlay")
 	host, err := os.ReadFile("/etc/resolv.conf")
 	must(t, err)
-	c := h.run(t, h.prepared(t, "bookworm"), "cat /etc/resolv.conf")
-	if c.stdout != string(host) {
+	id := h.prepared(t, "bookworm")
+	if c := h.run(t, id, "cat /etc/resolv.conf"); c.stdout != string(host) {
 		t.Errorf("resolv.conf: %q, the host's is %q", c.stdout, host)
+	}
+	// A name that must resolve wherever the tests run: the mirror's.
+	lookup := `getent ahosts $(sed -n 's|^deb http://\([^/]*\).*|\1|p' /etc/apt/sources.list | head -n 1)`
+	if c := h.run(t, id, lookup); c.status != 0 || c.stdout == "" {
+		t.Errorf("the mirror's name: %+v", c)
 	}
 }
 
@@ -222,6 +228,33 @@ func TestACacheHoldsNoDevicesAndNothingSetuidRuns(t *testing.T) {
 			r := h.play(t, gitlab.Job{Script: []string{"findmnt -no OPTIONS /cache", "touch /cache/mine; stat -c owner=%u /cache/mine"}})
 			wantLog(t, r.Log, "nosuid,nodev", "owner=0")
 		})
+	}
+}
+
+func TestTheCallersOwnProgramIsTheMachinesGitlabRunner(t *testing.T) {
+	h := onHost(t, "overlay")
+	// A shell that is called gitlab-runner plays its part outside, and shows
+	// inside by what it is.
+	program := filepath.Join(t.TempDir(), "gitlab-runner")
+	shell(t, "cp /bin/bash "+program)
+	id := newID()
+	response := filepath.Join(t.TempDir(), "response.json")
+	must(t, os.WriteFile(response, []byte(`{"id":`+id+`,"token":"t","image":{"name":"bookworm"}}`), 0o600))
+	call := func(stage string) string {
+		cmd := exec.Command(program, "-c", fmt.Sprintf("setsid --wait %s --config %s %s; echo exit $?", h.driver, h.config, stage))
+		cmd.Env = append(os.Environ(), "JOB_RESPONSE_FILE="+response)
+		out, err := cmd.CombinedOutput()
+		must(t, err)
+		return string(out)
+	}
+	if out := call("prepare"); out != "exit 0\n" {
+		t.Errorf("prepare: %s", out)
+	}
+	if out := call("run " + script(t, "gitlab-runner -c 'echo $BASH'")); out != "/usr/local/bin/gitlab-runner\nexit 0\n" {
+		t.Errorf("run: %s", out)
+	}
+	if out := call("cleanup"); out != "exit 0\n" {
+		t.Errorf("cleanup: %s", out)
 	}
 }
 

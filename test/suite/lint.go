@@ -28,5 +28,20 @@ func Lint(s *Suite, ctx context.Context) error {
 		run("vet magefiles", "go", "vet", "-tags=mage", "./magefiles"),
 		run("staticcheck", "go", "tool", "staticcheck", "./..."),
 		run("staticcheck magefiles", "go", "tool", "staticcheck", "-tags=mage", "./magefiles"),
+		s.phase("lint: govulncheck", func() error { return s.vulnerabilities(ctx) }),
 	)
+}
+
+// vulnerabilities asks the Go vulnerability database, where it can be reached.
+func (s *Suite) vulnerabilities(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, "go", "tool", "govulncheck", "./cmd/...").CombinedOutput()
+	switch {
+	case err == nil:
+		return nil
+	case strings.Contains(string(out), "fetching vulnerabilities"):
+		s.results.skips = append(s.results.skips, "lint: govulncheck: its database cannot be reached from here")
+		return nil
+	}
+	s.Out.Write(out)
+	return err
 }

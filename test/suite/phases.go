@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -230,32 +231,32 @@ func (s *Suite) inVM(ctx context.Context, options harness.VMOptions, run string)
 
 // powerCut boots a VM, waits until machines run in it, and cuts its power.
 func (s *Suite) powerCut(ctx context.Context, options harness.VMOptions) error {
-	ready := make(chan struct{})
 	from, to := io.Pipe()
 	options.Command, options.Output = vmCommand("LeaveMachinesRunning"), to
-	go func() {
-		defer close(ready)
-		var seen strings.Builder
-		buffer := make([]byte, 4096)
-		for {
-			n, err := from.Read(buffer)
-			seen.Write(buffer[:n])
-			if strings.Contains(seen.String(), "machines are running") || err != nil {
-				go io.Copy(io.Discard, from)
-				return
-			}
-		}
-	}()
 	vm, err := harness.StartVM(ctx, options)
 	if err != nil {
 		return err
 	}
-	select {
-	case <-ready:
-	case <-ctx.Done():
+	ended := make(chan error, 1)
+	go func() {
+		_, err := vm.Wait()
+		to.Close()
+		ended <- err
+	}()
+	var said strings.Builder
+	lines := bufio.NewScanner(from)
+	running := false
+	for !running && lines.Scan() {
+		running = strings.Contains(lines.Text(), "machines are running")
+		fmt.Fprintln(&said, lines.Text())
 	}
+	go io.Copy(io.Discard, from)
 	vm.Kill()
-	if _, err := vm.Wait(); !errors.Is(err, harness.ErrNoStatus) {
+	err = <-ended
+	switch {
+	case !running:
+		return fmt.Errorf("no machines came to run: %w\n%s", err, said.String())
+	case !errors.Is(err, harness.ErrNoStatus):
 		return fmt.Errorf("the VM was not cut short: %w", err)
 	}
 	return nil

@@ -36,7 +36,7 @@ func Bench(ctx context.Context, out io.Writer) error {
 		fmt.Fprintf(out, "\n== %s\n", backend)
 		state := filepath.Join(hostScratch, backend)
 		script := fmt.Sprintf(`set -e; mkdir -p %[1]s
-if [ %[2]s = btrfs ]; then truncate -s 8G %[1]s.img; mkfs.btrfs -q %[1]s.img; mount -o loop %[1]s.img %[1]s; btrfs -q subvolume create %[1]s/bookworm; fi
+if [ %[2]s = btrfs ]; then truncate -s 8G %[1]s.img; mkfs.btrfs -q %[1]s.img >/dev/null; mount -o loop %[1]s.img %[1]s; btrfs -q subvolume create %[1]s/bookworm; fi
 mkdir -p %[1]s/bookworm; cp -a %[3]s/. %[1]s/bookworm; echo state_dir: %[1]s > %[1]s.yaml
 exec %[4]s/bench -driver %[4]s/nspawn-runner -config %[1]s.yaml -state %[1]s </dev/null`, state, backend, hostBase, hostBuild)
 		cmd := lab.Command(ctx, "bash", "-c", script)

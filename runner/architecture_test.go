@@ -10,10 +10,11 @@ import (
 // this module. A package that is not listed here has no home.
 var mayImport = map[string]string{
 	"runner/gitlab":        "",
-	"runner/config":        "",
+	"runner/spelling":      "",
+	"runner/config":        "runner/spelling",
 	"runner/storage":       "",
 	"runner/systemd":       "",
-	"runner/image":         "runner/storage runner/systemd",
+	"runner/image":         "runner/spelling runner/storage",
 	"runner/machine":       "runner/storage runner/systemd",
 	"runner":               "runner/config runner/gitlab runner/image runner/machine runner/storage runner/systemd",
 	"cmd/nspawn-runner":    "runner runner/gitlab runner/machine",

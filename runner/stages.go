@@ -59,7 +59,7 @@ func (h *Host) Prepare(ctx context.Context, stage Stage) error {
 		job.Image = stage.DefaultImage
 	}
 	if len(job.Services) > 0 {
-		h.say("services are not offered by this runner yet, so these do not run: %s", printable(strings.Join(job.Services, ", ")))
+		h.say("services are not offered by this runner yet, so these do not run: %s", machine.Printable(strings.Join(job.Services, ", ")))
 	}
 	if err := h.machines().Collect(ctx); err != nil {
 		h.say("warning: clean up after dead jobs: %v", err)
@@ -222,18 +222,4 @@ func (h *Host) Cleanup(ctx context.Context, stage Stage) error {
 	ctx, cancel := context.WithTimeout(ctx, cleanupTimeout)
 	defer cancel()
 	return h.machines().Stop(ctx, job.ID, mayTouch(job, stage.ID))
-}
-
-// printable makes text from a job fit for a log line of ours.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-	if len(s) > 500 {
-		s = s[:500] + "..."
-	}
-	return s
 }

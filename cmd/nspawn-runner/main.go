@@ -16,7 +16,7 @@ import (
 func main() {
 	ctx, stop := notify()
 	defer stop()
-	root := commands(ctx)
+	root := commands()
 	root.SetArgs(os.Args[1:])
 	called, err := root.ExecuteContextC(ctx)
 	os.Exit(exitCode(called.Annotations["exit"], err))

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"gopkg.in/yaml.v3"
+
+	"nspawn-runner/runner/spelling"
 )
 
 // DefaultFile is where the configuration lies unless --config says otherwise.
@@ -141,40 +143,8 @@ func (c *Config) apply(file string, name, value *yaml.Node, prefix string, fits 
 		return nil
 	}
 	hint := ""
-	if near := nearest(name.Value, names); near != "" {
+	if near := spelling.Nearest(names, name.Value); near != "" {
 		hint = fmt.Sprintf(", did you mean %s?", near)
 	}
 	return fmt.Errorf("%s:%d: unknown key %q%s", file, name.Line, name.Value, hint)
-}
-
-// nearest returns the name that a typing error may have meant, or "".
-func nearest(typed string, names []string) string {
-	best, limit := "", 3
-	for _, name := range names {
-		if d := distance(typed, name); d < limit {
-			best, limit = name, d
-		}
-	}
-	return best
-}
-
-// distance is the Levenshtein distance of two strings.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		diagonal := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := diagonal
-			if a[i-1] != b[j-1] {
-				cost++
-			}
-			diagonal = row[j]
-			row[j] = min(cost, row[j]+1, row[j-1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -32,6 +32,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"nspawn-runner/runner/spelling"
 )
 
 // Store is the images of one state directory.
@@ -126,7 +128,7 @@ func (s *Store) Get(name string) (Image, error) {
 	for _, image := range images {
 		unknown.Known = append(unknown.Known, image.Name)
 	}
-	sortNearest(unknown.Known, name)
+	spelling.Sort(unknown.Known, name)
 	return Image{}, unknown
 }
 

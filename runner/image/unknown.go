@@ -2,7 +2,6 @@ package image
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -17,34 +16,4 @@ func (e *UnknownError) Error() string {
 		return fmt.Sprintf("image %s: there is no such image, and no other", e.Name)
 	}
 	return fmt.Sprintf("image %s: there is no such image; there are: %s", e.Name, strings.Join(e.Known, ", "))
-}
-
-// sortNearest sorts names by how little has to change to make them wanted.
-func sortNearest(names []string, wanted string) {
-	slices.SortStableFunc(names, func(a, b string) int {
-		return distance(a, wanted) - distance(b, wanted)
-	})
-}
-
-// distance counts the letters to insert, delete or replace to turn a into b
-// (Levenshtein).
-func distance(a, b string) int {
-	// row[j] is the distance of what was read of a to the first j bytes of b.
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replace := diagonal
-			if a[i] != b[j] {
-				replace++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replace, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

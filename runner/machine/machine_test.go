@@ -200,7 +200,7 @@ func TestFilesAreReplacedInAMachineAndLinksNotFollowed(t *testing.T) {
 }
 
 func TestWhatAMachineSaysCannotWriteToATerminal(t *testing.T) {
-	if got := printableLine("\x1b[31mred\x07\r\n\u009b1mx\xff" + strings.Repeat("y", 1000)); strings.ContainsAny(got, "\x1b\x07\r\n\u009b") || len(got) > 320 {
+	if got := Printable("\x1b[31mred\x07\r\n\u009b1mx\xff" + strings.Repeat("y", 1000)); strings.ContainsAny(got, "\x1b\x07\r\n\u009b") || len(got) > 320 {
 		t.Errorf("%q", got)
 	}
 }

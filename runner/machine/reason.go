@@ -51,14 +51,14 @@ func (s Store) whyNotUp(ctx context.Context, host *systemd.Bus, spec Spec, recor
 func insideReasons(ctx context.Context, record Record) []string {
 	bus, err := systemd.Machine(ctx, *record.Leader, record.RootUID)
 	if err != nil {
-		return []string{"its bus does not answer: " + printableLine(err.Error())}
+		return []string{"its bus does not answer: " + Printable(err.Error())}
 	}
 	defer bus.Close()
 	var lines []string
 	add := func(what string, units []systemd.ListedUnit, err error) {
 		var names []string
 		for _, u := range units {
-			names = append(names, printableLine(u.Name))
+			names = append(names, Printable(u.Name))
 		}
 		if len(names) > 5 {
 			names = append(names[:5], fmt.Sprintf("and %d more", len(names)-5))
@@ -90,7 +90,7 @@ func consoleTail(ctx context.Context, record Record) []string {
 	}
 	var lines []string
 	for line := range strings.Lines(string(out)) {
-		if line = printableLine(line); line != "" {
+		if line = Printable(line); line != "" {
 			lines = append(lines, line)
 		}
 	}
@@ -159,8 +159,9 @@ func oomKills(cgroup string) uint64 {
 	return 0
 }
 
-// printableLine makes a line from a machine fit for a terminal and a log.
-func printableLine(s string) string {
+// Printable makes text from a job, or from its machine, one line that is fit
+// for a terminal and a log.
+func Printable(s string) string {
 	s = strings.TrimSpace(strings.Map(printable, strings.ToValidUTF8(s, "?")))
 	if len(s) > 300 {
 		s = strings.ToValidUTF8(s[:300], "") + "..."

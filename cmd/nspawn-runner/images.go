@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"nspawn-runner/runner"
+)
+
+// imageCommand makes a command with an optional IMAGE, which the shell
+// completes.
+func imageCommand(o *options, use, short string, do func(ctx context.Context, h *runner.Host, args []string) error) *cobra.Command {
+	return &cobra.Command{
+		Use: use + " [IMAGE]", Short: short,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: completeImages(o),
+		RunE:              o.on(do),
+	}
+}
+
+// completeImages offers the names of images to the shell.
+func completeImages(o *options) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if h, err := o.host(); err == nil && len(args) == 0 {
+			return h.ImageNames(), cobra.ShellCompDirectiveNoFileComp
+		}
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func chrootCreate(o *options) *cobra.Command {
+	var suite, defaultImage string
+	c := imageCommand(o, "chroot-create", "Create an image's chroot, from its playbook if it has one",
+		func(ctx context.Context, h *runner.Host, args []string) error {
+			name, err := h.NameOf(first(args), defaultImage)
+			if err != nil {
+				return err
+			}
+			return h.ChrootCreate(ctx, name, suite)
+		})
+	c.Flags().StringVar(&suite, "suite", "", "Debian suite (default: the playbook's, else unstable)")
+	c.Flags().StringVar(&defaultImage, "default-image", "", "the image when none is named")
+	return c
+}
+
+func chrootLogin(o *options) *cobra.Command {
+	var discard bool
+	var defaultImage string
+	c := imageCommand(o, "chroot-login", "Open a shell in a copy of a chroot, and publish it when the shell ends with 0",
+		func(ctx context.Context, h *runner.Host, args []string) error {
+			name, err := h.NameOf(first(args), defaultImage)
+			if err != nil {
+				return err
+			}
+			return h.ChrootLogin(ctx, name, discard)
+		})
+	c.Flags().BoolVar(&discard, "discard", false, "throw away what the shell changes")
+	c.Flags().StringVar(&defaultImage, "default-image", "", "the image when none is named")
+	return c
+}
+
+func chrootMaintenance(o *options) *cobra.Command {
+	return imageCommand(o, "chroot-maintenance", "Run the playbooks of all images, or of one, and create what is missing",
+		func(ctx context.Context, h *runner.Host, args []string) error {
+			return h.ChrootMaintenance(ctx, first(args))
+		})
+}
+
+func chrootList(o *options) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "chroot-list", Short: "List images: chroots, and playbooks without one",
+		Args: cobra.NoArgs,
+		RunE: o.on(func(_ context.Context, h *runner.Host, _ []string) error { return h.ChrootList(asJSON) }),
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}

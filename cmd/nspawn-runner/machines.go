@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"nspawn-runner/runner"
+	"nspawn-runner/runner/machine"
+)
+
+func try(o *options) *cobra.Command {
+	shell := "/bin/bash"
+	c := &cobra.Command{
+		Use:   "try IMAGE [SCRIPT | -- COMMAND...]",
+		Short: "Run a script or a command in a machine of its own, and end with its exit code",
+		Long: "Run a script, a command, or what comes on standard input, in a machine of its\n" +
+			"own that lasts no longer, and end with its exit code.",
+		Example:           "  nspawn-runner try bookworm build.sh\n  nspawn-runner try bookworm -- uname -a\n  echo 'id; df -h /' | nspawn-runner try bookworm",
+		Args:              cobra.MinimumNArgs(1),
+		Annotations:       map[string]string{"exit": exitAsTry},
+		ValidArgsFunction: completeImages(o),
+	}
+	c.Flags().StringVar(&shell, "shell", shell, "shell that executes the script")
+	c.RunE = o.on(func(ctx context.Context, h *runner.Host, args []string) error {
+		script, err := tryScript(args, c.ArgsLenAtDash())
+		if err != nil {
+			return err
+		}
+		defer script.Close()
+		return h.Try(ctx, args[0], shell, script)
+	})
+	return c
+}
+
+// tryScript is the script that try's arguments mean. dash is where the
+// arguments had a --, or -1.
+func tryScript(args []string, dash int) (io.ReadCloser, error) {
+	switch {
+	case dash == 1 && len(args) > 1:
+		return io.NopCloser(strings.NewReader(runner.CommandScript(args[1:]))), nil
+	case dash >= 0 || len(args) > 2:
+		return nil, fmt.Errorf("want IMAGE, then a SCRIPT or -- COMMAND")
+	case len(args) == 2 && args[1] != "-":
+		file, err := os.Open(args[1])
+		if err != nil {
+			return nil, fmt.Errorf("script: %w", err)
+		}
+		return file, nil
+	}
+	return os.Stdin, nil
+}
+
+func machines(o *options) *cobra.Command {
+	c := &cobra.Command{Use: "machine", Short: "Show and enter the machines of running jobs"}
+	var asJSON bool
+	list := &cobra.Command{
+		Use: "list", Short: "List machines",
+		Args: cobra.NoArgs,
+		RunE: o.on(func(_ context.Context, h *runner.Host, _ []string) error { return h.MachineList(asJSON) }),
+	}
+	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	login := &cobra.Command{
+		Use: "login ID", Short: "Open a shell in a machine",
+		Args: cobra.ExactArgs(1),
+		RunE: o.on(func(ctx context.Context, h *runner.Host, args []string) error { return h.MachineLogin(ctx, args[0]) }),
+	}
+	c.AddCommand(list, login)
+	return c
+}
+
+// boot and emptyTrash are the commands of services that this program starts;
+// nobody types them.
+func boot() *cobra.Command {
+	return &cobra.Command{
+		Use: "boot DIR", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return machine.Boot(args[0]) },
+	}
+}
+
+func emptyTrash() *cobra.Command {
+	return &cobra.Command{
+		Use: "empty-trash DIR", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return machine.EmptyTrash(cmd.Context(), args[0]) },
+	}
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"nspawn-runner/runner/gitlab"
+)
+
+// call runs the command line in this process.
+func call(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	root := commands()
+	var out bytes.Buffer
+	root.SetOut(&out)
+	root.SetErr(&out)
+	root.SetArgs(args)
+	err := root.Execute()
+	return out.String(), err
+}
+
+func TestWithoutACommandThereIsHelp(t *testing.T) {
+	for _, args := range [][]string{{}, {"-h"}, {"--help"}, {"help"}} {
+		out, err := call(t, args...)
+		if err != nil {
+			t.Errorf("%q: %v", args, err)
+		}
+		for _, command := range []string{"chroot-create", "chroot-list", "chroot-login", "chroot-maintenance", "prepare", "run", "cleanup", "gitlab-config", "toml", "try", "machine"} {
+			if !strings.Contains(out, "\n  "+command+" ") {
+				t.Errorf("%q: no %s in\n%s", args, command, out)
+			}
+		}
+		if strings.Contains(out, "empty-trash") {
+			t.Errorf("%q: shows what nobody types:\n%s", args, out)
+		}
+	}
+}
+
+func TestTheOriginalsCommandLinesAreUnderstood(t *testing.T) {
+	// They fail later: here is no root, no image or no job; but not for how
+	// they are written.
+	for _, line := range []string{
+		"--verbose prepare --default-image=unstable",
+		"-v --debug prepare --id 1 bookworm",
+		"run --id 1 --shell /bin/bash /nowhere build_script",
+		"cleanup --id=../x",
+		"chroot-create --suite sid --default-image ../x",
+		"chroot-login --default-image ../..",
+	} {
+		_, err := call(t, append([]string{"--config", os.DevNull}, strings.Fields(line)...)...)
+		if err == nil || strings.Contains(err.Error(), "unknown") || strings.Contains(err.Error(), "accepts") {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	t.Setenv("BUILD_FAILURE_EXIT_CODE", "")
+	t.Setenv("SYSTEM_FAILURE_EXIT_CODE", "")
+	t.Setenv("BUILD_EXIT_CODE_FILE", filepath.Join(t.TempDir(), "code"))
+	ours, theirs := errors.New("x"), &gitlab.BuildFailure{Code: 7}
+	refused := &gitlab.BuildFailure{Code: 1, Err: errors.New("no such image")}
+	for _, test := range []struct {
+		kind string
+		err  error
+		want int
+	}{
+		{exitAsStage, nil, 0}, {exitAsStage, theirs, 1}, {exitAsStage, ours, 2}, {exitAsStage, refused, 1},
+		{exitAsTry, theirs, 7}, {exitAsTry, ours, 1}, {exitAsTry, refused, 1},
+		{"", ours, 1}, {"", nil, 0},
+	} {
+		if got := exitCode(test.kind, test.err); got != test.want {
+			t.Errorf("%s %v: %d, want %d", test.kind, test.err, got, test.want)
+		}
+	}
+}
+
+func TestWhatTryRuns(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "script")
+	if err := os.WriteFile(file, []byte("from a file"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		args []string
+		dash int
+		want string
+	}{
+		{[]string{"sid", "echo", "it's $x"}, 1, "exec 'echo' 'it'\\''s $x'\n"},
+		{[]string{"sid", file}, -1, "from a file"},
+	} {
+		script, err := tryScript(test.args, test.dash)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := io.ReadAll(script); string(got) != test.want {
+			t.Errorf("%q: %q, want %q", test.args, got, test.want)
+		}
+	}
+	for _, bad := range []struct {
+		args []string
+		dash int
+	}{{[]string{"sid", "a", "b"}, -1}, {[]string{"sid"}, 1}, {[]string{"sid", "a", "b"}, 2}, {[]string{"sid", "/nowhere"}, -1}} {
+		if _, err := tryScript(bad.args, bad.dash); err == nil {
+			t.Errorf("%q: no error", bad.args)
+		}
+	}
+}

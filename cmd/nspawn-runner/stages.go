@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"nspawn-runner/runner"
+)
+
+// stage makes the command of one of gitlab-runner's stages, whose exit codes
+// are gitlab-runner's.
+func stage(o *options, use, short string, args cobra.PositionalArgs, do func(context.Context, *runner.Host, []string) error) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: "Stage " + short, Args: args,
+		Annotations: map[string]string{"exit": exitAsStage},
+		RunE:        o.on(do),
+	}
+}
+
+// ofJob gives a stage the flag that names its job.
+func ofJob(c *cobra.Command, s *runner.Stage) *cobra.Command {
+	c.Flags().StringVar(&s.ID, "id", "", "id of the job (default: $CUSTOM_ENV_CI_JOB_ID)")
+	return c
+}
+
+func gitlabConfig(o *options) *cobra.Command {
+	return stage(o, "gitlab-config", "config: print the driver's configuration", cobra.NoArgs,
+		func(_ context.Context, h *runner.Host, _ []string) error { return h.GitLabConfig() })
+}
+
+func prepare(o *options) *cobra.Command {
+	var s runner.Stage
+	c := stage(o, "prepare [IMAGE]", "prepare: start a machine", cobra.MaximumNArgs(1),
+		func(ctx context.Context, h *runner.Host, args []string) error {
+			s.Image = first(args)
+			return h.Prepare(ctx, s)
+		})
+	c.Flags().StringVar(&s.DefaultImage, "default-image", "", "the image of jobs that name none")
+	return ofJob(c, &s)
+}
+
+func run(o *options) *cobra.Command {
+	var s runner.Stage
+	c := stage(o, "run SCRIPT [LABEL]", "run: execute a script in the machine", cobra.RangeArgs(1, 2),
+		func(ctx context.Context, h *runner.Host, args []string) error {
+			return h.Run(ctx, s, args[0], strings.Join(args[1:], ""))
+		})
+	c.Flags().StringVar(&s.Shell, "shell", "/bin/bash", "shell that executes the script")
+	return ofJob(c, &s)
+}
+
+func cleanup(o *options) *cobra.Command {
+	var s runner.Stage
+	c := stage(o, "cleanup", "cleanup: make the machine gone", cobra.NoArgs,
+		func(ctx context.Context, h *runner.Host, _ []string) error {
+			// A signal does not stop a cleanup: when gitlab-runner's service
+			// stops, every process of it gets one.
+			return h.Cleanup(context.WithoutCancel(ctx), s)
+		})
+	return ofJob(c, &s)
+}

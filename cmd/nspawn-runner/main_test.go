@@ -49,8 +49,8 @@ func TestTheOriginalsCommandLinesAreUnderstood(t *testing.T) {
 		"-v --debug prepare --id 1 bookworm",
 		"run --id 1 --shell /bin/bash /nowhere build_script",
 		"cleanup --id=../x",
-		"chroot-create --suite sid --default-image ../x",
-		"chroot-login --default-image ../..",
+		"chroot-create --suite sid --default-image a@b",
+		"chroot-login --default-image a@b",
 	} {
 		_, err := call(t, append([]string{"--config", os.DevNull}, strings.Fields(line)...)...)
 		if err == nil || strings.Contains(err.Error(), "unknown") || strings.Contains(err.Error(), "accepts") {

@@ -83,16 +83,19 @@ func Bench(ctx context.Context) error { return suite.Bench(ctx, os.Stdout) }
 // Test runs tests.
 type Test mg.Namespace
 
-// All runs all tests there are: unit, lab and VM.
+// All runs all tests there are: unit, images, lab and VM.
 func (Test) All(ctx context.Context) error {
 	if err := suite.SetUp(ctx, os.Stdout); err != nil {
 		return err
 	}
-	return suite.Run(ctx, os.Stdout, suite.Unit, suite.Harness, suite.Lab(os.Getenv("RUN")), suite.VM)
+	return suite.Run(ctx, os.Stdout, suite.Unit, suite.Images, suite.Harness, suite.Lab(os.Getenv("RUN")), suite.VM)
 }
 
 // Unit runs the unit tests, plain and with the race detector.
 func (Test) Unit(ctx context.Context) error { return suite.Run(ctx, os.Stdout, suite.Unit) }
+
+// Images builds images for real on this machine.
+func (Test) Images(ctx context.Context) error { return suite.Run(ctx, os.Stdout, suite.Images) }
 
 // Lab runs the integration tests in a lab; RUN=pattern picks some.
 func (Test) Lab(ctx context.Context) error {

@@ -176,6 +176,7 @@ func (h *Host) Run(ctx context.Context, stage Stage, script, label string) error
 	return h.exec(ctx, job, stage.ID, machine.Script{
 		Source: source, Shell: stage.Shell, Label: label,
 		Stdout: h.Stdout, Stderr: h.Stderr,
+		Alone: job.Trusted,
 	})
 }
 

@@ -27,6 +27,9 @@ type Script struct {
 	Label string
 	// Stdout and Stderr receive its output as it comes.
 	Stdout, Stderr io.Writer
+	// Alone says that no other script may be running: gitlab-runner's come one
+	// after the other. What a driver that was killed left running is stopped.
+	Alone bool
 }
 
 // stopTimeout bounds how long a script that is told to stop may take, before
@@ -91,6 +94,11 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	defer bus.Close()
 	s.logf("connected to the bus of %s", Name(record.ID))
 
+	if script.Alone {
+		if err := s.stopEarlier(ctx, bus, record); err != nil {
+			return Outcome{}, err
+		}
+	}
 	unit := "job-" + strings.ToLower(rand.Text()[:10]) + ".service"
 	properties := s.scriptProperties(script, body, output)
 	before := oomKills(record.Cgroup)
@@ -158,6 +166,19 @@ func (s Store) stopScript(ctx context.Context, bus *systemd.Bus, unit string, re
 	if err := host.Stop(ctx, unitName(record.ID)); err != nil {
 		s.logf("stop %s: %v", unitName(record.ID), err)
 	}
+}
+
+// stopEarlier stops the scripts that are still running in a machine.
+func (s Store) stopEarlier(ctx context.Context, bus *systemd.Bus, record Record) error {
+	units, err := bus.RunningUnits(ctx, "job-*.service")
+	if err != nil {
+		return err
+	}
+	for _, unit := range units {
+		s.logf("stop %s, which an earlier call left running", Printable(unit.Name))
+		s.stopScript(ctx, bus, unit.Name, record)
+	}
+	return nil
 }
 
 // wrapper moves the script from stdin to another descriptor: left there, a

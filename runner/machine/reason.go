@@ -116,28 +116,28 @@ func (s Store) whyDead(ctx context.Context, record Record, err error) error {
 		short, cancel := context.WithTimeout(ctx, reasonTimeout)
 		defer cancel()
 		if _, _, stopErr := host.AwaitStopped(short, unitName(record.ID)); stopErr != nil {
-			return fmt.Errorf("machine %s: its D-Bus went away while the script ran", name)
+			return fmt.Errorf("machine %s: its D-Bus went away", name)
 		}
 	}
 	_, result, stopErr := host.AwaitStopped(ctx, unitName(record.ID))
 	if stopErr != nil {
-		return fmt.Errorf("machine %s died while the script ran", name)
+		return fmt.Errorf("machine %s died", name)
 	}
 	var status int32
 	_ = host.Property(ctx, unitName(record.ID), "Service", "ExecMainStatus", &status)
 	switch {
 	case result == "success":
-		return fmt.Errorf("machine %s was powered off while the script ran", name)
+		return fmt.Errorf("machine %s was powered off", name)
 	case result == "exit-code" && status == 133: // nspawn's word for a reboot, systemd-nspawn(1)
-		return fmt.Errorf("machine %s was rebooted while the script ran: a machine lives for one boot", name)
+		return fmt.Errorf("machine %s was rebooted: a machine lives for one boot", name)
 	case result == "oom-kill":
 		return fmt.Errorf("machine %s ran out of memory (memory_max)", name)
 	case result == "timeout":
 		return fmt.Errorf("machine %s was stopped: it ran longer than the job may", name)
 	case result == "signal":
-		return fmt.Errorf("machine %s was killed while the script ran (signal %d)", name, status)
+		return fmt.Errorf("machine %s was killed (signal %d)", name, status)
 	}
-	return fmt.Errorf("machine %s died while the script ran (%s)", name, result)
+	return fmt.Errorf("machine %s died (%s)", name, result)
 }
 
 // oomKills is how many processes in a control group and below it the kernel

@@ -158,6 +158,17 @@ func (b *Bus) FailedUnits(ctx context.Context) ([]ListedUnit, error) {
 	return listed(rows, 0, 3), nil
 }
 
+// RunningUnits lists the units whose names match a shell pattern and of which
+// something runs.
+func (b *Bus) RunningUnits(ctx context.Context, pattern string) ([]ListedUnit, error) {
+	var rows [][]any
+	states := []string{"active", "reloading", "activating", "deactivating"}
+	if err := b.call(ctx, managerPath, manager+"ListUnitsByPatterns", []any{&rows}, states, []string{pattern}); err != nil {
+		return nil, err
+	}
+	return listed(rows, 0, 3), nil
+}
+
 // Jobs lists the jobs that the manager has queued or is running.
 func (b *Bus) Jobs(ctx context.Context) ([]ListedUnit, error) {
 	var rows [][]any

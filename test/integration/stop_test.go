@@ -106,6 +106,30 @@ func TestAKilledDriverInAnyStageIsCleanedUpAfter(t *testing.T) {
 	})
 }
 
+func TestAScriptWhoseDriverWasKilledDoesNotReachTheNextSubStage(t *testing.T) {
+	h := onHost(t, "overlay")
+	runner := h.runner()
+	var build *gitlab.Process
+	runner.OnStart = func(_ *gitlab.Running, p *gitlab.Process) {
+		if p.SubStage == "build_script" {
+			build = p
+		}
+	}
+	runner.OnLine = func(_ *gitlab.Running, line string) {
+		if line == "ready" {
+			build.SignalGroup(syscall.SIGKILL)
+		}
+	}
+	job := stopJob()
+	job.Script = []string{"echo ready; sleep 1001"}
+	job.AfterScript = []string{"echo left: $(pgrep -c sleep)"}
+	r := h.playOn(t, runner, job)
+	if r.Reason != gitlab.SystemFailure {
+		t.Errorf("%s %s", r.Status, r.Reason)
+	}
+	wantLog(t, r.Log, "left: 0")
+}
+
 func TestACanceledScriptStopsWithAllItsChildren(t *testing.T) {
 	h := onHost(t, "overlay")
 	runner := h.runner()

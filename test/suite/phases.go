@@ -19,7 +19,7 @@ import (
 // SetUp installs the packages that all phases need, or says at once which are
 // missing.
 func SetUp(ctx context.Context, out io.Writer) error {
-	packages := slices.Concat(unitPackages, harness.LabPackages, harness.VMPackages)
+	packages := slices.Concat(unitPackages, imagePackages, harness.LabPackages, harness.VMPackages)
 	slices.Sort(packages)
 	return harness.Need(ctx, out, slices.Compact(packages)...)
 }
@@ -51,6 +51,22 @@ func Unit(s *Suite, ctx context.Context) error {
 	})
 	return errors.Join(plain, race)
 }
+
+// Images builds images for real, on this machine: each bootstrap there is, and
+// a playbook with everything that playbooks use.
+func Images(s *Suite, ctx context.Context) error {
+	if err := harness.Need(ctx, s.Out, imagePackages...); err != nil {
+		return err
+	}
+	return s.phase("images, for real", func() error {
+		cmd := exec.CommandContext(ctx, "go", "test", "-v", "-count=1", "-run=Real", "./runner/image")
+		cmd.Env = append(os.Environ(), "NSPAWN_RUNNER_REAL=1")
+		return s.tests("images", cmd)
+	})
+}
+
+// imagePackages are what building images needs.
+var imagePackages = []string{"systemd-container", "mmdebstrap", "debootstrap", "ansible-core", "eatmydata", "btrfs-progs"}
 
 // goTest runs `go ARGS` and reads what the tests say.
 func (s *Suite) goTest(ctx context.Context, where string, args ...string) error {

@@ -88,7 +88,7 @@ func (Test) All(ctx context.Context) error {
 	if err := suite.SetUp(ctx, os.Stdout); err != nil {
 		return err
 	}
-	return suite.Run(ctx, os.Stdout, suite.Unit, suite.Images, suite.Harness, suite.Lab(os.Getenv("RUN")), suite.VM)
+	return suite.Run(ctx, os.Stdout, suite.Unit, suite.Images, suite.Harness, suite.Lab(os.Getenv("SUITE"), os.Getenv("RUN")), suite.VM)
 }
 
 // Unit runs the unit tests, plain and with the race detector.
@@ -97,9 +97,9 @@ func (Test) Unit(ctx context.Context) error { return suite.Run(ctx, os.Stdout, s
 // Images builds images for real on this machine.
 func (Test) Images(ctx context.Context) error { return suite.Run(ctx, os.Stdout, suite.Images) }
 
-// Lab runs the integration tests in a lab; RUN=pattern picks some.
+// Lab runs the integration tests in a lab; RUN=pattern picks some, SUITE=trixie makes lab and machines of that release.
 func (Test) Lab(ctx context.Context) error {
-	return suite.Run(ctx, os.Stdout, suite.Lab(os.Getenv("RUN")))
+	return suite.Run(ctx, os.Stdout, suite.Lab(os.Getenv("SUITE"), os.Getenv("RUN")))
 }
 
 // Vm runs in a VM the tests that need a kernel of their own.

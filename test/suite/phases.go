@@ -121,10 +121,11 @@ func prepareHost(ctx context.Context) error {
 	return compileTests(ctx, "./test/integration", "integration.test")
 }
 
-// Lab runs the integration tests in a lab. run is a pattern for their names,
-// "" for all.
-func Lab(run string) func(*Suite, context.Context) error {
+// Lab runs the integration tests in a lab of a Debian release, with machines of
+// the same one; "" is bookworm. run is a pattern for the tests' names, "" for all.
+func Lab(release, run string) func(*Suite, context.Context) error {
 	return func(s *Suite, ctx context.Context) error {
+		labTree, baseTree := of(harness.LabTree, release), of(harness.BaseTree, release)
 		var lab *harness.Lab
 		err := s.phase("lab: set-up", func() error {
 			if err := harness.Need(ctx, s.Out, harness.LabPackages...); err != nil {
@@ -133,7 +134,7 @@ func Lab(run string) func(*Suite, context.Context) error {
 			if err := prepareHost(ctx); err != nil {
 				return err
 			}
-			base, err := harness.Tree(ctx, s.Out, harness.BaseTree)
+			base, err := harness.Tree(ctx, s.Out, baseTree)
 			if err != nil {
 				return err
 			}
@@ -146,6 +147,7 @@ func Lab(run string) func(*Suite, context.Context) error {
 				return err
 			}
 			lab, err = harness.StartLab(ctx, harness.LabOptions{
+				Tree:     labTree,
 				ReadOnly: map[string]string{build: hostBuild, base: hostBase, testdata: hostTestdata},
 				Out:      s.Out,
 			})
@@ -160,6 +162,15 @@ func Lab(run string) func(*Suite, context.Context) error {
 		})
 		return errors.Join(tests, s.phase("lab: stop", lab.Stop))
 	}
+}
+
+// of is a recipe for another release. It has a kind of its own, so that the
+// cache keeps both trees.
+func of(r harness.Recipe, release string) harness.Recipe {
+	if release != "" && release != r.Suite {
+		r.Kind, r.Suite = r.Kind+release, release
+	}
+	return r
 }
 
 // inVM are the tests that run in the VM: what needs a kernel of its own, and

@@ -61,7 +61,7 @@ func Images(s *Suite, ctx context.Context) error {
 	return s.phase("images, for real", func() error {
 		cmd := exec.CommandContext(ctx, "go", "test", "-v", "-count=1", "-run=Real", "./runner/image")
 		cmd.Env = append(os.Environ(), "NSPAWN_RUNNER_REAL=1")
-		return s.tests("images", cmd)
+		return s.tests(&reader{where: "images"}, cmd)
 	})
 }
 
@@ -70,15 +70,15 @@ var imagePackages = []string{"systemd-container", "mmdebstrap", "debootstrap", "
 
 // goTest runs `go ARGS` and reads what the tests say.
 func (s *Suite) goTest(ctx context.Context, where string, args ...string) error {
-	return s.tests(where, exec.CommandContext(ctx, "go", args...))
+	return s.tests(&reader{where: where, brief: true}, exec.CommandContext(ctx, "go", args...))
 }
 
 // tests runs a command that prints like `go test -v`.
-func (s *Suite) tests(where string, cmd *exec.Cmd) error {
+func (s *Suite) tests(r *reader, cmd *exec.Cmd) error {
 	from, to := io.Pipe()
 	cmd.Stdout, cmd.Stderr = to, to
 	done := make(chan error, 1)
-	r := &reader{out: s.Out, results: &s.results, where: where}
+	r.out, r.results = s.Out, &s.results
 	go func() { done <- r.read(from) }()
 	before := len(s.results.failures)
 	err := cmd.Run()
@@ -158,7 +158,7 @@ func Lab(release, run string) func(*Suite, context.Context) error {
 		}
 		tests := s.phase("lab: integration tests", func() error {
 			argv := testCommand("lab", hostBase, run)
-			return s.tests("lab", lab.Command(ctx, argv...))
+			return s.tests(&reader{where: "lab"}, lab.Command(ctx, argv...))
 		})
 		return errors.Join(tests, s.phase("lab: stop", lab.Stop))
 	}

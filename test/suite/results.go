@@ -22,6 +22,7 @@ type reader struct {
 	out     io.Writer
 	results *results
 	where   string // the phase, for names in the summary
+	brief   bool   // shows packages, and of tests only what did not pass
 
 	// Of the tests that are running, what they printed, until it is clear
 	// whether anybody wants to read it.
@@ -65,7 +66,7 @@ func (r *reader) line(line string) {
 		lines := strings.Split(strings.TrimSpace(r.held.String()), "\n")
 		r.results.skips = append(r.results.skips, r.where+": "+name+": "+strings.TrimSpace(lines[len(lines)-1]))
 	}
-	if !nested || result == "FAIL" {
+	if result == "FAIL" || !nested && !(r.brief && result == "PASS") {
 		fmt.Fprintf(r.out, "%s %s (%s)\n", strings.ToLower(result), name, took)
 	}
 	if !nested {

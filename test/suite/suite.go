@@ -71,7 +71,9 @@ func (s *Suite) summary() {
 	for _, name := range s.results.failures {
 		fmt.Fprintf(s.Out, "failed: %s\n", name)
 	}
-	fmt.Fprintf(s.Out, "%d passed, %d failed, %d skipped\n", s.results.passed, len(s.results.failures), len(s.results.skips))
+	if s.results.passed+len(s.results.failures) > 0 { // lint has no tests
+		fmt.Fprintf(s.Out, "%d passed, %d failed, %d skipped\n", s.results.passed, len(s.results.failures), len(s.results.skips))
+	}
 }
 
 // Build is where Compile puts binaries, below the module's root.

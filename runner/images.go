@@ -84,6 +84,9 @@ func (h *Host) ChrootLogin(ctx context.Context, name string, discard bool) error
 		return err
 	}
 	store := h.images()
+	if _, err := store.Current(name); err != nil {
+		return err
+	}
 	if discard {
 		h.say("%s: a shell in a copy of the chroot; what you change is thrown away", name)
 	} else {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 
 	"nspawn-runner/runner/gitlab"
@@ -70,6 +71,10 @@ func exitCode(kind string, err error) int {
 	}
 	if isBuild {
 		return build.Code
+	}
+	// Also what gitlab-runner calls by mistake is not the job's fault.
+	if code, err := strconv.Atoi(os.Getenv("SYSTEM_FAILURE_EXIT_CODE")); err == nil && code > 0 && code < 256 {
+		return code
 	}
 	return 1
 }

@@ -38,7 +38,7 @@ var Keys = []Key{
 		"Variables for building images (`http_proxy: ...`); never stored in an image, never seen by a job.",
 		func(c *Config, n *yaml.Node) error { return scalars(n, &c.Environment) }},
 	{"backend", "auto", true, true,
-		"How a machine gets its writable root: `btrfs`, `overlay`, `tmpfs`, or `auto`: btrfs where the state directory is on btrfs, else overlay.",
+		"How a machine gets its writable root: `btrfs`, `overlay`, `tmpfs`, or `auto`: btrfs where the chroot is a subvolume in a state directory on btrfs, else overlay.",
 		func(c *Config, n *yaml.Node) error { return oneOf(n, &c.Backend, "auto", "btrfs", "overlay", "tmpfs") }},
 	{"boot_timeout", "60s", true, true,
 		"How long a machine may take to come up.",

@@ -18,7 +18,6 @@ import (
 	"io"
 	"os"
 	"regexp"
-	"strings"
 	"time"
 )
 
@@ -154,7 +153,9 @@ func ParseResponse(data []byte) (Job, error) {
 	}
 	job.Owner = job.server + " " + hash(r.Token)
 	for _, s := range r.Services {
-		job.Services = append(job.Services, s.Name)
+		if s.Name != "" {
+			job.Services = append(job.Services, s.Name)
+		}
 	}
 	return job, nil
 }
@@ -196,13 +197,15 @@ func (j Job) CacheKey() string {
 // maxID leaves room for a prefix in a host name's 64 bytes.
 const maxID = 48
 
-var validID = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
+// validID is what systemd takes for a host name: labels of letters, digits and
+// inner dashes, with dots between them.
+var validID = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$`)
 
 // CheckID says what is wrong with an id. Ids become parts of paths, of unit
 // names and of host names.
 func CheckID(id string) error {
-	if len(id) > maxID || !validID.MatchString(id) || strings.Contains(id, "..") {
-		return fmt.Errorf("job id %s: want at most %d letters, digits, dots, dashes and underscores, the first and last a letter or digit, no two dots in a row", quote(id), maxID)
+	if len(id) > maxID || !validID.MatchString(id) {
+		return fmt.Errorf("job id %s: want at most %d letters and digits, and single dots and dashes between them", quote(id), maxID)
 	}
 	return nil
 }

@@ -79,12 +79,12 @@ func TestAResponseFileThatCannotBeReadIsAnErrorAndNoReasonToTrustTheJob(t *testi
 }
 
 func TestIDsThatAreNoNamesAreRefused(t *testing.T) {
-	for _, id := range []string{"", ".", "..", "a/b", "../x", "-x", "x-", "x.", "a..b", "a b", "a\n", "a\x00", "ä", strings.Repeat("1", 49)} {
+	for _, id := range []string{"", ".", "..", "a/b", "../x", "-x", "x-", "x.", "a..b", "a_b", "a-.b", "a.-b", "a b", "a\n", "a\x00", "ä", strings.Repeat("1", 49)} {
 		if CheckID(id) == nil {
 			t.Errorf("%q passes", id)
 		}
 	}
-	for _, id := range []string{"1", "123456789012", "try-abc", "0a_b.c-d", strings.Repeat("1", 48)} {
+	for _, id := range []string{"1", "123456789012", "try-abc", "0ab.c-d", "a--b", strings.Repeat("1", 48)} {
 		if err := CheckID(id); err != nil {
 			t.Error(err)
 		}

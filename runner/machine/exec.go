@@ -7,12 +7,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"strings"
 	"time"
-
-	"github.com/godbus/dbus/v5"
-	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/systemd"
 )
@@ -112,23 +108,27 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	waiting, abandon := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandon()
 	go func() {
-		exit, err := bus.Wait(waiting, unit, properties)
+		exit, err := s.wait(waiting, bus, unit, properties, record)
 		done <- ended{exit, err}
 	}()
+	// giveUp ends the waiting first: then no request to start the script can
+	// follow the request to stop it.
+	giveUp := func(err error) ended {
+		abandon()
+		<-done
+		return ended{err: err}
+	}
 	var end ended
 	select {
 	case end = <-done:
 	case <-ctx.Done():
-		s.stopScript(context.WithoutCancel(ctx), bus, unit, record)
-		abandon()
-		<-done
-		end.err = context.Cause(ctx)
+		end = giveUp(context.Cause(ctx))
 	case err := <-output.broken:
 		// Nobody reads the log any more, so nobody wants the script's end.
+		end = giveUp(fmt.Errorf("write the job's log: %w", err))
+	}
+	if end.err != nil {
 		s.stopScript(context.WithoutCancel(ctx), bus, unit, record)
-		abandon()
-		<-done
-		end.err = fmt.Errorf("write the job's log: %w", err)
 	}
 	if err := output.finish(); err != nil && end.err == nil {
 		end.err = fmt.Errorf("write the job's log: %w", err)
@@ -136,7 +136,7 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	switch {
 	case end.err != nil:
 		return Outcome{}, end.err
-	case end.exit.Status != 0 && !executed(body):
+	case !body.executed():
 		return Outcome{}, fmt.Errorf("the machine could not execute the script (%s, status %d)", end.exit.Result, end.exit.Status)
 	}
 	s.logf("the script has ended: status %d, signal %d", end.exit.Status, end.exit.Signal)
@@ -148,13 +148,63 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	return outcome, nil
 }
 
+// wait starts a script and waits for its end. A job may restart its machine's
+// D-Bus; then it goes on waiting over another connection.
+func (s Store) wait(ctx context.Context, bus *systemd.Bus, unit string, properties []systemd.Property, record Record) (systemd.Exit, error) {
+	exit, err := bus.Wait(ctx, unit, properties)
+	for errors.Is(err, systemd.ErrGone) && record.Leader.Alive() {
+		again, dialErr := redial(ctx, record)
+		if dialErr != nil {
+			if record.Leader.Alive() {
+				err = errNoBus
+			}
+			break
+		}
+		s.logf("connected to the bus of %s again", Name(record.ID))
+		exit, err = again.Rejoin(ctx, unit)
+		again.Close()
+		if systemd.IsNoSuchUnit(err) {
+			err = errors.New("its D-Bus went away, and with it what is known of the script")
+		}
+	}
+	return exit, err
+}
+
+// errNoBus is the cause when a machine lives on without a bus.
+var errNoBus = errors.New("its D-Bus went away, and the script with it")
+
+// redialLimit is how long a machine may be without a bus.
+const redialLimit = 5 * time.Second
+
+// redial connects to the bus of a machine whose bus went away.
+func redial(ctx context.Context, record Record) (*systemd.Bus, error) {
+	ctx, cancel := context.WithTimeout(ctx, redialLimit)
+	defer cancel()
+	for {
+		bus, err := systemd.Machine(ctx, *record.Leader, record.RootUID)
+		if err == nil || !record.Leader.Alive() || ctx.Err() != nil {
+			return bus, err
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
 // stopScript stops a script's unit, and where the machine does not obey, the
 // machine.
 func (s Store) stopScript(ctx context.Context, bus *systemd.Bus, unit string, record Record) {
 	limit, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
 	err := bus.Stop(limit, unit)
-	if err == nil || errors.Is(err, systemd.ErrGone) {
+	if errors.Is(err, systemd.ErrGone) && record.Leader.Alive() {
+		if again, dialErr := redial(limit, record); dialErr == nil {
+			err = again.Stop(limit, unit)
+			again.Close()
+		}
+	}
+	if err == nil || !record.Leader.Alive() {
 		return
 	}
 	s.logf("the script in %s does not stop (%v): stop the machine", Name(record.ID), err)
@@ -179,67 +229,4 @@ func (s Store) stopEarlier(ctx context.Context, bus *systemd.Bus, record Record)
 		s.stopScript(ctx, bus, unit.Name, record)
 	}
 	return nil
-}
-
-// wrapper moves the script from stdin to another descriptor: left there, a
-// command in it that reads stdin would eat the rest of the script. That it
-// reads a line first tells us that it ran: see executed.
-const wrapper = `read -r line; exec "$0" /dev/fd/3 3<&0 </dev/null`
-
-// executed says whether the wrapper was executed. systemd's word for a failed
-// execve is exit status 203, which a script can also have. But the descriptor
-// of the script is shared with the wrapper, and with it the position in the
-// file; the shell that is then given the script opens it anew.
-func executed(body *os.File) bool {
-	position, err := body.Seek(0, io.SeekCurrent)
-	return err == nil && position > 0
-}
-
-func (s Store) scriptProperties(script Script, body *os.File, output *streams) []systemd.Property {
-	set := systemd.Set
-	return []systemd.Property{
-		set("Description", "CI job: "+strings.Map(printable, script.Label)),
-		systemd.ExecStart("/bin/sh", "-c", wrapper, script.Shell),
-		set("Type", "exec"),
-		set("User", "root"),
-		set("Environment", []string{
-			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-			"HOME=/root", "USER=root", "LOGNAME=root", "SHELL=" + script.Shell,
-		}),
-		set("StandardInputFileDescriptor", dbus.UnixFD(body.Fd())),
-		set("StandardOutputFileDescriptor", dbus.UnixFD(output.stdout.inside.Fd())),
-		set("StandardErrorFileDescriptor", dbus.UnixFD(output.stderr.inside.Fd())),
-		set("IgnoreSIGPIPE", false),
-		// The machine's limits are meant to be the only ones.
-		set("TasksMax", ^uint64(0)),
-		set("OOMPolicy", "continue"),
-		set("TimeoutStopUSec", uint64(5*time.Second/time.Microsecond)),
-		// Keep what is known of the unit until it has been asked, then nothing.
-		set("CollectMode", "inactive-or-failed"),
-		set("AddRef", true),
-	}
-}
-
-// sealed copies a script into memory that the machine can read and nobody can
-// change any more.
-func sealed(source io.Reader) (*os.File, error) {
-	fd, err := unix.MemfdCreate("script", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return nil, fmt.Errorf("memfd_create: %w", err)
-	}
-	file := os.NewFile(uintptr(fd), "script")
-	if _, err := io.Copy(file, source); err != nil {
-		file.Close()
-		return nil, err
-	}
-	if _, err := file.Seek(0, io.SeekStart); err != nil {
-		file.Close()
-		return nil, err
-	}
-	seals := unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if _, err := unix.FcntlInt(file.Fd(), unix.F_ADD_SEALS, seals); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("seal: %w", err)
-	}
-	return file, nil
 }

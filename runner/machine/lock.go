@@ -30,15 +30,7 @@ func (s Store) lock(ctx context.Context, id string, create bool) (*os.File, erro
 		if err != nil {
 			return nil, err
 		}
-		// Whoever held it before may have stopped the machine and moved the
-		// directory away; what is locked must still be what is there.
-		var locked, there unix.Stat_t
-		if err := unix.Fstat(int(dir.Fd()), &locked); err != nil {
-			dir.Close()
-			return nil, err
-		}
-		err = unix.Lstat(s.dir(id), &there)
-		if err == nil && locked.Dev == there.Dev && locked.Ino == there.Ino {
+		if s.isThere(dir, id) {
 			return dir, nil
 		}
 		dir.Close()
@@ -51,11 +43,23 @@ func (s Store) tryLock(id string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	err = unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil && !s.isThere(dir, id) {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
 		dir.Close()
 		return nil, err
 	}
 	return dir, nil
+}
+
+// isThere says whether an open directory still is the machine's: whoever had
+// the lock before may have stopped the machine and moved the directory away.
+func (s Store) isThere(dir *os.File, id string) bool {
+	var locked, there unix.Stat_t
+	return unix.Fstat(int(dir.Fd()), &locked) == nil && unix.Lstat(s.dir(id), &there) == nil &&
+		locked.Dev == there.Dev && locked.Ino == there.Ino
 }
 
 // flock opens a directory and waits for its exclusive lock.

@@ -101,7 +101,7 @@ func consoleTail(ctx context.Context, record Record) []string {
 // the machine.
 func (s Store) whyDead(ctx context.Context, record Record, err error) error {
 	name := Name(record.ID)
-	if !errors.Is(err, systemd.ErrGone) && record.Leader.Alive() {
+	if errors.Is(err, errNoBus) || !errors.Is(err, systemd.ErrGone) && record.Leader.Alive() {
 		return fmt.Errorf("machine %s: %w", name, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*reasonTimeout)
@@ -127,7 +127,7 @@ func (s Store) whyDead(ctx context.Context, record Record, err error) error {
 	_ = host.Property(ctx, unitName(record.ID), "Service", "ExecMainStatus", &status)
 	switch {
 	case result == "success":
-		return fmt.Errorf("machine %s was powered off", name)
+		return fmt.Errorf("machine %s is gone: it was powered off, or cleaned up", name)
 	case result == "exit-code" && status == 133: // nspawn's word for a reboot, systemd-nspawn(1)
 		return fmt.Errorf("machine %s was rebooted: a machine lives for one boot", name)
 	case result == "oom-kill":

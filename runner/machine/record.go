@@ -69,10 +69,14 @@ func readRecord(dir string) (Record, error) {
 		return r, fmt.Errorf("record of machine %s: %w", filepath.Base(dir), err)
 	}
 	if r.Format > recordFormat {
-		return r, fmt.Errorf("record of machine %s: made by a newer nspawn-runner (format %d)", filepath.Base(dir), r.Format)
+		return r, fmt.Errorf("record of machine %s: %w (format %d)", filepath.Base(dir), errNewer, r.Format)
 	}
 	return r, nil
 }
+
+// errNewer is the cause when a later build made a machine. Its record's common
+// fields are read all the same.
+var errNewer = errors.New("made by a newer nspawn-runner")
 
 // write replaces the record in the machine's directory. It does not wait for
 // the disk: no machine survives a crash of the host, so its record need not.
@@ -105,7 +109,7 @@ func (s Store) Records() ([]Record, error) {
 		if entry.Name()[0] == '.' {
 			continue
 		}
-		if r, err := readRecord(s.dir(entry.Name())); err == nil {
+		if r, err := readRecord(s.dir(entry.Name())); err == nil || errors.Is(err, errNewer) {
 			records = append(records, r)
 		}
 	}

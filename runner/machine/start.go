@@ -37,7 +37,11 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 	}
 	defer bus.Close()
 
-	if old, err := readRecord(s.dir(spec.ID)); err == nil && old.up() {
+	old, err := readRecord(s.dir(spec.ID))
+	if errors.Is(err, errNewer) {
+		return err
+	}
+	if err == nil && old.up() {
 		switch {
 		case old.Owner != spec.Owner:
 			return fmt.Errorf("machine %s: another GitLab's or runner's job has this id and is running", Name(spec.ID))

@@ -73,6 +73,14 @@ func (s Store) throwAway(ctx context.Context, bus *systemd.Bus, path, id string)
 // halt stops a machine's service and removes what systemd keeps of it.
 func (s Store) halt(ctx context.Context, bus *systemd.Bus, id string) error {
 	unit := unitName(id)
+	// Another state directory on this host may have a machine of this id.
+	argv, err := bus.Command(ctx, unit)
+	if err != nil && !systemd.IsNoSuchUnit(err) {
+		return fmt.Errorf("machine %s: look at %s: %w", Name(id), unit, err)
+	}
+	if len(argv) > 0 && argv[len(argv)-1] != s.dir(id) {
+		return nil
+	}
 	s.logf("stop %s", unit)
 	if err := bus.Stop(ctx, unit); err != nil {
 		return fmt.Errorf("machine %s: stop %s: %w", Name(id), unit, err)
@@ -102,7 +110,8 @@ func (s Store) discard(ctx context.Context, bus *systemd.Bus, path string) error
 }
 
 // trashUnit is the one service that empties the trash.
-const trashUnit = "nspawn-runner-trash.service"
+// No id can make a machine's unit of this name.
+const trashUnit = "nspawn-runner_trash.service"
 
 func (s Store) emptyTrashLater(ctx context.Context, bus *systemd.Bus) error {
 	s.logf("empty %s in the background", s.Trash)

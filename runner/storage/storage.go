@@ -61,14 +61,19 @@ func Choose(wanted, machines, chroot string) (Backend, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A snapshot cannot leave its file system.
+	snapshots := subvolume && sameBtrfs(machines, chroot)
 	switch wanted {
 	case "btrfs":
 		if !subvolume {
 			return nil, fmt.Errorf("backend btrfs: %s is no btrfs subvolume: use backend overlay or tmpfs", chroot)
 		}
+		if !snapshots {
+			return nil, fmt.Errorf("backend btrfs: %s and %s lie on different file systems: use backend overlay or tmpfs", chroot, machines)
+		}
 		return btrfs{}, nil
 	case "", "auto":
-		if subvolume {
+		if snapshots {
 			return btrfs{}, nil
 		}
 		wanted = "overlay"

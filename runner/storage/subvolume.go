@@ -16,9 +16,16 @@ const (
 	ioctlSnapDestroy    = 0x5000940f // BTRFS_IOC_SNAP_DESTROY
 	ioctlSnapCreateV2   = 0x50009417 // BTRFS_IOC_SNAP_CREATE_V2
 	ioctlSubvolSetFlags = 0x4008941a // BTRFS_IOC_SUBVOL_SETFLAGS
+	ioctlFSInfo         = 0x8400941f // BTRFS_IOC_FS_INFO
 
 	subvolumeInode = 256 // BTRFS_FIRST_FREE_OBJECTID: the inode of every subvolume's root
 )
+
+type fsInfo struct {
+	maxDevice, devices uint64
+	id                 [16]byte
+	_                  [1024 - 32]byte
+}
 
 type volArgs struct {
 	fd   int64
@@ -51,6 +58,14 @@ func IsSubvolume(path string) (bool, error) {
 		return false, fmt.Errorf("stat %s: %w", path, err)
 	}
 	return st.Mode&unix.S_IFMT == unix.S_IFDIR && st.Ino == subvolumeInode, nil
+}
+
+// sameBtrfs says whether two paths lie on one btrfs. statfs cannot tell: each
+// subvolume has a number of its own there.
+func sameBtrfs(a, b string) bool {
+	var one, other fsInfo
+	return ioctlIn(a, ioctlFSInfo, unsafe.Pointer(&one)) == nil &&
+		ioctlIn(b, ioctlFSInfo, unsafe.Pointer(&other)) == nil && one.id == other.id
 }
 
 // Create makes an empty directory: a subvolume where path lies on btrfs.

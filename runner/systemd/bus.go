@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 )
@@ -66,12 +67,41 @@ func (b *Bus) dispatch(signals <-chan *dbus.Signal) {
 		b.mu.Lock()
 		for _, w := range b.watchers {
 			if w.path == signal.Path && w.member == signal.Name {
-				w.pending.push(signal)
+				w.pending.push(eventOf(signal))
 			}
 		}
 		b.mu.Unlock()
 	}
 	close(b.gone)
+}
+
+// event is what is kept of a signal. A machine's bus may send signals of a
+// hundred megabytes without end; these few words are all that anybody wants.
+type event struct {
+	job, result string // of JobRemoved
+	state       string // ActiveState, of PropertiesChanged
+}
+
+func eventOf(signal *dbus.Signal) *event {
+	e := &event{}
+	word := func(value any) string {
+		switch v := value.(type) {
+		case string:
+			return v[:min(len(v), 256)]
+		case dbus.ObjectPath:
+			return string(v[:min(len(v), 256)])
+		}
+		return ""
+	}
+	switch len(signal.Body) {
+	case 4:
+		e.job, e.result = word(signal.Body[1]), word(signal.Body[3])
+	case 3:
+		if changed, ok := signal.Body[1].(map[string]dbus.Variant); ok {
+			e.state = word(changed["ActiveState"].Value())
+		}
+	}
+	return e
 }
 
 // watcher receives the signals of one member at one path.
@@ -94,17 +124,17 @@ func (b *Bus) watch(path dbus.ObjectPath, iface, member, rule string) *watcher {
 }
 
 // next waits for the watcher's next signal.
-func (b *Bus) next(ctx context.Context, w *watcher) (*dbus.Signal, error) {
+func (b *Bus) next(ctx context.Context, w *watcher) (*event, error) {
 	for {
-		if signal := w.pending.pop(); signal != nil {
-			return signal, nil
+		if e := w.pending.pop(); e != nil {
+			return e, nil
 		}
 		select {
 		case <-w.pending.more:
 		case <-b.gone:
 			// What arrived before the end counts.
-			if signal := w.pending.pop(); signal != nil {
-				return signal, nil
+			if e := w.pending.pop(); e != nil {
+				return e, nil
 			}
 			return nil, ErrGone
 		case <-ctx.Done():
@@ -113,21 +143,20 @@ func (b *Bus) next(ctx context.Context, w *watcher) (*dbus.Signal, error) {
 	}
 }
 
-// queue is a list of signals with a bell. It drops the oldest beyond its
-// limit: a machine's bus may send without end.
+// queue is a list of events with a bell. It drops the oldest beyond its limit.
 type queue struct {
-	mu      *sync.Mutex
-	signals []*dbus.Signal
-	more    chan struct{}
+	mu     *sync.Mutex
+	events []*event
+	more   chan struct{}
 }
 
 func newQueue() queue { return queue{mu: new(sync.Mutex), more: make(chan struct{}, 1)} }
 
-func (q *queue) push(signal *dbus.Signal) {
+func (q *queue) push(e *event) {
 	q.mu.Lock()
-	q.signals = append(q.signals, signal)
-	if len(q.signals) > 1024 {
-		q.signals = q.signals[1:]
+	q.events = append(q.events, e)
+	if len(q.events) > 1024 {
+		q.events = q.events[1:]
 	}
 	q.mu.Unlock()
 	select {
@@ -136,19 +165,27 @@ func (q *queue) push(signal *dbus.Signal) {
 	}
 }
 
-func (q *queue) pop() *dbus.Signal {
+func (q *queue) pop() *event {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.signals) == 0 {
+	if len(q.events) == 0 {
 		return nil
 	}
-	signal := q.signals[0]
-	q.signals = q.signals[1:]
-	return signal
+	e := q.events[0]
+	q.events = q.events[1:]
+	return e
 }
+
+// answerLimit is how long a bus may take to answer one call. None of those made
+// here waits for anything; a bus that a job replaced may never answer.
+const answerLimit = 30 * time.Second
+
+var errNoAnswer = errors.New("its D-Bus does not answer")
 
 // call calls a method of an object of systemd's and stores the reply.
 func (b *Bus) call(ctx context.Context, path dbus.ObjectPath, method string, out []any, args ...any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, errNoAnswer)
+	defer cancel()
 	call := b.conn.Object(destination, path).CallWithContext(ctx, method, 0, args...)
 	if err := call.Err; err != nil {
 		return b.explain(ctx, err)

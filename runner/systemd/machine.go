@@ -90,6 +90,8 @@ func (b *Bus) Leader(ctx context.Context, machine string) (Process, error) {
 // that it cannot lead to a socket of the host, and what it leads to must be a
 // socket.
 func Machine(ctx context.Context, leader Process, owner int) (*Bus, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, errNoAnswer)
+	defer cancel()
 	type result struct {
 		conn *dbus.Conn
 		err  error
@@ -104,6 +106,9 @@ func Machine(ctx context.Context, leader Process, owner int) (*Bus, error) {
 	}()
 	select {
 	case r := <-done:
+		if ctx.Err() != nil && r.err != nil {
+			return nil, context.Cause(ctx)
+		}
 		if r.err != nil {
 			return nil, r.err
 		}

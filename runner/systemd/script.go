@@ -19,28 +19,52 @@ type Exit struct {
 // of it is left, and says how its main process ended. The properties must
 // contain AddRef, which keeps the unit's memory of that end.
 func (b *Bus) Wait(ctx context.Context, unit string, properties []Property) (Exit, error) {
-	path := UnitPath(unit)
-	changes := b.watch(path, "org.freedesktop.DBus.Properties", "PropertiesChanged", "")
+	changes := b.watchState(unit)
 	defer b.unwatch(changes)
-	b.subscribe()
 	if err := b.Launch(ctx, unit, properties); err != nil {
 		return Exit{}, err
 	}
+	return b.awaitExit(ctx, unit, changes)
+}
+
+// Rejoin goes on waiting for the end of a service that another connection, now
+// lost, has started. What has ended meanwhile is forgotten: IsNoSuchUnit.
+func (b *Bus) Rejoin(ctx context.Context, unit string) (Exit, error) {
+	changes := b.watchState(unit)
+	defer b.unwatch(changes)
+	if err := b.call(ctx, managerPath, manager+"RefUnit", nil, unit); err != nil {
+		return Exit{}, err
+	}
+	var state string
+	if err := b.Property(ctx, unit, "Unit", "ActiveState", &state); err != nil {
+		return Exit{}, err
+	}
+	if state == "inactive" || state == "failed" {
+		if exit, ended, err := b.exit(ctx, UnitPath(unit)); err != nil || ended {
+			return exit, err
+		}
+	}
+	return b.awaitExit(ctx, unit, changes)
+}
+
+// watchState asks for the changes of a unit's state.
+func (b *Bus) watchState(unit string) *watcher {
+	w := b.watch(UnitPath(unit), "org.freedesktop.DBus.Properties", "PropertiesChanged", "")
+	b.subscribe()
+	return w
+}
+
+func (b *Bus) awaitExit(ctx context.Context, unit string, changes *watcher) (Exit, error) {
 	for {
-		signal, err := b.next(ctx, changes)
+		e, err := b.next(ctx, changes)
 		if err != nil {
 			return Exit{}, err
 		}
-		if len(signal.Body) < 2 {
-			continue
-		}
-		changed, _ := signal.Body[1].(map[string]dbus.Variant)
-		state, _ := changed["ActiveState"].Value().(string)
-		if state != "inactive" && state != "failed" {
+		if e.state != "inactive" && e.state != "failed" {
 			continue
 		}
 		// A unit is also inactive before it starts: then nothing has ended yet.
-		exit, ended, err := b.exit(ctx, path)
+		exit, ended, err := b.exit(ctx, UnitPath(unit))
 		if err != nil || ended {
 			return exit, err
 		}

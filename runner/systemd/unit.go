@@ -122,15 +122,12 @@ func (b *Bus) unwatch(w *watcher) {
 
 func (b *Bus) jobResult(ctx context.Context, removed *watcher, job dbus.ObjectPath) (string, error) {
 	for {
-		signal, err := b.next(ctx, removed)
+		e, err := b.next(ctx, removed)
 		if err != nil {
 			return "", err
 		}
-		var id uint32
-		var path dbus.ObjectPath
-		var unit, result string
-		if err := dbus.Store(signal.Body, &id, &path, &unit, &result); err == nil && path == job {
-			return result, nil
+		if e.job == string(job) {
+			return e.result, nil
 		}
 	}
 }
@@ -190,6 +187,17 @@ func listed(rows [][]any, name, state int) []ListedUnit {
 	return units
 }
 
+// Command is the command line of a service, nil for one that is not there.
+func (b *Bus) Command(ctx context.Context, unit string) ([]string, error) {
+	var commands [][]any
+	err := b.Property(ctx, unit, "Service", "ExecStart", &commands)
+	if err != nil || len(commands) == 0 || len(commands[0]) < 2 {
+		return nil, err
+	}
+	argv, _ := commands[0][1].([]string)
+	return argv, nil
+}
+
 // Property reads a property of a unit into out. kind is the last word of the
 // property's interface: Unit or Service.
 func (b *Bus) Property(ctx context.Context, unit, kind, name string, out any) error {
@@ -243,9 +251,8 @@ func (b *Bus) AwaitStartup(ctx context.Context) (string, error) {
 // back, and returns its active state and result. A unit that systemd has
 // forgotten is inactive.
 func (b *Bus) AwaitStopped(ctx context.Context, unit string) (state, result string, err error) {
-	changes := b.watch(UnitPath(unit), "org.freedesktop.DBus.Properties", "PropertiesChanged", "")
+	changes := b.watchState(unit)
 	defer b.unwatch(changes)
-	b.subscribe()
 	for {
 		if err := b.Property(ctx, unit, "Unit", "ActiveState", &state); err != nil {
 			return "", "", err

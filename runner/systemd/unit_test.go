@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -93,9 +94,26 @@ func TestErrorsOfADeadConnectionSayThatTheBusIsGone(t *testing.T) {
 func TestAQueueOfSignalsIsBounded(t *testing.T) {
 	q := newQueue()
 	for i := range 5000 {
-		q.push(&dbus.Signal{Sequence: dbus.Sequence(i)})
+		q.push(&event{job: strconv.Itoa(i)})
 	}
-	if len(q.signals) > 1024 || q.pop().Sequence != 5000-1024 {
-		t.Errorf("%d signals", len(q.signals))
+	if len(q.events) > 1024 || q.pop().job != strconv.Itoa(5000-1024) {
+		t.Errorf("%d events", len(q.events))
+	}
+}
+
+func TestOfASignalOnlyAFewWordsAreKept(t *testing.T) {
+	huge := strings.Repeat("x", 10<<20)
+	for _, signal := range []*dbus.Signal{
+		{Body: []any{uint32(1), dbus.ObjectPath(huge), "unit", huge}},
+		{Body: []any{"iface", map[string]dbus.Variant{"ActiveState": dbus.MakeVariant(huge)}, []string{huge}}},
+		{Body: []any{huge, huge, huge, huge}}, {Body: []any{1, 2, 3}}, {},
+	} {
+		if e := eventOf(signal); len(e.job)+len(e.result)+len(e.state) > 1000 {
+			t.Errorf("%d bytes", len(e.job)+len(e.result)+len(e.state))
+		}
+	}
+	e := eventOf(&dbus.Signal{Body: []any{"x", map[string]dbus.Variant{"ActiveState": dbus.MakeVariant("failed")}, []string{}}})
+	if e.state != "failed" {
+		t.Errorf("%+v", e)
 	}
 }

@@ -147,7 +147,7 @@ func (d *demo) job(ctx context.Context) error {
 // nothingLeft searches the host for what the job may have left.
 func (d *demo) nothingLeft(ctx context.Context) error {
 	look := fmt.Sprintf(`machinectl list --no-legend
-systemctl list-units --all --plain --no-legend 'nspawn-runner-*'
+systemctl list-units --all --plain --no-legend 'nspawn-runner*'
 grep -E '\.machines/' /proc/mounts
 ls -A %[1]s/.machines %[1]s/.trash | grep -v -e : -e '^$'
 true`, d.state)

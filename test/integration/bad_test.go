@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -111,10 +112,9 @@ func TestADegradedMachineIsUp(t *testing.T) {
 func TestAMachineThatDiesDuringAScriptIsTheSystemsFailure(t *testing.T) {
 	h := onHost(t, "overlay")
 	for script, want := range map[string]string{
-		"systemctl poweroff; sleep 30":                              "was powered off",
-		"systemctl reboot; sleep 30":                                "was rebooted",
-		"kill -KILL 1; systemctl poweroff --force; sleep 30":        "machine run-",
-		"systemctl kill -s KILL dbus.service dbus.socket; sleep 30": "its D-Bus went away",
+		"systemctl poweroff; sleep 30":                       "it was powered off",
+		"systemctl reboot; sleep 30":                         "was rebooted",
+		"kill -KILL 1; systemctl poweroff --force; sleep 30": "machine run-",
 	} {
 		t.Run(script, func(t *testing.T) {
 			id := newNumber()
@@ -124,6 +124,105 @@ func TestAMachineThatDiesDuringAScriptIsTheSystemsFailure(t *testing.T) {
 			}
 			wantLog(t, r.Log, want)
 		})
+	}
+}
+
+func TestAJobMayRestartItsDBus(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	c := h.run(t, id, "systemctl restart dbus; sleep 1; echo went on; exit 4")
+	if c.status != 1 || c.code != "4" || c.stdout != "went on\n" {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestAScriptWhoseBusIsGoneDoesNotReachTheNextSubStage(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	c := h.run(t, id, "systemctl kill -s KILL dbus.service; systemctl mask --now dbus.service dbus.socket; rm -rf /run/dbus; sleep 1000")
+	if c.status != 2 || !strings.Contains(c.stderr, "its D-Bus went away") {
+		t.Errorf("%+v", c)
+	}
+	await(t, "the machine's end", func() bool {
+		return exec.Command("systemctl", "is-active", "nspawn-runner-"+id+".service").Run() != nil
+	})
+}
+
+func TestABusThatIsNotOneIsTheSystemsFailure(t *testing.T) {
+	h := onHost(t, "overlay")
+	for name, change := range map[string]string{
+		"a link to the host's": "ln -s /proc/1/root/run/dbus/system_bus_socket /run/dbus/system_bus_socket",
+		"a link out":           "ln -s ../../../../../../../../run/systemd/private /run/dbus/system_bus_socket",
+		"a fifo":               "mkfifo /run/dbus/system_bus_socket",
+		"a file":               "touch /run/dbus/system_bus_socket",
+		"nothing":              "true",
+	} {
+		t.Run(name, func(t *testing.T) {
+			id := h.prepared(t, "bookworm")
+			h.run(t, id, "rm -f /run/dbus/system_bus_socket; "+change)
+			if c := h.run(t, id, "echo executed"); c.status != 2 || c.stdout != "" {
+				t.Errorf("%+v", c)
+			}
+		})
+	}
+}
+
+func TestASIGTERMAtAnyMomentOfRunLeavesNoScript(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	path := script(t, "exec sleep 1234567")
+	for i := range 60 {
+		cmd := exec.Command(h.driver, "--config", h.config, "run", "--id", id, path)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		must(t, cmd.Start())
+		time.Sleep(time.Duration(3000+i*150) * time.Microsecond) // the moment is the point
+		must(t, syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM))
+		cmd.Wait()
+		if cmd.ProcessState.ExitCode() != 2 {
+			continue // killed before it could ask for the signal
+		}
+		if c := h.run(t, id, "pgrep -f 'sleep 1234567'; true"); c.stdout != "" {
+			t.Fatalf("after %d: still there: %s", i, c.stdout)
+		}
+	}
+	h.run(t, id, "pkill -f 'sleep 1234567'; true")
+}
+
+func TestTwoStateDirectoriesDoNotTouchEachOthersMachines(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	other := h.elsewhere(t, filepath.Join(filepath.Dir(h.state), "second"), "overlay")
+	other.before = other.leftovers(t)
+	t.Cleanup(func() { os.RemoveAll(other.state) })
+	if c := other.drive(t, "prepare", "--id", id, "bookworm"); c.status != 2 {
+		t.Errorf("prepare: %+v", c)
+	}
+	if c := other.drive(t, "cleanup", "--id", id); c.status != 0 {
+		t.Errorf("cleanup: %+v", c)
+	}
+	if c := h.run(t, id, "echo alive"); c.stdout != "alive\n" {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestAShellThatIsNotThereIsNotTheJobsFault(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	if c := h.drive(t, "run", "--id", id, "--shell", "/bin/zsh", script(t, "true")); c.status != 2 || !strings.Contains(c.stderr, "could not execute") {
+		t.Errorf("%+v", c)
+	}
+	if c := h.drive(t, "run", "--id", id, "--shell", "/usr/bin/python3", script(t, "print(6*7)")); c.stdout != "42\n" {
+		t.Errorf("%+v", c)
+	}
+	for _, text := range []string{"", "true", "#", "printf ''\r\n", "exit 0\n"} {
+		if c := h.run(t, id, text); c.status != 0 && text != "printf ''\r\n" {
+			t.Errorf("%q: %+v", text, c)
+		}
+	}
+	// Not executing a script is no success either.
+	h.run(t, id, "cp /bin/true /usr/bin/bash.new && mv /usr/bin/bash.new /usr/bin/bash")
+	if c := h.run(t, id, "echo x; exit 3"); c.status == 0 {
+		t.Errorf("%+v", c)
 	}
 }
 

@@ -294,7 +294,7 @@ func (h *host) leftovers(t *testing.T) []string {
 			}
 		}
 	}
-	add("unit", shell(t, "systemctl list-units --all --plain --no-legend 'nspawn-runner-*' 'run-*.scope' 2>/dev/null"))
+	add("unit", shell(t, "systemctl list-units --all --plain --no-legend 'nspawn-runner*' 'run-*.scope' 2>/dev/null"))
 	add("machine", shell(t, "machinectl list --no-legend 2>/dev/null"))
 	add("mount", shell(t, "grep -E '\\.machines/|/nspawn/[a-z-]+/run-' /proc/self/mountinfo || true"))
 	for _, dir := range []string{

@@ -1,0 +1,90 @@
+package machine
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/systemd"
+)
+
+// wrapper executes the script's shell. It moves the script from stdin to
+// another descriptor: left there, a command in it that reads stdin would eat
+// the rest of the script. Before, it reads the last byte: see executed.
+const wrapper = `command -v "$0" >/dev/null || exit 127; read -r byte; exec "$0" /dev/fd/3 3<&0 </dev/null`
+
+func (s Store) scriptProperties(script Script, body *scriptBody, output *streams) []systemd.Property {
+	set := systemd.Set
+	return []systemd.Property{
+		set("Description", "CI job: "+strings.Map(printable, script.Label)),
+		systemd.ExecStart("/bin/bash", "-c", wrapper, script.Shell),
+		set("Type", "exec"),
+		set("User", "root"),
+		set("Environment", []string{
+			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+			"HOME=/root", "USER=root", "LOGNAME=root", "SHELL=" + script.Shell,
+		}),
+		set("StandardInputFileDescriptor", dbus.UnixFD(body.file.Fd())),
+		set("StandardOutputFileDescriptor", dbus.UnixFD(output.stdout.inside.Fd())),
+		set("StandardErrorFileDescriptor", dbus.UnixFD(output.stderr.inside.Fd())),
+		set("IgnoreSIGPIPE", false),
+		// The machine's limits are meant to be the only ones.
+		set("TasksMax", ^uint64(0)),
+		set("OOMPolicy", "continue"),
+		set("TimeoutStopUSec", uint64(5*time.Second/time.Microsecond)),
+		// Keep what is known of the unit until it has been asked, then nothing.
+		set("CollectMode", "inactive-or-failed"),
+		set("AddRef", true),
+	}
+}
+
+// scriptBody is a script in memory that the machine can read and nobody can
+// change any more. The position in the file is at its last byte.
+type scriptBody struct {
+	file *os.File
+	size int64
+}
+
+func sealed(source io.Reader) (*scriptBody, error) {
+	fd, err := unix.MemfdCreate("script", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, fmt.Errorf("memfd_create: %w", err)
+	}
+	body := &scriptBody{file: os.NewFile(uintptr(fd), "script")}
+	if err := body.fill(source); err != nil {
+		body.Close()
+		return nil, err
+	}
+	return body, nil
+}
+
+func (b *scriptBody) fill(source io.Reader) (err error) {
+	if b.size, err = io.Copy(b.file, source); err != nil {
+		return err
+	}
+	if _, err := b.file.Seek(max(0, b.size-1), io.SeekStart); err != nil {
+		return err
+	}
+	seals := unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	if _, err := unix.FcntlInt(b.file.Fd(), unix.F_ADD_SEALS, seals); err != nil {
+		return fmt.Errorf("seal: %w", err)
+	}
+	return nil
+}
+
+// executed says whether the machine executed the wrapper, and found the shell.
+// An exit status cannot: systemd's word for a failed execve, 203, can also be
+// the script's. But the wrapper shares this descriptor with us, and with it the
+// position, which it moves to the end; the shell opens the script anew.
+func (b *scriptBody) executed() bool {
+	position, err := b.file.Seek(0, io.SeekCurrent)
+	return err == nil && position == b.size
+}
+
+// Close forgets the script.
+func (b *scriptBody) Close() error { return b.file.Close() }

@@ -31,8 +31,8 @@ func (Chroot) Create(ctx context.Context, name string) error {
 }
 
 // List prints the images of this host: name and path.
-func (Chroot) List() error {
-	return onHost(func(h *runner.Host) error { return h.ChrootList(false) })
+func (Chroot) List(ctx context.Context) error {
+	return onHost(func(h *runner.Host) error { return h.ChrootList(ctx, false, false) })
 }
 
 // Login opens a shell in a copy of the chroot of image NAME, and publishes it when the shell ends with 0.

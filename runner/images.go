@@ -37,37 +37,6 @@ func (h *Host) needImages(names ...string) error {
 	return h.makeStateDir()
 }
 
-// ChrootList prints the images: NAME PATH a line, playbooks without a chroot
-// too, or all that is known of them as JSON.
-func (h *Host) ChrootList(asJSON bool) error {
-	images, err := h.images().List()
-	if err != nil {
-		return err
-	}
-	if !asJSON {
-		for _, i := range images {
-			fmt.Fprintf(h.Stdout, "%s %s\n", i.Name, i.Path)
-		}
-		return nil
-	}
-	type row struct {
-		Name       string `json:"name"`
-		Path       string `json:"path"`
-		Exists     bool   `json:"exists"`
-		Generation string `json:"generation,omitempty"`
-		Playbook   string `json:"playbook,omitempty"`
-	}
-	rows := []row{}
-	for _, i := range images {
-		r := row{Name: i.Name, Path: i.Path, Exists: i.Exists, Playbook: i.Playbook}
-		if generation, err := h.images().Current(i.Name); err == nil {
-			r.Generation = generation.Name
-		}
-		rows = append(rows, r)
-	}
-	return h.printJSON(rows)
-}
-
 func (h *Host) printJSON(value any) error {
 	out := json.NewEncoder(h.Stdout)
 	out.SetIndent("", "  ")
@@ -136,7 +105,7 @@ func (h *Host) ChrootMaintenance(ctx context.Context, only string) error {
 	}
 	var failed []string
 	for _, name := range names {
-		generation, err := h.maintain(ctx, name)
+		generation, published, err := h.maintain(ctx, name)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -148,7 +117,14 @@ func (h *Host) ChrootMaintenance(ctx context.Context, only string) error {
 			failed = append(failed, name)
 			continue
 		}
-		h.say("%s: published, generation %s", name, generation.Name)
+		if published {
+			h.say("%s: published, generation %s", name, generation.Name)
+		} else {
+			h.say("%s: up to date, generation %s stays", name, generation.Name)
+		}
+	}
+	if only == "" {
+		h.pruneRemoved(ctx)
 	}
 	if len(failed) > 0 {
 		return fmt.Errorf("maintenance of %d of %d images failed: %q", len(failed), len(names), failed)
@@ -157,9 +133,9 @@ func (h *Host) ChrootMaintenance(ctx context.Context, only string) error {
 }
 
 // maintain checks an image's settings before it spends minutes on it.
-func (h *Host) maintain(ctx context.Context, name string) (image.Generation, error) {
+func (h *Host) maintain(ctx context.Context, name string) (generation image.Generation, published bool, err error) {
 	if _, err := h.imageConfig(name); err != nil {
-		return image.Generation{}, err
+		return image.Generation{}, false, err
 	}
 	return h.images().Maintain(ctx, name)
 }

@@ -66,14 +66,3 @@ func chrootMaintenance(o *options) *cobra.Command {
 			return h.ChrootMaintenance(ctx, first(args))
 		})
 }
-
-func chrootList(o *options) *cobra.Command {
-	var asJSON bool
-	c := &cobra.Command{
-		Use: "chroot-list", Short: "List images: chroots, and playbooks without one",
-		Args: cobra.NoArgs,
-		RunE: o.on(func(_ context.Context, h *runner.Host, _ []string) error { return h.ChrootList(asJSON) }),
-	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return c
-}

@@ -56,30 +56,37 @@ func (s *Store) Create(ctx context.Context, name string, options CreateOptions) 
 // Maintain brings an image up to date with its playbook: it is created if it
 // has no chroot, built from scratch if the playbook says
 // nspawn_runner_maint_recreate, and else the playbook runs in a copy of the
-// current generation.
-func (s *Store) Maintain(ctx context.Context, name string) (Generation, error) {
+// current generation. If that changed nothing, the current generation stays the
+// one it is, and published is false.
+func (s *Store) Maintain(ctx context.Context, name string) (generation Generation, published bool, err error) {
 	image, err := s.Get(name)
 	if err != nil {
-		return Generation{}, err
+		return Generation{}, false, err
 	}
 	if image.Playbook == "" {
-		return Generation{}, fmt.Errorf("image %s: it has no playbook in %s", name, strings.Join(s.PlaybookDirs, " or "))
+		return Generation{}, false, fmt.Errorf("image %s: it has no playbook in %s", name, strings.Join(s.PlaybookDirs, " or "))
 	}
 	book, err := s.runnable(image)
 	if err != nil {
-		return Generation{}, err
+		return Generation{}, false, err
 	}
 	recreate, err := book.recreate()
 	if err != nil {
-		return Generation{}, err
+		return Generation{}, false, err
 	}
 	suite, err := book.suite()
 	if err != nil {
-		return Generation{}, err
+		return Generation{}, false, err
 	}
-	return s.build(ctx, name, func(b *build) error {
+	published = true
+	generation, err = s.build(ctx, name, func(b *build) error {
 		if s.look(name).Exists && !recreate {
-			return b.fromCurrent(ctx, func() error { return b.play(ctx, book) })
+			if err := b.fromCurrent(ctx, byMaintenance, func() error { return b.play(ctx, book) }); err != nil {
+				return err
+			}
+			b.compare()
+			published = !b.unchanged
+			return nil
 		}
 		// At chroot-create somebody looks on. A timer must not guess what an
 		// image called bookworm is made of.
@@ -88,6 +95,7 @@ func (s *Store) Maintain(ctx context.Context, name string) (Generation, error) {
 		}
 		return b.fromNothing(ctx, suite, book)
 	})
+	return generation, published, err
 }
 
 // Edit publishes what change makes of a copy of the current generation, whose
@@ -98,7 +106,7 @@ func (s *Store) Edit(ctx context.Context, name string, change func(ctx context.C
 		return Generation{}, err
 	}
 	return s.build(ctx, name, func(b *build) error {
-		return b.fromCurrent(ctx, func() error { return change(ctx, b.generation.Path) })
+		return b.fromCurrent(ctx, byLogin, func() error { return change(ctx, b.generation.Path) })
 	})
 }
 
@@ -139,6 +147,10 @@ type build struct {
 	store      *Store
 	image      string
 	generation Generation
+	base       Generation // the current one when the build began, if there was one
+	record     Record     // of generation
+	unchanged  bool       // generation is as good as base, and not needed
+	tally      tally      // what the playbook did
 	log        *buildLog
 }
 
@@ -178,8 +190,19 @@ func (s *Store) build(ctx context.Context, name string, fill func(*build) error)
 	defer log.Close()
 
 	b := &build{store: s, image: name, generation: generation, log: log}
+	if s.look(name).Exists {
+		if b.base, err = s.Current(name); err != nil {
+			return Generation{}, err
+		}
+	}
 	if err := fill(b); err != nil {
 		return Generation{}, err
+	}
+	if b.unchanged {
+		if err := s.noteMaintained(b.base, b.record.Playbook); err != nil {
+			return Generation{}, err
+		}
+		return b.base, b.pruneOld(ctx)
 	}
 	if err := b.step(ctx, "check", func() error {
 		if err := forgetMachine(generation.Path); err != nil {
@@ -189,17 +212,36 @@ func (s *Store) build(ctx context.Context, name string, fill func(*build) error)
 	}); err != nil {
 		return Generation{}, err
 	}
-	if err := b.step(ctx, "publish", func() error { return s.publish(name, generation) }); err != nil {
+	if err := b.step(ctx, "publish", func() (err error) {
+		b.record.Built = time.Now().UTC().Truncate(time.Second)
+		b.record.Replaced = b.base.Name
+		if b.record.Bytes, err = storage.Usage(ctx, generation.Path); err != nil {
+			return err
+		}
+		return s.publish(name, generation, b.record)
+	}); err != nil {
 		return Generation{}, err
 	}
-	if err := s.prune(ctx, name); err != nil {
-		return generation, fmt.Errorf("published, but older generations could not be removed: %w", err)
+	return generation, b.pruneOld(ctx)
+}
+
+// pruneOld removes what the image needs no more. If jobs keep starting all the
+// time, it leaves that to the next build.
+func (b *build) pruneOld(ctx context.Context) error {
+	_, err := b.store.prune(ctx, b.image, KeptGenerations, func() error { return nil })
+	if errors.Is(err, errImpatient) {
+		b.store.progress(b.image, "older generations stay for now: jobs are starting")
+		return nil
 	}
-	return generation, nil
+	if err != nil {
+		return fmt.Errorf("it is well, but older generations could not be removed: %w", err)
+	}
+	return nil
 }
 
 // fromNothing fills the generation with a new Debian and runs the playbook.
 func (b *build) fromNothing(ctx context.Context, suite string, book Playbook) error {
+	b.record.How, b.record.Suite = byBootstrap, suite
 	if err := b.bootstrap(ctx, suite); err != nil {
 		return err
 	}
@@ -207,13 +249,14 @@ func (b *build) fromNothing(ctx context.Context, suite string, book Playbook) er
 }
 
 // fromCurrent fills the generation with a copy of the current one and changes it.
-func (b *build) fromCurrent(ctx context.Context, change func() error) error {
+func (b *build) fromCurrent(ctx context.Context, how string, change func() error) error {
+	base, err := b.store.Record(b.base)
+	if err != nil {
+		return err
+	}
+	b.record = Record{How: how, Suite: base.Suite, Playbook: base.Playbook}
 	if err := b.step(ctx, "copy the current generation", func() error {
-		current, err := b.store.Current(b.image)
-		if err != nil {
-			return err
-		}
-		return storage.Clone(ctx, current.Path, b.generation.Path)
+		return storage.Clone(ctx, b.base.Path, b.generation.Path)
 	}); err != nil {
 		return err
 	}

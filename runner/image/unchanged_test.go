@@ -1,0 +1,82 @@
+package image
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const nothingChanged = `{"ok": 3, "changed": 0, "ignored": 0, "rescued": 0}`
+
+func TestMaintenanceThatChangesNothingPublishesNothing(t *testing.T) {
+	s, _ := fakeStore(t, "sid", "- vars: {nspawn_runner_chroot_suite: sid}\n  fake: true\n")
+	t.Setenv("FAKE_TALLY", nothingChanged)
+	var steps []string
+	s.Progress = func(_, step string) { steps = append(steps, step) }
+	first, published, err := s.Maintain(t.Context(), "sid")
+	if err != nil || !published {
+		t.Fatalf("a creation was not published: %v", err)
+	}
+	book := filepath.Join(s.PlaybookDirs[0], "sid.yaml")
+	write(t, book, read(t, book)+"# a remark\n")
+	again, published, err := s.Maintain(t.Context(), "sid")
+	if err != nil || published || again != first {
+		t.Errorf("got %v, published %v, %v", again, published, err)
+	}
+	wantOnly(t, s, "sid", first)
+	if !slices.Contains(steps, "no task, no package and no list of apt changed, so nothing is published") {
+		t.Errorf("steps are %q", steps)
+	}
+	r, err := s.Record(first)
+	if err != nil || time.Since(r.Maintained) > time.Minute || r.How != byBootstrap {
+		t.Errorf("record is %+v, %v", r, err)
+	}
+	if now, err := ReadPlaybook(book); err != nil || r.Playbook.SHA256 != now.SHA256 {
+		t.Errorf("the playbook that ran is still the older one: %v", err)
+	}
+}
+
+func TestWhatCountsAsAChange(t *testing.T) {
+	for _, c := range []struct{ tally, script, want string }{
+		{"", "true", "ansible did not say"},
+		{"nonsense", "true", "ansible did not say"},
+		{`{"ok": 3, "changed": 2}`, "true", "changed something in 2 of 3 tasks"},
+		{`{"ok": 3, "ignored": 1}`, "true", "may have changed something"},
+		{`{"ok": 3, "rescued": 1}`, "true", "may have changed something"},
+		{nothingChanged, "echo Package >> $1/var/lib/dpkg/status", "the packages changed"},
+		{nothingChanged, "rm $1/var/lib/dpkg/status", "the packages changed"},
+		{nothingChanged, "echo new >> $1/var/lib/apt/lists/mirror_Packages", "apt's lists changed"},
+		{nothingChanged, "touch -d yesterday $1/var/lib/apt/lists/mirror_Packages", "apt's lists changed"},
+		{nothingChanged, "echo signed >> $1/var/lib/apt/lists/mirror_InRelease", ""},
+	} {
+		s, _ := fakeStore(t, "sid", "- fake: "+c.script+"\n")
+		plain := filepath.Join(s.StateDir, "sid")
+		bootable(t, plain)
+		write(t, filepath.Join(plain, "var/lib/dpkg/status"), "Package: dpkg\n")
+		write(t, filepath.Join(plain, "var/lib/apt/lists/mirror_Packages"), "old")
+		edit(t, s, "sid")
+		t.Setenv("FAKE_TALLY", c.tally)
+		generation, published, err := s.Maintain(t.Context(), "sid")
+		if err != nil || published != (c.want != "") {
+			t.Errorf("%s, %s: published %v, %v", c.tally, c.script, published, err)
+		}
+		if r, err := s.Record(generation); err != nil || !strings.Contains(r.Why, c.want) {
+			t.Errorf("%s, %s: record is %+v, %v", c.tally, c.script, r, err)
+		}
+	}
+}
+
+func TestChrootOfTheOriginalBecomesAGenerationEvenIfNothingChanges(t *testing.T) {
+	s, _ := fakeStore(t, "sid", "- fake: true\n")
+	t.Setenv("FAKE_TALLY", nothingChanged)
+	bootable(t, filepath.Join(s.StateDir, "sid"))
+	if _, published, err := s.Maintain(t.Context(), "sid"); err != nil || !published {
+		t.Errorf("published %v, %v", published, err)
+	}
+	if _, err := os.Readlink(filepath.Join(s.StateDir, "sid")); err != nil {
+		t.Error(err)
+	}
+}

@@ -42,7 +42,7 @@ func (Chroot) Login(ctx context.Context, name string) error {
 
 // Maintenance runs the playbooks of all images and creates what is missing.
 func (Chroot) Maintenance(ctx context.Context) error {
-	return onHost(func(h *runner.Host) error { return h.ChrootMaintenance(ctx, "") })
+	return onHost(func(h *runner.Host) error { return h.ChrootMaintenance(ctx, runner.Maintenance{}) })
 }
 
 // Toml prints the block for gitlab-runner's config.toml, with the program that install puts in place.

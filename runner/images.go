@@ -78,68 +78,6 @@ func (h *Host) ChrootLogin(ctx context.Context, name string, discard bool) error
 	return nil
 }
 
-// ChrootMaintenance runs an image's playbook, "" for all images, and creates
-// what is missing. It goes on after a failure.
-func (h *Host) ChrootMaintenance(ctx context.Context, only string) error {
-	names := []string{only}
-	if only == "" {
-		images, err := h.images().List()
-		if err != nil {
-			return err
-		}
-		names = nil
-		for _, i := range images {
-			if i.Playbook == "" {
-				h.say("%s: no playbook, so nothing to maintain", i.Name)
-				continue
-			}
-			names = append(names, i.Name)
-		}
-		if len(names) == 0 {
-			h.say("no playbooks in %s or %s", h.Config.PlaybookDir, h.Config.StateDir)
-			return h.needImages()
-		}
-	}
-	if err := h.needImages(names...); err != nil {
-		return err
-	}
-	var failed []string
-	for _, name := range names {
-		generation, published, err := h.maintain(ctx, name)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err != nil {
-			if only != "" {
-				return err
-			}
-			h.say("%v", err)
-			failed = append(failed, name)
-			continue
-		}
-		if published {
-			h.say("%s: published, generation %s", name, generation.Name)
-		} else {
-			h.say("%s: up to date, generation %s stays", name, generation.Name)
-		}
-	}
-	if only == "" {
-		h.pruneRemoved(ctx)
-	}
-	if len(failed) > 0 {
-		return fmt.Errorf("maintenance of %d of %d images failed: %q", len(failed), len(names), failed)
-	}
-	return nil
-}
-
-// maintain checks an image's settings before it spends minutes on it.
-func (h *Host) maintain(ctx context.Context, name string) (generation image.Generation, published bool, err error) {
-	if _, err := h.imageConfig(name); err != nil {
-		return image.Generation{}, false, err
-	}
-	return h.images().Maintain(ctx, name)
-}
-
 // NameOf is the name of the image that an administrator means: the one given,
 // else the job's, else the default.
 func (h *Host) NameOf(given, otherwise string) (string, error) {

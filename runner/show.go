@@ -255,7 +255,7 @@ func (h *Host) printShown(s shown) error {
 		}
 		notes = append(notes, "built "+ago(g.Built), from(g.Record), size(g.Bytes))
 		if !g.Maintained.IsZero() {
-			notes = append(notes, "unchanged by the maintenance "+ago(g.Maintained))
+			notes = append(notes, "maintained "+ago(g.Maintained))
 		}
 		if len(g.Jobs) > 0 {
 			notes = append(notes, "used by "+strings.Join(g.Jobs, " "))

@@ -44,7 +44,7 @@ func (s *Store) Create(ctx context.Context, name string, options CreateOptions) 
 	if err != nil {
 		return Generation{}, err
 	}
-	return s.build(ctx, name, func(b *build) error {
+	return s.build(ctx, name, false, func(b *build) error {
 		// Only now, under the lock, will the answer stay true.
 		if image := s.look(name); image.Exists {
 			return fmt.Errorf("%s exists already", image.Path)
@@ -53,39 +53,66 @@ func (s *Store) Create(ctx context.Context, name string, options CreateOptions) 
 	})
 }
 
+// MaintainOptions are what a caller can say about a maintenance.
+type MaintainOptions struct {
+	// Recreate builds from scratch, whatever the playbook says.
+	Recreate bool
+	// IfOlder leaves alone what a playbook made or maintained less than this
+	// time ago, unless the playbook is another one now.
+	IfOlder time.Duration
+	// NoWait makes it a *BusyError if the image is being built by another one.
+	NoWait bool
+}
+
+// Outcome is what a maintenance that did not fail came to.
+type Outcome string
+
+// The outcomes. But for Published, the current generation stays.
+const (
+	Published Outcome = "published"
+	Unchanged Outcome = "unchanged" // the playbook ran, and changed nothing
+	Fresh     Outcome = "fresh"     // it was not to run yet
+)
+
 // Maintain brings an image up to date with its playbook: it is created if it
 // has no chroot, built from scratch if the playbook says
 // nspawn_runner_maint_recreate, and else the playbook runs in a copy of the
-// current generation. If that changed nothing, the current generation stays the
-// one it is, and published is false.
-func (s *Store) Maintain(ctx context.Context, name string) (generation Generation, published bool, err error) {
+// current generation. It returns the generation that is current then.
+func (s *Store) Maintain(ctx context.Context, name string, options MaintainOptions) (generation Generation, outcome Outcome, err error) {
 	image, err := s.Get(name)
 	if err != nil {
-		return Generation{}, false, err
+		return Generation{}, "", err
 	}
 	if image.Playbook == "" {
-		return Generation{}, false, fmt.Errorf("image %s: it has no playbook in %s", name, strings.Join(s.PlaybookDirs, " or "))
+		return Generation{}, "", fmt.Errorf("image %s: it has no playbook in %s", name, strings.Join(s.PlaybookDirs, " or "))
 	}
 	book, err := s.runnable(image)
 	if err != nil {
-		return Generation{}, false, err
+		return Generation{}, "", err
 	}
 	recreate, err := book.recreate()
 	if err != nil {
-		return Generation{}, false, err
+		return Generation{}, "", err
 	}
 	suite, err := book.suite()
 	if err != nil {
-		return Generation{}, false, err
+		return Generation{}, "", err
 	}
-	published = true
-	generation, err = s.build(ctx, name, func(b *build) error {
-		if s.look(name).Exists && !recreate {
+	if options.IfOlder > 0 {
+		if generation, fresh := s.fresh(name, book, options.IfOlder); fresh {
+			return generation, Fresh, nil
+		}
+	}
+	outcome = Published
+	generation, err = s.build(ctx, name, options.NoWait, func(b *build) error {
+		if s.look(name).Exists && !recreate && !options.Recreate {
 			if err := b.fromCurrent(ctx, byMaintenance, func() error { return b.play(ctx, book) }); err != nil {
 				return err
 			}
 			b.compare()
-			published = !b.unchanged
+			if b.unchanged {
+				outcome = Unchanged
+			}
 			return nil
 		}
 		// At chroot-create somebody looks on. A timer must not guess what an
@@ -95,7 +122,21 @@ func (s *Store) Maintain(ctx context.Context, name string) (generation Generatio
 		}
 		return b.fromNothing(ctx, suite, book)
 	})
-	return generation, published, err
+	return generation, outcome, err
+}
+
+// fresh says whether the playbook as it is ran through less than a time ago.
+func (s *Store) fresh(name string, book Playbook, than time.Duration) (Generation, bool) {
+	current, err := s.Current(name)
+	if err != nil {
+		return Generation{}, false
+	}
+	record, err := s.Record(current)
+	if err != nil || record.Playbook == nil || record.Playbook.SHA256 != book.SHA256 {
+		return Generation{}, false
+	}
+	age := time.Since(record.Maintained)
+	return current, age >= 0 && age < than // unless the clock was set back
 }
 
 // Edit publishes what change makes of a copy of the current generation, whose
@@ -105,7 +146,7 @@ func (s *Store) Edit(ctx context.Context, name string, change func(ctx context.C
 	if _, err := s.Current(name); err != nil {
 		return Generation{}, err
 	}
-	return s.build(ctx, name, func(b *build) error {
+	return s.build(ctx, name, false, func(b *build) error {
 		return b.fromCurrent(ctx, byLogin, func() error { return change(ctx, b.generation.Path) })
 	})
 }
@@ -157,13 +198,19 @@ type build struct {
 // build makes and publishes a generation of an image: what fill leaves in the
 // generation's tree, if fill returns nil and the tree can boot. Else nothing of
 // it stays.
-func (s *Store) build(ctx context.Context, name string, fill func(*build) error) (_ Generation, err error) {
+func (s *Store) build(ctx context.Context, name string, noWait bool, fill func(*build) error) (_ Generation, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("image %s: %w", name, err)
 		}
 	}()
-	lock, err := s.lock(ctx, name, ".build", unix.LOCK_EX, func() { s.progress(name, "wait for another build of it to end") })
+	lock, err := s.lock(ctx, name, ".build", unix.LOCK_EX, func() error {
+		if noWait {
+			return &BusyError{By: s.builder(name)}
+		}
+		s.progress(name, "wait for "+s.builder(name)+" to end")
+		return nil
+	})
 	if err != nil {
 		return Generation{}, err
 	}
@@ -199,7 +246,7 @@ func (s *Store) build(ctx context.Context, name string, fill func(*build) error)
 		return Generation{}, err
 	}
 	if b.unchanged {
-		if err := s.noteMaintained(b.base, b.record.Playbook); err != nil {
+		if err := s.noteMaintained(b.base, b.record); err != nil {
 			return Generation{}, err
 		}
 		return b.base, b.pruneOld(ctx)
@@ -241,7 +288,7 @@ func (b *build) pruneOld(ctx context.Context) error {
 
 // fromNothing fills the generation with a new Debian and runs the playbook.
 func (b *build) fromNothing(ctx context.Context, suite string, book Playbook) error {
-	b.record.How, b.record.Suite = byBootstrap, suite
+	b.record = Record{How: byBootstrap, Suite: suite}
 	if err := b.bootstrap(ctx, suite); err != nil {
 		return err
 	}
@@ -254,7 +301,7 @@ func (b *build) fromCurrent(ctx context.Context, how string, change func() error
 	if err != nil {
 		return err
 	}
-	b.record = Record{How: how, Suite: base.Suite, Playbook: base.Playbook}
+	b.record = Record{How: how, Suite: base.Suite, Playbook: base.Playbook, Maintained: base.Maintained}
 	if err := b.step(ctx, "copy the current generation", func() error {
 		return storage.Clone(ctx, b.base.Path, b.generation.Path)
 	}); err != nil {

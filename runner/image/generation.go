@@ -36,7 +36,8 @@ const stampFormat = "20060102T150405Z"
 //	.hold   locked, shared, by who is about to put a generation on record;
 //	        exclusively by who removes generations
 //	.build  locked exclusively by the one build of this image; its content is
-//	        the stamp of the generation that is being built
+//	        the stamp of the generation that is being built, and on a second
+//	        line, for people, the process that does it
 //
 // and beside each tree its record, STAMP.json.
 func (s *Store) generations(name string) string {
@@ -84,7 +85,7 @@ func (s *Store) Hold(ctx context.Context, name string) (generation Generation, r
 	if _, err := s.Current(name); err != nil {
 		return Generation{}, nil, err
 	}
-	lock, err := s.lock(ctx, name, ".hold", unix.LOCK_SH, func() {})
+	lock, err := s.lock(ctx, name, ".hold", unix.LOCK_SH, nil)
 	if err != nil {
 		return Generation{}, nil, fmt.Errorf("image %s: %w", name, err)
 	}
@@ -98,16 +99,18 @@ func (s *Store) Hold(ctx context.Context, name string) (generation Generation, r
 
 // lock opens and locks one of the image's lock files. Closing it unlocks it, and
 // so does the end of the process, however it ends. If another one has it, lock
-// calls waiting once and then waits.
-func (s *Store) lock(ctx context.Context, name, file string, how int, waiting func()) (*os.File, error) {
+// calls waiting once, if that is set, and then waits, unless it returns an error.
+func (s *Store) lock(ctx context.Context, name, file string, how int, waiting func() error) (*os.File, error) {
 	path := filepath.Join(s.generations(name), file)
 	for tries := 0; ; tries++ {
 		lock, err := tryLock(path, how)
 		if lock != nil || err != nil {
 			return lock, err
 		}
-		if tries == 0 {
-			waiting()
+		if tries == 0 && waiting != nil {
+			if err := waiting(); err != nil {
+				return nil, err
+			}
 		}
 		// Not a lock that waits in the kernel: ctx could not end that.
 		select {
@@ -164,7 +167,7 @@ func (s *Store) begin(lock *os.File, name string) (Generation, error) {
 		}
 	}
 	stamp := born.Format(stampFormat)
-	if _, err := lock.WriteAt([]byte(stamp+"\n"), 0); err != nil {
+	if _, err := lock.WriteAt(fmt.Appendf(nil, "%s\n%d\n", stamp, os.Getpid()), 0); err != nil {
 		return Generation{}, err
 	}
 	return Generation{Name: name + "/" + stamp, Path: filepath.Join(s.generations(name), stamp)}, lock.Sync()

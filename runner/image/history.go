@@ -51,7 +51,8 @@ func (s *Store) Generations(name string) ([]Generation, error) {
 // unfinished is the stamp of the generation that is being built, if one is.
 func (s *Store) unfinished(name string) string {
 	text, _ := os.ReadFile(filepath.Join(s.generations(name), ".build"))
-	return strings.TrimSpace(string(text))
+	stamp, _, _ := strings.Cut(string(text), "\n")
+	return stamp
 }
 
 // ErrNothingOlder is the cause when there is no generation to roll back to.
@@ -132,7 +133,10 @@ func (s *Store) find(name, stamp string) (Generation, error) {
 // stamp in the file .build must not outlive a change of the link, or the next
 // build takes a published generation for an unfinished one.
 func (s *Store) alone(ctx context.Context, name string) (*os.File, error) {
-	lock, err := s.lock(ctx, name, ".build", unix.LOCK_EX, func() { s.progress(name, "wait for a build of it to end") })
+	lock, err := s.lock(ctx, name, ".build", unix.LOCK_EX, func() error {
+		s.progress(name, "wait for "+s.builder(name)+" to end")
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -216,7 +220,7 @@ func (s *Store) reduce(ctx context.Context, name string, keep int, first func() 
 func (s *Store) prune(ctx context.Context, name string, keep int, first func() error) (Pruned, error) {
 	patient, cancel := context.WithTimeoutCause(ctx, prunePatience, errImpatient)
 	defer cancel()
-	lock, err := s.lock(patient, name, ".hold", unix.LOCK_EX, func() {})
+	lock, err := s.lock(patient, name, ".hold", unix.LOCK_EX, nil)
 	if err != nil {
 		return Pruned{}, err
 	}

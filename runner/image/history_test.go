@@ -206,7 +206,7 @@ func TestRemoveLeavesOnlyWhatJobsUse(t *testing.T) {
 		}
 
 		// It can be made again, and has then no older one to go back to.
-		created, _, err := s.Maintain(t.Context(), "sid")
+		created, _, err := s.Maintain(t.Context(), "sid", MaintainOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,7 +30,8 @@ type Record struct {
 	// was. It is not always the next older one: that may have been rolled back.
 	Replaced string `json:"replaced,omitempty"`
 	Bytes    int64  `json:"bytes,omitempty"` // on disk, shared with other trees or not
-	// Maintained is when a maintenance last found nothing to change.
+	// Maintained is when Playbook last ran through: here, in a tree that this is
+	// a copy of, or in a copy of this that turned out to be no better.
 	Maintained time.Time `json:"maintained,omitzero"`
 }
 

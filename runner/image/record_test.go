@@ -12,7 +12,7 @@ import (
 func TestRecordSaysHowAGenerationCameToBe(t *testing.T) {
 	s, _ := fakeStore(t, "sid", "- vars: {nspawn_runner_chroot_suite: trixie}\n  fake: true\n")
 	first := create(t, s, "sid")
-	second, _, err := s.Maintain(t.Context(), "sid")
+	second, _, err := s.Maintain(t.Context(), "sid", MaintainOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,6 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"time"
 )
 
 // A maintenance that changed nothing needs no new generation: machines that
@@ -156,11 +155,11 @@ func readIfThere(tree *os.Root, path string) ([]byte, error) {
 
 // noteMaintained writes on the record of a generation that a maintenance found
 // nothing to change, and with which playbook.
-func (s *Store) noteMaintained(generation Generation, book *PlaybookRecord) error {
+func (s *Store) noteMaintained(generation Generation, copied Record) error {
 	record, err := s.Record(generation)
 	if err != nil {
 		return err
 	}
-	record.Playbook, record.Maintained = book, time.Now().UTC().Truncate(time.Second)
+	record.Playbook, record.Maintained = copied.Playbook, copied.Maintained
 	return s.writeRecord(generation, record)
 }

@@ -1,6 +1,9 @@
 package image
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,15 +19,15 @@ func TestMaintenanceThatChangesNothingPublishesNothing(t *testing.T) {
 	t.Setenv("FAKE_TALLY", nothingChanged)
 	var steps []string
 	s.Progress = func(_, step string) { steps = append(steps, step) }
-	first, published, err := s.Maintain(t.Context(), "sid")
-	if err != nil || !published {
+	first, outcome, err := s.Maintain(t.Context(), "sid", MaintainOptions{})
+	if err != nil || outcome != Published {
 		t.Fatalf("a creation was not published: %v", err)
 	}
 	book := filepath.Join(s.PlaybookDirs[0], "sid.yaml")
 	write(t, book, read(t, book)+"# a remark\n")
-	again, published, err := s.Maintain(t.Context(), "sid")
-	if err != nil || published || again != first {
-		t.Errorf("got %v, published %v, %v", again, published, err)
+	again, outcome, err := s.Maintain(t.Context(), "sid", MaintainOptions{})
+	if err != nil || outcome != Unchanged || again != first {
+		t.Errorf("got %v, published %v, %v", again, outcome, err)
 	}
 	wantOnly(t, s, "sid", first)
 	if !slices.Contains(steps, "no task, no package and no list of apt changed, so nothing is published") {
@@ -59,9 +62,9 @@ func TestWhatCountsAsAChange(t *testing.T) {
 		write(t, filepath.Join(plain, "var/lib/apt/lists/mirror_Packages"), "old")
 		edit(t, s, "sid")
 		t.Setenv("FAKE_TALLY", c.tally)
-		generation, published, err := s.Maintain(t.Context(), "sid")
-		if err != nil || published != (c.want != "") {
-			t.Errorf("%s, %s: published %v, %v", c.tally, c.script, published, err)
+		generation, outcome, err := s.Maintain(t.Context(), "sid", MaintainOptions{})
+		if err != nil || (outcome == Published) != (c.want != "") {
+			t.Errorf("%s, %s: %s, %v", c.tally, c.script, outcome, err)
 		}
 		if r, err := s.Record(generation); err != nil || !strings.Contains(r.Why, c.want) {
 			t.Errorf("%s, %s: record is %+v, %v", c.tally, c.script, r, err)
@@ -73,10 +76,49 @@ func TestChrootOfTheOriginalBecomesAGenerationEvenIfNothingChanges(t *testing.T)
 	s, _ := fakeStore(t, "sid", "- fake: true\n")
 	t.Setenv("FAKE_TALLY", nothingChanged)
 	bootable(t, filepath.Join(s.StateDir, "sid"))
-	if _, published, err := s.Maintain(t.Context(), "sid"); err != nil || !published {
-		t.Errorf("published %v, %v", published, err)
+	if _, outcome, err := s.Maintain(t.Context(), "sid", MaintainOptions{}); err != nil || outcome != Published {
+		t.Errorf("%s, %v", outcome, err)
 	}
 	if _, err := os.Readlink(filepath.Join(s.StateDir, "sid")); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestWhatIsFreshIsLeftAlone(t *testing.T) {
+	s, calls := fakeStore(t, "sid", "- vars: {nspawn_runner_chroot_suite: sid}\n  fake: true\n")
+	maintain := func(options MaintainOptions, want Outcome) {
+		t.Helper()
+		if _, outcome, err := s.Maintain(t.Context(), "sid", options); err != nil || outcome != want {
+			t.Errorf("%+v: %s, %v", options, outcome, err)
+		}
+	}
+	daily := MaintainOptions{IfOlder: 24 * time.Hour}
+	maintain(daily, Published)
+	maintain(daily, Fresh)
+	edit(t, s, "sid") // a shell does not make it older, nor newer
+	maintain(daily, Fresh)
+	maintain(MaintainOptions{IfOlder: time.Nanosecond}, Published)
+	maintain(MaintainOptions{}, Published)
+	write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- vars: {nspawn_runner_chroot_suite: sid}\n  fake: echo\n")
+	maintain(daily, Published)
+	maintain(MaintainOptions{Recreate: true}, Published)
+	if got := strings.Count(read(t, calls), "eatmydata"); got != 2 {
+		t.Errorf("bootstrapped %d times", got)
+	}
+}
+
+func TestNoWaitSaysWhoBuilds(t *testing.T) {
+	s, _ := fakeStore(t, "sid", "- fake: true\n")
+	create(t, s, "sid")
+	_, err := s.Edit(t.Context(), "sid", func(context.Context, string) error {
+		_, _, err := s.Maintain(t.Context(), "sid", MaintainOptions{NoWait: true})
+		var busy *BusyError
+		if !errors.As(err, &busy) || !strings.HasPrefix(err.Error(), fmt.Sprintf("image sid: it is busy with a build by process %d (%s", os.Getpid(), os.Args[0])) {
+			t.Errorf("error is %v", err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -127,6 +127,9 @@ func TestAMaintenanceSaysWhatItChangedAndPublishesNothingIfThatIsNothing(t *test
 			if c := h.drives(t, "chroot-diff", "kept"); !strings.HasPrefix(c.stdout, "- ca-certificates 20") || strings.Count(c.stdout, "\n") != 1 {
 				t.Errorf("diff: %s", c.stdout)
 			}
+			if c := h.drives(t, "chroot-maintenance", "--if-older", "1h"); !strings.Contains(c.stderr, "\nIMAGE ") || !strings.Contains(c.stderr, "\nkept   fresh   kept/") {
+				t.Errorf("the table at the end: %s", c.stderr)
+			}
 
 			id := h.prepared(t, "kept")
 			list()

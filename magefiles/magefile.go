@@ -31,8 +31,8 @@ func (Chroot) Create(ctx context.Context, name string) error {
 }
 
 // List prints the images of this host: name and path.
-func (Chroot) List() error {
-	return onHost(func(h *runner.Host) error { return h.ChrootList(false) })
+func (Chroot) List(ctx context.Context) error {
+	return onHost(func(h *runner.Host) error { return h.ChrootList(ctx, false, false) })
 }
 
 // Login opens a shell in a copy of the chroot of image NAME, and publishes it when the shell ends with 0.
@@ -42,7 +42,7 @@ func (Chroot) Login(ctx context.Context, name string) error {
 
 // Maintenance runs the playbooks of all images and creates what is missing.
 func (Chroot) Maintenance(ctx context.Context) error {
-	return onHost(func(h *runner.Host) error { return h.ChrootMaintenance(ctx, "") })
+	return onHost(func(h *runner.Host) error { return h.ChrootMaintenance(ctx, runner.Maintenance{}) })
 }
 
 // Toml prints the block for gitlab-runner's config.toml, with the program that install puts in place.

@@ -37,37 +37,6 @@ func (h *Host) needImages(names ...string) error {
 	return h.makeStateDir()
 }
 
-// ChrootList prints the images: NAME PATH a line, playbooks without a chroot
-// too, or all that is known of them as JSON.
-func (h *Host) ChrootList(asJSON bool) error {
-	images, err := h.images().List()
-	if err != nil {
-		return err
-	}
-	if !asJSON {
-		for _, i := range images {
-			fmt.Fprintf(h.Stdout, "%s %s\n", i.Name, i.Path)
-		}
-		return nil
-	}
-	type row struct {
-		Name       string `json:"name"`
-		Path       string `json:"path"`
-		Exists     bool   `json:"exists"`
-		Generation string `json:"generation,omitempty"`
-		Playbook   string `json:"playbook,omitempty"`
-	}
-	rows := []row{}
-	for _, i := range images {
-		r := row{Name: i.Name, Path: i.Path, Exists: i.Exists, Playbook: i.Playbook}
-		if generation, err := h.images().Current(i.Name); err == nil {
-			r.Generation = generation.Name
-		}
-		rows = append(rows, r)
-	}
-	return h.printJSON(rows)
-}
-
 func (h *Host) printJSON(value any) error {
 	out := json.NewEncoder(h.Stdout)
 	out.SetIndent("", "  ")
@@ -110,61 +79,6 @@ func (h *Host) ChrootLogin(ctx context.Context, name string, discard bool) error
 	}
 	h.say("%s: published, generation %s", name, generation.Name)
 	return nil
-}
-
-// ChrootMaintenance runs an image's playbook, "" for all images, and creates
-// what is missing. It goes on after a failure.
-func (h *Host) ChrootMaintenance(ctx context.Context, only string) error {
-	names := []string{only}
-	if only == "" {
-		images, err := h.images().List()
-		if err != nil {
-			return err
-		}
-		names = nil
-		for _, i := range images {
-			if i.Playbook == "" {
-				h.say("%s: no playbook, so nothing to maintain", i.Name)
-				continue
-			}
-			names = append(names, i.Name)
-		}
-		if len(names) == 0 {
-			h.say("no playbooks in %s or %s", h.Config.PlaybookDir, h.Config.StateDir)
-			return h.needImages()
-		}
-	}
-	if err := h.needImages(names...); err != nil {
-		return err
-	}
-	var failed []string
-	for _, name := range names {
-		generation, err := h.maintain(ctx, name)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err != nil {
-			if only != "" {
-				return err
-			}
-			h.say("%v", err)
-			failed = append(failed, name)
-			continue
-		}
-		h.say("%s: published, generation %s", name, generation.Name)
-	}
-	if len(failed) > 0 {
-		return fmt.Errorf("maintenance of %d of %d images failed: %q", len(failed), len(names), failed)
-	}
-	return nil
-}
-
-// maintain checks an image's settings before it spends minutes on it.
-func (h *Host) maintain(ctx context.Context, name string) (image.Generation, error) {
-	if _, err := h.imageConfig(name); err != nil {
-		return image.Generation{}, err
-	}
-	return h.images().Maintain(ctx, name)
 }
 
 // NameOf is the name of the image that an administrator means: the one given,

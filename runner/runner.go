@@ -3,7 +3,10 @@
 //
 //	stages.go       config, prepare, run, cleanup: what gitlab-runner calls
 //	try.go          the four in one go, for a person
-//	images.go       creating, listing, entering and maintaining images
+//	images.go       creating and entering images
+//	maintenance.go  maintaining them
+//	generations.go  rolling back, pruning and removing them
+//	show.go         what is known of them
 //	machines.go     listing and entering machines
 //	host.go         what a host must have
 //	helper.go       gitlab-runner's own program inside the machine

@@ -49,7 +49,8 @@ func commands() *cobra.Command {
 		}
 		root.AddCommand(commands...)
 	}
-	add("images", chrootCreate(&o), chrootList(&o), chrootLogin(&o), chrootMaintenance(&o))
+	add("images", chrootCreate(&o), chrootList(&o), chrootLogin(&o), chrootMaintenance(&o),
+		chrootShow(&o), chrootDiff(&o), chrootRollback(&o), chrootPrune(&o), chrootRemove(&o))
 	add("machines", try(&o), machines(&o))
 	add("stages", gitlabConfig(&o), prepare(&o), run(&o), cleanup(&o))
 	add("setup", toml(&o), version())

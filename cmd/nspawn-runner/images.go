@@ -61,19 +61,14 @@ func chrootLogin(o *options) *cobra.Command {
 }
 
 func chrootMaintenance(o *options) *cobra.Command {
-	return imageCommand(o, "chroot-maintenance", "Run the playbooks of all images, or of one, and create what is missing",
+	var how runner.Maintenance
+	c := imageCommand(o, "chroot-maintenance", "Run the playbooks of all images, or of one, and create what is missing",
 		func(ctx context.Context, h *runner.Host, args []string) error {
-			return h.ChrootMaintenance(ctx, first(args))
+			how.Image = first(args)
+			return h.ChrootMaintenance(ctx, how)
 		})
-}
-
-func chrootList(o *options) *cobra.Command {
-	var asJSON bool
-	c := &cobra.Command{
-		Use: "chroot-list", Short: "List images: chroots, and playbooks without one",
-		Args: cobra.NoArgs,
-		RunE: o.on(func(_ context.Context, h *runner.Host, _ []string) error { return h.ChrootList(asJSON) }),
-	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&how.Recreate, "recreate", false, "build from scratch, not on a copy")
+	c.Flags().DurationVar(&how.IfOlder, "if-older", 0, "skip images maintained less than this time ago, like 24h, unless their playbook changed")
+	c.Flags().BoolVar(&how.NoWait, "no-wait", false, "fail on an image that is being built already, and say by whom")
 	return c
 }

@@ -30,7 +30,7 @@ func TestWithoutACommandThereIsHelp(t *testing.T) {
 		if err != nil {
 			t.Errorf("%q: %v", args, err)
 		}
-		for _, command := range []string{"chroot-create", "chroot-list", "chroot-login", "chroot-maintenance", "prepare", "run", "cleanup", "gitlab-config", "toml", "try", "machine"} {
+		for _, command := range []string{"chroot-create", "chroot-list", "chroot-login", "chroot-maintenance", "chroot-show", "chroot-diff", "chroot-rollback", "chroot-prune", "chroot-remove", "prepare", "run", "cleanup", "gitlab-config", "toml", "try", "machine"} {
 			if !strings.Contains(out, "\n  "+command+" ") {
 				t.Errorf("%q: no %s in\n%s", args, command, out)
 			}
@@ -55,6 +55,14 @@ func TestTheOriginalsCommandLinesAreUnderstood(t *testing.T) {
 		_, err := call(t, append([]string{"--config", os.DevNull}, strings.Fields(line)...)...)
 		if err == nil || strings.Contains(err.Error(), "unknown") || strings.Contains(err.Error(), "accepts") {
 			t.Errorf("%s: %v", line, err)
+		}
+	}
+}
+
+func TestWhatChangesAnImageMustBeToldWhich(t *testing.T) {
+	for _, command := range []string{"chroot-rollback", "chroot-remove", "chroot-show", "chroot-diff"} {
+		if _, err := call(t, "--config", os.DevNull, command); err == nil || !strings.Contains(err.Error(), "accepts 1 arg") {
+			t.Errorf("%s: %v", command, err)
 		}
 	}
 }

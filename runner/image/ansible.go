@@ -13,19 +13,23 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // plugins are ours for ansible: the connection into the box, and a callback that
-// says which task failed. With them ansible-core is enough.
+// says which task failed and how many changed something. With them ansible-core is enough.
 //
 //go:embed ansible/connection/chroot.py ansible/callback/nspawn_runner.py
 var plugins embed.FS
 
 // play runs the playbook in the generation.
 func (b *build) play(ctx context.Context, book Playbook) error {
+	b.record.Playbook = &PlaybookRecord{Path: book.Path, SHA256: book.SHA256}
+	b.record.Maintained = time.Now().UTC().Truncate(time.Second)
 	if !book.hasPlays() {
+		b.tally.known = true // nothing
 		return nil
 	}
 	return b.step(ctx, "playbook "+book.Path, func() (err error) {
@@ -63,7 +67,7 @@ func (b *build) ansible(ctx context.Context, book Playbook, box *box) error {
 	if err != nil {
 		return err
 	}
-	failures := filepath.Join(dir, "failures")
+	failures, tally := filepath.Join(dir, "failures"), filepath.Join(dir, "tally")
 
 	cmd := exec.CommandContext(ctx, "ansible-playbook", "--inventory", inventory, playbook)
 	cmd.Dir = filepath.Dir(playbook)
@@ -73,7 +77,8 @@ func (b *build) ansible(ctx context.Context, book Playbook, box *box) error {
 		"ANSIBLE_CALLBACK_PLUGINS="+pluginPath(dir, "callback"),
 		"ANSIBLE_LOCAL_TEMP="+filepath.Join(dir, "tmp"),
 		"ANSIBLE_NOCOWS=1",
-		"NSPAWN_RUNNER_FAILURES="+failures)
+		"NSPAWN_RUNNER_FAILURES="+failures,
+		"NSPAWN_RUNNER_TALLY="+tally)
 	if isTerminal(b.store.Verbose) {
 		cmd.Env = append(cmd.Env, "ANSIBLE_FORCE_COLOR=1")
 	}
@@ -84,6 +89,7 @@ func (b *build) ansible(ctx context.Context, book Playbook, box *box) error {
 
 	err = b.run(ctx, cmd)
 	if err == nil {
+		b.tally = readTally(tally)
 		return nil
 	}
 	if why := lastFailure(failures); why != "" {

@@ -44,7 +44,7 @@ func (s *Store) Create(ctx context.Context, name string, options CreateOptions) 
 	if err != nil {
 		return Generation{}, err
 	}
-	return s.build(ctx, name, func(b *build) error {
+	return s.build(ctx, name, false, func(b *build) error {
 		// Only now, under the lock, will the answer stay true.
 		if image := s.look(name); image.Exists {
 			return fmt.Errorf("%s exists already", image.Path)
@@ -53,33 +53,67 @@ func (s *Store) Create(ctx context.Context, name string, options CreateOptions) 
 	})
 }
 
+// MaintainOptions are what a caller can say about a maintenance.
+type MaintainOptions struct {
+	// Recreate builds from scratch, whatever the playbook says.
+	Recreate bool
+	// IfOlder leaves alone what a playbook made or maintained less than this
+	// time ago, unless the playbook is another one now.
+	IfOlder time.Duration
+	// NoWait makes it a *BusyError if the image is being built by another one.
+	NoWait bool
+}
+
+// Outcome is what a maintenance that did not fail came to.
+type Outcome string
+
+// The outcomes. But for Published, the current generation stays.
+const (
+	Published Outcome = "published"
+	Unchanged Outcome = "unchanged" // the playbook ran, and changed nothing
+	Fresh     Outcome = "fresh"     // it was not to run yet
+)
+
 // Maintain brings an image up to date with its playbook: it is created if it
 // has no chroot, built from scratch if the playbook says
 // nspawn_runner_maint_recreate, and else the playbook runs in a copy of the
-// current generation.
-func (s *Store) Maintain(ctx context.Context, name string) (Generation, error) {
+// current generation. It returns the generation that is current then.
+func (s *Store) Maintain(ctx context.Context, name string, options MaintainOptions) (generation Generation, outcome Outcome, err error) {
 	image, err := s.Get(name)
 	if err != nil {
-		return Generation{}, err
+		return Generation{}, "", err
 	}
 	if image.Playbook == "" {
-		return Generation{}, fmt.Errorf("image %s: it has no playbook in %s", name, strings.Join(s.PlaybookDirs, " or "))
+		return Generation{}, "", fmt.Errorf("image %s: it has no playbook in %s", name, strings.Join(s.PlaybookDirs, " or "))
 	}
 	book, err := s.runnable(image)
 	if err != nil {
-		return Generation{}, err
+		return Generation{}, "", err
 	}
 	recreate, err := book.recreate()
 	if err != nil {
-		return Generation{}, err
+		return Generation{}, "", err
 	}
 	suite, err := book.suite()
 	if err != nil {
-		return Generation{}, err
+		return Generation{}, "", err
 	}
-	return s.build(ctx, name, func(b *build) error {
-		if s.look(name).Exists && !recreate {
-			return b.fromCurrent(ctx, func() error { return b.play(ctx, book) })
+	if options.IfOlder > 0 {
+		if generation, fresh := s.fresh(name, book, options.IfOlder); fresh {
+			return generation, Fresh, nil
+		}
+	}
+	outcome = Published
+	generation, err = s.build(ctx, name, options.NoWait, func(b *build) error {
+		if s.look(name).Exists && !recreate && !options.Recreate {
+			if err := b.fromCurrent(ctx, byMaintenance, func() error { return b.play(ctx, book) }); err != nil {
+				return err
+			}
+			b.compare()
+			if b.unchanged {
+				outcome = Unchanged
+			}
+			return nil
 		}
 		// At chroot-create somebody looks on. A timer must not guess what an
 		// image called bookworm is made of.
@@ -88,6 +122,21 @@ func (s *Store) Maintain(ctx context.Context, name string) (Generation, error) {
 		}
 		return b.fromNothing(ctx, suite, book)
 	})
+	return generation, outcome, err
+}
+
+// fresh says whether the playbook as it is ran through less than a time ago.
+func (s *Store) fresh(name string, book Playbook, than time.Duration) (Generation, bool) {
+	current, err := s.Current(name)
+	if err != nil {
+		return Generation{}, false
+	}
+	record, err := s.Record(current)
+	if err != nil || record.Playbook == nil || record.Playbook.SHA256 != book.SHA256 {
+		return Generation{}, false
+	}
+	age := time.Since(record.Maintained)
+	return current, age >= 0 && age < than // unless the clock was set back
 }
 
 // Edit publishes what change makes of a copy of the current generation, whose
@@ -97,8 +146,8 @@ func (s *Store) Edit(ctx context.Context, name string, change func(ctx context.C
 	if _, err := s.Current(name); err != nil {
 		return Generation{}, err
 	}
-	return s.build(ctx, name, func(b *build) error {
-		return b.fromCurrent(ctx, func() error { return change(ctx, b.generation.Path) })
+	return s.build(ctx, name, false, func(b *build) error {
+		return b.fromCurrent(ctx, byLogin, func() error { return change(ctx, b.generation.Path) })
 	})
 }
 
@@ -139,19 +188,29 @@ type build struct {
 	store      *Store
 	image      string
 	generation Generation
+	base       Generation // the current one when the build began, if there was one
+	record     Record     // of generation
+	unchanged  bool       // generation is as good as base, and not needed
+	tally      tally      // what the playbook did
 	log        *buildLog
 }
 
 // build makes and publishes a generation of an image: what fill leaves in the
 // generation's tree, if fill returns nil and the tree can boot. Else nothing of
 // it stays.
-func (s *Store) build(ctx context.Context, name string, fill func(*build) error) (_ Generation, err error) {
+func (s *Store) build(ctx context.Context, name string, noWait bool, fill func(*build) error) (_ Generation, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("image %s: %w", name, err)
 		}
 	}()
-	lock, err := s.lock(ctx, name, ".build", unix.LOCK_EX, func() { s.progress(name, "wait for another build of it to end") })
+	lock, err := s.lock(ctx, name, ".build", unix.LOCK_EX, func() error {
+		if noWait {
+			return &BusyError{By: s.builder(name)}
+		}
+		s.progress(name, "wait for "+s.builder(name)+" to end")
+		return nil
+	})
 	if err != nil {
 		return Generation{}, err
 	}
@@ -178,8 +237,19 @@ func (s *Store) build(ctx context.Context, name string, fill func(*build) error)
 	defer log.Close()
 
 	b := &build{store: s, image: name, generation: generation, log: log}
+	if s.look(name).Exists {
+		if b.base, err = s.Current(name); err != nil {
+			return Generation{}, err
+		}
+	}
 	if err := fill(b); err != nil {
 		return Generation{}, err
+	}
+	if b.unchanged {
+		if err := s.noteMaintained(b.base, b.record); err != nil {
+			return Generation{}, err
+		}
+		return b.base, b.pruneOld(ctx)
 	}
 	if err := b.step(ctx, "check", func() error {
 		if err := forgetMachine(generation.Path); err != nil {
@@ -189,17 +259,36 @@ func (s *Store) build(ctx context.Context, name string, fill func(*build) error)
 	}); err != nil {
 		return Generation{}, err
 	}
-	if err := b.step(ctx, "publish", func() error { return s.publish(name, generation) }); err != nil {
+	if err := b.step(ctx, "publish", func() (err error) {
+		b.record.Built = time.Now().UTC().Truncate(time.Second)
+		b.record.Replaced = b.base.Name
+		if b.record.Bytes, err = storage.Usage(ctx, generation.Path); err != nil {
+			return err
+		}
+		return s.publish(name, generation, b.record)
+	}); err != nil {
 		return Generation{}, err
 	}
-	if err := s.prune(ctx, name); err != nil {
-		return generation, fmt.Errorf("published, but older generations could not be removed: %w", err)
+	return generation, b.pruneOld(ctx)
+}
+
+// pruneOld removes what the image needs no more. If jobs keep starting all the
+// time, it leaves that to the next build.
+func (b *build) pruneOld(ctx context.Context) error {
+	_, err := b.store.prune(ctx, b.image, KeptGenerations, func() error { return nil })
+	if errors.Is(err, errImpatient) {
+		b.store.progress(b.image, "older generations stay for now: jobs are starting")
+		return nil
 	}
-	return generation, nil
+	if err != nil {
+		return fmt.Errorf("it is well, but older generations could not be removed: %w", err)
+	}
+	return nil
 }
 
 // fromNothing fills the generation with a new Debian and runs the playbook.
 func (b *build) fromNothing(ctx context.Context, suite string, book Playbook) error {
+	b.record = Record{How: byBootstrap, Suite: suite}
 	if err := b.bootstrap(ctx, suite); err != nil {
 		return err
 	}
@@ -207,13 +296,14 @@ func (b *build) fromNothing(ctx context.Context, suite string, book Playbook) er
 }
 
 // fromCurrent fills the generation with a copy of the current one and changes it.
-func (b *build) fromCurrent(ctx context.Context, change func() error) error {
+func (b *build) fromCurrent(ctx context.Context, how string, change func() error) error {
+	base, err := b.store.Record(b.base)
+	if err != nil {
+		return err
+	}
+	b.record = Record{How: how, Suite: base.Suite, Playbook: base.Playbook, Maintained: base.Maintained}
 	if err := b.step(ctx, "copy the current generation", func() error {
-		current, err := b.store.Current(b.image)
-		if err != nil {
-			return err
-		}
-		return storage.Clone(ctx, current.Path, b.generation.Path)
+		return storage.Clone(ctx, b.base.Path, b.generation.Path)
 	}); err != nil {
 		return err
 	}

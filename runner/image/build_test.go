@@ -65,7 +65,7 @@ func wantOnly(t *testing.T, s *Store, name string, generations ...Generation) {
 	}
 	var got []string
 	for _, entry := range entries {
-		if entry.Name() != ".build" && entry.Name() != ".hold" {
+		if entry.Name() != ".build" && entry.Name() != ".hold" && filepath.Ext(entry.Name()) != recordSuffix {
 			got = append(got, entry.Name())
 		}
 	}
@@ -386,11 +386,11 @@ func TestBoxThatDoesNotStartIsAnError(t *testing.T) {
 
 func TestMaintainWorksOnACopy(t *testing.T) {
 	s, calls := fakeStore(t, "sid", "- vars: {nspawn_runner_chroot_suite: sid}\n  fake: echo again >> $1/etc/runs\n")
-	first, err := s.Maintain(t.Context(), "sid") // there is none: it is created
+	first, _, err := s.Maintain(t.Context(), "sid", MaintainOptions{}) // there is none: it is created
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := s.Maintain(t.Context(), "sid")
+	second, _, err := s.Maintain(t.Context(), "sid", MaintainOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -403,13 +403,13 @@ func TestMaintainWorksOnACopy(t *testing.T) {
 	}
 
 	write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- fake: exit 1\n")
-	if _, err := s.Maintain(t.Context(), "sid"); err == nil {
+	if _, _, err := s.Maintain(t.Context(), "sid", MaintainOptions{}); err == nil {
 		t.Error("a failing playbook was published")
 	}
 	wantOnly(t, s, "sid", first, second)
 
 	write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- vars: {nspawn_runner_chroot_suite: sid, nspawn_runner_maint_recreate: true}\n  fake: echo new >> $1/etc/runs\n")
-	third, err := s.Maintain(t.Context(), "sid")
+	third, _, err := s.Maintain(t.Context(), "sid", MaintainOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -425,7 +425,7 @@ func TestMaintainNeedsAPlaybookAndForANewImageASuite(t *testing.T) {
 	s, _ := fakeStore(t, "new", "- fake: true\n")
 	create(t, s, "sid")
 	for name, want := range map[string]string{"sid": "no playbook in", "new": "nspawn_runner_chroot_suite is missing", "none": "there is no such image"} {
-		if _, err := s.Maintain(t.Context(), name); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := s.Maintain(t.Context(), name, MaintainOptions{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -505,7 +505,7 @@ func TestOneBuildOfAnImageAtATime(t *testing.T) {
 	if _, err := s.Edit(ctx, "sid", nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the second build did not wait: %v", err)
 	}
-	if !slices.Contains(steps, "wait for another build of it to end") {
+	if !slices.ContainsFunc(steps, func(step string) bool { return strings.HasPrefix(step, "wait for a build by process ") }) {
 		t.Errorf("steps are %q", steps)
 	}
 	if current, release, err := s.Hold(t.Context(), "sid"); err != nil || current != first {

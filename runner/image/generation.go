@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,7 +36,10 @@ const stampFormat = "20060102T150405Z"
 //	.hold   locked, shared, by who is about to put a generation on record;
 //	        exclusively by who removes generations
 //	.build  locked exclusively by the one build of this image; its content is
-//	        the stamp of the generation that is being built
+//	        the stamp of the generation that is being built, and on a second
+//	        line, for people, the process that does it
+//
+// and beside each tree its record, STAMP.json.
 func (s *Store) generations(name string) string {
 	return filepath.Join(s.StateDir, ".generations", name)
 }
@@ -82,7 +85,7 @@ func (s *Store) Hold(ctx context.Context, name string) (generation Generation, r
 	if _, err := s.Current(name); err != nil {
 		return Generation{}, nil, err
 	}
-	lock, err := s.lock(ctx, name, ".hold", unix.LOCK_SH, func() {})
+	lock, err := s.lock(ctx, name, ".hold", unix.LOCK_SH, nil)
 	if err != nil {
 		return Generation{}, nil, fmt.Errorf("image %s: %w", name, err)
 	}
@@ -96,16 +99,18 @@ func (s *Store) Hold(ctx context.Context, name string) (generation Generation, r
 
 // lock opens and locks one of the image's lock files. Closing it unlocks it, and
 // so does the end of the process, however it ends. If another one has it, lock
-// calls waiting once and then waits.
-func (s *Store) lock(ctx context.Context, name, file string, how int, waiting func()) (*os.File, error) {
+// calls waiting once, if that is set, and then waits, unless it returns an error.
+func (s *Store) lock(ctx context.Context, name, file string, how int, waiting func() error) (*os.File, error) {
 	path := filepath.Join(s.generations(name), file)
 	for tries := 0; ; tries++ {
 		lock, err := tryLock(path, how)
 		if lock != nil || err != nil {
 			return lock, err
 		}
-		if tries == 0 {
-			waiting()
+		if tries == 0 && waiting != nil {
+			if err := waiting(); err != nil {
+				return nil, err
+			}
 		}
 		// Not a lock that waits in the kernel: ctx could not end that.
 		select {
@@ -162,7 +167,7 @@ func (s *Store) begin(lock *os.File, name string) (Generation, error) {
 		}
 	}
 	stamp := born.Format(stampFormat)
-	if _, err := lock.WriteAt([]byte(stamp+"\n"), 0); err != nil {
+	if _, err := lock.WriteAt(fmt.Appendf(nil, "%s\n%d\n", stamp, os.Getpid()), 0); err != nil {
 		return Generation{}, err
 	}
 	return Generation{Name: name + "/" + stamp, Path: filepath.Join(s.generations(name), stamp)}, lock.Sync()
@@ -179,6 +184,9 @@ func (s *Store) end(ctx context.Context, lock *os.File, name string) error {
 			if err := storage.Remove(ctx, filepath.Join(s.generations(name), string(stamp))); err != nil {
 				return err
 			}
+			if err := s.removeRecord(name + "/" + string(stamp)); err != nil {
+				return err
+			}
 		}
 	}
 	if err := lock.Truncate(0); err != nil {
@@ -193,6 +201,12 @@ func (s *Store) end(ctx context.Context, lock *os.File, name string) error {
 	for _, entry := range entries {
 		if entry.Type() == fs.ModeSymlink {
 			if err := os.Remove(filepath.Join(s.generations(name), entry.Name())); err != nil {
+				return err
+			}
+		}
+		// A removal that was killed left a record without its tree.
+		if stamp, is := strings.CutSuffix(entry.Name(), recordSuffix); is && !exists(filepath.Join(s.generations(name), stamp)) {
+			if err := s.removeRecord(name + "/" + stamp); err != nil {
 				return err
 			}
 		}
@@ -219,12 +233,20 @@ func (s *Store) forget(ctx context.Context, name string) error {
 }
 
 // publish makes a complete generation the one that new jobs get.
-func (s *Store) publish(name string, generation Generation) error {
+func (s *Store) publish(name string, generation Generation, record Record) error {
+	if err := s.writeRecord(generation, record); err != nil {
+		return err
+	}
 	// What is swapped in must be whole on disk before the swap is: after a
 	// power cut the link leads to the old tree or to the new one.
 	if err := flush(generation.Path, unix.Syncfs); err != nil {
 		return err
 	}
+	return s.swap(name, generation)
+}
+
+// swap makes the link NAME lead to a generation, in one step.
+func (s *Store) swap(name string, generation Generation) error {
 	public := filepath.Join(s.StateDir, name)
 	target, err := filepath.Rel(s.StateDir, generation.Path)
 	if err != nil {
@@ -271,70 +293,7 @@ func flush(path string, how func(fd int) error) error {
 // prunePatience is how long prune waits for jobs that are about to start.
 var prunePatience = 5 * time.Second
 
-// prune removes the generations that are older than the one before the current
-// one and that no machine uses. If jobs keep starting all the time, it leaves
-// that to the next build.
-func (s *Store) prune(ctx context.Context, name string) error {
-	if s.InUse == nil {
-		return nil
-	}
-	patient, cancel := context.WithTimeoutCause(ctx, prunePatience, errImpatient)
-	defer cancel()
-	lock, err := s.lock(patient, name, ".hold", unix.LOCK_EX, func() {})
-	if errors.Is(err, errImpatient) {
-		s.progress(name, "older generations stay for now: jobs are starting")
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	unwanted, err := s.discard(ctx, name)
-	lock.Close() // the slow part needs no lock
-	for _, path := range unwanted {
-		err = errors.Join(err, storage.Remove(ctx, path))
-	}
-	return err
-}
-
 var errImpatient = errors.New("it took too long")
-
-// discard moves what prune is to remove into the trash. The lock that it needs
-// keeps a generation from being put on record meanwhile.
-func (s *Store) discard(ctx context.Context, name string) (moved []string, err error) {
-	trash := filepath.Join(s.StateDir, ".trash")
-	if err := os.MkdirAll(trash, 0o700); err != nil {
-		return nil, err
-	}
-	current, err := s.Current(name)
-	if err != nil {
-		return nil, err
-	}
-	entries, err := readDir(s.generations(name))
-	if err != nil {
-		return nil, err
-	}
-	var older []string
-	for _, entry := range entries {
-		if stamp := entry.Name(); stamp[0] != '.' && entry.IsDir() && name+"/"+stamp < current.Name {
-			older = append(older, stamp)
-		}
-	}
-	slices.Sort(older)
-	for _, stamp := range older[:max(0, len(older)-1)] {
-		if s.InUse(name + "/" + stamp) {
-			continue
-		}
-		to := filepath.Join(trash, name+"-"+stamp)
-		if err := storage.Remove(ctx, to); err != nil { // of a prune that was killed
-			return moved, err
-		}
-		if err := os.Rename(filepath.Join(s.generations(name), stamp), to); err != nil {
-			return moved, err
-		}
-		moved = append(moved, to)
-	}
-	return moved, nil
-}
 
 // exists says whether there is anything at path.
 func exists(path string) bool {

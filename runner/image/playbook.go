@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +18,8 @@ import (
 // Playbook is what nspawn-runner itself reads in an image's playbook; all the
 // rest is ansible's.
 type Playbook struct {
-	Path string
+	Path   string
+	SHA256 string // of the file, in hex
 	// Settings are the variables of the first play whose names begin with
 	// nspawn_runner_, by their full names, as they stand in the file. What
 	// they mean is for package config to say.
@@ -44,7 +46,9 @@ func ReadPlaybook(path string) (Playbook, error) {
 		}
 		return Playbook{}, fmt.Errorf("read playbook %s: %w", path, err)
 	}
-	return parsePlaybook(path, text)
+	book, err := parsePlaybook(path, text)
+	book.SHA256 = fmt.Sprintf("%x", sha256.Sum256(text))
+	return book, err
 }
 
 // parsePlaybook follows the original in what it forgives: a playbook that is

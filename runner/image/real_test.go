@@ -127,7 +127,7 @@ func TestRealImageIsCreatedMaintainedAndEdited(t *testing.T) {
 		t.Errorf("the environment of the build is stored in %s", out)
 	}
 
-	second, err := s.Maintain(ctx, "real")
+	second, _, err := s.Maintain(ctx, "real", MaintainOptions{})
 	if err != nil {
 		t.Fatal(err, dump(s))
 	}

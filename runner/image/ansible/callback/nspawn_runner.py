@@ -1,6 +1,7 @@
 # Copyright: the authors of nspawn-runner
 # GNU General Public License v3.0+
-"""Tells nspawn-runner which task failed and why, one JSON object a line.
+"""Tells nspawn-runner which task failed and why, one JSON object a line, and in
+the end how many tasks changed something.
 
 What ansible prints is for people, and how it looks is for the user's
 ansible.cfg to say: it cannot be read by a program.
@@ -9,8 +10,8 @@ ansible.cfg to say: it cannot be read by a program.
 DOCUMENTATION = """
     name: nspawn_runner
     type: notification
-    short_description: note failed tasks in a file
-    description: Writes to the file named by NSPAWN_RUNNER_FAILURES.
+    short_description: note failed tasks, and what all of them did, in files
+    description: Writes to the files named by NSPAWN_RUNNER_FAILURES and NSPAWN_RUNNER_TALLY.
     author: nspawn-runner
 """
 
@@ -33,6 +34,12 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_unreachable(self, result):
         self._note(result)
+
+    def v2_playbook_on_stats(self, stats):
+        kinds = ("ok", "changed", "ignored", "rescued")
+        tally = {kind: sum(getattr(stats, kind).values()) for kind in kinds}
+        with open(os.environ["NSPAWN_RUNNER_TALLY"], "w", encoding="utf-8") as file:
+            json.dump(tally, file)
 
     def _note(self, result):
         outcome = result._result

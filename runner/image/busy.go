@@ -1,0 +1,36 @@
+package image
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// BusyError says that an image is being built, and by whom. It is the answer to
+// who does not want to wait.
+type BusyError struct {
+	By string
+}
+
+func (e *BusyError) Error() string { return "it is busy with " + e.By }
+
+// builder words who has the lock .build of an image: a build, which says in the
+// file who it is, or a short rollback or removal, which does not.
+func (s *Store) builder(name string) string {
+	text, _ := os.ReadFile(filepath.Join(s.generations(name), ".build"))
+	stamp, pid, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+	if pid == "" {
+		return "a change of its generations"
+	}
+	by := "a build by process " + pid
+	if command, err := os.ReadFile(filepath.Join("/proc", pid, "cmdline")); err == nil {
+		by += fmt.Sprintf(" (%s)", strings.ReplaceAll(string(bytes.Trim(command, "\x00")), "\x00", " "))
+	}
+	if began, err := time.Parse(stampFormat, stamp); err == nil {
+		by += fmt.Sprintf(", for %s", max(0, time.Since(began)).Truncate(time.Second))
+	}
+	return by
+}

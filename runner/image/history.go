@@ -1,0 +1,321 @@
+package image
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/storage"
+)
+
+// Generations returns the generations of an image that were published and are
+// still there, the newest first. An image without a chroot has none, unless it
+// was removed while jobs ran on it.
+func (s *Store) Generations(name string) ([]Generation, error) {
+	current, err := s.Current(name)
+	var unknown *UnknownError
+	removed := errors.As(err, &unknown) && exists(s.generations(name))
+	if err != nil && !errors.Is(err, ErrNoChroot) && !removed {
+		return nil, err
+	}
+	entries, err := readDir(s.generations(name))
+	if err != nil {
+		return nil, fmt.Errorf("image %s: list its generations: %w", name, err)
+	}
+	unfinished := s.unfinished(name)
+	var all []Generation
+	for _, entry := range entries {
+		stamp := entry.Name()
+		if stamp[0] == '.' || !entry.IsDir() || name+"/"+stamp == current.Name {
+			continue
+		}
+		if stamp != unfinished {
+			all = append(all, Generation{Name: name + "/" + stamp, Path: filepath.Join(s.generations(name), stamp)})
+		}
+	}
+	if current.Name != "" { // it may still be a plain directory elsewhere
+		all = append(all, current)
+	}
+	slices.SortFunc(all, func(a, b Generation) int { return cmp.Compare(b.Name, a.Name) })
+	return all, nil
+}
+
+// unfinished is the stamp of the generation that is being built, if one is.
+func (s *Store) unfinished(name string) string {
+	text, _ := os.ReadFile(filepath.Join(s.generations(name), ".build"))
+	stamp, _, _ := strings.Cut(string(text), "\n")
+	return stamp
+}
+
+// ErrNothingOlder is the cause when there is no generation to roll back to.
+var ErrNothingOlder = errors.New("there is no older generation to go back to")
+
+// Previous returns the generation that was current before this one. That is
+// what its record says; where there is none, the next older one.
+func (s *Store) Previous(name string, generation Generation) (Generation, error) {
+	all, err := s.Generations(name)
+	if err != nil {
+		return Generation{}, err
+	}
+	record, err := s.Record(generation)
+	if err != nil {
+		return Generation{}, err
+	}
+	if record.Format > 0 && record.Replaced == "" {
+		return Generation{}, fmt.Errorf("image %s: %w", name, ErrNothingOlder)
+	}
+	for _, other := range all {
+		if other.Name == record.Replaced || other.Name < cmp.Or(record.Replaced, generation.Name) {
+			return other, nil
+		}
+	}
+	return Generation{}, fmt.Errorf("image %s: %w", name, ErrNothingOlder)
+}
+
+// Rollback makes the generation before the current one current again, or that
+// with the stamp to, and returns both. A second time it goes back further: who
+// does it twice in a row must not be where he was. It waits for a build of the
+// image, which would else publish over it.
+func (s *Store) Rollback(ctx context.Context, name, to string) (now, was Generation, err error) {
+	if was, err = s.Current(name); err != nil {
+		return now, was, err
+	}
+	lock, err := s.alone(ctx, name)
+	if err != nil {
+		return now, was, fmt.Errorf("image %s: %w", name, err)
+	}
+	defer lock.Close()
+	if was, err = s.Current(name); err != nil {
+		return now, was, err
+	}
+	if to == "" {
+		now, err = s.Previous(name, was)
+	} else {
+		now, err = s.find(name, to)
+	}
+	if err != nil || now == was {
+		return now, was, err
+	}
+	if err := Check(now.Path); err != nil {
+		return now, was, fmt.Errorf("image %s: %w", name, err)
+	}
+	if err := s.swap(name, now); err != nil {
+		return now, was, fmt.Errorf("image %s: roll back to generation %s: %w", name, now.Name, err)
+	}
+	return now, was, nil
+}
+
+// find returns the generation with a stamp; NAME/STAMP is understood too.
+func (s *Store) find(name, stamp string) (Generation, error) {
+	all, err := s.Generations(name)
+	if err != nil {
+		return Generation{}, err
+	}
+	var known []string
+	for _, generation := range all {
+		if generation.Name == name+"/"+stamp || generation.Name == stamp {
+			return generation, nil
+		}
+		known = append(known, filepath.Base(generation.Name))
+	}
+	return Generation{}, fmt.Errorf("image %s: there is no generation %q; there are: %s", name, stamp, strings.Join(known, ", "))
+}
+
+// alone locks out builds of an image and removes what a killed one left: the
+// stamp in the file .build must not outlive a change of the link, or the next
+// build takes a published generation for an unfinished one.
+func (s *Store) alone(ctx context.Context, name string) (*os.File, error) {
+	lock, err := s.lock(ctx, name, ".build", unix.LOCK_EX, func() error {
+		s.progress(name, "wait for "+s.builder(name)+" to end")
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.end(context.WithoutCancel(ctx), lock, name); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("remove what a killed build left: %w", err)
+	}
+	return lock, nil
+}
+
+// Pruned says what a removal of generations did.
+type Pruned struct {
+	Removed []string `json:"removed"` // names of generations
+	InUse   []string `json:"in_use"`  // would be removed, but machines run on them
+}
+
+// KeptGenerations is how many generations stay when nobody says: the current one
+// and the one to roll back to.
+const KeptGenerations = 2
+
+// Prune removes all generations of an image but the current one, the keep-1 that
+// were current before it, and those on which machines run. Of an image that was
+// removed, none is kept.
+func (s *Store) Prune(ctx context.Context, name string, keep int) (Pruned, error) {
+	if keep < 1 {
+		return Pruned{}, fmt.Errorf("prune image %s: keep %d generations: the current one always stays", name, keep)
+	}
+	if _, err := s.Generations(name); err != nil { // before a directory is made for it
+		return Pruned{}, err
+	}
+	return s.reduce(ctx, name, keep, func() error { return nil })
+}
+
+// Remove removes an image's chroot: its name, and all of its generations but
+// those on which machines run. These go with a later Prune. The playbook stays.
+func (s *Store) Remove(ctx context.Context, name string) (Pruned, error) {
+	if _, err := s.Current(name); err != nil {
+		return Pruned{}, err
+	}
+	return s.reduce(ctx, name, 0, func() error {
+		public := filepath.Join(s.StateDir, name)
+		info, err := os.Lstat(public)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // another removal was faster
+		}
+		if err != nil {
+			return err
+		}
+		if info.IsDir() {
+			// A chroot of the Python original: machines that run on it have
+			// the name on record that it gets by this.
+			err = os.Rename(public, filepath.Join(s.generations(name), s.adopted(name)))
+		} else {
+			err = os.Remove(public)
+		}
+		return errors.Join(err, flush(s.StateDir, unix.Fsync))
+	})
+}
+
+// reduce does something to an image's name, and then removes generations, while
+// no build goes on and no job starts.
+func (s *Store) reduce(ctx context.Context, name string, keep int, first func() error) (pruned Pruned, err error) {
+	lock, err := s.alone(ctx, name)
+	if err != nil {
+		return Pruned{}, fmt.Errorf("image %s: %w", name, err)
+	}
+	defer lock.Close()
+	pruned, err = s.prune(ctx, name, keep, first)
+	if errors.Is(err, errImpatient) {
+		err = fmt.Errorf("jobs keep starting on it, try again: %w", err)
+	}
+	if err = errors.Join(err, s.forget(context.WithoutCancel(ctx), name)); err != nil {
+		err = fmt.Errorf("image %s: remove generations: %w", name, err)
+	}
+	return pruned, err
+}
+
+// prune removes generations, and calls first before it looks which. It needs the
+// lock .build, and takes the lock .hold, which keeps a generation from being put
+// on record meanwhile. If jobs keep starting all the time, it is errImpatient.
+func (s *Store) prune(ctx context.Context, name string, keep int, first func() error) (Pruned, error) {
+	patient, cancel := context.WithTimeoutCause(ctx, prunePatience, errImpatient)
+	defer cancel()
+	lock, err := s.lock(patient, name, ".hold", unix.LOCK_EX, nil)
+	if err != nil {
+		return Pruned{}, err
+	}
+	pruned, trash := Pruned{}, []string(nil)
+	if err = first(); err == nil {
+		pruned, trash, err = s.discard(ctx, name, keep)
+	}
+	lock.Close() // the slow part needs no lock
+	for _, path := range trash {
+		err = errors.Join(err, storage.Remove(ctx, path))
+	}
+	return pruned, err
+}
+
+// discard moves what prune is to remove into the trash.
+func (s *Store) discard(ctx context.Context, name string, keep int) (pruned Pruned, moved []string, err error) {
+	pruned = Pruned{Removed: []string{}, InUse: []string{}}
+	if s.InUse == nil { // nobody knows: it may be all of them
+		return pruned, nil, nil
+	}
+	trash := filepath.Join(s.StateDir, ".trash")
+	if err := os.MkdirAll(trash, 0o700); err != nil {
+		return pruned, nil, err
+	}
+	all, err := s.Generations(name)
+	if err != nil {
+		return pruned, nil, err
+	}
+	kept, err := s.kept(name, keep)
+	if err != nil {
+		return pruned, nil, err
+	}
+	for _, generation := range slices.Backward(all) { // the oldest first
+		if slices.Contains(kept, generation) {
+			continue
+		}
+		if s.InUse(generation.Name) {
+			pruned.InUse = append(pruned.InUse, generation.Name)
+			continue
+		}
+		to := filepath.Join(trash, strings.ReplaceAll(generation.Name, "/", "-"))
+		if err := storage.Remove(ctx, to); err != nil { // of a prune that was killed
+			return pruned, moved, err
+		}
+		if err := os.Rename(generation.Path, to); err != nil {
+			return pruned, moved, err
+		}
+		moved = append(moved, to)
+		pruned.Removed = append(pruned.Removed, generation.Name)
+		if err := s.removeRecord(generation.Name); err != nil {
+			return pruned, moved, err
+		}
+	}
+	return pruned, moved, nil
+}
+
+// kept returns the current generation and those that were current before it, up
+// to a number. Of an image without a chroot it is none.
+func (s *Store) kept(name string, number int) ([]Generation, error) {
+	if !s.look(name).Exists {
+		return nil, nil
+	}
+	generation, err := s.Current(name)
+	if err != nil {
+		return nil, err
+	}
+	kept := []Generation{generation}
+	for len(kept) < number {
+		generation, err = s.Previous(name, generation)
+		if errors.Is(err, ErrNothingOlder) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if slices.Contains(kept, generation) {
+			break // records written by hand
+		}
+		kept = append(kept, generation)
+	}
+	return kept, nil
+}
+
+// Removed returns the names of images that have generations but no chroot: they
+// were removed while jobs ran on them.
+func (s *Store) Removed() ([]string, error) {
+	entries, err := readDir(filepath.Join(s.StateDir, ".generations"))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, entry := range entries {
+		if name := entry.Name(); entry.IsDir() && checkName(name) == nil && !s.look(name).Exists {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}

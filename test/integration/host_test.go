@@ -176,8 +176,8 @@ type call struct {
 	code           string // content of BUILD_EXIT_CODE_FILE, or ""
 }
 
-// drive calls the driver with gitlab-runner's exit codes in the environment
-// but no response file.
+// drive calls the driver, for a stage with gitlab-runner's exit codes in the
+// environment, but without a response file.
 func (h *host) drive(t *testing.T, args ...string) call {
 	t.Helper()
 	return h.driveWith(t, nil, args...)
@@ -187,7 +187,10 @@ func (h *host) driveWith(t *testing.T, env []string, args ...string) call {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), h.driver, append([]string{"--config", h.config}, args...)...)
 	codeFile := filepath.Join(t.TempDir(), "code")
-	cmd.Env = append(append(os.Environ(), "BUILD_FAILURE_EXIT_CODE=1", "SYSTEM_FAILURE_EXIT_CODE=2", "BUILD_EXIT_CODE_FILE="+codeFile), env...)
+	cmd.Env = append(os.Environ(), env...)
+	if slices.Contains([]string{"prepare", "run", "cleanup"}, args[0]) {
+		cmd.Env = append(cmd.Env, "BUILD_FAILURE_EXIT_CODE=1", "SYSTEM_FAILURE_EXIT_CODE=2", "BUILD_EXIT_CODE_FILE="+codeFile)
+	}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()

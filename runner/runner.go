@@ -10,6 +10,7 @@
 //	machines.go     listing and entering machines
 //	host.go         what a host must have
 //	helper.go       gitlab-runner's own program inside the machine
+//	toml.go         the block for config.toml
 //
 // The packages below it do the work and know nothing of each other's: image
 // makes chroots, machine runs systems on them, storage gives those a writable

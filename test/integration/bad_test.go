@@ -167,6 +167,48 @@ func TestABusThatIsNotOneIsTheSystemsFailure(t *testing.T) {
 	}
 }
 
+func TestABusThatNeverAnswersIsTheSystemsFailureInBoundedTime(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	h.run(t, id, `cat > /silent.py <<'END'
+import os, socket, time
+path = "/run/dbus/system_bus_socket"
+os.unlink(path)
+s = socket.socket(socket.AF_UNIX)
+s.bind(path)
+os.chmod(path, 0o666)
+s.listen(100)
+open("/ready", "w")
+time.sleep(1000)
+END
+systemd-run -q python3 /silent.py; while [ ! -e /ready ]; do sleep 0.01; done`)
+	start := time.Now()
+	c := h.run(t, id, "echo executed")
+	if c.status != 2 || c.stdout != "" || time.Since(start) > 90*time.Second {
+		t.Errorf("after %v: %+v", time.Since(start), c)
+	}
+	wantLog(t, c.stderr, "its D-Bus does not answer")
+}
+
+func TestAChrootOnAnotherFileSystemIsNotSnapshot(t *testing.T) {
+	h := onHost(t, "overlay")
+	btrfs := install(t, "btrfs")
+	other := h.elsewhere(t, filepath.Join(filepath.Dir(h.state), "third"), "overlay")
+	other.before = other.leftovers(t)
+	t.Cleanup(func() { os.RemoveAll(other.state) })
+	must(t, os.Remove(filepath.Join(other.state, "bookworm")), os.Symlink(filepath.Join(btrfs.state, "bookworm")+"/", filepath.Join(other.state, "bookworm")))
+	other.useBackend(t, "auto")
+	if c := other.run(t, other.prepared(t, "bookworm"), "echo works"); c.stdout != "works\n" {
+		t.Errorf("%+v", c)
+	}
+	other.useBackend(t, "btrfs")
+	c := other.drive(t, "prepare", "--id", newID(), "bookworm")
+	if c.status != 2 {
+		t.Errorf("%+v", c)
+	}
+	wantLog(t, c.stderr, "lie on different file systems: use backend overlay or tmpfs")
+}
+
 func TestASIGTERMAtAnyMomentOfRunLeavesNoScript(t *testing.T) {
 	h := onHost(t, "overlay")
 	id := h.prepared(t, "bookworm")

@@ -16,7 +16,12 @@ func (h *Host) ChrootCreate(ctx context.Context, name, suite string) error {
 	if err := h.needImages(name); err != nil {
 		return err
 	}
-	generation, err := h.images().Create(ctx, name, image.CreateOptions{Suite: suite})
+	show := h.showProgress(false)
+	defer show.close()
+	store := h.images()
+	store.Progress = show.tell
+	generation, err := store.Create(ctx, name, image.CreateOptions{Suite: suite})
+	show.close()
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,9 @@ package runner
 import (
 	"context"
 	"fmt"
+	"runtime"
+	"slices"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -19,11 +22,46 @@ type Maintenance struct {
 	IfOlder time.Duration
 	// NoWait fails on those that are being built already.
 	NoWait bool
+	// Jobs is how many images are built at a time, 0 for what the host's
+	// processors and memory allow.
+	Jobs int
+	// JSON prints what goes on as JSON, an object a line, on standard output.
+	JSON bool
+}
+
+// failed is the result of a maintenance that came to no image.Outcome.
+const failed image.Outcome = "failed"
+
+// maintained is what became of an image.
+type maintained struct {
+	Image      string        `json:"-"`
+	Result     image.Outcome `json:"result"`
+	Generation string        `json:"generation,omitempty"`
+	Seconds    float64       `json:"seconds"`
+	Error      string        `json:"error,omitempty"`
+
+	err error
+}
+
+// String is a line for people.
+func (m maintained) String() string {
+	switch m.Result {
+	case image.Published:
+		return fmt.Sprintf("%s: published, generation %s", m.Image, m.Generation)
+	case image.Unchanged:
+		return fmt.Sprintf("%s: up to date, generation %s stays", m.Image, m.Generation)
+	case image.Fresh:
+		return fmt.Sprintf("%s: maintained not long ago, generation %s stays", m.Image, m.Generation)
+	}
+	return m.Error
 }
 
 // ChrootMaintenance runs the playbooks of images, and creates what is missing.
-// It goes on after a failure. Of all images it prints a table in the end.
+// It goes on after a failure, and ends with a table of all images.
 func (h *Host) ChrootMaintenance(ctx context.Context, how Maintenance) error {
+	if how.Jobs < 0 {
+		return fmt.Errorf("%d images at a time: want at least one", how.Jobs)
+	}
 	names := []string{how.Image}
 	if how.Image == "" {
 		var err error
@@ -37,46 +75,97 @@ func (h *Host) ChrootMaintenance(ctx context.Context, how Maintenance) error {
 	if err := h.needImages(names...); err != nil {
 		return err
 	}
-	var failed []string
-	table := tabwriter.NewWriter(h.Stderr, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "IMAGE\tRESULT\tGENERATION\tTIME")
-	for _, name := range names {
-		began := time.Now()
-		generation, outcome, err := h.maintain(ctx, name, how)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err != nil {
-			if how.Image != "" {
-				return err
-			}
-			h.say("%v", err)
-			failed = append(failed, name)
-			outcome = "failed"
-		}
-		switch outcome {
-		case image.Published:
-			h.say("%s: published, generation %s", name, generation.Name)
-		case image.Unchanged:
-			h.say("%s: up to date, generation %s stays", name, generation.Name)
-		case image.Fresh:
-			h.say("%s: maintained less than %s ago, generation %s stays", name, how.IfOlder, generation.Name)
-		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", name, outcome, generation.Name, time.Since(began).Round(time.Second))
+	all := h.maintainAll(ctx, names, how)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
-	if how.Image != "" {
-		return nil
+	if how.Image == "" {
+		h.pruneRemoved(ctx)
 	}
-	h.pruneRemoved(ctx)
-	if len(names) > 0 {
-		if err := table.Flush(); err != nil {
+	bad := slices.DeleteFunc(slices.Clone(all), func(m maintained) bool { return m.err == nil })
+	switch {
+	case how.Image != "" && len(bad) == 1:
+		return bad[0].err
+	case how.Image != "" || how.JSON || len(all) == 0:
+	default:
+		if err := h.printMaintained(all); err != nil {
 			return err
 		}
 	}
-	if len(failed) > 0 {
-		return fmt.Errorf("maintenance of %d of %d images failed: %q", len(failed), len(names), failed)
+	if len(bad) > 0 {
+		var names []string
+		for _, m := range bad {
+			names = append(names, m.Image)
+		}
+		return fmt.Errorf("maintenance of %d of %d images failed: %q", len(bad), len(all), names)
 	}
 	return nil
+}
+
+// maintainAll maintains images, some at a time, and returns what became of each
+// in the order of their names.
+func (h *Host) maintainAll(ctx context.Context, names []string, how Maintenance) []maintained {
+	show := h.showProgress(how.JSON)
+	defer show.close()
+	jobs := how.Jobs
+	if jobs == 0 {
+		jobs = buildsAtOnce()
+	}
+	all := make([]maintained, len(names))
+	free := make(chan struct{}, jobs)
+	var running sync.WaitGroup
+	for i, name := range names {
+		free <- struct{}{}
+		if ctx.Err() != nil {
+			break
+		}
+		running.Go(func() {
+			defer func() { <-free }()
+			all[i] = h.maintain(ctx, name, how, show)
+			// The error of an only image is the command's, which prints it. Of
+			// what was stopped, one line is enough.
+			if ctx.Err() == nil && (how.Image == "" || how.JSON || all[i].err == nil) {
+				show.ended(all[i])
+			}
+		})
+	}
+	running.Wait()
+	return all
+}
+
+// maintain maintains one image. It checks its settings before it spends minutes
+// on it.
+func (h *Host) maintain(ctx context.Context, name string, how Maintenance, show *progress) maintained {
+	began := time.Now()
+	m := maintained{Image: name}
+	var generation image.Generation
+	if _, m.err = h.imageConfig(name); m.err == nil {
+		store := h.images()
+		store.Progress = show.tell
+		generation, m.Result, m.err = store.Maintain(ctx, name, image.MaintainOptions{
+			Recreate: how.Recreate, IfOlder: how.IfOlder, NoWait: how.NoWait,
+		})
+	}
+	m.Generation = generation.Name
+	m.Seconds = time.Since(began).Round(100 * time.Millisecond).Seconds()
+	if m.err != nil {
+		m.Result, m.Error = failed, m.err.Error()
+	}
+	return m
+}
+
+// memoryOfABuild is what a bootstrap and ansible take at the most, in bytes, with
+// room for what they read: seen were 400 MB.
+const memoryOfABuild = 1 << 30
+
+// buildsAtOnce is how many builds this host bears, and jobs beside them: one for
+// each processor, if there is memory for them.
+func buildsAtOnce() int {
+	total, err := memory()
+	if err != nil {
+		return 1
+	}
+	return max(1, min(runtime.NumCPU(), int(total/2/memoryOfABuild)))
 }
 
 // maintainable lists the images that have a playbook.
@@ -96,12 +185,12 @@ func (h *Host) maintainable() ([]string, error) {
 	return names, nil
 }
 
-// maintain checks an image's settings before it spends minutes on it.
-func (h *Host) maintain(ctx context.Context, name string, how Maintenance) (image.Generation, image.Outcome, error) {
-	if _, err := h.imageConfig(name); err != nil {
-		return image.Generation{}, "", err
+func (h *Host) printMaintained(all []maintained) error {
+	table := tabwriter.NewWriter(h.Stderr, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "IMAGE\tRESULT\tGENERATION\tTIME")
+	for _, m := range all {
+		took := time.Duration(m.Seconds * float64(time.Second)).Round(time.Second)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", m.Image, m.Result, m.Generation, took)
 	}
-	return h.images().Maintain(ctx, name, image.MaintainOptions{
-		Recreate: how.Recreate, IfOlder: how.IfOlder, NoWait: how.NoWait,
-	})
+	return table.Flush()
 }

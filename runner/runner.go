@@ -5,6 +5,7 @@
 //	try.go          the four in one go, for a person
 //	images.go       creating and entering images
 //	maintenance.go  maintaining them
+//	progress.go     what a person or a script sees of that; live.go: at a terminal
 //	generations.go  rolling back, pruning and removing them
 //	show.go         what is known of them
 //	machines.go     listing and entering machines
@@ -92,8 +93,12 @@ func (h *Host) images() *image.Store {
 		StateDir:     h.Config.StateDir,
 		PlaybookDirs: []string{h.Config.PlaybookDir, h.Config.StateDir},
 		Environment:  h.Config.Environment,
-		Progress:     func(name, step string) { h.say("%s: %s", name, step) },
-		InUse:        h.generationInUse,
+		Progress: func(event image.Event) {
+			if line := event.Step + event.Note; line != "" {
+				h.say("%s: %s", event.Image, line)
+			}
+		},
+		InUse: h.generationInUse,
 	}
 	if h.Log != nil {
 		store.Verbose = h.Stderr

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
 	"nspawn-runner/runner"
 )
@@ -90,16 +90,11 @@ func (o *options) logger() func(format string, args ...any) {
 		switch {
 		case o.debug:
 			stamp = fmt.Sprintf("[%4d ms] ", time.Since(start).Milliseconds())
-		case isTerminal(os.Stderr):
+		case term.IsTerminal(int(os.Stderr.Fd())):
 			stamp = time.Now().Format("15:04:05 ")
 		}
 		fmt.Fprintf(os.Stderr, stamp+format+"\n", args...)
 	}
-}
-
-func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
 }
 
 // first is the first argument, or "".

@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 )
 
 // box is a container on a tree that is being built: systemd-nspawn, not booted,
@@ -226,9 +226,5 @@ func nspawn(ctx context.Context, root, image string, args ...string) *exec.Cmd {
 // isTerminal says whether a stream, if it is a file at all, is a terminal.
 func isTerminal(stream any) bool {
 	file, ok := stream.(*os.File)
-	if !ok {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
-	return err == nil
+	return ok && term.IsTerminal(int(file.Fd()))
 }

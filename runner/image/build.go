@@ -160,7 +160,7 @@ func (s *Store) runnable(image Image) (Playbook, error) {
 		return Playbook{}, err
 	}
 	for _, warning := range book.Warnings {
-		s.progress(image.Name, "warning: "+warning)
+		s.note(image.Name, "warning: "+warning)
 	}
 	if book.hasPlays() {
 		if _, err := exec.LookPath("ansible-playbook"); err != nil {
@@ -208,7 +208,7 @@ func (s *Store) build(ctx context.Context, name string, noWait bool, fill func(*
 		if noWait {
 			return &BusyError{By: s.builder(name)}
 		}
-		s.progress(name, "wait for "+s.builder(name)+" to end")
+		s.note(name, "wait for "+s.builder(name)+" to end")
 		return nil
 	})
 	if err != nil {
@@ -277,7 +277,7 @@ func (s *Store) build(ctx context.Context, name string, noWait bool, fill func(*
 func (b *build) pruneOld(ctx context.Context) error {
 	_, err := b.store.prune(ctx, b.image, KeptGenerations, func() error { return nil })
 	if errors.Is(err, errImpatient) {
-		b.store.progress(b.image, "older generations stay for now: jobs are starting")
+		b.store.note(b.image, "older generations stay for now: jobs are starting")
 		return nil
 	}
 	if err != nil {
@@ -313,8 +313,9 @@ func (b *build) fromCurrent(ctx context.Context, how string, change func() error
 // step does one named part of the build. Whatever it fails of once ctx has ended
 // is the end of ctx.
 func (b *build) step(ctx context.Context, name string, do func() error) error {
-	b.store.progress(b.image, name)
+	b.store.tell(Event{Image: b.image, Step: name})
 	fmt.Fprintf(b.log, "== %s\n", name)
+	defer b.watchPackages()()
 	if err := do(); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -323,12 +324,6 @@ func (b *build) step(ctx context.Context, name string, do func() error) error {
 		return &StepError{Step: name, Err: err, Log: b.log.path}
 	}
 	return nil
-}
-
-func (s *Store) progress(image, step string) {
-	if s.Progress != nil {
-		s.Progress(image, step)
-	}
 }
 
 // run runs a program of the build, made with exec.CommandContext. What it prints

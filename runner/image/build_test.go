@@ -33,6 +33,18 @@ func fakeStore(t *testing.T, playbooks ...string) (s *Store, calls string) {
 	return s, calls
 }
 
+// told collects the steps and notes of builds.
+func told(lines *[]string) func(Event) {
+	var mu sync.Mutex
+	return func(event Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		if event.Packages == nil {
+			*lines = append(*lines, event.Step+event.Note)
+		}
+	}
+}
+
 func create(t *testing.T, s *Store, name string) Generation {
 	t.Helper()
 	generation, err := s.Create(t.Context(), name, CreateOptions{Suite: "trixie"})
@@ -81,7 +93,7 @@ func wantOnly(t *testing.T, s *Store, name string, generations ...Generation) {
 func TestCreatePublishesATreeThatForgotItsHost(t *testing.T) {
 	s, calls := fakeStore(t)
 	var steps []string
-	s.Progress = func(image, step string) { steps = append(steps, image+": "+step) }
+	s.Progress = told(&steps)
 	generation := create(t, s, "my_image")
 
 	want := "eatmydata mmdebstrap --variant=minbase --include=git,dbus,systemd,python3,ca-certificates,systemd-sysv,netbase,procps trixie " + generation.Path + "\n"
@@ -108,7 +120,7 @@ func TestCreatePublishesATreeThatForgotItsHost(t *testing.T) {
 			t.Errorf("mode of %s: %v, %v", path, info.Mode(), err)
 		}
 	}
-	wantSteps := []string{"my_image: bootstrap trixie with mmdebstrap", "my_image: check", "my_image: publish"}
+	wantSteps := []string{"bootstrap trixie with mmdebstrap", "check", "publish"}
 	if !slices.Equal(steps, wantSteps) {
 		t.Errorf("steps are %q", steps)
 	}
@@ -153,7 +165,7 @@ func TestDebootstrapIsUsedWhereThereIsNoMmdebstrap(t *testing.T) {
 	t.Setenv("PATH", bin)
 	t.Setenv("FAKE_APT_CONFIG", `Acquire::Check-Valid-Until "false";`)
 	var steps []string
-	s.Progress = func(image, step string) { steps = append(steps, step) }
+	s.Progress = told(&steps)
 	generation := create(t, s, "sid")
 	if steps[0] != "bootstrap trixie with debootstrap" {
 		t.Errorf("steps are %q", steps)
@@ -367,7 +379,7 @@ func TestPlaybookWithoutAnsibleFailsAtOnce(t *testing.T) {
 func TestEmptyPlaybookIsAWarning(t *testing.T) {
 	s, calls := fakeStore(t, "sid", "# to be written\n")
 	var steps []string
-	s.Progress = func(image, step string) { steps = append(steps, step) }
+	s.Progress = told(&steps)
 	create(t, s, "sid")
 	if steps[0] != "warning: playbook "+s.PlaybookDirs[0]+"/sid.yaml: is empty" || strings.Contains(read(t, calls), "ansible") {
 		t.Errorf("steps are %q, called was %s", steps, read(t, calls))
@@ -482,13 +494,8 @@ func TestShellRunsOnTheCopy(t *testing.T) {
 func TestOneBuildOfAnImageAtATime(t *testing.T) {
 	s, _ := fakeStore(t)
 	first := create(t, s, "sid")
-	var mu sync.Mutex
 	var steps []string
-	s.Progress = func(image, step string) {
-		mu.Lock()
-		defer mu.Unlock()
-		steps = append(steps, step)
-	}
+	s.Progress = told(&steps)
 	editing, done := make(chan bool), make(chan error)
 	go func() {
 		_, err := s.Edit(t.Context(), "sid", func(ctx context.Context, root string) error {

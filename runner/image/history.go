@@ -134,7 +134,7 @@ func (s *Store) find(name, stamp string) (Generation, error) {
 // build takes a published generation for an unfinished one.
 func (s *Store) alone(ctx context.Context, name string) (*os.File, error) {
 	lock, err := s.lock(ctx, name, ".build", unix.LOCK_EX, func() error {
-		s.progress(name, "wait for "+s.builder(name)+" to end")
+		s.note(name, "wait for "+s.builder(name)+" to end")
 		return nil
 	})
 	if err != nil {

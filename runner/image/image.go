@@ -45,9 +45,9 @@ type Store struct {
 	// Environment goes to all programs that build an image: proxies, mostly.
 	// None of it is stored in the image.
 	Environment map[string]string
-	// Progress, if set, is told each step of a build when it begins, and each
-	// warning. It is called by several goroutines if builds run side by side.
-	Progress func(image, step string)
+	// Progress, if set, is told what goes on in builds. It is called by several
+	// goroutines, also of one build.
+	Progress func(Event)
 	// Verbose, if set, receives what the programs of a build print. It is
 	// always in the build's log. Colours are used if it is a terminal.
 	Verbose io.Writer

@@ -82,8 +82,8 @@ func realStore(t *testing.T) *Store {
 		StateDir:     filepath.Join(t.TempDir(), "state"),
 		PlaybookDirs: []string{playbooks},
 		Environment:  map[string]string{"no_proxy": "nowhere.example"},
-		Progress: func(image, step string) {
-			t.Logf("%5.1fs %s: %s", time.Since(began).Seconds(), image, step)
+		Progress: func(event Event) {
+			t.Logf("%5.1fs %s: %s%s", time.Since(began).Seconds(), event.Image, event.Step, event.Note)
 		},
 	}
 }

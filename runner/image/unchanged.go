@@ -73,7 +73,7 @@ func (b *build) compare() {
 	if b.unchanged {
 		why = "no task, no package and no list of apt changed, so nothing is published"
 	}
-	b.store.progress(b.image, why)
+	b.store.note(b.image, why)
 	fmt.Fprintf(b.log, "== %s\n", why)
 }
 

@@ -18,7 +18,7 @@ func TestMaintenanceThatChangesNothingPublishesNothing(t *testing.T) {
 	s, _ := fakeStore(t, "sid", "- vars: {nspawn_runner_chroot_suite: sid}\n  fake: true\n")
 	t.Setenv("FAKE_TALLY", nothingChanged)
 	var steps []string
-	s.Progress = func(_, step string) { steps = append(steps, step) }
+	s.Progress = told(&steps)
 	first, outcome, err := s.Maintain(t.Context(), "sid", MaintainOptions{})
 	if err != nil || outcome != Published {
 		t.Fatalf("a creation was not published: %v", err)

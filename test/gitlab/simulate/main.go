@@ -29,7 +29,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
 	"nspawn-runner/test/gitlab"
 )
@@ -57,7 +57,7 @@ func simulate(args []string, signals <-chan os.Signal, stdout, stderr *os.File) 
 		return systemFailure
 	}
 
-	colour := isTerminal(stdout)
+	colour := term.IsTerminal(int(stdout.Fd()))
 	opts.runner.RunnerLog = stderr
 	switch {
 	case opts.json: // the log is part of the result
@@ -184,10 +184,4 @@ func (o *options) load() error {
 		return fmt.Errorf("%s: %w", o.file, err)
 	}
 	return nil
-}
-
-// isTerminal tells whether a person is looking.
-func isTerminal(file *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
-	return err == nil
 }

@@ -1,0 +1,120 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"math"
+	"os"
+	"time"
+)
+
+// Event is a moment of a build, for whoever looks on. Besides Image, exactly one
+// of its fields is set.
+type Event struct {
+	Image string
+	// Step has begun.
+	Step string
+	// Note is a line for people: a warning, or what the build waits for or found.
+	Note string
+	// Packages says how far dpkg is in this step.
+	Packages *PackageCount
+}
+
+// PackageCount is what dpkg did in a tree since the step began.
+type PackageCount struct {
+	Done  int `json:"done"`  // are installed
+	Begun int `json:"begun"` // have been unpacked, or are being
+}
+
+// note tells a line for people.
+func (s *Store) note(image, text string) { s.tell(Event{Image: image, Note: text}) }
+
+func (s *Store) tell(event Event) {
+	if s.Progress != nil {
+		s.Progress(event)
+	}
+}
+
+// dpkgLog is where dpkg notes each thing it does, in the tree.
+const dpkgLog = "var/log/dpkg.log"
+
+// packagesInterval is how often it is looked at: for eyes.
+const packagesInterval = 500 * time.Millisecond
+
+// watchPackages tells of what dpkg does in the build's tree until the returned
+// function is called. It reads dpkg's own log, so it needs no help from the
+// program that calls dpkg, be that a bootstrap or ansible.
+func (b *build) watchPackages() (stop func()) {
+	if b.store.Progress == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	_, offset := readFrom(b.generation.Path, dpkgLog, math.MaxInt64)
+	go func() {
+		defer close(ended)
+		var count PackageCount
+		ticker := time.NewTicker(packagesInterval)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			text, _ := readFrom(b.generation.Path, dpkgLog, offset)
+			end := bytes.LastIndexByte(text, '\n') + 1
+			offset += int64(end)
+			if more := countPackages(text[:end]); more != (PackageCount{}) {
+				count.Done += more.Done
+				count.Begun += more.Begun
+				now := count
+				b.store.tell(Event{Image: b.image, Packages: &now})
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
+}
+
+// countPackages reads lines of dpkg's log: dpkg(1), option --log.
+func countPackages(log []byte) (count PackageCount) {
+	for line := range bytes.Lines(log) {
+		switch words := bytes.Fields(line); {
+		case len(words) < 4:
+		case string(words[2]) == "install", string(words[2]) == "upgrade":
+			count.Begun++
+		case string(words[2]) == "status" && string(words[3]) == "installed":
+			count.Done++
+		}
+	}
+	return count
+}
+
+// readFrom reads what a file of a tree has behind an offset, and the file's size.
+// What cannot be read, is empty: it may not be there yet.
+func readFrom(root, path string, offset int64) (text []byte, size int64) {
+	tree, err := os.OpenRoot(root)
+	if err != nil {
+		return nil, 0
+	}
+	defer tree.Close()
+	info, err := tree.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return nil, 0
+	}
+	file, err := tree.Open(path)
+	if err != nil {
+		return nil, 0
+	}
+	defer file.Close()
+	size = info.Size()
+	text, err = io.ReadAll(io.NewSectionReader(file, offset, max(0, size-offset)))
+	if err != nil {
+		return nil, size
+	}
+	return text, size
+}

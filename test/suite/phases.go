@@ -95,10 +95,11 @@ func (s *Suite) tests(r *reader, cmd *exec.Cmd) error {
 
 // Where things lie in a host.
 const (
-	hostBuild    = "/opt/nspawn-runner"
-	hostBase     = "/opt/base"
-	hostScratch  = harness.Scratch
-	hostTestdata = "/opt/testdata"
+	hostBuild     = "/opt/nspawn-runner"
+	hostBase      = "/opt/base"
+	hostScratch   = harness.Scratch
+	hostTestdata  = "/opt/testdata"
+	hostPackaging = "/opt/packaging"
 )
 
 // testCommand is the command that runs the integration tests in a host.
@@ -109,6 +110,7 @@ func testCommand(host, base, run string) []string {
 		"NSPAWN_RUNNER_BASE=" + base,
 		"NSPAWN_RUNNER_SCRATCH=" + hostScratch,
 		"NSPAWN_RUNNER_TESTDATA=" + hostTestdata,
+		"NSPAWN_RUNNER_PACKAGING=" + hostPackaging,
 		hostBuild + "/integration.test", "-test.v", "-test.timeout=40m", "-test.run=" + run,
 	}
 }
@@ -146,9 +148,13 @@ func Lab(release, run string) func(*Suite, context.Context) error {
 			if err != nil {
 				return err
 			}
+			packaging, err := filepath.Abs("packaging")
+			if err != nil {
+				return err
+			}
 			lab, err = harness.StartLab(ctx, harness.LabOptions{
 				Tree:     labTree,
-				ReadOnly: map[string]string{build: hostBuild, base: hostBase, testdata: hostTestdata},
+				ReadOnly: map[string]string{build: hostBuild, base: hostBase, testdata: hostTestdata, packaging: hostPackaging},
 				Out:      s.Out,
 			})
 			return err

@@ -59,7 +59,10 @@ type generationRow struct {
 	Path       string `json:"path"`
 	Current    bool   `json:"current"`
 	image.Record
-	Jobs []string `json:"jobs"` // ids of the machines that run on it
+	// Exclusive is how much of Bytes no other tree shares, on btrfs; elsewhere
+	// it is -1.
+	Exclusive int64    `json:"exclusive_bytes"`
+	Jobs      []string `json:"jobs"` // ids of the machines that run on it
 }
 
 // imageRowLong is all that is known of an image, but not what is in it.
@@ -100,7 +103,11 @@ func (h *Host) look(ctx context.Context, i image.Image) (imageRowLong, error) {
 				return long, err
 			}
 		}
-		row := generationRow{generation.Name, generation.Path, generation.Name == long.Generation, record, []string{}}
+		exclusive, known := storage.Exclusive(ctx, generation.Path)
+		if !known {
+			exclusive = -1
+		}
+		row := generationRow{generation.Name, generation.Path, generation.Name == long.Generation, record, exclusive, []string{}}
 		for _, m := range machines {
 			if m.Generation == generation.Name {
 				row.Jobs = append(row.Jobs, m.ID)
@@ -159,7 +166,7 @@ func (h *Host) listLong(ctx context.Context, images []image.Image, asJSON bool) 
 				state, playbook = "current", i.PlaybookState
 			}
 			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", i.Name, filepath.Base(g.Generation), state,
-				ago(g.Built), from(g.Record), size(g.Bytes), len(g.Jobs), playbook)
+				ago(g.Built), from(g.Record), size(g), len(g.Jobs), playbook)
 		}
 	}
 	return table.Flush()
@@ -183,8 +190,15 @@ func from(r image.Record) string {
 // short is as much of a hash as people compare.
 func short(hash string) string { return hash[:min(len(hash), 8)] }
 
-// size words bytes for people.
-func size(bytes int64) string { return fmt.Sprintf("%d MB", (bytes+500_000)/1_000_000) }
+// size words for people how much a generation takes, and how much of that is its
+// own, where it shares some.
+func size(g generationRow) string {
+	text := fmt.Sprintf("%d MB", (g.Bytes+500_000)/1_000_000)
+	if g.Exclusive >= 0 {
+		text += fmt.Sprintf(" (own %d)", (g.Exclusive+500_000)/1_000_000)
+	}
+	return text
+}
 
 // shown is an image with what is in its current generation.
 type shown struct {
@@ -253,7 +267,7 @@ func (h *Host) printShown(s shown) error {
 		if g.Current {
 			notes = append(notes, "current")
 		}
-		notes = append(notes, "built "+ago(g.Built), from(g.Record), size(g.Bytes))
+		notes = append(notes, "built "+ago(g.Built), from(g.Record), size(g))
 		if !g.Maintained.IsZero() {
 			notes = append(notes, "maintained "+ago(g.Maintained))
 		}

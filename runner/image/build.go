@@ -289,6 +289,9 @@ func (b *build) pruneOld(ctx context.Context) error {
 // fromNothing fills the generation with a new Debian and runs the playbook.
 func (b *build) fromNothing(ctx context.Context, suite string, book Playbook) error {
 	b.record = Record{How: byBootstrap, Suite: suite}
+	if err := b.needRoom(ctx, ""); err != nil {
+		return err
+	}
 	if err := b.bootstrap(ctx, suite); err != nil {
 		return err
 	}
@@ -302,6 +305,9 @@ func (b *build) fromCurrent(ctx context.Context, how string, change func() error
 		return err
 	}
 	b.record = Record{How: how, Suite: base.Suite, Playbook: base.Playbook, Maintained: base.Maintained}
+	if err := b.needRoom(ctx, b.base.Path); err != nil {
+		return err
+	}
 	if err := b.step(ctx, "copy the current generation", func() error {
 		return storage.Clone(ctx, b.base.Path, b.generation.Path)
 	}); err != nil {

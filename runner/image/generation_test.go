@@ -271,7 +271,7 @@ func TestGenerationsOnBtrfsAreSubvolumes(t *testing.T) {
 func mountBtrfs(t *testing.T, dir string) {
 	file := filepath.Join(t.TempDir(), "btrfs")
 	write(t, file, "")
-	if err := os.Truncate(file, 256<<20); err != nil {
+	if err := os.Truncate(file, 2<<30); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -86,10 +86,12 @@ func TestSubvolumesAreMadeSnapshotAndRemovedWithWhatIsInside(t *testing.T) {
 	t.Cleanup(func() { shell(t, dir, "umount mnt") })
 	top := filepath.Join(dir, "mnt")
 	ctx := context.Background()
-	must := func(err error) {
+	must := func(errs ...error) {
 		t.Helper()
-		if err != nil {
-			t.Fatal(err)
+		for _, err := range errs {
+			if err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	must(Create(filepath.Join(top, "a")))
@@ -109,6 +111,24 @@ func TestSubvolumesAreMadeSnapshotAndRemovedWithWhatIsInside(t *testing.T) {
 	must(os.Mkdir(filepath.Join(top, "plain"), 0o755))
 	must(Snapshot(filepath.Join(top, "a"), filepath.Join(top, "plain", "snapshot")))
 	must(Remove(ctx, filepath.Join(top, "plain")))
+
+	// A plain directory becomes a subvolume, whose files share its blocks.
+	shell(t, top, "mkdir -m 751 dir; head -c 50M /dev/urandom > dir/big; sync")
+	if cost, err := CloneCost(ctx, filepath.Join(top, "dir")); cost != 0 || err != nil {
+		t.Errorf("a clone costs %d, %v", cost, err)
+	}
+	must(Clone(ctx, filepath.Join(top, "dir"), filepath.Join(top, "clone")))
+	shell(t, top, "head -c 9M /dev/urandom > clone/own; sync")
+	if own, known := Exclusive(ctx, filepath.Join(top, "clone")); !known || own < 9<<20 || own > 10<<20 {
+		t.Errorf("of its own the clone has %d, %v", own, known)
+	}
+	if _, known := Exclusive(ctx, filepath.Join(top, "dir")); known {
+		t.Error("what a directory shares is said to be known")
+	}
+	if mode := shell(t, top, "stat -c %a clone"); mode != "751\n" {
+		t.Errorf("its mode is %s", mode)
+	}
+	must(Remove(ctx, filepath.Join(top, "clone")), Remove(ctx, filepath.Join(top, "dir")))
 	if got := shell(t, top, "btrfs subvolume list . | awk '{print $NF}'; ls"); got != "a\na\n" {
 		t.Errorf("left: %q", got)
 	}

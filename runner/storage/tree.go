@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,7 +18,7 @@ import (
 // Clone copies the tree from to the path to, which must not exist: a snapshot
 // where from is a btrfs subvolume, else a copy that shares blocks where the
 // file system can and keeps hard links, extended attributes, ACLs, holes and
-// owners.
+// owners. On btrfs the copy is a subvolume, so that the next one is a snapshot.
 func Clone(ctx context.Context, from, to string) error {
 	subvolume, err := IsSubvolume(from)
 	if err != nil {
@@ -25,7 +27,14 @@ func Clone(ctx context.Context, from, to string) error {
 	if subvolume {
 		return Snapshot(from, to)
 	}
+	if err := Create(to); err != nil {
+		return err
+	}
 	cmd := exec.CommandContext(ctx, "cp", "--archive", "--reflink=auto", "--no-target-directory", "--", from, to)
+	// Whoever removes what a killed build left must not race with its copy.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread() // the kernel takes the thread for the parent
+	defer runtime.UnlockOSThread()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("copy %s to %s: %w: %s", from, to, err, lastLine(out))
 	}

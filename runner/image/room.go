@@ -1,0 +1,44 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"nspawn-runner/runner/storage"
+)
+
+// A build that fills the disk fails late, and takes the jobs of the host with it:
+// it does not begin without room for what it is going to write.
+const (
+	// spareRoom is what a playbook may add, and running jobs want: in bytes.
+	spareRoom = 200 << 20
+	// firstRoom is for an image of which no size is known yet: seen were 330 MB
+	// for a minbase of sid, before any playbook.
+	firstRoom = 500 << 20
+)
+
+// needRoom fails if the state directory lacks room for another tree. copied is
+// the tree that is to be copied, "" for one that is built from nothing.
+func (b *build) needRoom(ctx context.Context, copied string) (err error) {
+	need := int64(firstRoom)
+	switch {
+	case copied != "":
+		need, err = storage.CloneCost(ctx, copied)
+	case b.base.Path != "":
+		need, err = storage.Usage(ctx, b.base.Path)
+	}
+	if err != nil {
+		return err
+	}
+	need += spareRoom
+	free, err := storage.Free(filepath.Dir(b.generation.Path))
+	if err != nil {
+		return err
+	}
+	if free < need {
+		return fmt.Errorf("no room for another generation: it needs %d MB, and %s has %d MB free; chroot-prune removes old ones",
+			need/1e6, b.store.StateDir, free/1e6)
+	}
+	return nil
+}

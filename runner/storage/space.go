@@ -1,0 +1,70 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Free is how many bytes can still be written to the file system of a path,
+// without what it keeps for root: statvfs(3), f_bavail.
+func Free(path string) (int64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(path, &fs); err != nil {
+		return 0, fmt.Errorf("statfs %s: %w", path, err)
+	}
+	return int64(fs.Bavail) * fs.Bsize, nil
+}
+
+// CloneCost is how many bytes a Clone of the tree at path into the same file
+// system needs: none where blocks are shared.
+func CloneCost(ctx context.Context, path string) (int64, error) {
+	if sharesBlocks(filepath.Dir(path)) {
+		return 0, nil
+	}
+	return Usage(ctx, path)
+}
+
+// sharesBlocks asks the file system of a directory whether its files can share
+// blocks, as on btrfs and most xfs: ioctl_ficlone(2).
+func sharesBlocks(dir string) bool {
+	var files [2]*os.File
+	for i := range files {
+		file, err := os.CreateTemp(dir, ".probe-")
+		if err != nil {
+			return false
+		}
+		defer file.Close()
+		if os.Remove(file.Name()) != nil {
+			return false
+		}
+		files[i] = file
+	}
+	return unix.IoctlFileClone(int(files[0].Fd()), int(files[1].Fd())) == nil
+}
+
+// Exclusive is how many bytes of a btrfs subvolume no other one shares: what its
+// removal would free. It is known only where there is the program btrfs.
+func Exclusive(ctx context.Context, path string) (bytes int64, known bool) {
+	if is, err := IsSubvolume(path); err != nil || !is {
+		return 0, false
+	}
+	out, err := exec.CommandContext(ctx, "btrfs", "filesystem", "du", "--raw", "--summarize", path).Output()
+	if err != nil {
+		return 0, false
+	}
+	// A heading, then: total, exclusive, set shared, file name.
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	words := strings.Fields(lines[len(lines)-1])
+	if len(words) < 4 {
+		return 0, false
+	}
+	bytes, err = strconv.ParseInt(words[1], 10, 64)
+	return bytes, err == nil
+}

@@ -5,6 +5,9 @@
 //	try.go          the four in one go, for a person
 //	images.go       creating and entering images
 //	maintenance.go  maintaining them
+//	trial.go        testing a generation before it is published
+//	spec.go         what an image's machines are like
+//	age.go          how old images are, and may be
 //	generations.go  rolling back, pruning and removing them
 //	show.go         what is known of them
 //	machines.go     listing and entering machines
@@ -22,6 +25,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"nspawn-runner/runner/config"
 	"nspawn-runner/runner/gitlab"
@@ -48,6 +52,7 @@ type Host struct {
 	Program string
 
 	configFile string
+	untested   sync.Once // said that new generations are not tested
 }
 
 // New returns the host as configured in a file, "" for the usual one.
@@ -94,6 +99,7 @@ func (h *Host) images() *image.Store {
 		Environment:  h.Config.Environment,
 		Progress:     func(name, step string) { h.say("%s: %s", name, step) },
 		InUse:        h.generationInUse,
+		Test:         h.tryGeneration,
 	}
 	if h.Log != nil {
 		store.Verbose = h.Stderr

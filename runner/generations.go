@@ -2,9 +2,7 @@ package runner
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
-	"time"
 
 	"nspawn-runner/runner/image"
 )
@@ -77,7 +75,7 @@ func (h *Host) ChrootPrune(ctx context.Context, only string, keep int, asJSON bo
 	nothing := true
 	for _, r := range rows {
 		h.sayPruned(r.Image, r.Pruned)
-		nothing = nothing && len(r.Removed)+len(r.InUse) == 0
+		nothing = nothing && len(r.Removed)+len(r.InUse) == 0 && !r.Failed
 	}
 	if nothing {
 		h.say("nothing to remove")
@@ -91,6 +89,9 @@ func (h *Host) sayPruned(name string, pruned image.Pruned) {
 	}
 	for _, generation := range pruned.InUse {
 		h.say("%s: generation %s is in use by jobs; a later prune or maintenance removes it", name, generation)
+	}
+	if pruned.Failed {
+		h.say("%s: removed the tree of a failed build", name)
 	}
 }
 
@@ -131,6 +132,9 @@ func (h *Host) pruneRemoved(ctx context.Context) {
 	store := h.images()
 	names, err := store.Removed()
 	for _, name := range names {
+		if _, err := store.Failed(name); err == nil {
+			continue // it is to be looked at, and created again
+		}
 		var pruned image.Pruned
 		if pruned, err = store.Prune(ctx, name, image.KeptGenerations); err != nil {
 			break
@@ -139,22 +143,5 @@ func (h *Host) pruneRemoved(ctx context.Context) {
 	}
 	if err != nil {
 		h.say("warning: remove what is left of removed images: %v", err)
-	}
-}
-
-// ago words a time for people: "3h ago".
-func ago(t time.Time) string {
-	if t.IsZero() {
-		return "unknown"
-	}
-	switch age := time.Since(t); {
-	case age < time.Minute:
-		return "just now"
-	case age < time.Hour:
-		return fmt.Sprintf("%dm ago", age/time.Minute)
-	case age < 48*time.Hour:
-		return fmt.Sprintf("%dh ago", age/time.Hour)
-	default:
-		return fmt.Sprintf("%dd ago", age/(24*time.Hour))
 	}
 }

@@ -24,11 +24,17 @@ func (h *Host) needHost() error {
 	if err := needRoot(); err != nil {
 		return err
 	}
-	if _, err := os.Stat("/run/systemd/system"); err != nil {
+	if !runsSystemd() {
 		return errors.New("systemd does not run this host, so no machine can be started here; " +
 			"to try nspawn-runner anyway, run 'go tool mage demo' in its source: it boots a lab that has one")
 	}
 	return h.makeStateDir()
+}
+
+// runsSystemd says whether systemd runs this host: sd_booted(3).
+func runsSystemd() bool {
+	_, err := os.Stat("/run/systemd/system")
+	return err == nil
 }
 
 // makeStateDir makes the state directory, closed to everybody but root, since

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os/exec"
 
 	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/image"
@@ -61,6 +62,9 @@ func (h *Host) ChrootLogin(ctx context.Context, name string, discard bool) error
 	if _, err := store.Current(name); err != nil {
 		return err
 	}
+	if _, err := h.imageConfig(name); err != nil { // which would be found out in the end
+		return err
+	}
 	if discard {
 		h.say("%s: a shell in a copy of the chroot; what you change is thrown away", name)
 	} else {
@@ -75,7 +79,10 @@ func (h *Host) ChrootLogin(ctx context.Context, name string, discard bool) error
 		}
 		return nil
 	})
+	var kept *image.KeptError
 	switch {
+	case errors.As(err, &kept):
+		return err
 	case errors.Is(err, errDiscard):
 		h.say("%s: thrown away, as you asked", name)
 		return nil
@@ -84,6 +91,24 @@ func (h *Host) ChrootLogin(ctx context.Context, name string, discard bool) error
 	}
 	h.say("%s: published, generation %s", name, generation.Name)
 	return nil
+}
+
+// ChrootLoginFailed opens a shell in the tree of an image's last failed build.
+// What it changes stays there, and is never published.
+func (h *Host) ChrootLoginFailed(ctx context.Context, name string) error {
+	if err := h.needImages(name); err != nil {
+		return err
+	}
+	store := h.images()
+	return store.Inspect(ctx, name, func(ctx context.Context, root string) error {
+		h.say("%s: a shell in %s, the tree of the build that failed; nothing of it is ever published", name, root)
+		err := store.Shell(ctx, root, h.Stdin, h.Stdout, h.Stderr)
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			return nil // of the last command that was typed
+		}
+		return err
+	})
 }
 
 // NameOf is the name of the image that an administrator means: the one given,

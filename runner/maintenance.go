@@ -32,8 +32,8 @@ type Maintenance struct {
 // failed is the result of a maintenance that came to no image.Outcome.
 const failed image.Outcome = "failed"
 
-// maintained is what became of an image.
-type maintained struct {
+// result is what became of an image.
+type result struct {
 	Image      string        `json:"-"`
 	Result     image.Outcome `json:"result"`
 	Generation string        `json:"generation,omitempty"`
@@ -44,7 +44,7 @@ type maintained struct {
 }
 
 // String is a line for people.
-func (m maintained) String() string {
+func (m result) String() string {
 	switch m.Result {
 	case image.Published:
 		return fmt.Sprintf("%s: published, generation %s", m.Image, m.Generation)
@@ -82,7 +82,7 @@ func (h *Host) ChrootMaintenance(ctx context.Context, how Maintenance) error {
 	if how.Image == "" {
 		h.pruneRemoved(ctx)
 	}
-	bad := slices.DeleteFunc(slices.Clone(all), func(m maintained) bool { return m.err == nil })
+	bad := slices.DeleteFunc(slices.Clone(all), func(m result) bool { return m.err == nil })
 	switch {
 	case how.Image != "" && len(bad) == 1:
 		return bad[0].err
@@ -104,14 +104,14 @@ func (h *Host) ChrootMaintenance(ctx context.Context, how Maintenance) error {
 
 // maintainAll maintains images, some at a time, and returns what became of each
 // in the order of their names.
-func (h *Host) maintainAll(ctx context.Context, names []string, how Maintenance) []maintained {
+func (h *Host) maintainAll(ctx context.Context, names []string, how Maintenance) []result {
 	show := h.showProgress(how.JSON)
 	defer show.close()
 	jobs := how.Jobs
 	if jobs == 0 {
 		jobs = buildsAtOnce()
 	}
-	all := make([]maintained, len(names))
+	all := make([]result, len(names))
 	free := make(chan struct{}, jobs)
 	var running sync.WaitGroup
 	for i, name := range names {
@@ -135,9 +135,9 @@ func (h *Host) maintainAll(ctx context.Context, names []string, how Maintenance)
 
 // maintain maintains one image. It checks its settings before it spends minutes
 // on it.
-func (h *Host) maintain(ctx context.Context, name string, how Maintenance, show *progress) maintained {
+func (h *Host) maintain(ctx context.Context, name string, how Maintenance, show *progress) result {
 	began := time.Now()
-	m := maintained{Image: name}
+	m := result{Image: name}
 	var generation image.Generation
 	if _, m.err = h.imageConfig(name); m.err == nil {
 		store := h.images()
@@ -185,7 +185,7 @@ func (h *Host) maintainable() ([]string, error) {
 	return names, nil
 }
 
-func (h *Host) printMaintained(all []maintained) error {
+func (h *Host) printMaintained(all []result) error {
 	table := tabwriter.NewWriter(h.Stderr, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "IMAGE\tRESULT\tGENERATION\tTIME")
 	for _, m := range all {

@@ -30,12 +30,13 @@ type progressEvent struct {
 	Note  string    `json:"note,omitempty"`
 
 	Packages *image.PackageCount `json:"packages,omitempty"`
-	Result   *maintained         `json:"result,omitempty"`
+	Result   *result             `json:"result,omitempty"`
 }
 
 // showProgress begins to show; close ends it.
 func (h *Host) showProgress(asJSON bool) *progress {
 	p := &progress{h: h, end: func() {}}
+	h.shown = p
 	switch {
 	case asJSON:
 		p.json = json.NewEncoder(h.Stdout)
@@ -69,7 +70,7 @@ func (p *progress) tell(event image.Event) {
 }
 
 // ended says what became of an image.
-func (p *progress) ended(m maintained) {
+func (p *progress) ended(m result) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.live != nil {
@@ -82,17 +83,16 @@ func (p *progress) ended(m maintained) {
 	p.print("%s", m)
 }
 
-// say prints a line for people; scripts do not get it.
+// say prints a line for people, above the live lines.
 func (p *progress) say(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.json == nil {
-		p.print(format, args...)
-	}
+	p.print(format, args...)
 }
 
 // close leaves nothing live on the terminal. Again does no harm.
 func (p *progress) close() {
+	p.h.shown = nil
 	p.end()
 	p.mu.Lock()
 	defer p.mu.Unlock()

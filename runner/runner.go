@@ -6,6 +6,9 @@
 //	images.go       creating and entering images
 //	maintenance.go  maintaining them
 //	progress.go     what a person or a script sees of that; live.go: at a terminal
+//	trial.go        testing a generation before it is published
+//	spec.go         what an image's machines are like
+//	age.go          how old images are, and may be
 //	generations.go  rolling back, pruning and removing them
 //	show.go         what is known of them
 //	machines.go     listing and entering machines
@@ -23,6 +26,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"nspawn-runner/runner/config"
 	"nspawn-runner/runner/gitlab"
@@ -49,6 +53,8 @@ type Host struct {
 	Program string
 
 	configFile string
+	shown      *progress // while live lines may be on the terminal, else nil
+	untested   sync.Once // said that new generations are not tested
 }
 
 // New returns the host as configured in a file, "" for the usual one.
@@ -76,6 +82,10 @@ func New(configFile string) (*Host, error) {
 
 // say prints a line for people.
 func (h *Host) say(format string, args ...any) {
+	if h.shown != nil {
+		h.shown.say(format, args...)
+		return
+	}
 	fmt.Fprintf(h.Stderr, format+"\n", args...)
 }
 
@@ -99,6 +109,7 @@ func (h *Host) images() *image.Store {
 			}
 		},
 		InUse: h.generationInUse,
+		Test:  h.tryGeneration,
 	}
 	if h.Log != nil {
 		store.Verbose = h.Stderr

@@ -69,6 +69,8 @@ type generationRow struct {
 type imageRowLong struct {
 	imageRow
 	PlaybookState string          `json:"playbook_state"`
+	Stale         bool            `json:"stale"`                  // its last maintenance is longer ago than max_age
+	FailedBuild   string          `json:"failed_build,omitempty"` // where the tree of one lies
 	Generations   []generationRow `json:"generations"`
 }
 
@@ -121,6 +123,12 @@ func (h *Host) look(ctx context.Context, i image.Image) (imageRowLong, error) {
 	if i.Playbook != "" {
 		long.PlaybookState = playbookState(i, ran)
 	}
+	if settings, err := h.imageConfig(i.Name); err == nil { // a bad playbook is for others to report
+		long.Stale = stale(ran, settings.MaxAge)
+	}
+	if failed, err := store.Failed(i.Name); err == nil {
+		long.FailedBuild = failed
+	}
 	return long, nil
 }
 
@@ -164,6 +172,9 @@ func (h *Host) listLong(ctx context.Context, images []image.Image, asJSON bool) 
 			state, playbook := "", ""
 			if g.Current {
 				state, playbook = "current", i.PlaybookState
+			}
+			if g.Current && i.Stale {
+				state += ", stale"
 			}
 			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", i.Name, filepath.Base(g.Generation), state,
 				ago(g.Built), from(g.Record), size(g), len(g.Jobs), playbook)
@@ -256,6 +267,9 @@ func (h *Host) printShown(s shown) error {
 			playbookUnknown: "not known whether it ran",
 		}[s.PlaybookState])
 	}
+	if s.FailedBuild != "" {
+		line("failed build:", "chroot-login --failed %s opens it", s.Name)
+	}
 	if !s.Exists {
 		line("chroot:", "none yet: chroot-create or chroot-maintenance makes it")
 		return table.Flush()
@@ -266,6 +280,9 @@ func (h *Host) printShown(s shown) error {
 		notes := []string{}
 		if g.Current {
 			notes = append(notes, "current")
+		}
+		if g.Current && s.Stale {
+			notes = append(notes, "stale")
 		}
 		notes = append(notes, "built "+ago(g.Built), from(g.Record), size(g))
 		if !g.Maintained.IsZero() {

@@ -11,11 +11,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nspawn-runner/runner/config"
 	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/machine"
-	"nspawn-runner/runner/storage"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -42,7 +40,7 @@ type Stage struct {
 	ID, Image string
 	// DefaultImage is for jobs that name none.
 	DefaultImage string
-	// Shell executes scripts, "" for /bin/bash.
+	// Shell executes scripts, "" for the image's.
 	Shell string
 }
 
@@ -90,48 +88,20 @@ func (h *Host) start(ctx context.Context, job gitlab.Job, from *systemd.Process)
 	if err != nil {
 		return err
 	}
-	if err := image.Check(generation.Path); err != nil {
-		return fmt.Errorf("image %s: %w", name, err)
-	}
-	machines := h.machines()
-	if err := os.MkdirAll(machines.Dir, 0o700); err != nil {
-		return err
-	}
-	backend, err := storage.Choose(settings.Backend, machines.Dir, generation.Path)
+	spec, err := h.spec(name, generation, settings)
 	if err != nil {
 		return err
 	}
+	h.warnOfAge(name, generation, settings.MaxAge)
 	if settings.Privileged {
 		h.say("image %s is privileged: root in this job is root on the host", name)
 	}
-	total, err := memory()
-	if err != nil {
-		return err
-	}
-	life := lifeWithoutTimeout
+	spec.ID, spec.Owner, spec.Caller, spec.Recorded = job.ID, job.Owner, from, release
+	spec.MaxRuntime = lifeWithoutTimeout
 	if job.Timeout > 0 {
-		life = job.Timeout + lifeMargin
+		spec.MaxRuntime = job.Timeout + lifeMargin
 	}
-	spec := machine.Spec{
-		ID:          job.ID,
-		Owner:       job.Owner,
-		Caller:      from,
-		Image:       name,
-		Generation:  generation.Name,
-		Chroot:      generation.Path,
-		Backend:     backend,
-		Privileged:  settings.Privileged,
-		BootTimeout: settings.BootTimeout,
-		MaxRuntime:  life,
-		Limits: machine.Limits{
-			MemoryMax:     settings.MemoryMax.Bytes(total),
-			MemorySwapMax: settings.MemorySwapMax.Bytes(total),
-			CPUWeight:     settings.CPUWeight,
-			TasksMax:      settings.TasksMax,
-		},
-		Recorded: release,
-		Binds:    h.helperBinds(generation.Path, from),
-	}
+	spec.Binds = append(spec.Binds, h.helperBinds(generation.Path, from)...)
 	if key := job.CacheKey(); key != "" {
 		cache := filepath.Join(h.Config.StateDir, ".cache", key)
 		if err := os.MkdirAll(cache, 0o755); err != nil {
@@ -139,20 +109,7 @@ func (h *Host) start(ctx context.Context, job gitlab.Job, from *systemd.Process)
 		}
 		spec.Binds = append(spec.Binds, machine.Bind{From: cache, To: gitlab.CacheDir, Writable: true})
 	}
-	return machines.Start(ctx, spec)
-}
-
-// imageConfig is the configuration with the image's own settings.
-func (h *Host) imageConfig(name string) (config.Config, error) {
-	known, err := h.images().Get(name)
-	if err != nil {
-		return config.Config{}, err
-	}
-	book, err := known.ReadPlaybook()
-	if err != nil {
-		return config.Config{}, fmt.Errorf("image %s: %w", name, err)
-	}
-	return h.Config.ForImage(book.Path, book.Settings)
+	return h.machines().Start(ctx, spec)
 }
 
 // Run is the run stage: it executes a script in the job's machine. label says
@@ -170,9 +127,6 @@ func (h *Host) Run(ctx context.Context, stage Stage, script, label string) error
 		return fmt.Errorf("script: %w", err)
 	}
 	defer source.Close()
-	if stage.Shell == "" {
-		stage.Shell = "/bin/bash"
-	}
 	return h.exec(ctx, job, stage.ID, machine.Script{
 		Source: source, Shell: stage.Shell, Label: label,
 		Stdout: h.Stdout, Stderr: h.Stderr,

@@ -27,23 +27,30 @@ func (h *Host) Try(ctx context.Context, image, shell string, script io.Reader) (
 	if err != nil {
 		return err
 	}
-	job := gitlab.Job{ID: "try-" + strings.ToLower(rand.Text()[:8]), Image: image}
+	job := gitlab.Job{ID: ownID("try"), Image: image}
 	job.Owner = job.ID
 	if err := h.start(ctx, job, &self); err != nil {
 		return err
 	}
-	defer func() {
-		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
-		defer cancel()
-		if stopErr := h.machines().Stop(ending, job.ID, mayTouch(job, "")); stopErr != nil {
-			err = errors.Join(err, stopErr)
-		}
-	}()
+	defer func() { err = errors.Join(err, h.end(ctx, job.ID)) }()
 	return h.exec(ctx, job, "", machine.Script{
 		Source: script, Shell: shell, Label: "try",
 		Stdout: h.Stdout, Stderr: h.Stderr,
 	})
 }
+
+// ownID is an id for a machine that is no job's: GitLab's ids are numbers.
+func ownID(what string) string { return what + "-" + strings.ToLower(rand.Text()[:8]) }
+
+// end makes a machine of ours gone, also if ctx is over.
+func (h *Host) end(ctx context.Context, id string) error {
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
+	return h.machines().Stop(ending, id, allowed)
+}
+
+// allowed is for who made the machine.
+func allowed(machine.Record) error { return nil }
 
 // CommandScript is a shell script that executes one command, its words
 // untouched by the shell.

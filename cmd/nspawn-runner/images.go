@@ -45,7 +45,7 @@ func chrootCreate(o *options) *cobra.Command {
 }
 
 func chrootLogin(o *options) *cobra.Command {
-	var discard bool
+	var discard, failed bool
 	var defaultImage string
 	c := imageCommand(o, "chroot-login", "Open a shell in a copy of a chroot, and publish it when the shell ends with 0",
 		func(ctx context.Context, h *runner.Host, args []string) error {
@@ -53,9 +53,14 @@ func chrootLogin(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if failed {
+				return h.ChrootLoginFailed(ctx, name)
+			}
 			return h.ChrootLogin(ctx, name, discard)
 		})
 	c.Flags().BoolVar(&discard, "discard", false, "throw away what the shell changes")
+	c.Flags().BoolVar(&failed, "failed", false, "a shell in the tree of the last build, if its playbook or its test failed")
+	c.MarkFlagsMutuallyExclusive("discard", "failed")
 	c.Flags().StringVar(&defaultImage, "default-image", "", "the image when none is named")
 	return c
 }

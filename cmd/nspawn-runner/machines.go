@@ -14,7 +14,7 @@ import (
 )
 
 func try(o *options) *cobra.Command {
-	shell := "/bin/bash"
+	var shell string
 	c := &cobra.Command{
 		Use:   "try IMAGE [SCRIPT | -- COMMAND...]",
 		Short: "Run a script or a command in a machine of its own, and end with its exit code",
@@ -25,7 +25,7 @@ func try(o *options) *cobra.Command {
 		Annotations:       map[string]string{"exit": exitAsTry},
 		ValidArgsFunction: completeImages(o),
 	}
-	c.Flags().StringVar(&shell, "shell", shell, "shell that executes the script")
+	c.Flags().StringVar(&shell, "shell", "", shellUsage)
 	c.RunE = o.on(func(ctx context.Context, h *runner.Host, args []string) error {
 		script, err := tryScript(args, c.ArgsLenAtDash())
 		if err != nil {

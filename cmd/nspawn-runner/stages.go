@@ -47,9 +47,11 @@ func run(o *options) *cobra.Command {
 		func(ctx context.Context, h *runner.Host, args []string) error {
 			return h.Run(ctx, s, args[0], strings.Join(args[1:], ""))
 		})
-	c.Flags().StringVar(&s.Shell, "shell", "/bin/bash", "shell that executes the script")
+	c.Flags().StringVar(&s.Shell, "shell", "", shellUsage)
 	return ofJob(c, &s)
 }
+
+const shellUsage = "shell that executes the script (default: the image's, /bin/bash)"
 
 func cleanup(o *options) *cobra.Command {
 	var s runner.Stage

@@ -44,11 +44,16 @@ type Config struct {
 	MemorySwapMax Amount
 	CPUWeight     uint64
 	TasksMax      uint64
+	MaxAge        time.Duration // 0: never too old
 
 	// Of an image.
 	ChrootSuite   string
 	MaintRecreate bool
 	Privileged    bool
+	Shell         string
+	Test          string
+	Devices       []string
+	Binds         []Bind
 }
 
 // Default is the configuration without a file.
@@ -138,7 +143,12 @@ func (c *Config) apply(file string, name, value *yaml.Node, prefix string, fits 
 			value = value.Alias
 		}
 		if err := key.set(c, value); err != nil {
-			return fmt.Errorf("%s:%d: %s: %w", file, value.Line, name.Value, err)
+			line := value.Line
+			var inside *lineError
+			if errors.As(err, &inside) {
+				line = inside.line
+			}
+			return fmt.Errorf("%s:%d: %s: %w", file, line, name.Value, err)
 		}
 		return nil
 	}

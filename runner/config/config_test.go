@@ -4,6 +4,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +88,70 @@ func TestAPlaybooksVariablesOverrideTheFile(t *testing.T) {
 	}
 	if _, err := host.ForImage("sid.yaml", vars); err == nil || !strings.Contains(err.Error(), `playbook sid.yaml:2: unknown key "nspawn_runner_state_dir"`) {
 		t.Errorf("a setting of the host in a playbook: %v", err)
+	}
+}
+
+func TestWhatAnImageMayHaveOfTheHost(t *testing.T) {
+	var vars map[string]yaml.Node
+	text := `nspawn_runner_devices: [/dev/kvm, /dev//net/tun]
+nspawn_runner_binds: [/srv/a, /srv/b:/opt/b, /srv/c/:rw, "/srv/d:/opt/d/../e:rw", /srv/f:/f:ro]
+nspawn_runner_shell: /usr/bin/zsh
+nspawn_runner_max_age: 7d
+nspawn_runner_test: |
+  one
+  two
+`
+	if err := yaml.Unmarshal([]byte(text), &vars); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Default().ForImage("sid.yaml", vars)
+	if err != nil {
+		t.Fatal(err)
+	}
+	binds := []Bind{{"/srv/a", "/srv/a", false}, {"/srv/b", "/opt/b", false}, {"/srv/c", "/srv/c", true}, {"/srv/d", "/opt/e", true}, {"/srv/f", "/f", false}}
+	if !slices.Equal(c.Devices, []string{"/dev/kvm", "/dev/net/tun"}) || !slices.Equal(c.Binds, binds) ||
+		c.Shell != "/usr/bin/zsh" || c.MaxAge != 7*24*time.Hour || c.Test != "one\ntwo\n" {
+		t.Errorf("%+v", c)
+	}
+	if c := Default(); c.Shell != "/bin/bash" || c.MaxAge != 0 {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestMistakesInAPlaybookAreNamedWithTheirLine(t *testing.T) {
+	for text, want := range map[string]string{
+		"devices: /dev/kvm":                          ":1: nspawn_runner_devices: want a list",
+		"devices:\n- /dev/kvm\n- /dev/../etc/shadow": `:3: nspawn_runner_devices: "/dev/../etc/shadow": want a device below /dev`,
+		"devices: [kvm]":                             "want a device below /dev",
+		"devices: [{a: b}]":                          ":1: nspawn_runner_devices: want a word",
+		"binds:\n- /srv\n-\n  srv":                   `:4: nspawn_runner_binds: "srv": "srv": want an absolute path`,
+		"binds: [/srv:opt]":                          `"opt": want an absolute path`,
+		"binds: [/srv:/opt:/usr]":                    "want FROM, FROM:TO",
+		"binds: [/srv:/opt:rx]":                      "want FROM, FROM:TO",
+		"binds: [/:/opt]":                            "not all of the host",
+		"binds: [/srv:/]":                            "nothing may be put over / of",
+		"binds: [/srv:/x/..]":                        "nothing may be put over / of",
+		"binds: [/srv:/proc/1]":                      "nothing may be put over /proc/1 of",
+		"binds: [/srv:/run]":                         "nothing may be put over /run of",
+		"binds: [/srv:/etc:rw]":                      "nothing may be put over /etc of",
+		"binds: [/dev/kvm:/opt/kvm]":                 "a device is for nspawn_runner_devices",
+		"binds: [/a:/opt, /b:/opt/]":                 "another one has the same place",
+		"binds: ['']":                                "want a word",
+		"shell: bash":                                "want an absolute path",
+		"max_age: 7dd":                               "want a time like 90s, 5m or 7d",
+		"max_age: -1d":                               "want a time like",
+		"max_age: 0d":                                "want a time like",
+		"test: []":                                   "want a word",
+		"device: [/dev/kvm]":                         `unknown key "nspawn_runner_device", did you mean nspawn_runner_devices?`,
+	} {
+		var vars map[string]yaml.Node
+		if err := yaml.Unmarshal([]byte("nspawn_runner_"+text), &vars); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Default().ForImage("sid.yaml", vars)
+		if err == nil || !strings.HasPrefix(err.Error(), "playbook sid.yaml:") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
 	}
 }
 

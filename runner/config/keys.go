@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"gopkg.in/yaml.v3"
@@ -55,6 +57,9 @@ var Keys = []Key{
 	{"tasks_max", "16384", true, true,
 		"Processes and threads of a machine.",
 		func(c *Config, n *yaml.Node) error { return number(n, &c.TasksMax, 64, 4194304) }},
+	{"max_age", "", true, true,
+		"An image whose last maintenance is longer ago, like `7d`, is called stale: in the logs of its jobs, which run all the same, and by `chroot-list --long`.",
+		func(c *Config, n *yaml.Node) error { return duration(n, &c.MaxAge) }},
 	{"chroot_suite", "unstable", false, true,
 		"The Debian suite the image is made of: `trixie`, `sid`...",
 		func(c *Config, n *yaml.Node) error { return text(n, &c.ChrootSuite) }},
@@ -64,6 +69,18 @@ var Keys = []Key{
 	{"privileged", "false", false, true,
 		"No user namespace: root in the machine is root on the host. Only for jobs you would give the host's root password.",
 		func(c *Config, n *yaml.Node) error { return boolean(n, &c.Privileged) }},
+	{"shell", "/bin/bash", false, true,
+		"The program in the image that executes jobs' scripts, which are written for bash; `--shell` wins.",
+		func(c *Config, n *yaml.Node) error { return absolute(n, &c.Shell) }},
+	{"test", "", false, true,
+		"Lines of shell, executed with `set -e` in a machine of each new generation; one that fails, or takes 30 minutes, keeps it from being published.",
+		func(c *Config, n *yaml.Node) error { return text(n, &c.Test) }},
+	{"devices", "", false, true,
+		"Character devices of the host, like `/dev/kvm`, that everybody in a machine may read and write. Block devices are refused.",
+		func(c *Config, n *yaml.Node) error { return c.setDevices(n) }},
+	{"binds", "", false, true,
+		"Files and directories of the host that machines see: `FROM`, `FROM:TO`, or with `:rw` at the end writable. Otherwise a job may read what everybody may.",
+		func(c *Config, n *yaml.Node) error { return c.setBinds(n) }},
 }
 
 func text(n *yaml.Node, out *string) error {
@@ -109,7 +126,7 @@ func oneOf(n *yaml.Node, out *string, words ...string) error {
 	return fmt.Errorf("want one of %q, not %q", words, n.Value)
 }
 
-// duration takes 90s, 5m or a plain number of seconds.
+// duration takes 90s, 5m, whole days as in 7d, or a plain number of seconds.
 func duration(n *yaml.Node, out *time.Duration) error {
 	var seconds uint32
 	if n.Kind == yaml.ScalarNode && n.Decode(&seconds) == nil && seconds > 0 {
@@ -117,8 +134,13 @@ func duration(n *yaml.Node, out *time.Duration) error {
 		return nil
 	}
 	value, err := time.ParseDuration(n.Value)
+	if digits, ok := strings.CutSuffix(n.Value, "d"); ok {
+		var days uint64
+		days, err = strconv.ParseUint(digits, 10, 16)
+		value = time.Duration(days) * 24 * time.Hour
+	}
 	if n.Kind != yaml.ScalarNode || err != nil || value < time.Second {
-		return fmt.Errorf("want a time like 90s or 5m, at least 1s, not %q", n.Value)
+		return fmt.Errorf("want a time like 90s, 5m or 7d, at least 1s, not %q", n.Value)
 	}
 	*out = value
 	return nil

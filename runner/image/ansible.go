@@ -43,6 +43,7 @@ func (b *build) play(ctx context.Context, book Playbook) error {
 			return err
 		}
 		defer box.Close()
+		b.suspect = true
 		return b.ansible(ctx, book, box)
 	})
 }

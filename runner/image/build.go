@@ -191,13 +191,14 @@ type build struct {
 	base       Generation // the current one when the build began, if there was one
 	record     Record     // of generation
 	unchanged  bool       // generation is as good as base, and not needed
+	suspect    bool       // if the build fails now, the reason is to be found in the tree
 	tally      tally      // what the playbook did
 	log        *buildLog
 }
 
 // build makes and publishes a generation of an image: what fill leaves in the
-// generation's tree, if fill returns nil and the tree can boot. Else nothing of
-// it stays.
+// generation's tree, if fill returns nil and machines boot from it. Else nothing
+// of it stays, or it is kept as a failed one.
 func (s *Store) build(ctx context.Context, name string, noWait bool, fill func(*build) error) (_ Generation, err error) {
 	defer func() {
 		if err != nil {
@@ -242,15 +243,22 @@ func (s *Store) build(ctx context.Context, name string, noWait bool, fill func(*
 			return Generation{}, err
 		}
 	}
+	defer func() {
+		if err != nil && b.suspect && ctx.Err() == nil {
+			err = b.keepFailed(err)
+		}
+	}()
 	if err := fill(b); err != nil {
 		return Generation{}, err
 	}
 	if b.unchanged {
+		b.suspect = false
 		if err := s.noteMaintained(b.base, b.record); err != nil {
 			return Generation{}, err
 		}
 		return b.base, b.pruneOld(ctx)
 	}
+	b.suspect = true
 	if err := b.step(ctx, "check", func() error {
 		if err := forgetMachine(generation.Path); err != nil {
 			return err
@@ -259,6 +267,10 @@ func (s *Store) build(ctx context.Context, name string, noWait bool, fill func(*
 	}); err != nil {
 		return Generation{}, err
 	}
+	if err := b.test(ctx); err != nil {
+		return Generation{}, err
+	}
+	b.suspect = false
 	if err := b.step(ctx, "publish", func() (err error) {
 		b.record.Built = time.Now().UTC().Truncate(time.Second)
 		b.record.Replaced = b.base.Name
@@ -320,7 +332,7 @@ func (b *build) fromCurrent(ctx context.Context, how string, change func() error
 // is the end of ctx.
 func (b *build) step(ctx context.Context, name string, do func() error) error {
 	b.store.tell(Event{Image: b.image, Step: name})
-	fmt.Fprintf(b.log, "== %s\n", name)
+	b.log.begin(name)
 	defer b.watchPackages()()
 	if err := do(); err != nil {
 		if ctx.Err() != nil {

@@ -65,6 +65,7 @@ func wantNothing(t *testing.T, s *Store, name string) {
 }
 
 // wantOnly checks which generations an image has, and that nothing is half-made.
+// A failed tree may lie beside them.
 func wantOnly(t *testing.T, s *Store, name string, generations ...Generation) {
 	t.Helper()
 	var want []string
@@ -77,7 +78,7 @@ func wantOnly(t *testing.T, s *Store, name string, generations ...Generation) {
 	}
 	var got []string
 	for _, entry := range entries {
-		if entry.Name() != ".build" && entry.Name() != ".hold" && filepath.Ext(entry.Name()) != recordSuffix {
+		if !slices.Contains([]string{".build", ".hold", ".failed"}, entry.Name()) && filepath.Ext(entry.Name()) != recordSuffix {
 			got = append(got, entry.Name())
 		}
 	}
@@ -225,7 +226,7 @@ func TestBrokenImageIsNotPublished(t *testing.T) {
 	if _, err := s.Create(t.Context(), "sid", CreateOptions{}); err == nil || !strings.Contains(err.Error(), "no shell (/bin/bash)") {
 		t.Errorf("error is %v", err)
 	}
-	wantNothing(t, s, "sid")
+	wantFailed(t, s, "sid")
 }
 
 func TestCancelEndsAllThatABuildStarted(t *testing.T) {
@@ -361,7 +362,7 @@ func TestFailedPlaybookNamesTheTask(t *testing.T) {
 	if want := `/sid.yaml: task "fake": first; ...; third; fourth; fifth (full log: `; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("error is %v, without %s", err, want)
 	}
-	wantNothing(t, s, "sid")
+	wantFailed(t, s, "sid")
 }
 
 func TestPlaybookWithoutAnsibleFailsAtOnce(t *testing.T) {

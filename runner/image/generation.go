@@ -38,6 +38,7 @@ const stampFormat = "20060102T150405Z"
 //	.build  locked exclusively by the one build of this image; its content is
 //	        the stamp of the generation that is being built, and on a second
 //	        line, for people, the process that does it
+//	.failed the tree of the last build, if its playbook or test failed
 //
 // and beside each tree its record, STAMP.json.
 func (s *Store) generations(name string) string {
@@ -214,8 +215,8 @@ func (s *Store) end(ctx context.Context, lock *os.File, name string) error {
 	return nil
 }
 
-// forget removes the directory of an image that has neither a chroot nor a
-// generation, as after a creation that failed.
+// forget removes the directory of an image that has no chroot, no generation and
+// no failed tree, as after a bootstrap that failed.
 func (s *Store) forget(ctx context.Context, name string) error {
 	if exists(filepath.Join(s.StateDir, name)) {
 		return nil

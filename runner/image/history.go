@@ -151,6 +151,7 @@ func (s *Store) alone(ctx context.Context, name string) (*os.File, error) {
 type Pruned struct {
 	Removed []string `json:"removed"` // names of generations
 	InUse   []string `json:"in_use"`  // would be removed, but machines run on them
+	Failed  bool     `json:"failed"`  // the tree of a failed build was removed
 }
 
 // KeptGenerations is how many generations stay when nobody says: the current one
@@ -159,7 +160,7 @@ const KeptGenerations = 2
 
 // Prune removes all generations of an image but the current one, the keep-1 that
 // were current before it, and those on which machines run. Of an image that was
-// removed, none is kept.
+// removed, none is kept, and of none the tree of a failed build.
 func (s *Store) Prune(ctx context.Context, name string, keep int) (Pruned, error) {
 	if keep < 1 {
 		return Pruned{}, fmt.Errorf("prune image %s: keep %d generations: the current one always stays", name, keep)
@@ -238,20 +239,37 @@ func (s *Store) prune(ctx context.Context, name string, keep int, first func() e
 // discard moves what prune is to remove into the trash.
 func (s *Store) discard(ctx context.Context, name string, keep int) (pruned Pruned, moved []string, err error) {
 	pruned = Pruned{Removed: []string{}, InUse: []string{}}
-	if s.InUse == nil { // nobody knows: it may be all of them
-		return pruned, nil, nil
+	throw := func(path, as string) error {
+		trash := filepath.Join(s.StateDir, ".trash")
+		if err := os.MkdirAll(trash, 0o700); err != nil {
+			return err
+		}
+		to := filepath.Join(trash, strings.ReplaceAll(as, "/", "-"))
+		if err := storage.Remove(ctx, to); err != nil { // of a prune that was killed
+			return err
+		}
+		if err := os.Rename(path, to); err != nil {
+			return err
+		}
+		moved = append(moved, to)
+		return nil
 	}
-	trash := filepath.Join(s.StateDir, ".trash")
-	if err := os.MkdirAll(trash, 0o700); err != nil {
-		return pruned, nil, err
+	if exists(s.failed(name)) {
+		if err := throw(s.failed(name), name+"/failed"); err != nil {
+			return pruned, moved, err
+		}
+		pruned.Failed = true
+	}
+	if s.InUse == nil { // nobody knows: it may be all of them
+		return pruned, moved, nil
 	}
 	all, err := s.Generations(name)
 	if err != nil {
-		return pruned, nil, err
+		return pruned, moved, err
 	}
 	kept, err := s.kept(name, keep)
 	if err != nil {
-		return pruned, nil, err
+		return pruned, moved, err
 	}
 	for _, generation := range slices.Backward(all) { // the oldest first
 		if slices.Contains(kept, generation) {
@@ -261,14 +279,9 @@ func (s *Store) discard(ctx context.Context, name string, keep int) (pruned Prun
 			pruned.InUse = append(pruned.InUse, generation.Name)
 			continue
 		}
-		to := filepath.Join(trash, strings.ReplaceAll(generation.Name, "/", "-"))
-		if err := storage.Remove(ctx, to); err != nil { // of a prune that was killed
+		if err := throw(generation.Path, generation.Name); err != nil {
 			return pruned, moved, err
 		}
-		if err := os.Rename(generation.Path, to); err != nil {
-			return pruned, moved, err
-		}
-		moved = append(moved, to)
 		pruned.Removed = append(pruned.Removed, generation.Name)
 		if err := s.removeRecord(generation.Name); err != nil {
 			return pruned, moved, err
@@ -304,8 +317,8 @@ func (s *Store) kept(name string, number int) ([]Generation, error) {
 	return kept, nil
 }
 
-// Removed returns the names of images that have generations but no chroot: they
-// were removed while jobs ran on them.
+// Removed returns the names of images that have no chroot, but generations or a
+// failed tree: they were removed while jobs ran on them, or their creation failed.
 func (s *Store) Removed() ([]string, error) {
 	entries, err := readDir(filepath.Join(s.StateDir, ".generations"))
 	if err != nil {

@@ -10,20 +10,24 @@
 //	/var/lib/nspawn-runner/
 //	    NAME -> .generations/NAME/STAMP     the chroot that new jobs get
 //	    .generations/NAME/STAMP/            one generation: a whole tree
+//	    .generations/NAME/.failed/          the tree of a build that failed last
 //	    .logs/NAME-STAMP.log                what its build printed
 //
 // A chroot that was published is never written to again, because jobs are
 // running on it. Every change (creation, maintenance, an administrator's shell)
-// builds another generation beside it and, when that is complete, swaps the
-// link NAME, in one rename. A build that fails, for whatever reason and at
-// whatever moment, publishes nothing and leaves nothing.
+// builds another generation beside it and, when that is complete and machines
+// boot from it, swaps the link NAME, in one rename. A build that fails, for
+// whatever reason and at whatever moment, publishes nothing; its tree stays only
+// if its playbook or its test failed, for somebody to look at.
 //
 // Where to read on: generation.go has the life of a generation, build.go the
 // three ways to make one, bootstrap.go the first tree, box.go the container in
-// which commands run in a tree, ansible.go the playbook.
+// which commands run in a tree, ansible.go the playbook, failed.go what becomes
+// of trees that are no good.
 package image
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -55,6 +59,9 @@ type Store struct {
 	// set, a publication removes older generations that are not in use; the
 	// new one and the one before it always stay.
 	InUse func(generation string) bool
+	// Test, if set, says whether jobs can run on a complete generation, which
+	// is not published if it is an error. What it prints is for the build's log.
+	Test func(ctx context.Context, image string, generation Generation, log io.Writer) error
 }
 
 // Image is a name with a chroot, a playbook, or both.

@@ -95,6 +95,27 @@ func (l *buildLog) Write(p []byte) (int, error) {
 	}
 }
 
+// begin notes that a step begins. What was printed before explains nothing of it.
+func (l *buildLog) begin(step string) {
+	fmt.Fprintf(l, "== %s\n", step)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tail = nil
+}
+
+// last returns up to n lines, the last ones of the step that are not empty.
+func (l *buildLog) last(n int) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var lines []string
+	for _, line := range append(l.tail, strings.TrimSpace(string(l.line))) {
+		if line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return lines[max(0, len(lines)-n):]
+}
+
 // escapes are colours and other commands to a terminal.
 var escapes = regexp.MustCompile("\x1b\\[[0-9;?]*[A-Za-z]")
 

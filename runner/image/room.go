@@ -36,6 +36,15 @@ func (b *build) needRoom(ctx context.Context, copied string) (err error) {
 	if err != nil {
 		return err
 	}
+	if failed := b.store.failed(b.image); free < need && isDir(failed) {
+		// What somebody may want to look at is worth less than this build.
+		if err := storage.Remove(ctx, failed); err != nil {
+			return err
+		}
+		if free, err = storage.Free(filepath.Dir(b.generation.Path)); err != nil {
+			return err
+		}
+	}
 	if free < need {
 		return fmt.Errorf("no room for another generation: it needs %d MB, and %s has %d MB free; chroot-prune removes old ones",
 			need/1e6, b.store.StateDir, free/1e6)

@@ -82,7 +82,7 @@ func Boot(dir string) error {
 	if _, err := os.Stat("/dev/fuse"); err == nil {
 		argv = append(argv, "--bind=/dev/fuse")
 	}
-	binds, err := mountBinds(filepath.Dir(root), record)
+	binds, err := bindOptions(filepath.Dir(root), record)
 	if err != nil {
 		return err
 	}
@@ -96,27 +96,6 @@ func Boot(dir string) error {
 		return fmt.Errorf("%w: apt-get install systemd-container", err)
 	}
 	return fmt.Errorf("execute %s: %w", nspawn, unix.Exec(nspawn, argv, os.Environ()))
-}
-
-// mountBinds mounts the writable binds, idmapped, beside the machine's root,
-// and returns nspawn's options for all of them. nspawn makes the mount points.
-func mountBinds(mnt string, record Record) ([]string, error) {
-	var options []string
-	escape := strings.NewReplacer(`\`, `\\`, ":", `\:`)
-	for i, bind := range record.Binds {
-		from, option := bind.From, "--bind-ro="
-		if bind.Writable {
-			from, option = filepath.Join(mnt, fmt.Sprintf("bind-%d", i)), "--bind="
-			if err := os.Mkdir(from, 0o755); err != nil {
-				return nil, err
-			}
-			if err := storage.Bind(bind.From, from, record.RootUID, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV); err != nil {
-				return nil, err
-			}
-		}
-		options = append(options, option+escape.Replace(from)+":"+escape.Replace(bind.To))
-	}
-	return options, nil
 }
 
 // furnish gives a machine what its chroot cannot know: names for its loopback

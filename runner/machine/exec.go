@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -17,7 +18,7 @@ import (
 type Script struct {
 	// Source is read to its end before the script starts.
 	Source io.Reader
-	// Shell executes it: a path in the machine.
+	// Shell executes it: a path in the machine, "" for the machine's own.
 	Shell string
 	// Label says what it is, for people who look into the machine.
 	Label string
@@ -61,6 +62,7 @@ func (s Store) Exec(ctx context.Context, id string, may func(Record) error, scri
 	if err := may(record); err != nil {
 		return Outcome{}, fmt.Errorf("machine %s: %w", Name(id), err)
 	}
+	script.Shell = cmp.Or(script.Shell, record.Shell, "/bin/bash")
 	outcome, err := s.exec(ctx, record, script)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -136,6 +138,8 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	switch {
 	case end.err != nil:
 		return Outcome{}, end.err
+	case !body.executed() && end.exit.Status == 127: // the wrapper's
+		return Outcome{}, fmt.Errorf("the machine could not execute the script: is there a shell %s in it?", Printable(script.Shell))
 	case !body.executed():
 		return Outcome{}, fmt.Errorf("the machine could not execute the script (%s, status %d)", end.exit.Result, end.exit.Status)
 	}

@@ -56,8 +56,12 @@ type Spec struct {
 	// Recorded, if set, is called when the machine is on record: from then on
 	// whoever removes generations sees that this one is in use.
 	Recorded func()
-	// Binds are files and directories of the host to be seen in the machine.
-	Binds []Bind
+	// Binds are files and directories of the host to be seen in the machine,
+	// Devices those that it may use besides systemd-nspawn's.
+	Binds   []Bind
+	Devices []Device
+	// Shell executes scripts that name none: a path in the machine.
+	Shell string
 }
 
 // Limits are what systemd.resource-control(5) says of them. Memory is in
@@ -66,15 +70,6 @@ type Limits struct {
 	MemoryMax, MemorySwapMax uint64
 	CPUWeight                uint64
 	TasksMax                 uint64
-}
-
-// Bind is a path of the host's that a machine sees.
-type Bind struct {
-	From string `json:"from"`
-	To   string `json:"to"`
-	// Writable binds belong to the machine's root inside, and to root on the
-	// disk; nothing in them is setuid or a device.
-	Writable bool `json:"writable,omitempty"`
 }
 
 // Name is the name of the machine with this id, as machinectl shows it and as

@@ -38,6 +38,9 @@ type Record struct {
 	// Expires is when nobody can be using the machine any more.
 	Expires time.Time `json:"expires"`
 	Binds   []Bind    `json:"binds,omitempty"`
+	Devices []Device  `json:"devices,omitempty"`
+	// Shell executes scripts that name none. Older builds did not note it.
+	Shell string `json:"shell,omitempty"`
 
 	// Leader is the machine's first process, Cgroup the path of its service's
 	// control group. Both are set once the machine is up.

@@ -70,6 +70,8 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 		Boot:       bootID(),
 		Expires:    now.Add(spec.BootTimeout + spec.MaxRuntime),
 		Binds:      spec.Binds,
+		Devices:    spec.Devices,
+		Shell:      spec.Shell,
 	}
 	defer func() {
 		if err != nil {

@@ -37,7 +37,7 @@ func (s Store) properties(spec Spec) []systemd.Property {
 		// With --keep-unit nspawn leaves devices to the unit: without this, a
 		// privileged machine's mknod opens the host's disk.
 		set("DevicePolicy", "closed"),
-		systemd.DeviceAllow([2]string{"char-pts", "rw"}, [2]string{"/dev/net/tun", "rwm"}, [2]string{"/dev/fuse", "rwm"}),
+		systemd.DeviceAllow(allowed(spec.Devices)...),
 		// Nobody needs a machine to shut down in good order.
 		set("KillMode", "mixed"),
 		set("KillSignal", int32(unix.SIGKILL)),
@@ -52,6 +52,15 @@ func (s Store) properties(spec Spec) []systemd.Property {
 			"SYSTEMD_NSPAWN_TMPFS_TMP=0",
 		}),
 	}
+}
+
+// allowed are the devices that machines may use, and those of this one.
+func allowed(devices []Device) [][2]string {
+	pairs := [][2]string{{"char-pts", "rw"}, {"/dev/net/tun", "rwm"}, {"/dev/fuse", "rwm"}}
+	for _, device := range devices {
+		pairs = append(pairs, device.allow())
+	}
+	return pairs
 }
 
 func runtimeMax(d time.Duration) uint64 {

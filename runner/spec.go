@@ -1,0 +1,87 @@
+package runner
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"nspawn-runner/runner/config"
+	"nspawn-runner/runner/gitlab"
+	"nspawn-runner/runner/image"
+	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/storage"
+)
+
+// imageConfig is the configuration with the image's own settings.
+func (h *Host) imageConfig(name string) (config.Config, error) {
+	known, err := h.images().Get(name)
+	if err != nil {
+		return config.Config{}, err
+	}
+	book, err := known.ReadPlaybook()
+	if err != nil {
+		return config.Config{}, fmt.Errorf("image %s: %w", name, err)
+	}
+	return h.Config.ForImage(book.Path, book.Settings)
+}
+
+// spec says what machines of a generation are like, whoever they are for.
+func (h *Host) spec(name string, generation image.Generation, settings config.Config) (machine.Spec, error) {
+	if err := image.Check(generation.Path); err != nil {
+		return machine.Spec{}, fmt.Errorf("image %s: %w", name, err)
+	}
+	machines := h.machines().Dir
+	if err := os.MkdirAll(machines, 0o700); err != nil {
+		return machine.Spec{}, err
+	}
+	backend, err := storage.Choose(settings.Backend, machines, generation.Path)
+	if err != nil {
+		return machine.Spec{}, err
+	}
+	total, err := memory()
+	if err != nil {
+		return machine.Spec{}, err
+	}
+	spec := machine.Spec{
+		Image:       name,
+		Generation:  generation.Name,
+		Chroot:      generation.Path,
+		Backend:     backend,
+		Privileged:  settings.Privileged,
+		BootTimeout: settings.BootTimeout,
+		Limits: machine.Limits{
+			MemoryMax:     settings.MemoryMax.Bytes(total),
+			MemorySwapMax: settings.MemorySwapMax.Bytes(total),
+			CPUWeight:     settings.CPUWeight,
+			TasksMax:      settings.TasksMax,
+		},
+		Shell: settings.Shell,
+	}
+	for _, path := range settings.Devices {
+		device, err := machine.FindDevice(path)
+		if err != nil {
+			return machine.Spec{}, fmt.Errorf("image %s: nspawn_runner_devices: %w", name, err)
+		}
+		spec.Devices = append(spec.Devices, device)
+	}
+	for _, bind := range settings.Binds {
+		if err := checkBind(bind); err != nil {
+			return machine.Spec{}, fmt.Errorf("image %s: nspawn_runner_binds: %w", name, err)
+		}
+		spec.Binds = append(spec.Binds, machine.Bind(bind))
+	}
+	return spec, nil
+}
+
+// checkBind refuses what this host cannot show to a machine.
+func checkBind(bind config.Bind) error {
+	if bind.To == gitlab.CacheDir {
+		return fmt.Errorf("%s: jobs' own caches lie there", bind.To)
+	}
+	_, err := os.Stat(bind.From)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: there is no such file or directory on this host", bind.From)
+	}
+	return err
+}

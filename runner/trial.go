@@ -1,0 +1,69 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"nspawn-runner/runner/image"
+	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/systemd"
+)
+
+// trialLimit bounds an image's own test, which nobody may be watching.
+const trialLimit = 30 * time.Minute
+
+// tryGeneration starts a machine of a generation that is not published yet, as
+// its jobs will have it, and executes the image's own test in it, if it has one.
+// What that prints goes to the log. Nothing is left of the machine.
+func (h *Host) tryGeneration(ctx context.Context, name string, generation image.Generation, log io.Writer) (err error) {
+	if !runsSystemd() {
+		h.untested.Do(func() {
+			h.say("warning: systemd does not run this host, so no machine can be started here, and nothing new is tested")
+		})
+		return nil
+	}
+	if err := h.machines().Collect(ctx); err != nil { // a trial that was killed, mostly
+		h.say("warning: clean up after dead jobs: %v", err)
+	}
+	settings, err := h.imageConfig(name)
+	if err != nil {
+		return err
+	}
+	spec, err := h.spec(name, generation, settings)
+	if err != nil {
+		return err
+	}
+	self, err := systemd.FindProcess(os.Getpid())
+	if err != nil {
+		return err
+	}
+	spec.ID = ownID("test")
+	spec.Owner, spec.Caller, spec.MaxRuntime = spec.ID, &self, trialLimit
+	if err := h.machines().Start(ctx, spec); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.end(ctx, spec.ID)) }()
+
+	// Lines that are no jobs' script have nobody who looks at each one's status.
+	// On the first line, so that errors name the lines of the playbook.
+	script := "set -e; " + settings.Test + "\n"
+	limit, cancel := context.WithTimeoutCause(ctx, trialLimit, fmt.Errorf("nspawn_runner_test took longer than %s", trialLimit))
+	defer cancel()
+	outcome, err := h.machines().Exec(limit, spec.ID, allowed, machine.Script{
+		Source: strings.NewReader(script), Label: "test", Stdout: log, Stderr: log,
+	})
+	switch {
+	case err != nil:
+		return err
+	case outcome.OutOfMemory:
+		return errors.New("nspawn_runner_test ran out of memory (memory_max)")
+	case outcome.Code != 0:
+		return fmt.Errorf("nspawn_runner_test ended with exit code %d", outcome.Code)
+	}
+	return nil
+}

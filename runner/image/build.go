@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/storage"
 )
 
@@ -334,6 +335,7 @@ func (b *build) step(ctx context.Context, name string, do func() error) error {
 	b.store.tell(Event{Image: b.image, Step: name})
 	b.log.begin(name)
 	defer b.watchPackages()()
+	fault.Here("image: begin to " + name)
 	if err := do(); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -341,6 +343,7 @@ func (b *build) step(ctx context.Context, name string, do func() error) error {
 		fmt.Fprintf(b.log, "== %s: %v\n", name, err)
 		return &StepError{Step: name, Err: err, Log: b.log.path}
 	}
+	fault.Here("image: done with " + name)
 	return nil
 }
 

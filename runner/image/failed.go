@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/fault"
 )
 
 // The tree of a build whose playbook or test failed is kept, so that somebody
@@ -44,6 +46,7 @@ func (b *build) keepFailed(err error) error {
 	if keepErr != nil {
 		return errors.Join(err, fmt.Errorf("keep its tree: %w", keepErr))
 	}
+	fault.Here("image: failed tree kept")
 	return &KeptError{Image: b.image, Err: err}
 }
 

@@ -77,6 +77,8 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, "fake ansible-playbook:", err)
 			os.Exit(4)
 		}
+	case os.Getenv("TEST_KILLABLE") != "":
+		killedOperation()
 	case os.Getenv("TEST_CREATE") != "":
 		createForever()
 	default:

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/storage"
 )
 
@@ -171,6 +172,7 @@ func (s *Store) begin(lock *os.File, name string) (Generation, error) {
 	if _, err := lock.WriteAt(fmt.Appendf(nil, "%s\n%d\n", stamp, os.Getpid()), 0); err != nil {
 		return Generation{}, err
 	}
+	fault.Here("image: generation named")
 	return Generation{Name: name + "/" + stamp, Path: filepath.Join(s.generations(name), stamp)}, lock.Sync()
 }
 
@@ -185,6 +187,7 @@ func (s *Store) end(ctx context.Context, lock *os.File, name string) error {
 			if err := storage.Remove(ctx, filepath.Join(s.generations(name), string(stamp))); err != nil {
 				return err
 			}
+			fault.Here("image: unpublished tree removed")
 			if err := s.removeRecord(name + "/" + string(stamp)); err != nil {
 				return err
 			}
@@ -240,9 +243,11 @@ func (s *Store) publish(name string, generation Generation, record Record) error
 	}
 	// What is swapped in must be whole on disk before the swap is: after a
 	// power cut the link leads to the old tree or to the new one.
+	fault.Here("image: record written")
 	if err := flush(generation.Path, unix.Syncfs); err != nil {
 		return err
 	}
+	fault.Here("image: generation on disk")
 	return s.swap(name, generation)
 }
 
@@ -261,6 +266,7 @@ func (s *Store) swap(name string, generation Generation) error {
 		if err := os.Symlink(target, first); err != nil {
 			return err
 		}
+		fault.Here("image: link to be exchanged made")
 		if err := unix.Renameat2(unix.AT_FDCWD, first, unix.AT_FDCWD, public, unix.RENAME_EXCHANGE); err != nil {
 			return fmt.Errorf("exchange %s with %s: %w", first, public, err)
 		}
@@ -271,10 +277,12 @@ func (s *Store) swap(name string, generation Generation) error {
 		if err := os.Symlink(target, next); err != nil {
 			return err
 		}
+		fault.Here("image: link to be renamed made")
 		if err := os.Rename(next, public); err != nil {
 			return err
 		}
 	}
+	fault.Here("image: swapped")
 	return errors.Join(flush(s.StateDir, unix.Fsync), flush(s.generations(name), unix.Fsync))
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/storage"
 )
 
@@ -193,6 +194,7 @@ func (s *Store) Remove(ctx context.Context, name string) (Pruned, error) {
 		} else {
 			err = os.Remove(public)
 		}
+		fault.Here("image: name removed")
 		return errors.Join(err, flush(s.StateDir, unix.Fsync))
 	})
 }
@@ -230,6 +232,7 @@ func (s *Store) prune(ctx context.Context, name string, keep int, first func() e
 		pruned, trash, err = s.discard(ctx, name, keep)
 	}
 	lock.Close() // the slow part needs no lock
+	fault.Here("image: old generations forgotten")
 	for _, path := range trash {
 		err = errors.Join(err, storage.Remove(ctx, path))
 	}
@@ -251,6 +254,7 @@ func (s *Store) discard(ctx context.Context, name string, keep int) (pruned Prun
 		if err := os.Rename(path, to); err != nil {
 			return err
 		}
+		fault.Here("image: old generation in the trash")
 		moved = append(moved, to)
 		return nil
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/fault"
 )
 
 // Record says how a generation came to be. It lies beside the tree, as
@@ -97,6 +99,7 @@ func (s *Store) writeRecord(generation Generation, record Record) error {
 	if err := flush(next, unix.Fsync); err != nil {
 		return err
 	}
+	fault.Here("image: next record written")
 	return os.Rename(next, path)
 }
 

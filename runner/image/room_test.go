@@ -18,8 +18,9 @@ func smallDisk(t *testing.T, s *Store, megabytes int) {
 	if err := unix.Mount("small", s.StateDir, "tmpfs", 0, fmt.Sprintf("size=%dm", megabytes)); err != nil {
 		t.Skipf("mount a tmpfs: %v", err)
 	}
+	dir := s.StateDir
 	t.Cleanup(func() {
-		if err := unix.Unmount(s.StateDir, unix.MNT_DETACH); err != nil {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
 	})

@@ -250,3 +250,24 @@ func TestAMachineOfALaterBuildIsLeftAlone(t *testing.T) {
 	}
 	must(t, os.WriteFile(path, data, 0o600))
 }
+
+func TestASIGTERMAtAnyMomentOfRunLeavesNoScript(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	path := script(t, "exec sleep 1234567")
+	for i := range 60 {
+		cmd := exec.Command(h.driver, "--config", h.config, "run", "--id", id, path)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		must(t, cmd.Start())
+		time.Sleep(time.Duration(3000+i*150) * time.Microsecond) // the moment is the point
+		must(t, syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM))
+		cmd.Wait()
+		if cmd.ProcessState.ExitCode() != 2 {
+			continue // killed before it could ask for the signal
+		}
+		if c := h.run(t, id, "pgrep -f 'sleep 1234567'; true"); c.stdout != "" {
+			t.Fatalf("after %d: still there: %s", i, c.stdout)
+		}
+	}
+	h.run(t, id, "pkill -f 'sleep 1234567'; true")
+}

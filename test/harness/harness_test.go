@@ -238,7 +238,7 @@ func litter(t *testing.T, lab *Lab) {
 // each: processes, mounts, loop devices, control groups, files.
 func traces(t *testing.T) string {
 	t.Helper()
-	cache, err := cacheDir()
+	cache, err := CacheDir()
 	if err != nil {
 		t.Fatal(err)
 	}

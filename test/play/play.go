@@ -124,7 +124,7 @@ func (p *Play) here(ctx context.Context) error {
 func (p *Play) jobs(ctx context.Context) error {
 	driver := filepath.Join(p.tools, "nspawn-runner")
 	if p.command(ctx, "test", "-e", filepath.Join(p.state, p.Image)).Run() != nil {
-		p.step("creating image %s from playbooks/%[1]s.yaml (a minute or two; kept for the next time)", p.Image)
+		p.step("creating image %s from playbooks/%s.yaml (a minute or two; kept for the next time)", p.Image, p.Image)
 		create := p.command(ctx, driver, "--config", p.config, "chroot-create", p.Image)
 		create.Stdout, create.Stderr = p.Out, p.Out
 		if err := create.Run(); err != nil {

@@ -45,7 +45,7 @@ func TestInAVMTheLimitsAreThoseOfTheMachinesProcesses(t *testing.T) {
 	h.configure(t, "tasks_max: 100\n")
 	t.Cleanup(func() { h.configure(t, "") })
 	id := h.prepared(t, "bookworm")
-	c := h.run(t, id, "for i in $(seq 200); do sleep 5 & done; echo all started")
+	c := h.run(t, id, "for i in $(seq 200); do sleep 1000 & done; echo all started")
 	if strings.Contains(c.stdout, "all started") && !strings.Contains(c.stderr, "fork") {
 		t.Errorf("200 processes in a machine of 100: %+v", c)
 	}

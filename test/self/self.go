@@ -21,14 +21,14 @@ func Run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("self: %w", err)
 	}
-	source, err := serveSource(ctx)
+	url, server, err := serveSource(ctx)
 	if err != nil {
 		return fmt.Errorf("self: %w", err)
 	}
-	defer source.close()
+	defer server.Close()
 	p := play.Play{Name: "self", Image: "trixie", Out: out}
 	for _, name := range []string{"lint", "build", "unit"} {
-		args := append([]string{"--job", name, "--repository", source.url}, outer...)
+		args := append([]string{"--job", name, "--repository", url}, outer...)
 		p.Jobs = append(p.Jobs, play.Job{Name: name, File: string(pipeline), Args: args})
 	}
 	return p.Run(ctx)

@@ -2,48 +2,39 @@ package self
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
+
+	"nspawn-runner/test/harness"
 )
 
-// source is the repository as jobs fetch it: machines have their host's
-// network, and a lab this machine's.
-type source struct {
-	url    string
-	dir    string
-	server http.Server
-}
-
-// serveSource serves what is committed, as branch main of a bare repository
-// that git fetches from plain files.
-func serveSource(ctx context.Context) (*source, error) {
-	dir, err := os.MkdirTemp("", "nspawn-runner-source-")
+// serveSource serves what is committed, as branch main of a bare repository in
+// the cache, which git fetches from plain files. Jobs reach it under the URL:
+// machines have their host's network, and a lab has this machine's.
+func serveSource(ctx context.Context) (url string, server *http.Server, err error) {
+	cache, err := harness.CacheDir()
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	s := &source{dir: dir}
+	dir := filepath.Join(cache, "self", "source.git")
 	for _, argv := range [][]string{
 		{"git", "init", "--quiet", "--bare", dir},
-		{"git", "push", "--quiet", dir, "HEAD:refs/heads/main"},
+		{"git", "push", "--quiet", "--force", dir, "HEAD:refs/heads/main"},
 		{"git", "-C", dir, "update-server-info"},
 	} {
 		if out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput(); err != nil {
-			return nil, errors.Join(fmt.Errorf("source: %v: %w\n%s", argv, err, out), s.close())
+			return "", nil, fmt.Errorf("source: %v: %w\n%s", argv, err, out)
 		}
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("source: %w", err), s.close())
+		return "", nil, fmt.Errorf("source: %w", err)
 	}
-	s.url = "http://" + listener.Addr().String() + "/"
-	s.server.Handler = http.FileServerFS(os.DirFS(dir))
-	go s.server.Serve(listener)
-	return s, nil
+	server = &http.Server{Handler: http.FileServerFS(os.DirFS(dir))}
+	go server.Serve(listener)
+	return "http://" + listener.Addr().String() + "/", server, nil
 }
-
-// close ends the serving and removes the copy.
-func (s *source) close() error { return errors.Join(s.server.Close(), os.RemoveAll(s.dir)) }

@@ -41,12 +41,21 @@ func ParseJob(text []byte) (Job, error) {
 	if len(document.Content) == 0 {
 		return Job{}, errors.New("job file: empty")
 	}
-	var f jobFile
-	if err := decode(document.Content[0], &f); err != nil {
+	job, err := parseJob(document.Content[0])
+	if err != nil {
 		return Job{}, fmt.Errorf("job file: %w", err)
 	}
+	return job, nil
+}
+
+// parseJob reads the mapping of a job.
+func parseJob(mapping *yaml.Node) (Job, error) {
+	var f jobFile
+	if err := decode(mapping, &f); err != nil {
+		return Job{}, err
+	}
 	if len(f.Script) == 0 {
-		return Job{}, errors.New("job file: script: missing")
+		return Job{}, errors.New("script: missing")
 	}
 	job := Job{
 		ID: f.ID, Name: f.Name, Timeout: f.Timeout,

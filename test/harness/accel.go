@@ -36,7 +36,7 @@ func rememberKVMFailed() {
 }
 
 func kvmVerdict() (file, boot string) {
-	cache, _ := cacheDir()
+	cache, _ := CacheDir()
 	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return filepath.Join(cache, "kvm-failed"), string(id)
 }

@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// cacheDir is where trees, images and running labs are kept.
-func cacheDir() (string, error) {
+// CacheDir is where trees, images and running labs are kept: what
+// NSPAWN_RUNNER_CACHE says, else a directory in the user's cache.
+func CacheDir() (string, error) {
 	if dir := os.Getenv("NSPAWN_RUNNER_CACHE"); dir != "" {
 		return filepath.Abs(dir)
 	}
@@ -40,7 +41,7 @@ var inUse sync.Map
 // complete. Things of the same kind with another hash are removed, except
 // where they are in use.
 func cached(ctx context.Context, kind, hash string, build func(aside string) error) (path string, err error) {
-	cache, err := cacheDir()
+	cache, err := CacheDir()
 	if err != nil {
 		return "", err
 	}

@@ -238,7 +238,7 @@ func litter(t *testing.T, lab *Lab) {
 // each: processes, mounts, loop devices, control groups, files.
 func traces(t *testing.T) string {
 	t.Helper()
-	cache, err := cacheDir()
+	cache, err := CacheDir()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,19 +294,6 @@ func eventually(t *testing.T, otherwise string, done func() bool) {
 	t.Error(otherwise)
 }
 
-// cutPower is an Output that kills its VM when it hears a word.
-type cutPower struct {
-	at string
-	vm chan *VM
-}
-
-func (c cutPower) Write(line []byte) (int, error) {
-	if strings.Contains(string(line), c.at) {
-		go (<-c.vm).Kill()
-	}
-	return len(line), nil
-}
-
 func TestAVMGoesOnAfterAPowerCut(t *testing.T) {
 	needsVM(t)
 	dir := t.TempDir()
@@ -315,16 +302,10 @@ func TestAVMGoesOnAfterAPowerCut(t *testing.T) {
 		Disks: []Disk{{Path: filepath.Join(dir, "state.img"), Label: "state", FS: "ext4", Size: 1 << 30, Mount: "/state"}},
 		Out:   t.Output(),
 	}
-	cut := cutPower{"now", make(chan *VM, 1)}
 	first := o
 	first.Command = []string{"sh", "-c", "echo kept | tee /state/file >/etc/file; sync; echo now; sleep 1000"}
-	first.Output = cut
-	vm, err := StartVM(t.Context(), first)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cut.vm <- vm
-	if _, err := vm.Wait(); !errors.Is(err, ErrNoStatus) {
+	first.CutPower = "now"
+	if _, err := RunVM(t.Context(), first); !errors.Is(err, ErrPowerCut) {
 		t.Fatalf("without power the VM ended with %v", err)
 	}
 	status, out, err := runVM(t, o, "cat /state/file /etc/file")

@@ -111,7 +111,11 @@ func (o VMOptions) script() string {
 		s.WriteString("journalctl --sync\n")
 		s.WriteString("tar -C / -c --ignore-failed-read var/log/journal run/log/journal 2>/dev/null | cat >/dev/virtio-ports/journal\n")
 	}
-	s.WriteString("systemctl poweroff --force\n")
+	if o.Reboot {
+		s.WriteString("systemctl reboot\n")
+	} else {
+		s.WriteString("systemctl poweroff --force\n")
+	}
 	return s.String()
 }
 

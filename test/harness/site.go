@@ -32,7 +32,7 @@ const clearLimit = 10 * time.Second
 // newSite makes the place for a new host, and clears away those that killed
 // processes left behind.
 func newSite(ctx context.Context) (*site, error) {
-	cache, err := cacheDir()
+	cache, err := CacheDir()
 	if err != nil {
 		return nil, err
 	}

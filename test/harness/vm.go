@@ -36,6 +36,14 @@ type VMOptions struct {
 	// VM to go on with; it is made if it is not there. Without it the changes
 	// are lost. It is of no use with another tree.
 	Root string
+	// Reboot ends the VM as a reboot does, once its command has ended: each
+	// unit is stopped in its turn. Another VM with the same Root and Disks is
+	// the boot that follows. Without Reboot the VM is powered off at once.
+	Reboot bool
+	// CutPower is a line of the output at which the VM's power is cut. RunVM,
+	// which then has the error [ErrPowerCut], returns when its disks can be used
+	// again.
+	CutPower string
 	// Journal is a directory that gets the VM's journal files, if its command
 	// comes to an end.
 	Journal string
@@ -47,9 +55,8 @@ type VMOptions struct {
 	Out io.Writer
 }
 
-// ErrNoStatus is the error of a VM that ended before its command did: its
-// power was cut, or it was powered off or rebooted from within.
-var ErrNoStatus = errors.New("the VM ended before its command did")
+// ErrPowerCut is the error of a VM whose power was cut as wanted.
+var ErrPowerCut = errors.New("its power was cut")
 
 // A VM is a running Debian in QEMU.
 type VM struct {
@@ -61,6 +68,7 @@ type VM struct {
 	process *process
 	ports   sync.WaitGroup // of goroutines that read what the VM says
 	said    bytes.Buffer   // on its status port
+	cut     bool           // CutPower was heard
 
 	done   chan struct{} // closed when the following are set
 	status int
@@ -133,10 +141,6 @@ func (vm *VM) Wait() (status int, err error) {
 	<-vm.done
 	return vm.status, vm.err
 }
-
-// Kill cuts the VM's power. Wait, which then has the error [ErrNoStatus],
-// returns when its disks can be used again.
-func (vm *VM) Kill() { vm.process.kill() }
 
 // boot starts QEMU in the first way that works.
 func (vm *VM) boot(ctx context.Context) error {
@@ -295,6 +299,10 @@ func (vm *VM) read(port string, from *os.File) {
 		for lines := bufio.NewReader(from); ; {
 			line, err := lines.ReadBytes('\n')
 			_, _ = vm.options.Output.Write(line)
+			if cut := vm.options.CutPower; cut != "" && string(line) == cut+"\n" {
+				vm.cut = true
+				vm.process.kill()
+			}
 			if err != nil {
 				return
 			}
@@ -321,13 +329,15 @@ func (vm *VM) finish(ctx context.Context) {
 	vm.ports.Wait()
 	status, err := strconv.Atoi(strings.TrimSpace(vm.said.String()))
 	switch {
+	case vm.cut:
+		vm.err = fmt.Errorf("vm: run: %w", ErrPowerCut)
+	case context.Cause(ctx) != nil: // also when its command had ended, but not the VM
+		vm.err = fmt.Errorf("vm: run: %w%s", context.Cause(ctx), vm.lastWords())
 	case err == nil:
 		vm.status = status
 		vm.err = vm.unpackJournal()
-	case context.Cause(ctx) != nil:
-		vm.err = fmt.Errorf("vm: run: %w%s", context.Cause(ctx), vm.lastWords())
 	default:
-		vm.err = fmt.Errorf("vm: run: %w%s", ErrNoStatus, vm.lastWords())
+		vm.err = fmt.Errorf("vm: run: it was powered off, or rebooted, before its command ended%s", vm.lastWords())
 	}
 	vm.err = errors.Join(vm.err, vm.clear())
 }

@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -127,124 +126,20 @@ func TestAMachineThatDiesDuringAScriptIsTheSystemsFailure(t *testing.T) {
 	}
 }
 
-func TestAJobMayRestartItsDBus(t *testing.T) {
+func TestAMachineThatIsKilledFromOutsideIsTheSystemsFailure(t *testing.T) {
 	h := onHost(t, "overlay")
-	id := h.prepared(t, "bookworm")
-	c := h.run(t, id, "systemctl restart dbus; sleep 1; echo went on; exit 4")
-	if c.status != 1 || c.code != "4" || c.stdout != "went on\n" {
-		t.Errorf("%+v", c)
-	}
-}
-
-func TestAScriptWhoseBusIsGoneDoesNotReachTheNextSubStage(t *testing.T) {
-	h := onHost(t, "overlay")
-	id := h.prepared(t, "bookworm")
-	c := h.run(t, id, "systemctl kill -s KILL dbus.service; systemctl mask --now dbus.service dbus.socket; rm -rf /run/dbus; sleep 1000")
-	if c.status != 2 || !strings.Contains(c.stderr, "its D-Bus went away") {
-		t.Errorf("%+v", c)
-	}
-	await(t, "the machine's end", func() bool {
-		return exec.Command("systemctl", "is-active", "nspawn-runner-"+id+".service").Run() != nil
-	})
-}
-
-func TestABusThatIsNotOneIsTheSystemsFailure(t *testing.T) {
-	h := onHost(t, "overlay")
-	for name, change := range map[string]string{
-		"a link to the host's": "ln -s /proc/1/root/run/dbus/system_bus_socket /run/dbus/system_bus_socket",
-		"a link out":           "ln -s ../../../../../../../../run/systemd/private /run/dbus/system_bus_socket",
-		"a fifo":               "mkfifo /run/dbus/system_bus_socket",
-		"a file":               "touch /run/dbus/system_bus_socket",
-		"nothing":              "true",
-	} {
-		t.Run(name, func(t *testing.T) {
-			id := h.prepared(t, "bookworm")
-			h.run(t, id, "rm -f /run/dbus/system_bus_socket; "+change)
-			if c := h.run(t, id, "echo executed"); c.status != 2 || c.stdout != "" {
-				t.Errorf("%+v", c)
-			}
-		})
-	}
-}
-
-func TestABusThatNeverAnswersIsTheSystemsFailureInBoundedTime(t *testing.T) {
-	h := onHost(t, "overlay")
-	id := h.prepared(t, "bookworm")
-	h.run(t, id, `cat > /silent.py <<'END'
-import os, socket, time
-path = "/run/dbus/system_bus_socket"
-os.unlink(path)
-s = socket.socket(socket.AF_UNIX)
-s.bind(path)
-os.chmod(path, 0o666)
-s.listen(100)
-open("/ready", "w")
-time.sleep(1000)
-END
-systemd-run -q python3 /silent.py; while [ ! -e /ready ]; do sleep 0.01; done`)
-	start := time.Now()
-	c := h.run(t, id, "echo executed")
-	if c.status != 2 || c.stdout != "" || time.Since(start) > 90*time.Second {
-		t.Errorf("after %v: %+v", time.Since(start), c)
-	}
-	wantLog(t, c.stderr, "its D-Bus does not answer")
-}
-
-func TestAChrootOnAnotherFileSystemIsNotSnapshot(t *testing.T) {
-	h := onHost(t, "overlay")
-	btrfs := install(t, "btrfs")
-	other := h.elsewhere(t, filepath.Join(filepath.Dir(h.state), "third"), "overlay")
-	other.before = other.leftovers(t)
-	t.Cleanup(func() { os.RemoveAll(other.state) })
-	must(t, os.Remove(filepath.Join(other.state, "bookworm")), os.Symlink(filepath.Join(btrfs.state, "bookworm")+"/", filepath.Join(other.state, "bookworm")))
-	other.useBackend(t, "auto")
-	if c := other.run(t, other.prepared(t, "bookworm"), "echo works"); c.stdout != "works\n" {
-		t.Errorf("%+v", c)
-	}
-	other.useBackend(t, "btrfs")
-	c := other.drive(t, "prepare", "--id", newID(), "bookworm")
-	if c.status != 2 {
-		t.Errorf("%+v", c)
-	}
-	wantLog(t, c.stderr, "lie on different file systems: use backend overlay or tmpfs")
-}
-
-func TestASIGTERMAtAnyMomentOfRunLeavesNoScript(t *testing.T) {
-	h := onHost(t, "overlay")
-	id := h.prepared(t, "bookworm")
-	path := script(t, "exec sleep 1234567")
-	for i := range 60 {
-		cmd := exec.Command(h.driver, "--config", h.config, "run", "--id", id, path)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		must(t, cmd.Start())
-		time.Sleep(time.Duration(3000+i*150) * time.Microsecond) // the moment is the point
-		must(t, syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM))
-		cmd.Wait()
-		if cmd.ProcessState.ExitCode() != 2 {
-			continue // killed before it could ask for the signal
-		}
-		if c := h.run(t, id, "pgrep -f 'sleep 1234567'; true"); c.stdout != "" {
-			t.Fatalf("after %d: still there: %s", i, c.stdout)
+	id := newNumber()
+	runner := h.runner()
+	runner.OnLine = func(_ *gitlab.Running, line string) {
+		if line == "ready" {
+			go exec.Command("systemctl", "kill", "--signal=KILL", fmt.Sprintf("nspawn-runner-%d.service", id)).Run()
 		}
 	}
-	h.run(t, id, "pkill -f 'sleep 1234567'; true")
-}
-
-func TestTwoStateDirectoriesDoNotTouchEachOthersMachines(t *testing.T) {
-	h := onHost(t, "overlay")
-	id := h.prepared(t, "bookworm")
-	other := h.elsewhere(t, filepath.Join(filepath.Dir(h.state), "second"), "overlay")
-	other.before = other.leftovers(t)
-	t.Cleanup(func() { os.RemoveAll(other.state) })
-	if c := other.drive(t, "prepare", "--id", id, "bookworm"); c.status != 2 {
-		t.Errorf("prepare: %+v", c)
+	r := h.playOn(t, runner, gitlab.Job{ID: id, Script: []string{"echo ready; sleep 30"}})
+	if r.Reason != gitlab.SystemFailure {
+		t.Errorf("%s %s: %s", r.Status, r.Reason, r.Log)
 	}
-	if c := other.drive(t, "cleanup", "--id", id); c.status != 0 {
-		t.Errorf("cleanup: %+v", c)
-	}
-	if c := h.run(t, id, "echo alive"); c.stdout != "alive\n" {
-		t.Errorf("%+v", c)
-	}
+	wantLog(t, r.Log, "was killed (signal 9)")
 }
 
 func TestAShellThatIsNotThereIsNotTheJobsFault(t *testing.T) {
@@ -266,111 +161,6 @@ func TestAShellThatIsNotThereIsNotTheJobsFault(t *testing.T) {
 	if c := h.run(t, id, "echo x; exit 3"); c.status == 0 {
 		t.Errorf("%+v", c)
 	}
-}
-
-func TestAMachineThatIsKilledFromOutsideIsTheSystemsFailure(t *testing.T) {
-	h := onHost(t, "overlay")
-	id := newNumber()
-	runner := h.runner()
-	runner.OnLine = func(_ *gitlab.Running, line string) {
-		if line == "ready" {
-			go exec.Command("systemctl", "kill", "--signal=KILL", fmt.Sprintf("nspawn-runner-%d.service", id)).Run()
-		}
-	}
-	r := h.playOn(t, runner, gitlab.Job{ID: id, Script: []string{"echo ready; sleep 30"}})
-	if r.Reason != gitlab.SystemFailure {
-		t.Errorf("%s %s: %s", r.Status, r.Reason, r.Log)
-	}
-	wantLog(t, r.Log, "was killed (signal 9)")
-}
-
-func TestAnIDThatLeadsElsewhereIsRefused(t *testing.T) {
-	h := onHost(t, "overlay")
-	victim := t.TempDir()
-	for _, id := range []string{"x/../../../../.." + victim, "..", ".", "a b", "-x", "x\ny", "", strings.Repeat("x", 100)} {
-		for _, stage := range [][]string{{"prepare", "bookworm"}, {"run", "/dev/null", "x"}, {"cleanup"}} {
-			c := h.driveWith(t, []string{"CUSTOM_ENV_CI_JOB_ID=" + id}, stage...)
-			if c.status != 2 || !strings.Contains(c.stderr, "job id") {
-				t.Errorf("%q %v: exit %d: %s", id, stage, c.status, c.stderr)
-			}
-		}
-	}
-	if _, err := os.Stat(victim); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestAJobCannotPoseAsAnother(t *testing.T) {
-	h := onHost(t, "overlay")
-	victim := h.prepared(t, "bookworm")
-	// All that a job can set: its variables. The response file has GitLab's word.
-	r := h.play(t, gitlab.Job{
-		Variables: []gitlab.Variable{{Key: "CI_JOB_ID", Value: victim}, {Key: "CI_JOB_IMAGE", Value: "../etc"}, {Key: "CI_SERVER_URL", Value: "https://evil.example"}},
-		Script:    []string{"hostname"},
-	})
-	if r.Status != gitlab.Success || strings.Contains(r.Log, "run-"+victim) {
-		t.Errorf("%s: %s", r.Status, r.Log)
-	}
-	if c := h.run(t, victim, "echo alive"); c.stdout != "alive\n" {
-		t.Errorf("the other job's machine: %+v", c)
-	}
-}
-
-func TestEqualIDsOfTwoGitLabsDoNotMeet(t *testing.T) {
-	h := onHost(t, "overlay")
-	id := newNumber()
-	var second gitlab.Result
-	runner := h.runner()
-	runner.OnLine = func(_ *gitlab.Running, line string) {
-		if line == "first is running" {
-			second = h.play(t, gitlab.Job{ID: id, Token: "glcbt-of-the-second", ServerURL: "https://other.example", Script: []string{"echo never"}})
-		}
-	}
-	first := h.playOn(t, runner, gitlab.Job{ID: id, Script: []string{"echo first is running", "echo first is done"}})
-	if second.Reason != gitlab.SystemFailure {
-		t.Errorf("second: %s %s", second.Status, second.Log)
-	}
-	wantLog(t, second.Log, "another GitLab's or runner's job has this id")
-	if first.Status != gitlab.Success {
-		t.Errorf("first: %s", first.Log)
-	}
-	wantLog(t, first.Log, "first is done")
-}
-
-func TestASecondPrepareByHandTouchesNothing(t *testing.T) {
-	h := onHost(t, "overlay")
-	id := h.prepared(t, "bookworm")
-	c := h.drive(t, "prepare", "--id", id, "bookworm")
-	if c.status != 2 || !strings.Contains(c.stderr, "it is running already") {
-		t.Errorf("%+v", c)
-	}
-	if c := h.run(t, id, "echo alive"); c.stdout != "alive\n" {
-		t.Errorf("%+v", c)
-	}
-}
-
-func TestASecondTryOfPrepareReplacesTheFirst(t *testing.T) {
-	onEach(t, func(t *testing.T, h *host) {
-		runner := h.runner()
-		killed := false
-		runner.OnStart = func(_ *gitlab.Running, p *gitlab.Process) {
-			if p.Stage == "prepare" && !killed {
-				killed = true
-				// Cleanup follows, then the second try.
-				go func() {
-					await(t, "the first try's machine", func() bool {
-						out, _ := exec.Command("machinectl", "list", "--no-legend").Output()
-						return len(out) > 0
-					})
-					p.SignalGroup(9)
-				}()
-			}
-		}
-		r := h.playOn(t, runner, gitlab.Job{Script: []string{"echo made it"}})
-		if r.Status != gitlab.Success || r.Last("prepare").Try != 2 {
-			t.Errorf("%s %v: %s", r.Status, r.Names(), r.Log)
-		}
-	})
 }
 
 func TestRunWithoutPrepareIsTheSystemsFailure(t *testing.T) {
@@ -406,67 +196,6 @@ func TestAHostWithoutSystemdIsToldHowToTryTheLab(t *testing.T) {
 	out, err := exec.Command("unshare", "-m", "sh", "-c", "mount -t tmpfs none /run/systemd && exec "+h.driver+" --config "+h.config+" prepare --id 1 bookworm").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "go tool mage demo") {
 		t.Errorf("%v: %s", err, out)
-	}
-}
-
-// elsewhere is a host whose state directory is dir, with the image of h.
-func (h *host) elsewhere(t *testing.T, dir, backend string) *host {
-	t.Helper()
-	other := &host{driver: h.driver, config: filepath.Join(t.TempDir(), "config.yaml"), state: dir, playbooks: t.TempDir(), backend: backend}
-	must(t, os.MkdirAll(dir, 0o700))
-	must(t, os.Symlink(filepath.Join(h.state, "bookworm")+"/", filepath.Join(dir, "bookworm")))
-	other.configure(t, "")
-	t.Cleanup(func() { other.checkNothingLeft(t) })
-	return other
-}
-
-// useBackend configures another backend than the host was made with.
-func (h *host) useBackend(t *testing.T, name string) {
-	t.Helper()
-	made := h.backend
-	h.backend = name
-	h.configure(t, "")
-	h.backend = made
-}
-
-func TestAStateDirectoryThatCannotHoldAnOverlayNamesABackendThatCan(t *testing.T) {
-	h := onHost(t, "overlay")
-	dir := t.TempDir()
-	shell(t, fmt.Sprintf("mkdir %[1]s/l %[1]s/u %[1]s/w %[1]s/m", dir))
-	tmpfs := filepath.Join(dir, "u")
-	shell(t, fmt.Sprintf("mount -t tmpfs t %s && mkdir %[1]s/u %[1]s/w && mount -t overlay o -o lowerdir=%[2]s/l,upperdir=%[1]s/u,workdir=%[1]s/w %[2]s/m", tmpfs, dir))
-	t.Cleanup(func() { shell(t, fmt.Sprintf("umount %s/m %s", dir, tmpfs)) })
-	other := h.elsewhere(t, filepath.Join(dir, "m", "state"), "overlay")
-	c := other.drive(t, "prepare", "--id", newID(), "bookworm")
-	if c.status != 2 {
-		t.Errorf("%+v", c)
-	}
-	wantLog(t, c.stderr, "cannot hold an overlay", "backend: tmpfs")
-
-	other.useBackend(t, "tmpfs")
-	if c := other.run(t, other.prepared(t, "bookworm"), "echo works"); c.stdout != "works\n" {
-		t.Errorf("%+v", c)
-	}
-	other.useBackend(t, "btrfs")
-	c = other.drive(t, "prepare", "--id", newID(), "bookworm")
-	wantLog(t, c.stderr, "is no btrfs subvolume: use backend overlay or tmpfs")
-}
-
-func TestAFullDiskInPrepareIsTheSystemsFailureAndLeavesNothing(t *testing.T) {
-	h := onHost(t, "overlay")
-	dir := t.TempDir()
-	// Nothing at all fits; then the record does but the machine does not.
-	for _, inodes := range []int{3, 6, 8} {
-		shell(t, fmt.Sprintf("mount -t tmpfs -o size=64k,nr_inodes=%d small %s", inodes, dir))
-		other := &host{driver: h.driver, config: filepath.Join(t.TempDir(), "c.yaml"), state: dir, playbooks: t.TempDir(), backend: "overlay"}
-		must(t, os.Symlink(filepath.Join(h.state, "bookworm")+"/", filepath.Join(dir, "bookworm")))
-		other.configure(t, "")
-		c := other.drive(t, "prepare", "--id", newID(), "bookworm")
-		if c.status != 2 || !strings.Contains(c.stderr, "no space left on device") {
-			t.Errorf("%d inodes: exit %d: %s", inodes, c.status, c.stderr)
-		}
-		other.checkNothingLeft(t)
-		shell(t, "umount "+dir)
 	}
 }
 

@@ -22,23 +22,29 @@ func stopJob() gitlab.Job {
 	return gitlab.Job{ID: newNumber(), Image: gitlab.Image{Name: "bookworm"}, Script: []string{"echo built"}, AfterScript: []string{"echo after"}}
 }
 
+// signalled is a gitlab-runner whose driver gets a signal in a stage, or
+// sub-stage, when it is that old. The driver that comes next gets none.
+func (h *host) signalled(stage string, age time.Duration, signal syscall.Signal) gitlab.Runner {
+	runner := h.runner()
+	sent := false
+	runner.OnStart = func(_ *gitlab.Running, p *gitlab.Process) {
+		if sent || p.Stage != stage && p.SubStage != stage {
+			return
+		}
+		sent = true
+		time.AfterFunc(age, func() { p.SignalGroup(signal) })
+	}
+	return runner
+}
+
 func TestSIGTERMInAnyStageLeavesNothing(t *testing.T) {
 	h := onHost(t, "overlay")
 	for _, stage := range everyStage {
 		// At once, and a little later, when the stage is well under way.
 		for _, delay := range []time.Duration{0, 40 * time.Millisecond} {
 			t.Run(fmt.Sprintf("%s after %v", stage, delay), func(t *testing.T) {
-				runner := h.runner()
-				sent := false
-				runner.OnStart = func(_ *gitlab.Running, p *gitlab.Process) {
-					if sent || p.Stage != stage && p.SubStage != stage {
-						return
-					}
-					sent = true
-					time.AfterFunc(delay, func() { p.SignalGroup(syscall.SIGTERM) })
-				}
 				job := stopJob()
-				r := h.playOn(t, runner, job)
+				r := h.playOn(t, h.signalled(stage, delay, syscall.SIGTERM), job)
 				if stage == "cleanup" {
 					// Before it can ask for the signal, even a cleanup dies of it.
 					h.drive(t, "cleanup", "--id", fmt.Sprint(job.ID))
@@ -82,17 +88,8 @@ func TestAKilledDriverInAnyStageIsCleanedUpAfter(t *testing.T) {
 			}
 			for _, delay := range delays {
 				t.Run(fmt.Sprintf("%s after %v", stage, delay), func(t *testing.T) {
-					runner := h.runner()
-					sent := false
-					runner.OnStart = func(_ *gitlab.Running, p *gitlab.Process) {
-						if sent || p.Stage != stage && p.SubStage != stage {
-							return
-						}
-						sent = true
-						time.AfterFunc(delay, func() { p.SignalGroup(syscall.SIGKILL) })
-					}
 					job := stopJob()
-					h.playOn(t, runner, job)
+					h.playOn(t, h.signalled(stage, delay, syscall.SIGKILL), job)
 					if stage == "cleanup" {
 						// Nobody calls cleanup again; the administrator, or the
 						// next prepare, does.
@@ -249,4 +246,25 @@ func TestAMachineOfALaterBuildIsLeftAlone(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	must(t, os.WriteFile(path, data, 0o600))
+}
+
+func TestASIGTERMAtAnyMomentOfRunLeavesNoScript(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	path := script(t, "exec sleep 1234567")
+	for i := range 60 {
+		cmd := exec.Command(h.driver, "--config", h.config, "run", "--id", id, path)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		must(t, cmd.Start())
+		time.Sleep(time.Duration(3000+i*150) * time.Microsecond) // the moment is the point
+		must(t, syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM))
+		cmd.Wait()
+		if cmd.ProcessState.ExitCode() != 2 {
+			continue // killed before it could ask for the signal
+		}
+		if c := h.run(t, id, "pgrep -f 'sleep 1234567'; true"); c.stdout != "" {
+			t.Fatalf("after %d: still there: %s", i, c.stdout)
+		}
+	}
+	h.run(t, id, "pkill -f 'sleep 1234567'; true")
 }

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"nspawn-runner/test/gitlab"
 )
@@ -46,7 +45,7 @@ func TestInAVMTheLimitsAreThoseOfTheMachinesProcesses(t *testing.T) {
 	h.configure(t, "tasks_max: 100\n")
 	t.Cleanup(func() { h.configure(t, "") })
 	id := h.prepared(t, "bookworm")
-	c := h.run(t, id, "for i in $(seq 200); do sleep 5 & done; echo all started")
+	c := h.run(t, id, "for i in $(seq 200); do sleep 1000 & done; echo all started")
 	if strings.Contains(c.stdout, "all started") && !strings.Contains(c.stderr, "fork") {
 		t.Errorf("200 processes in a machine of 100: %+v", c)
 	}
@@ -72,34 +71,62 @@ func TestInAVMNoMachineOpensTheHostsDisk(t *testing.T) {
 	}
 }
 
+func TestAfterARebootTheNextPrepareRemovesWhatWasLeft(t *testing.T) {
+	needVM(t)
+	for _, id := range install(t, "overlay").left(t) {
+		// The machine did not hold up the reboot.
+		unit := "nspawn-runner-" + id + ".service"
+		journal := shell(t, "journalctl --boot=-1 --output=cat --unit="+unit)
+		if !strings.Contains(journal, "Stopped "+unit) || strings.Contains(journal, "timed out") {
+			t.Errorf("the last words of %s:\n%s", unit, journal)
+		}
+	}
+	removesWhatWasLeft(t)
+}
+
+func TestAfterAPowerCutTheNextPrepareRemovesWhatWasLeft(t *testing.T) {
+	needVM(t)
+	removesWhatWasLeft(t)
+}
+
+// TestLeaveMachinesRunning runs last in a boot of the VM that ends while
+// machines run.
 func TestLeaveMachinesRunning(t *testing.T) {
 	needVM(t)
-	if os.Getenv("NSPAWN_RUNNER_DRIVER") == "" || !strings.Contains(strings.Join(os.Args, " "), "LeaveMachinesRunning") {
-		t.Skip("is the first half of the power cut's test and runs only by name")
-	}
 	h := install(t, "overlay")
-	for range 2 {
+	for range leftRunning {
 		if c := h.drive(t, "prepare", "--id", newID(), "bookworm"); c.status != 0 {
 			t.Fatal(c.stderr)
 		}
 	}
 	shell(t, "sync")
-	fmt.Println("machines are running")
-	time.Sleep(time.Hour) // until the power is cut
 }
 
-func TestAfterAPowerCutTheNextPrepareRemovesWhatWasLeft(t *testing.T) {
-	needVM(t)
+// leftRunning is the number of machines that run when the VM goes down.
+const leftRunning = 2
+
+// removesWhatWasLeft checks that the first job after a boot finds what the
+// machines of the boot before left, removes it, and runs.
+func removesWhatWasLeft(t *testing.T) {
+	t.Helper()
 	h := install(t, "overlay")
-	left, err := os.ReadDir(filepath.Join(h.state, ".machines"))
-	must(t, err)
-	if len(left) != 2 {
-		t.Skipf("there was no power cut before: %d machines are left", len(left))
+	if left := h.left(t); len(left) != leftRunning {
+		t.Errorf("these machines are left: %v", left)
 	}
 	r := h.play(t, gitlab.Job{Script: []string{"echo works"}})
 	if r.Status != gitlab.Success {
 		t.Error(r.Log)
 	}
-	h.before = nil
 	await(t, "the trash to be emptied", func() bool { return len(h.leftovers(t)) == 0 })
+}
+
+// left are the ids of the machines that there are, dead or alive.
+func (h *host) left(t *testing.T) (ids []string) {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Join(h.state, ".machines"))
+	must(t, err)
+	for _, e := range entries {
+		ids = append(ids, e.Name())
+	}
+	return ids
 }

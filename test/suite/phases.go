@@ -1,7 +1,6 @@
 package suite
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"nspawn-runner/test/harness"
 )
@@ -177,122 +175,6 @@ func of(r harness.Recipe, release string) harness.Recipe {
 		r.Kind, r.Suite = r.Kind+release, release
 	}
 	return r
-}
-
-// inVM are the tests that run in the VM: what needs a kernel of its own, and
-// enough of the others to show that a VM is a host like any other. Under TCG
-// everything takes ten times as long.
-const inVM = "InAVM|TestAJobRunsInABootedMachineOfItsOwn|TestTheScriptsExitCodeIsTheJobs"
-
-// VM runs in a VM the tests that need a kernel of their own, and then, after a
-// power cut with machines running, those that look at what is left.
-func VM(s *Suite, ctx context.Context) error {
-	var options harness.VMOptions
-	dir, err := os.MkdirTemp("", "nspawn-runner-vm-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	err = s.phase("vm: set-up", func() error {
-		if err := harness.Need(ctx, s.Out, harness.VMPackages...); err != nil {
-			return err
-		}
-		if err := prepareHost(ctx); err != nil {
-			return err
-		}
-		base, err := harness.Tree(ctx, s.Out, harness.BaseTree)
-		if err != nil {
-			return err
-		}
-		if _, err := harness.Tree(ctx, s.Out, harness.GuestTree); err != nil {
-			return err
-		}
-		options = harness.VMOptions{
-			Files: map[string]string{
-				hostBuild + "/nspawn-runner":    filepath.Join(Build, "nspawn-runner"),
-				hostBuild + "/integration.test": filepath.Join(Build, "integration.test"),
-				hostTestdata:                    "test/integration/testdata",
-			},
-			Disks: []harness.Disk{{
-				Path: filepath.Join(dir, "scratch"), Label: "scratch", FS: "ext4", Size: 8 << 30,
-				From: base, Mount: hostScratch,
-			}},
-			Root:    filepath.Join(dir, "root"),
-			Journal: os.Getenv("NSPAWN_RUNNER_JOURNAL"),
-			Limit:   30 * time.Minute,
-			Out:     s.Out,
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	tests := s.phase("vm: integration tests", func() error { return s.inVM(ctx, options, inVM) })
-	cut := s.phase("vm: power cut with machines running", func() error {
-		return s.powerCut(ctx, options)
-	})
-	after := s.phase("vm: after the power cut", func() error { return s.inVM(ctx, options, "AfterAPowerCut") })
-	return errors.Join(tests, cut, after)
-}
-
-// vmCommand moves the base tree, with which the scratch disk was made, aside
-// once, and runs the tests.
-func vmCommand(run string) []string {
-	script := fmt.Sprintf(`cd %s && if [ ! -e base ]; then mkdir base && for f in * .[!.]*; do case $f in base|lost+found|".[!.]*") ;; *) mv "$f" base/ ;; esac; done; fi && exec "$@"`, hostScratch)
-	return append([]string{"sh", "-c", script, "sh"}, testCommand("vm", hostScratch+"/base", run)...)
-}
-
-// inVM boots a VM, runs tests in it, and reads what they say.
-func (s *Suite) inVM(ctx context.Context, options harness.VMOptions, run string) error {
-	from, to := io.Pipe()
-	options.Command, options.Output = vmCommand(run), to
-	r := &reader{out: s.Out, results: &s.results, where: "vm"}
-	done := make(chan error, 1)
-	go func() { done <- r.read(from) }()
-	status, err := harness.RunVM(ctx, options)
-	to.Close()
-	<-done
-	if err != nil {
-		r.flushHeld()
-		return err
-	}
-	if status != 0 {
-		return fmt.Errorf("the tests ended with status %d", status)
-	}
-	return nil
-}
-
-// powerCut boots a VM, waits until machines run in it, and cuts its power.
-func (s *Suite) powerCut(ctx context.Context, options harness.VMOptions) error {
-	from, to := io.Pipe()
-	options.Command, options.Output = vmCommand("LeaveMachinesRunning"), to
-	vm, err := harness.StartVM(ctx, options)
-	if err != nil {
-		return err
-	}
-	ended := make(chan error, 1)
-	go func() {
-		_, err := vm.Wait()
-		to.Close()
-		ended <- err
-	}()
-	var said strings.Builder
-	lines := bufio.NewScanner(from)
-	running := false
-	for !running && lines.Scan() {
-		running = strings.Contains(lines.Text(), "machines are running")
-		fmt.Fprintln(&said, lines.Text())
-	}
-	go io.Copy(io.Discard, from)
-	vm.Kill()
-	err = <-ended
-	switch {
-	case !running:
-		return fmt.Errorf("no machines came to run: %w\n%s", err, said.String())
-	case !errors.Is(err, harness.ErrNoStatus):
-		return fmt.Errorf("the VM was not cut short: %w", err)
-	}
-	return nil
 }
 
 // Harness tests the harness itself: that labs and VMs leave nothing behind.

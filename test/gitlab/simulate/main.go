@@ -6,7 +6,8 @@
 //
 // JOB.yaml holds the keys of one job in .gitlab-ci.yml (image, variables,
 // script, artifacts, ...) and, if wanted, id, project, repository, ref,
-// protected and timeout.
+// protected and timeout. With --job NAME it is a whole .gitlab-ci.yml, of which
+// that job is played.
 //
 // The exit status is 0 when the job succeeded, 1 when that is the job's own
 // fault, and 2 when the system failed. The command takes signals as
@@ -16,6 +17,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -107,10 +109,13 @@ func exitCode(result gitlab.Result) int {
 
 // options are the command line, and what follows from it.
 type options struct {
-	file   string
-	json   bool
-	runner gitlab.Runner
-	job    gitlab.Job
+	file       string
+	jobName    string
+	repository string
+	variables  []gitlab.Variable
+	json       bool
+	runner     gitlab.Runner
+	job        gitlab.Job
 }
 
 func parse(args []string, stderr io.Writer) (*options, error) {
@@ -150,6 +155,20 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	flags.StringVar(&o.runner.Driver.BuildsDir, "builds-dir", "/builds", "`directory` for builds in the machine, unless the driver says another")
 	flags.StringVar(&o.runner.Driver.CacheDir, "cache-dir", "/cache", "`directory` for caches in the machine, unless the driver says another")
 	flags.IntVar(&o.runner.Version, "runner-version", 19, "the gitlab-runner to be: 15, 17 or 19")
+	flags.StringVar(&o.jobName, "job", "", "the `name` of a job: the file is a .gitlab-ci.yml")
+	flags.StringVar(&o.repository, "repository", "", "the `URL` that the job's sources are fetched from, instead of the file's")
+	variable := func(name, usage string, file bool) {
+		flags.Func(name, usage, func(text string) error {
+			key, value, found := strings.Cut(text, "=")
+			if !found {
+				return errors.New("want KEY=VALUE")
+			}
+			o.variables = append(o.variables, gitlab.Variable{Key: key, Value: value, File: file, Raw: true})
+			return nil
+		})
+	}
+	variable("variable", "`KEY=VALUE`, a variable of the project, which wins over the file's; repeatable", false)
+	variable("file-variable", "`KEY=CONTENT`, the same as a file; repeatable", true)
 	flags.BoolVar(&o.json, "json", false, "print the result as JSON and nothing else")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
@@ -179,9 +198,15 @@ func (o *options) load() error {
 	if err != nil {
 		return err
 	}
-	o.job, err = gitlab.ParseJob(text)
+	if o.jobName != "" {
+		o.job, err = gitlab.ParsePipelineJob(text, o.jobName)
+	} else {
+		o.job, err = gitlab.ParseJob(text)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.file, err)
 	}
+	o.job.Git.URL = cmp.Or(o.repository, o.job.Git.URL)
+	o.job.Variables = append(o.job.Variables, o.variables...)
 	return nil
 }

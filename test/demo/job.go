@@ -1,6 +1,0 @@
-package demo
-
-import _ "embed"
-
-//go:embed hello.yaml
-var helloJob string

@@ -1,0 +1,117 @@
+package integration
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"nspawn-runner/test/gitlab"
+)
+
+func TestAnIDThatLeadsElsewhereIsRefused(t *testing.T) {
+	h := onHost(t, "overlay")
+	victim := t.TempDir()
+	for _, id := range []string{"x/../../../../.." + victim, "..", ".", "a b", "-x", "x\ny", "", strings.Repeat("x", 100)} {
+		for _, stage := range [][]string{{"prepare", "bookworm"}, {"run", "/dev/null", "x"}, {"cleanup"}} {
+			c := h.driveWith(t, []string{"CUSTOM_ENV_CI_JOB_ID=" + id}, stage...)
+			if c.status != 2 || !strings.Contains(c.stderr, "job id") {
+				t.Errorf("%q %v: exit %d: %s", id, stage, c.status, c.stderr)
+			}
+		}
+	}
+	if _, err := os.Stat(victim); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAJobCannotPoseAsAnother(t *testing.T) {
+	h := onHost(t, "overlay")
+	victim := h.prepared(t, "bookworm")
+	// All that a job can set: its variables. The response file has GitLab's word.
+	r := h.play(t, gitlab.Job{
+		Variables: []gitlab.Variable{{Key: "CI_JOB_ID", Value: victim}, {Key: "CI_JOB_IMAGE", Value: "../etc"}, {Key: "CI_SERVER_URL", Value: "https://evil.example"}},
+		Script:    []string{"hostname"},
+	})
+	if r.Status != gitlab.Success || strings.Contains(r.Log, "run-"+victim) {
+		t.Errorf("%s: %s", r.Status, r.Log)
+	}
+	if c := h.run(t, victim, "echo alive"); c.stdout != "alive\n" {
+		t.Errorf("the other job's machine: %+v", c)
+	}
+}
+
+func TestEqualIDsOfTwoGitLabsDoNotMeet(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := newNumber()
+	var second gitlab.Result
+	runner := h.runner()
+	runner.OnLine = func(_ *gitlab.Running, line string) {
+		if line == "first is running" {
+			second = h.play(t, gitlab.Job{ID: id, Token: "glcbt-of-the-second", ServerURL: "https://other.example", Script: []string{"echo never"}})
+		}
+	}
+	first := h.playOn(t, runner, gitlab.Job{ID: id, Script: []string{"echo first is running", "echo first is done"}})
+	if second.Reason != gitlab.SystemFailure {
+		t.Errorf("second: %s %s", second.Status, second.Log)
+	}
+	wantLog(t, second.Log, "another GitLab's or runner's job has this id")
+	if first.Status != gitlab.Success {
+		t.Errorf("first: %s", first.Log)
+	}
+	wantLog(t, first.Log, "first is done")
+}
+
+func TestASecondPrepareByHandTouchesNothing(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	c := h.drive(t, "prepare", "--id", id, "bookworm")
+	if c.status != 2 || !strings.Contains(c.stderr, "it is running already") {
+		t.Errorf("%+v", c)
+	}
+	if c := h.run(t, id, "echo alive"); c.stdout != "alive\n" {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestASecondTryOfPrepareReplacesTheFirst(t *testing.T) {
+	onEach(t, func(t *testing.T, h *host) {
+		runner := h.runner()
+		killed := false
+		runner.OnStart = func(_ *gitlab.Running, p *gitlab.Process) {
+			if p.Stage == "prepare" && !killed {
+				killed = true
+				// Cleanup follows, then the second try.
+				go func() {
+					await(t, "the first try's machine", func() bool {
+						out, _ := exec.Command("machinectl", "list", "--no-legend").Output()
+						return len(out) > 0
+					})
+					p.SignalGroup(9)
+				}()
+			}
+		}
+		r := h.playOn(t, runner, gitlab.Job{Script: []string{"echo made it"}})
+		if r.Status != gitlab.Success || r.Last("prepare").Try != 2 {
+			t.Errorf("%s %v: %s", r.Status, r.Names(), r.Log)
+		}
+	})
+}
+
+func TestTwoStateDirectoriesDoNotTouchEachOthersMachines(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	other := h.elsewhere(t, filepath.Join(filepath.Dir(h.state), "second"), "overlay")
+	other.before = other.leftovers(t)
+	t.Cleanup(func() { os.RemoveAll(other.state) })
+	if c := other.drive(t, "prepare", "--id", id, "bookworm"); c.status != 2 {
+		t.Errorf("prepare: %+v", c)
+	}
+	if c := other.drive(t, "cleanup", "--id", id); c.status != 0 {
+		t.Errorf("cleanup: %+v", c)
+	}
+	if c := h.run(t, id, "echo alive"); c.stdout != "alive\n" {
+		t.Errorf("%+v", c)
+	}
+}

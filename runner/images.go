@@ -1,11 +1,13 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 
+	"nspawn-runner/runner/config"
 	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/image"
 )
@@ -16,12 +18,41 @@ func (h *Host) ChrootCreate(ctx context.Context, name, suite string) error {
 	if err := h.needImages(name); err != nil {
 		return err
 	}
-	generation, err := h.images().Create(ctx, name, image.CreateOptions{Suite: suite})
+	if suite != "" {
+		if err := config.CheckSuite(suite); err != nil {
+			return err
+		}
+	}
+	settings, err := h.settingsOf(name)
+	if err != nil {
+		return err
+	}
+	made := bootstrap(settings)
+	made.Suite = cmp.Or(suite, made.Suite)
+	generation, err := h.images().Create(ctx, name, image.CreateOptions{Bootstrap: made})
 	if err != nil {
 		return err
 	}
 	h.say("%s: created, generation %s", name, generation.Name)
 	return nil
+}
+
+// bootstrap is what an image is made of, by its settings.
+func bootstrap(c config.Config) image.Bootstrap {
+	return image.Bootstrap{
+		Suite: c.ChrootSuite, Mirror: c.Mirror, Components: c.Components, Keyring: c.Keyring,
+		Include: c.Include, Variant: c.Variant, Program: c.Bootstrap,
+	}
+}
+
+// settingsOf is imageConfig, also for an image that is not there yet.
+func (h *Host) settingsOf(name string) (config.Config, error) {
+	settings, err := h.imageConfig(name)
+	var unknown *image.UnknownError
+	if errors.As(err, &unknown) {
+		return h.Config, nil
+	}
+	return settings, err
 }
 
 // needImages is asked before images are changed.

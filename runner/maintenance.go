@@ -98,10 +98,12 @@ func (h *Host) maintainable() ([]string, error) {
 
 // maintain checks an image's settings before it spends minutes on it.
 func (h *Host) maintain(ctx context.Context, name string, how Maintenance) (image.Generation, image.Outcome, error) {
-	if _, err := h.imageConfig(name); err != nil {
+	settings, err := h.imageConfig(name)
+	if err != nil {
 		return image.Generation{}, "", err
 	}
 	return h.images().Maintain(ctx, name, image.MaintainOptions{
-		Recreate: how.Recreate, IfOlder: how.IfOlder, NoWait: how.NoWait,
+		Bootstrap: bootstrap(settings), Recreate: how.Recreate || settings.MaintRecreate,
+		IfOlder: how.IfOlder, NoWait: how.NoWait,
 	})
 }

@@ -94,6 +94,8 @@ func (h *Host) images() *image.Store {
 		Environment:  h.Config.Environment,
 		Progress:     func(name, step string) { h.say("%s: %s", name, step) },
 		InUse:        h.generationInUse,
+		BaseMaxAge:   h.Config.BaseMaxAge,
+		DownloadsMax: h.Config.DownloadCacheMax.Bytes(h.diskSize()),
 	}
 	if h.Log != nil {
 		store.Verbose = h.Stderr

@@ -36,6 +36,10 @@ type Config struct {
 	PlaybookDir  string
 	GitlabRunner string
 	Environment  map[string]string
+	// DownloadCacheMax may be a share of the file system.
+	DownloadCacheMax Amount
+	// BaseMaxAge is 0 for no bases.
+	BaseMaxAge time.Duration
 
 	// Of the host, overridden by an image.
 	Backend       string
@@ -44,11 +48,17 @@ type Config struct {
 	MemorySwapMax Amount
 	CPUWeight     uint64
 	TasksMax      uint64
+	Mirror        string
+	Components    []string
+	Keyring       string
+	Variant       string
+	Bootstrap     string
 
 	// Of an image.
 	ChrootSuite   string
 	MaintRecreate bool
 	Privileged    bool
+	Include       []string
 }
 
 // Default is the configuration without a file.

@@ -11,6 +11,8 @@
 //	    NAME -> .generations/NAME/STAMP     the chroot that new jobs get
 //	    .generations/NAME/STAMP/            one generation: a whole tree
 //	    .logs/NAME-STAMP.log                what its build printed
+//	    .downloads/                         packages, for the next builds
+//	    .bases/                             trees of bootstraps, for the next images
 //
 // A chroot that was published is never written to again, because jobs are
 // running on it. Every change (creation, maintenance, an administrator's shell)
@@ -19,8 +21,9 @@
 // whatever moment, publishes nothing and leaves nothing.
 //
 // Where to read on: generation.go has the life of a generation, build.go the
-// three ways to make one, bootstrap.go the first tree, box.go the container in
-// which commands run in a tree, ansible.go the playbook.
+// three ways to make one, bootstrap.go the first tree, base.go why that is mostly a
+// copy, proxy.go and downloads.go why nothing is downloaded twice, box.go the
+// container in which commands run in a tree, ansible.go the playbook.
 package image
 
 import (
@@ -32,6 +35,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"nspawn-runner/runner/spelling"
 )
@@ -45,6 +49,11 @@ type Store struct {
 	// Environment goes to all programs that build an image: proxies, mostly.
 	// None of it is stored in the image.
 	Environment map[string]string
+	// DownloadsMax bounds, in bytes, what is kept of downloads; 0 for nothing.
+	DownloadsMax uint64
+	// BaseMaxAge is how old a base may be that a new image is a copy of; 0 for
+	// no bases.
+	BaseMaxAge time.Duration
 	// Progress, if set, is told each step of a build when it begins, and each
 	// warning. It is called by several goroutines if builds run side by side.
 	Progress func(image, step string)

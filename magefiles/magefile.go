@@ -20,7 +20,8 @@ import (
 
 // Aliases are the short names of what is typed most.
 var Aliases = map[string]any{
-	"test": Test.All,
+	"test":  Test.All,
+	"bench": Bench.Jobs,
 }
 
 // Chroot creates and maintains the images of this host.
@@ -78,8 +79,14 @@ func Build(ctx context.Context) error {
 // Lint checks formatting, vets, and runs staticcheck and, where its data can be had, govulncheck.
 func Lint(ctx context.Context) error { return suite.Run(ctx, os.Stdout, suite.Lint) }
 
-// Bench measures what a job costs beyond its script, side by side with the plain tools.
-func Bench(ctx context.Context) error { return suite.Bench(ctx, os.Stdout) }
+// Bench measures, side by side with the plain tools.
+type Bench mg.Namespace
+
+// Jobs measures what a job costs beyond its script.
+func (Bench) Jobs(ctx context.Context) error { return suite.Bench(ctx, os.Stdout) }
+
+// Images measures how long it takes to create and maintain images; some minutes.
+func (Bench) Images(ctx context.Context) error { return suite.BenchImages(ctx, os.Stdout) }
 
 // Test runs tests.
 type Test mg.Namespace

@@ -76,3 +76,13 @@ func memory() (uint64, error) {
 	}
 	return uint64(info.Totalram) * uint64(info.Unit), nil
 }
+
+// diskSize is the size in bytes of the file system of the state directory, or 0
+// as long as there is none.
+func (h *Host) diskSize() uint64 {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(h.Config.StateDir, &fs); err != nil {
+		return 0
+	}
+	return fs.Blocks * uint64(fs.Bsize)
+}

@@ -1,12 +1,14 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os/exec"
 
+	"nspawn-runner/runner/config"
 	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/image"
 )
@@ -17,17 +19,46 @@ func (h *Host) ChrootCreate(ctx context.Context, name, suite string) error {
 	if err := h.needImages(name); err != nil {
 		return err
 	}
+	if suite != "" {
+		if err := config.CheckSuite(suite); err != nil {
+			return err
+		}
+	}
+	settings, err := h.settingsOf(name)
+	if err != nil {
+		return err
+	}
+	made := bootstrap(settings)
+	made.Suite = cmp.Or(suite, made.Suite)
 	show := h.showProgress(false)
 	defer show.close()
 	store := h.images()
 	store.Progress = show.tell
-	generation, err := store.Create(ctx, name, image.CreateOptions{Suite: suite})
+	generation, err := store.Create(ctx, name, image.CreateOptions{Bootstrap: made})
 	show.close()
 	if err != nil {
 		return err
 	}
 	h.say("%s: created, generation %s", name, generation.Name)
 	return nil
+}
+
+// bootstrap is what an image is made of, by its settings.
+func bootstrap(c config.Config) image.Bootstrap {
+	return image.Bootstrap{
+		Suite: c.ChrootSuite, Mirror: c.Mirror, Components: c.Components, Keyring: c.Keyring,
+		Include: c.Include, Variant: c.Variant, Program: c.Bootstrap,
+	}
+}
+
+// settingsOf is imageConfig, also for an image that is not there yet.
+func (h *Host) settingsOf(name string) (config.Config, error) {
+	settings, err := h.imageConfig(name)
+	var unknown *image.UnknownError
+	if errors.As(err, &unknown) {
+		return h.Config, nil
+	}
+	return settings, err
 }
 
 // needImages is asked before images are changed.

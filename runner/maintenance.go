@@ -9,6 +9,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"nspawn-runner/runner/config"
 	"nspawn-runner/runner/image"
 )
 
@@ -139,11 +140,13 @@ func (h *Host) maintain(ctx context.Context, name string, how Maintenance, show 
 	began := time.Now()
 	m := result{Image: name}
 	var generation image.Generation
-	if _, m.err = h.imageConfig(name); m.err == nil {
+	var settings config.Config
+	if settings, m.err = h.imageConfig(name); m.err == nil {
 		store := h.images()
 		store.Progress = show.tell
 		generation, m.Result, m.err = store.Maintain(ctx, name, image.MaintainOptions{
-			Recreate: how.Recreate, IfOlder: how.IfOlder, NoWait: how.NoWait,
+			Bootstrap: bootstrap(settings), Recreate: how.Recreate || settings.MaintRecreate,
+			IfOlder: how.IfOlder, NoWait: how.NoWait,
 		})
 	}
 	m.Generation = generation.Name

@@ -108,8 +108,10 @@ func (h *Host) images() *image.Store {
 				h.say("%s: %s", event.Image, line)
 			}
 		},
-		InUse: h.generationInUse,
-		Test:  h.tryGeneration,
+		InUse:        h.generationInUse,
+		Test:         h.tryGeneration,
+		BaseMaxAge:   h.Config.BaseMaxAge,
+		DownloadsMax: h.Config.DownloadCacheMax.Bytes(h.diskSize()),
 	}
 	if h.Log != nil {
 		store.Verbose = h.Stderr

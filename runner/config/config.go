@@ -36,6 +36,10 @@ type Config struct {
 	PlaybookDir  string
 	GitlabRunner string
 	Environment  map[string]string
+	// DownloadCacheMax may be a share of the file system.
+	DownloadCacheMax Amount
+	// BaseMaxAge is 0 for no bases.
+	BaseMaxAge time.Duration
 
 	// Of the host, overridden by an image.
 	Backend       string
@@ -45,6 +49,11 @@ type Config struct {
 	CPUWeight     uint64
 	TasksMax      uint64
 	MaxAge        time.Duration // 0: never too old
+	Mirror        string
+	Components    []string
+	Keyring       string
+	Variant       string
+	Bootstrap     string
 
 	// Of an image.
 	ChrootSuite   string
@@ -54,6 +63,7 @@ type Config struct {
 	Test          string
 	Devices       []string
 	Binds         []Bind
+	Include       []string
 }
 
 // Default is the configuration without a file.

@@ -51,6 +51,19 @@ func TestMistakesAreNamedWithFileAndLine(t *testing.T) {
 		"cpu_weight: [1]\n":                  "want a number",
 		"boot_timeout: soon\n":               "want a time like",
 		"environment: 3\n":                   "NAME: value",
+		"mirror: ftp://x/debian\n":           "want an address like",
+		"mirror: 'http://x/debian main'\n":   "want an address like",
+		"mirror: file://host/x\n":            "want an address like",
+		"mirror: '--option'\n":               "want an address like",
+		"components: main --x\n":             "\"--x\" is no such name",
+		"components: []\n":                   "at least one word",
+		"components: {a: b}\n":               "want a list",
+		"keyring: debian.gpg\n":              "want an absolute path",
+		"variant: tiny\n":                    "want one of",
+		"bootstrap: cdebootstrap\n":          "want one of",
+		"\n\nvarient: buildd\n":              ":3: unknown key \"varient\", did you mean variant?",
+		"base_max_age: -1h\n":                "want 0 or a time",
+		"download_cache_max: lots\n":         "want an amount like",
 		"- a list\n":                         "key: value",
 		"backend: btrfs\nbackend: overlay\n": ":2: backend is set twice",
 		"a: [\n":                             "yaml:",
@@ -89,6 +102,105 @@ func TestAPlaybooksVariablesOverrideTheFile(t *testing.T) {
 	if _, err := host.ForImage("sid.yaml", vars); err == nil || !strings.Contains(err.Error(), `playbook sid.yaml:2: unknown key "nspawn_runner_state_dir"`) {
 		t.Errorf("a setting of the host in a playbook: %v", err)
 	}
+}
+
+func TestAPlaybookSaysWhatTheImageIsMadeOf(t *testing.T) {
+	var vars map[string]yaml.Node
+	text := `nspawn_runner_chroot_suite: noble
+nspawn_runner_mirror: http://archive.example:8080/ubuntu
+nspawn_runner_components: main restricted,universe
+nspawn_runner_keyring: /usr/share/keyrings/ubuntu-archive-keyring.gpg
+nspawn_runner_include: [build-essential, g++, libstdc++6]
+nspawn_runner_variant: buildd
+nspawn_runner_bootstrap: debootstrap
+`
+	if err := yaml.Unmarshal([]byte(text), &vars); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Default().ForImage("noble.yaml", vars)
+	if err != nil || c.ChrootSuite != "noble" || c.Mirror != "http://archive.example:8080/ubuntu" ||
+		!slices.Equal(c.Components, []string{"main", "restricted", "universe"}) ||
+		c.Keyring != "/usr/share/keyrings/ubuntu-archive-keyring.gpg" ||
+		!slices.Equal(c.Include, []string{"build-essential", "g++", "libstdc++6"}) ||
+		c.Variant != "buildd" || c.Bootstrap != "debootstrap" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	for text, want := range map[string]string{
+		"nspawn_runner_chroot_suite: --keyring=x":   "x.yaml:1: nspawn_runner_chroot_suite: \"--keyring=x\" is not",
+		"nspawn_runner_chroot_suite: ../x":          "x.yaml:1: nspawn_runner_chroot_suite",
+		"nspawn_runner_chroot_suite: [sid]":         "x.yaml:1: nspawn_runner_chroot_suite",
+		"nspawn_runner_chroot_suite: '{{ suite }}'": "x.yaml:1: nspawn_runner_chroot_suite",
+		"nspawn_runner_maint_recreate: perhaps":     "x.yaml:1: nspawn_runner_maint_recreate",
+		"nspawn_runner_maint_recreate: {}":          "x.yaml:1: nspawn_runner_maint_recreate",
+		"nspawn_runner_include: [git, ./x.deb]":     "x.yaml:1: nspawn_runner_include: \"./x.deb\"",
+		"nspawn_runner_include:\n- [a]":             "x.yaml:2: nspawn_runner_include: want a list",
+	} {
+		var vars map[string]yaml.Node
+		if err := yaml.Unmarshal([]byte(text), &vars); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Default().ForImage("x.yaml", vars); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
+}
+
+func TestNothingIsATimeToo(t *testing.T) {
+	c, err := Load(file(t, "base_max_age: 0\ndownload_cache_max: 0\n"))
+	if err != nil || c.BaseMaxAge != 0 || c.DownloadCacheMax.Bytes(1000) != 0 {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if c := Default(); c.BaseMaxAge != 24*time.Hour || c.DownloadCacheMax.Bytes(1) != 2<<30 {
+		t.Errorf("defaults: %+v", c)
+	}
+}
+
+func TestAmounts(t *testing.T) {
+	for text, want := range map[string]uint64{
+		"1024": 1024, "1K": 1 << 10, "3M": 3 << 20, "40%": 400, "100%": 1000, "infinity": math.MaxUint64, "0": 0,
+	} {
+		var a Amount
+		if err := a.parse(&yaml.Node{Kind: yaml.ScalarNode, Value: text}); err != nil || a.Bytes(1000) != want {
+			t.Errorf("%s: %d, %v; want %d", text, a.Bytes(1000), err, want)
+		}
+	}
+	if got := (Amount{percent: 50}).Bytes(math.MaxUint64); got != math.MaxUint64/2 {
+		t.Errorf("half of everything: %d", got)
+	}
+}
+
+func TestEveryKeyIsDocumentedAndHasAHome(t *testing.T) {
+	for _, key := range Keys {
+		if !strings.HasSuffix(key.Doc, ".") || !key.Host && !key.Image {
+			t.Errorf("%+v", key)
+		}
+	}
+}
+
+// TestTheREADMEsTableIsTheTableOfKeys keeps the documentation true.
+func TestTheREADMEsTableIsTheTableOfKeys(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if table := Table(); !strings.Contains(string(readme), table) {
+		t.Errorf("README.md lacks this table:\n%s", table)
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add("backend: btrfs\n")
+	f.Add("memory_max: 40%\nenvironment: {a: b}\n")
+	f.Add("a: &a [*a]\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		path := filepath.Join(t.TempDir(), "c")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := Load(path); err == nil && (!filepath.IsAbs(c.StateDir) || c.BootTimeout < time.Second) {
+			t.Errorf("%+v from %q", c, text)
+		}
+	})
 }
 
 func TestWhatAnImageMayHaveOfTheHost(t *testing.T) {
@@ -153,52 +265,4 @@ func TestMistakesInAPlaybookAreNamedWithTheirLine(t *testing.T) {
 			t.Errorf("%q: %v, want %s", text, err, want)
 		}
 	}
-}
-
-func TestAmounts(t *testing.T) {
-	for text, want := range map[string]uint64{
-		"1024": 1024, "1K": 1 << 10, "3M": 3 << 20, "40%": 400, "100%": 1000, "infinity": math.MaxUint64, "0": 0,
-	} {
-		var a Amount
-		if err := a.parse(&yaml.Node{Kind: yaml.ScalarNode, Value: text}); err != nil || a.Bytes(1000) != want {
-			t.Errorf("%s: %d, %v; want %d", text, a.Bytes(1000), err, want)
-		}
-	}
-	if got := (Amount{percent: 50}).Bytes(math.MaxUint64); got != math.MaxUint64/2 {
-		t.Errorf("half of everything: %d", got)
-	}
-}
-
-func TestEveryKeyIsDocumentedAndHasAHome(t *testing.T) {
-	for _, key := range Keys {
-		if !strings.HasSuffix(key.Doc, ".") || !key.Host && !key.Image {
-			t.Errorf("%+v", key)
-		}
-	}
-}
-
-// TestTheREADMEsTableIsTheTableOfKeys keeps the documentation true.
-func TestTheREADMEsTableIsTheTableOfKeys(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if table := Table(); !strings.Contains(string(readme), table) {
-		t.Errorf("README.md lacks this table:\n%s", table)
-	}
-}
-
-func FuzzLoad(f *testing.F) {
-	f.Add("backend: btrfs\n")
-	f.Add("memory_max: 40%\nenvironment: {a: b}\n")
-	f.Add("a: &a [*a]\n")
-	f.Fuzz(func(t *testing.T, text string) {
-		path := filepath.Join(t.TempDir(), "c")
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if c, err := Load(path); err == nil && (!filepath.IsAbs(c.StateDir) || c.BootTimeout < time.Second) {
-			t.Errorf("%+v from %q", c, text)
-		}
-	})
 }

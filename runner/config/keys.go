@@ -60,9 +60,35 @@ var Keys = []Key{
 	{"max_age", "", true, true,
 		"An image whose last maintenance is longer ago, like `7d`, is called stale: in the logs of its jobs, which run all the same, and by `chroot-list --long`.",
 		func(c *Config, n *yaml.Node) error { return duration(n, &c.MaxAge) }},
-	{"chroot_suite", "unstable", false, true,
-		"The Debian suite the image is made of: `trixie`, `sid`...",
-		func(c *Config, n *yaml.Node) error { return text(n, &c.ChrootSuite) }},
+	{"download_cache_max", "2G", true, false,
+		"How much of what builds download over http is kept for the next ones: bytes with K, M, G or T, or a percentage of the file system. What was not used for the longest time goes first. `0`: nothing.",
+		func(c *Config, n *yaml.Node) error { return c.DownloadCacheMax.parse(n) }},
+	{"base_max_age", "24h", true, false,
+		"How old the tree of a bootstrap may be for another image to begin with a copy of it. `0`: each image has a bootstrap of its own.",
+		func(c *Config, n *yaml.Node) error { return durationOrNone(n, &c.BaseMaxAge) }},
+	{"chroot_suite", "", false, true,
+		"The Debian suite the image is made of: `trixie`, `sid`... Without one, chroot-create takes `unstable`, and maintenance creates nothing.",
+		func(c *Config, n *yaml.Node) error { return suite(n, &c.ChrootSuite) }},
+	{"mirror", "", true, true,
+		"Where the packages come from: an address that begins with http://, https:// or file:///. Without one, the bootstrap program knows Debian's.",
+		func(c *Config, n *yaml.Node) error { return mirror(n, &c.Mirror) }},
+	{"components", "main", true, true,
+		"The mirror's components, a list or words: `main contrib non-free-firmware`.",
+		func(c *Config, n *yaml.Node) error { return words(n, component, &c.Components) }},
+	{"keyring", "", true, true,
+		"File with the keys that sign the mirror, on this host. apt in the image trusts them too. Without one, the keys that the host's apt trusts.",
+		func(c *Config, n *yaml.Node) error { return absolute(n, &c.Keyring) }},
+	{"include", "", false, true,
+		"More packages that the bootstrap installs, a list or words. Images with the same ones share a base; what only one image needs belongs into its tasks.",
+		func(c *Config, n *yaml.Node) error { return words(n, packageName, &c.Include) }},
+	{"variant", "minbase", true, true,
+		"Which packages make up the bare system: `minbase`, `buildd` (and build-essential) or `important` (as an installed Debian).",
+		func(c *Config, n *yaml.Node) error { return oneOf(n, &c.Variant, "minbase", "buildd", "important") }},
+	{"bootstrap", "auto", true, true,
+		"The program that makes it: `mmdebstrap`, `debootstrap`, or `auto`: the first one that is installed.",
+		func(c *Config, n *yaml.Node) error {
+			return oneOf(n, &c.Bootstrap, "auto", "mmdebstrap", "debootstrap")
+		}},
 	{"maint_recreate", "false", false, true,
 		"Maintenance makes the chroot from scratch every time.",
 		func(c *Config, n *yaml.Node) error { return boolean(n, &c.MaintRecreate) }},
@@ -143,6 +169,18 @@ func duration(n *yaml.Node, out *time.Duration) error {
 		return fmt.Errorf("want a time like 90s, 5m or 7d, at least 1s, not %q", n.Value)
 	}
 	*out = value
+	return nil
+}
+
+// durationOrNone also takes 0.
+func durationOrNone(n *yaml.Node, out *time.Duration) error {
+	if n.Kind == yaml.ScalarNode && n.Value == "0" {
+		*out = 0
+		return nil
+	}
+	if err := duration(n, out); err != nil {
+		return fmt.Errorf("want 0 or a time like 24h, at least 1s, not %q", n.Value)
+	}
 	return nil
 }
 

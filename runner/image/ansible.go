@@ -32,20 +32,25 @@ func (b *build) play(ctx context.Context, book Playbook) error {
 		b.tally.known = true // nothing
 		return nil
 	}
-	return b.step(ctx, "playbook "+book.Path, func() (err error) {
-		restore, err := lend(b.generation.Path, b.image)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, restore()) }()
-		box, err := b.openBox(ctx)
-		if err != nil {
-			return err
-		}
-		defer box.Close()
-		b.suspect = true
-		return b.ansible(ctx, book, box)
+	return b.step(ctx, "playbook "+book.Path, func() error {
+		return b.download(func(d *downloads) error { return b.playIn(ctx, book, d) })
 	})
+}
+
+// playIn opens a box on the generation for the playbook.
+func (b *build) playIn(ctx context.Context, book Playbook, d *downloads) (err error) {
+	restore, err := lend(b.generation.Path, b.image, d.loans()...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, restore()) }()
+	box, err := b.openBox(ctx)
+	if err != nil {
+		return err
+	}
+	defer box.Close()
+	b.suspect = true
+	return b.ansible(ctx, book, box)
 }
 
 // ansible runs ansible-playbook on the host, with the box as its only host. The

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -9,7 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -19,72 +20,227 @@ import (
 // included are the packages without which an image is of no use: git, dbus,
 // systemd and python3 are the original's; git needs ca-certificates to clone
 // from https, a boot needs systemd-sysv, and jobs expect netbase and procps.
-const included = "git,dbus,systemd,python3,ca-certificates,systemd-sysv,netbase,procps"
+var included = []string{"git", "dbus", "systemd", "python3", "ca-certificates", "systemd-sysv", "netbase", "procps"}
 
-var suitePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9.+_-]*$`)
+// Bootstrap says what the first tree of an image is made of. It is for the
+// caller to see that the words are good ones: they stand on a command line.
+type Bootstrap struct {
+	// Suite is unstable if it is empty, but see Maintain.
+	Suite string
+	// Mirror is the address of the packages; empty for the one that the
+	// program knows, which is Debian's.
+	Mirror string
+	// Components of the mirror; none means main.
+	Components []string
+	// Keyring is a file of the host with the mirror's keys, empty for what the
+	// host's apt trusts. The image's apt comes to trust them too.
+	Keyring string
+	// Include are packages to install besides those that each image has.
+	Include []string
+	// Variant is minbase, which is also the empty one, buildd or important.
+	Variant string
+	// Program is mmdebstrap, debootstrap, or auto or empty for the first of
+	// these that is installed.
+	Program string
+}
 
-// checkSuite refuses what debootstrap would take for an option or a path.
-func checkSuite(suite string) error {
-	if !suitePattern.MatchString(suite) {
-		return fmt.Errorf("suite %q: not the name of a suite", suite)
+// complete puts in place of what is left empty what it means.
+func (o Bootstrap) complete() (Bootstrap, error) {
+	o.Variant = cmp.Or(o.Variant, "minbase")
+	if len(o.Components) == 0 {
+		o.Components = []string{"main"}
+	}
+	o.Include = append(slices.Clone(included), o.Include...)
+	if o.Keyring != "" {
+		if _, err := os.ReadFile(o.Keyring); err != nil {
+			return o, fmt.Errorf("keyring: %w", err)
+		}
+	}
+	if o.Program != "" && o.Program != "auto" {
+		if _, err := exec.LookPath(o.Program); err != nil {
+			return o, fmt.Errorf("there is no %s: apt-get install %[1]s", o.Program)
+		}
+		return o, nil
+	}
+	for _, program := range []string{"mmdebstrap", "debootstrap"} { // the first needs half the time
+		if _, err := exec.LookPath(program); err == nil {
+			o.Program = program
+			return o, nil
+		}
+	}
+	return o, errors.New("there is neither mmdebstrap nor debootstrap: apt-get install mmdebstrap")
+}
+
+// command is the command line that fills root.
+func (o Bootstrap) command(root string, exceptions []string) []string {
+	args := []string{o.Program}
+	if o.Variant != "important" {
+		args = append(args, "--variant="+o.Variant)
+	} else if o.Program == "mmdebstrap" {
+		args = append(args, "--variant=important") // debootstrap has no other name for it than none
+	}
+	args = append(args, "--components="+strings.Join(o.Components, ","), "--include="+strings.Join(o.Include, ","))
+	if o.Keyring != "" {
+		args = append(args, "--keyring="+o.Keyring)
+	}
+	if o.Program == "mmdebstrap" {
+		for _, exception := range exceptions {
+			args = append(args, "--aptopt="+exception)
+		}
+		if o.mirrorPath() != "" { // so that apt inside finds it too, see mmdebstrap(1)
+			args = append(args, "--hook-dir=/usr/share/mmdebstrap/hooks/file-mirror-automount")
+		}
+	}
+	args = append(args, o.Suite, root)
+	if o.Mirror != "" {
+		args = append(args, o.Mirror)
+	}
+	if _, err := exec.LookPath("eatmydata"); err == nil {
+		// All is flushed once, before it is published.
+		args = append([]string{"eatmydata"}, args...)
+	}
+	return args
+}
+
+// mirrorPath is where a mirror lies that is a directory of this host; else it is
+// empty.
+func (o Bootstrap) mirrorPath() string {
+	if path, is := strings.CutPrefix(o.Mirror, "file://"); is {
+		return path
+	}
+	return ""
+}
+
+// bootstrap fills the generation with a minimal Debian: a copy of a base if
+// there is one, else from the mirror.
+func (b *build) bootstrap(ctx context.Context, o Bootstrap) error {
+	o, err := o.complete()
+	if err != nil {
+		return err
+	}
+	exceptions := aptExceptions(ctx)
+	base, err := b.store.openBase(ctx, b.image, o, exceptions)
+	if err != nil {
+		return err
+	}
+	defer base.Close()
+	if base.fresh() {
+		return b.step(ctx, "copy the base of "+o.Suite, func() error {
+			if err := base.copyTo(ctx, b.generation.Path); err != nil {
+				return err
+			}
+			return forgetHost(b.generation.Path, b.image)
+		})
+	}
+	if err := b.step(ctx, "bootstrap "+o.Suite+" with "+o.Program, func() error {
+		return b.download(func(d *downloads) error { return b.firstTree(ctx, o, exceptions, d) })
+	}); err != nil {
+		return err
+	}
+	if err := base.keep(ctx, b.generation.Path); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		b.store.note(b.image, "warning: the next image will need a bootstrap too: "+err.Error())
 	}
 	return nil
 }
 
-// bootstrap fills the generation with a minimal Debian.
-func (b *build) bootstrap(ctx context.Context, suite string) error {
-	// Without a mirror both know one.
-	// mmdebstrap needs a third of the time.
-	program := "mmdebstrap"
-	if _, err := exec.LookPath(program); err != nil {
-		program = "debootstrap"
+// firstTree runs the bootstrap program.
+func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string, d *downloads) error {
+	root := b.generation.Path
+	if err := storage.Create(root); err != nil {
+		return err
 	}
-	if _, err := exec.LookPath(program); err != nil {
-		return errors.New("there is neither mmdebstrap nor debootstrap: apt-get install mmdebstrap")
+	if err := os.Chmod(root, 0o755); err != nil { // whatever the umask says
+		return err
 	}
-	return b.step(ctx, "bootstrap "+suite+" with "+program, func() error {
-		root := b.generation.Path
-		if err := storage.Create(root); err != nil {
+	args := o.command(root, exceptions)
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Env = append(b.store.environment(), "LC_ALL=C.UTF-8")
+	if d != nil {
+		cmd.Env = append(cmd.Env, "http_proxy="+d.address)
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		// Killed, debootstrap leaves mounts and processes behind. In
+		// namespaces of its own all of them vanish with it.
+		Cloneflags:   syscall.CLONE_NEWPID,
+		Unshareflags: syscall.CLONE_NEWNS,
+	}
+	if err := b.run(ctx, cmd); err != nil {
+		// debootstrap's own log is in the tree, which is about to go.
+		if text, readErr := os.ReadFile(filepath.Join(root, "debootstrap/debootstrap.log")); readErr == nil {
+			fmt.Fprintf(b.log, "== debootstrap/debootstrap.log\n%s", text)
+		}
+		return err
+	}
+	if o.Program == "debootstrap" {
+		if err := finishDebootstrap(root, exceptions); err != nil {
 			return err
 		}
-		if err := os.Chmod(root, 0o755); err != nil { // whatever the umask says
+	}
+	if err := trust(root, o.Keyring); err != nil {
+		return err
+	}
+	return forgetHost(root, b.image)
+}
+
+// finishDebootstrap does what mmdebstrap does by itself: the exceptions for apt in
+// the image, and no packages left in apt's cache.
+func finishDebootstrap(root string, exceptions []string) error {
+	tree, err := os.OpenRoot(root)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	if exceptions != nil {
+		conf := strings.Join(exceptions, ";\n") + ";\n"
+		if err := tree.WriteFile("etc/apt/apt.conf.d/99debootstrap", []byte(conf), 0o644); err != nil {
 			return err
 		}
-		args := []string{program, "--variant=minbase", "--include=" + included}
-		exceptions := aptExceptions(ctx)
-		if program == "mmdebstrap" {
-			for _, exception := range exceptions {
-				args = append(args, "--aptopt="+exception)
-			}
-		}
-		args = append(args, suite, root)
-		if _, err := exec.LookPath("eatmydata"); err == nil {
-			// All is flushed once, before it is published.
-			args = append([]string{"eatmydata"}, args...)
-		}
-		cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-		cmd.Env = append(b.store.environment(), "LC_ALL=C.UTF-8")
-		cmd.SysProcAttr = &syscall.SysProcAttr{
-			// Killed, debootstrap leaves mounts and processes behind. In
-			// namespaces of its own all of them vanish with it.
-			Cloneflags:   syscall.CLONE_NEWPID,
-			Unshareflags: syscall.CLONE_NEWNS,
-		}
-		if err := b.run(ctx, cmd); err != nil {
-			// debootstrap's own log is in the tree, which is about to go.
-			if text, readErr := os.ReadFile(filepath.Join(root, "debootstrap/debootstrap.log")); readErr == nil {
-				fmt.Fprintf(b.log, "== debootstrap/debootstrap.log\n%s", text)
-			}
-			return err
-		}
-		if program == "debootstrap" && exceptions != nil {
-			conf := strings.Join(exceptions, ";\n") + ";\n"
-			if err := os.WriteFile(filepath.Join(root, "etc/apt/apt.conf.d/99debootstrap"), []byte(conf), 0o644); err != nil {
+	}
+	const archives = "var/cache/apt/archives"
+	entries, err := fs.ReadDir(tree.FS(), archives)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, entry := range entries {
+		if filepath.Ext(entry.Name()) == ".deb" {
+			if err := tree.Remove(filepath.Join(archives, entry.Name())); err != nil {
 				return err
 			}
 		}
-		return forgetHost(root, b.image)
-	})
+	}
+	return nil
+}
+
+// trust gives apt in the tree the keys of the mirror that it was made from, unless
+// they came with a package, as Ubuntu's do.
+func trust(root, keyring string) error {
+	if keyring == "" {
+		return nil
+	}
+	keys, err := os.ReadFile(keyring)
+	if err != nil {
+		return err
+	}
+	tree, err := os.OpenRoot(root)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	if _, err := tree.Stat(strings.TrimPrefix(keyring, "/")); err == nil {
+		return nil
+	}
+	// apt-key(8): what is armored must be called .asc.
+	name := "etc/apt/trusted.gpg.d/nspawn-runner.gpg"
+	if bytes.HasPrefix(keys, []byte("-----BEGIN PGP")) {
+		name = "etc/apt/trusted.gpg.d/nspawn-runner.asc"
+	}
+	if err := tree.MkdirAll("etc/apt/trusted.gpg.d", 0o755); err != nil {
+		return err
+	}
+	return writeFile(tree, name, keys, 0o644)
 }
 
 // aptExceptions are the host's exceptions from apt's checks of a mirror's age.
@@ -103,51 +259,4 @@ func aptExceptions(ctx context.Context) []string {
 		}
 	}
 	return exceptions
-}
-
-// forgetHost takes from a new tree what both bootstraps copy into it from the
-// host on which it is built. A machine gets its resolv.conf when it starts.
-func forgetHost(root, image string) error {
-	tree, err := os.OpenRoot(root)
-	if err != nil {
-		return err
-	}
-	defer tree.Close()
-	for _, path := range []string{"etc/resolv.conf", "etc/hostname"} {
-		if err := removeIfThere(tree, path); err != nil {
-			return err
-		}
-	}
-	return writeFile(tree, "etc/hostname", []byte(hostname(image)+"\n"), 0o644)
-}
-
-// forgetMachine takes from a tree the identity that installing systemd and dbus
-// gave it, so that each machine has its own. An empty machine-id is a fresh one
-// at each boot without the ceremonies of a first boot; see machine-id(5).
-func forgetMachine(root string) error {
-	tree, err := os.OpenRoot(root)
-	if err != nil {
-		return err
-	}
-	defer tree.Close()
-	if _, err := tree.Lstat("etc"); errors.Is(err, fs.ErrNotExist) {
-		return nil // what else is missing is for Check to say
-	}
-	for _, path := range []string{"etc/machine-id", "var/lib/dbus/machine-id"} {
-		if err := removeIfThere(tree, path); err != nil {
-			return err
-		}
-	}
-	return writeFile(tree, "etc/machine-id", nil, 0o444)
-}
-
-// hostname makes a host name of an image's name.
-func hostname(image string) string {
-	name := strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
-			return r
-		}
-		return '-'
-	}, image)
-	return cmp.Or(strings.Trim(name[:min(len(name), 63)], "-"), "localhost")
 }

@@ -61,7 +61,11 @@ func (b *build) openBox(ctx context.Context) (*box, error) {
 	defer output.Close()
 
 	x := &box{stdin: stdin, ended: make(chan error, 1)}
-	x.cmd = nspawn(ctx, b.generation.Path, b.image, "--console=pipe", "/bin/sh", "-c", payload)
+	args := []string{"--console=pipe"}
+	if b.mirror != "" {
+		args = append(args, "--bind-ro="+b.mirror)
+	}
+	x.cmd = nspawn(ctx, b.generation.Path, b.image, append(args, "/bin/sh", "-c", payload)...)
 	x.cmd.SysProcAttr.Setsid = true
 	x.cmd.Stdin, x.cmd.Stdout, x.cmd.Stderr = input, stdout, b.log
 	fmt.Fprintf(b.log, "+ %s\n", quote(x.cmd.Args))
@@ -214,6 +218,7 @@ func nspawn(ctx context.Context, root, image string, args ...string) *exec.Cmd {
 		"--quiet", "--register=no", "--keep-unit", "--settings=no",
 		"--directory=" + root, "--machine=" + name, "--hostname=" + name,
 		"--resolv-conf=off", "--timezone=off", "--link-journal=no",
+		"--suppress-sync=yes", // all is flushed once, before it is published
 	}, args...)...)
 	cmd.Env = append(os.Environ(),
 		"SYSTEMD_NSPAWN_LOCK=0",              // else a lock file appears beside the tree

@@ -20,9 +20,8 @@ import (
 
 // CreateOptions are what a caller can say about an image that is created.
 type CreateOptions struct {
-	// Suite wins over the playbook's nspawn_runner_chroot_suite. If neither
-	// says one it is unstable.
-	Suite string
+	// Bootstrap is what the tree is made of.
+	Bootstrap Bootstrap
 }
 
 // Create builds the first generation of an image from nothing: a bootstrap of
@@ -36,27 +35,21 @@ func (s *Store) Create(ctx context.Context, name string, options CreateOptions) 
 	if err != nil {
 		return Generation{}, err
 	}
-	suite := options.Suite
-	if suite == "" {
-		suite, err = book.suite()
-	} else {
-		err = checkSuite(suite)
-	}
-	if err != nil {
-		return Generation{}, err
-	}
 	return s.build(ctx, name, false, func(b *build) error {
 		// Only now, under the lock, will the answer stay true.
 		if image := s.look(name); image.Exists {
 			return fmt.Errorf("%s exists already", image.Path)
 		}
-		return b.fromNothing(ctx, cmp.Or(suite, "unstable"), book)
+		return b.fromNothing(ctx, options.Bootstrap, book)
 	})
 }
 
 // MaintainOptions are what a caller can say about a maintenance.
 type MaintainOptions struct {
-	// Recreate builds from scratch, whatever the playbook says.
+	// Bootstrap is what an image is made of that has no chroot, or is recreated.
+	// Without a suite that is an error.
+	Bootstrap Bootstrap
+	// Recreate builds from scratch.
 	Recreate bool
 	// IfOlder leaves alone what a playbook made or maintained less than this
 	// time ago, unless the playbook is another one now.
@@ -76,9 +69,8 @@ const (
 )
 
 // Maintain brings an image up to date with its playbook: it is created if it
-// has no chroot, built from scratch if the playbook says
-// nspawn_runner_maint_recreate, and else the playbook runs in a copy of the
-// current generation. It returns the generation that is current then.
+// has no chroot, built from scratch if the options say so, and else the playbook
+// runs in a copy of the current generation. It returns the generation that is current then.
 func (s *Store) Maintain(ctx context.Context, name string, options MaintainOptions) (generation Generation, outcome Outcome, err error) {
 	image, err := s.Get(name)
 	if err != nil {
@@ -91,14 +83,6 @@ func (s *Store) Maintain(ctx context.Context, name string, options MaintainOptio
 	if err != nil {
 		return Generation{}, "", err
 	}
-	recreate, err := book.recreate()
-	if err != nil {
-		return Generation{}, "", err
-	}
-	suite, err := book.suite()
-	if err != nil {
-		return Generation{}, "", err
-	}
 	if options.IfOlder > 0 {
 		if generation, fresh := s.fresh(name, book, options.IfOlder); fresh {
 			return generation, Fresh, nil
@@ -106,7 +90,8 @@ func (s *Store) Maintain(ctx context.Context, name string, options MaintainOptio
 	}
 	outcome = Published
 	generation, err = s.build(ctx, name, options.NoWait, func(b *build) error {
-		if s.look(name).Exists && !recreate && !options.Recreate {
+		if s.look(name).Exists && !options.Recreate {
+			b.mirror = options.Bootstrap.mirrorPath()
 			if err := b.fromCurrent(ctx, byMaintenance, func() error { return b.play(ctx, book) }); err != nil {
 				return err
 			}
@@ -118,10 +103,10 @@ func (s *Store) Maintain(ctx context.Context, name string, options MaintainOptio
 		}
 		// At chroot-create somebody looks on. A timer must not guess what an
 		// image called bookworm is made of.
-		if suite == "" {
+		if options.Bootstrap.Suite == "" {
 			return fmt.Errorf("playbook %s: nspawn_runner_chroot_suite is missing, so it cannot be created", book.Path)
 		}
-		return b.fromNothing(ctx, suite, book)
+		return b.fromNothing(ctx, options.Bootstrap, book)
 	})
 	return generation, outcome, err
 }
@@ -194,6 +179,7 @@ type build struct {
 	unchanged  bool       // generation is as good as base, and not needed
 	suspect    bool       // if the build fails now, the reason is to be found in the tree
 	tally      tally      // what the playbook did
+	mirror     string     // a directory of the host that the image's packages come from, or empty
 	log        *buildLog
 }
 
@@ -228,7 +214,7 @@ func (s *Store) build(ctx context.Context, name string, noWait bool, fill func(*
 		return Generation{}, err
 	}
 	defer func() {
-		if endErr := errors.Join(s.end(always, lock, name), s.forget(always, name)); endErr != nil {
+		if endErr := errors.Join(s.end(always, lock, name), s.forget(always, name), s.pruneBases(always)); endErr != nil {
 			err = errors.Join(err, fmt.Errorf("clean up after the build: %w", endErr))
 		}
 	}()
@@ -300,12 +286,14 @@ func (b *build) pruneOld(ctx context.Context) error {
 }
 
 // fromNothing fills the generation with a new Debian and runs the playbook.
-func (b *build) fromNothing(ctx context.Context, suite string, book Playbook) error {
-	b.record = Record{How: byBootstrap, Suite: suite}
+func (b *build) fromNothing(ctx context.Context, o Bootstrap, book Playbook) error {
+	o.Suite = cmp.Or(o.Suite, "unstable")
+	b.record = Record{How: byBootstrap, Suite: o.Suite}
+	b.mirror = o.mirrorPath()
 	if err := b.needRoom(ctx, ""); err != nil {
 		return err
 	}
-	if err := b.bootstrap(ctx, suite); err != nil {
+	if err := b.bootstrap(ctx, o); err != nil {
 		return err
 	}
 	return b.play(ctx, book)

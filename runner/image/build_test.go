@@ -45,9 +45,12 @@ func told(lines *[]string) func(Event) {
 	}
 }
 
+// ofSid is a maintenance of an image whose playbook names a suite.
+var ofSid = MaintainOptions{Bootstrap: Bootstrap{Suite: "sid"}}
+
 func create(t *testing.T, s *Store, name string) Generation {
 	t.Helper()
-	generation, err := s.Create(t.Context(), name, CreateOptions{Suite: "trixie"})
+	generation, err := s.Create(t.Context(), name, CreateOptions{Bootstrap: Bootstrap{Suite: "trixie"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +100,7 @@ func TestCreatePublishesATreeThatForgotItsHost(t *testing.T) {
 	s.Progress = told(&steps)
 	generation := create(t, s, "my_image")
 
-	want := "eatmydata mmdebstrap --variant=minbase --include=git,dbus,systemd,python3,ca-certificates,systemd-sysv,netbase,procps trixie " + generation.Path + "\n"
+	want := "eatmydata mmdebstrap --variant=minbase --components=main --include=git,dbus,systemd,python3,ca-certificates,systemd-sysv,netbase,procps trixie " + generation.Path + "\n"
 	if got := read(t, calls); !strings.Contains(got, "\n"+want) {
 		t.Errorf("called\n%s\nnot\n%s", got, want)
 	}
@@ -127,26 +130,50 @@ func TestCreatePublishesATreeThatForgotItsHost(t *testing.T) {
 	}
 }
 
-func TestSuiteIsTheOptionsElseThePlaybooksElseUnstable(t *testing.T) {
-	s, calls := fakeStore(t, "sid", "- vars: {nspawn_runner_chroot_suite: trixie}\n  fake: true\n")
-	for _, c := range []struct{ image, option, want string }{{"sid", "bookworm", "bookworm"}, {"sid2", "", "unstable"}, {"sid", "", "trixie"}} {
-		generation, err := s.Create(t.Context(), c.image, CreateOptions{Suite: c.option})
+func TestBothProgramsAreToldWhatTheImageIsMadeOf(t *testing.T) {
+	s, calls := fakeStore(t)
+	bin := filepath.Dir(calls)
+	fake := read(t, filepath.Join(bin, "mmdebstrap"))
+	write(t, filepath.Join(bin, "debootstrap"), strings.Replace(fake, "echo mmdebstrap", "echo debootstrap", 1))
+	if err := os.Chmod(filepath.Join(bin, "debootstrap"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	keyring := filepath.Join(t.TempDir(), "ubuntu.gpg")
+	write(t, keyring, "keys")
+	o := Bootstrap{
+		Suite: "noble", Mirror: "http://ubuntu.example/ubuntu", Components: []string{"main", "universe"},
+		Keyring: keyring, Include: []string{"ubuntu-keyring"}, Variant: "buildd",
+	}
+	for _, o.Program = range []string{"mmdebstrap", "debootstrap"} {
+		generation, err := s.Create(t.Context(), o.Program, CreateOptions{Bootstrap: o})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := read(t, calls); !strings.Contains(got, " "+c.want+" "+generation.Path+"\n") {
-			t.Errorf("%s with %q: called %s", c.image, c.option, got)
+		want := "\n" + o.Program + " --variant=buildd --components=main,universe --include=git,dbus,systemd,python3,ca-certificates,systemd-sysv,netbase,procps,ubuntu-keyring" +
+			" --keyring=" + keyring + " noble " + generation.Path + " http://ubuntu.example/ubuntu\n"
+		if got := read(t, calls); !strings.Contains(got, want) {
+			t.Errorf("called\n%s\nnot%s", got, want)
 		}
-		if err := os.Remove(filepath.Join(s.StateDir, c.image)); err != nil {
-			t.Fatal(err)
+		if got := read(t, filepath.Join(generation.Path, "etc/apt/trusted.gpg.d/nspawn-runner.gpg")); got != "keys" {
+			t.Errorf("apt in the image trusts %q", got)
 		}
 	}
-	for _, suite := range []string{"--setup-hook=x", "../x", "a b"} {
-		if _, err := s.Create(t.Context(), "new", CreateOptions{Suite: suite}); err == nil {
-			t.Errorf("suite %q was taken", suite)
-		}
+	o.Keyring += ".missing"
+	if _, err := s.Create(t.Context(), "new", CreateOptions{Bootstrap: o}); err == nil || !strings.Contains(err.Error(), "keyring: open "+o.Keyring) {
+		t.Errorf("without the keyring: %v", err)
 	}
 	wantNothing(t, s, "new")
+}
+
+func TestSuiteIsUnstableWhereNobodyNamesOne(t *testing.T) {
+	s, calls := fakeStore(t)
+	generation, err := s.Create(t.Context(), "sid", CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, calls); !strings.Contains(got, " unstable "+generation.Path+"\n") {
+		t.Errorf("called %s", got)
+	}
 }
 
 func TestDebootstrapIsUsedWhereThereIsNoMmdebstrap(t *testing.T) {
@@ -398,12 +425,12 @@ func TestBoxThatDoesNotStartIsAnError(t *testing.T) {
 }
 
 func TestMaintainWorksOnACopy(t *testing.T) {
-	s, calls := fakeStore(t, "sid", "- vars: {nspawn_runner_chroot_suite: sid}\n  fake: echo again >> $1/etc/runs\n")
-	first, _, err := s.Maintain(t.Context(), "sid", MaintainOptions{}) // there is none: it is created
+	s, calls := fakeStore(t, "sid", "- fake: echo again >> $1/etc/runs\n")
+	first, _, err := s.Maintain(t.Context(), "sid", ofSid) // there is none: it is created
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, _, err := s.Maintain(t.Context(), "sid", MaintainOptions{})
+	second, _, err := s.Maintain(t.Context(), "sid", ofSid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -416,13 +443,13 @@ func TestMaintainWorksOnACopy(t *testing.T) {
 	}
 
 	write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- fake: exit 1\n")
-	if _, _, err := s.Maintain(t.Context(), "sid", MaintainOptions{}); err == nil {
+	if _, _, err := s.Maintain(t.Context(), "sid", ofSid); err == nil {
 		t.Error("a failing playbook was published")
 	}
 	wantOnly(t, s, "sid", first, second)
 
-	write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- vars: {nspawn_runner_chroot_suite: sid, nspawn_runner_maint_recreate: true}\n  fake: echo new >> $1/etc/runs\n")
-	third, _, err := s.Maintain(t.Context(), "sid", MaintainOptions{})
+	write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- fake: echo new >> $1/etc/runs\n")
+	third, _, err := s.Maintain(t.Context(), "sid", MaintainOptions{Bootstrap: ofSid.Bootstrap, Recreate: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,7 +44,7 @@ func failing(t *testing.T, s *Store, which string) {
 	t.Helper()
 	write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- fake: echo "+which+" > $1/etc/which; exit 3\n")
 	var kept *KeptError
-	if _, _, err := s.Maintain(t.Context(), "sid", MaintainOptions{}); !errors.As(err, &kept) {
+	if _, _, err := s.Maintain(t.Context(), "sid", ofSid); !errors.As(err, &kept) {
 		t.Fatalf("error is %v", err)
 	}
 }
@@ -130,7 +130,7 @@ func TestAnUnchangedImageIsNotTestedAgain(t *testing.T) {
 	}
 	t.Setenv("FAKE_TALLY", `{"ok": 1}`)
 	write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- fake: true\n")
-	if generation, outcome, err := s.Maintain(t.Context(), "sid", MaintainOptions{}); err != nil || outcome != Unchanged || generation != first {
+	if generation, outcome, err := s.Maintain(t.Context(), "sid", ofSid); err != nil || outcome != Unchanged || generation != first {
 		t.Errorf("%v %s, %v", generation, outcome, err)
 	}
 	wantNoFailed(t, s, "sid") // it is well again

@@ -17,7 +17,7 @@ import (
 // fakeBootstrap makes a tree that boots, as far as Check can tell, and in it
 // what the real ones copy from the host. FAKE_BOOTSTRAP is run before it ends.
 const fakeBootstrap = `
-for root; do :; done
+for root; do case $root in /*) break ;; esac; done # a mirror may follow
 umask 022
 mkdir -p "$root/usr/lib/systemd/system" "$root/usr/bin" "$root/usr/sbin" "$root/etc/apt/apt.conf.d" "$root/var/lib/dbus"
 ln -s usr/bin "$root/bin"

@@ -103,7 +103,11 @@ func (s *Store) Hold(ctx context.Context, name string) (generation Generation, r
 // so does the end of the process, however it ends. If another one has it, lock
 // calls waiting once, if that is set, and then waits, unless it returns an error.
 func (s *Store) lock(ctx context.Context, name, file string, how int, waiting func() error) (*os.File, error) {
-	path := filepath.Join(s.generations(name), file)
+	return waitLock(ctx, filepath.Join(s.generations(name), file), how, waiting)
+}
+
+// waitLock locks a file as lock does.
+func waitLock(ctx context.Context, path string, how int, waiting func() error) (*os.File, error) {
 	for tries := 0; ; tries++ {
 		lock, err := tryLock(path, how)
 		if lock != nil || err != nil {

@@ -177,7 +177,7 @@ func TestPruneWaitsForJobsThatAreStarting(t *testing.T) {
 
 func TestRemoveLeavesOnlyWhatJobsUse(t *testing.T) {
 	for _, original := range []bool{false, true} {
-		s, _ := fakeStore(t, "sid", "- vars: {nspawn_runner_chroot_suite: sid}\n  fake: true\n")
+		s, _ := fakeStore(t, "sid", "- fake: true\n")
 		used := ""
 		s.InUse = func(generation string) bool { return generation == used }
 		if original {
@@ -206,7 +206,7 @@ func TestRemoveLeavesOnlyWhatJobsUse(t *testing.T) {
 		}
 
 		// It can be made again, and has then no older one to go back to.
-		created, _, err := s.Maintain(t.Context(), "sid", MaintainOptions{})
+		created, _, err := s.Maintain(t.Context(), "sid", ofSid)
 		if err != nil {
 			t.Fatal(err)
 		}

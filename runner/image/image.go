@@ -12,6 +12,8 @@
 //	    .generations/NAME/STAMP/            one generation: a whole tree
 //	    .generations/NAME/.failed/          the tree of a build that failed last
 //	    .logs/NAME-STAMP.log                what its build printed
+//	    .downloads/                         packages, for the next builds
+//	    .bases/                             trees of bootstraps, for the next images
 //
 // A chroot that was published is never written to again, because jobs are
 // running on it. Every change (creation, maintenance, an administrator's shell)
@@ -21,9 +23,10 @@
 // if its playbook or its test failed, for somebody to look at.
 //
 // Where to read on: generation.go has the life of a generation, build.go the
-// three ways to make one, bootstrap.go the first tree, box.go the container in
-// which commands run in a tree, ansible.go the playbook, failed.go what becomes
-// of trees that are no good.
+// three ways to make one, bootstrap.go the first tree, base.go why that is mostly a
+// copy, proxy.go and downloads.go why nothing is downloaded twice, box.go the
+// container in which commands run in a tree, ansible.go the playbook, failed.go
+// what becomes of trees that are no good.
 package image
 
 import (
@@ -36,6 +39,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"nspawn-runner/runner/spelling"
 )
@@ -49,6 +53,11 @@ type Store struct {
 	// Environment goes to all programs that build an image: proxies, mostly.
 	// None of it is stored in the image.
 	Environment map[string]string
+	// DownloadsMax bounds, in bytes, what is kept of downloads; 0 for nothing.
+	DownloadsMax uint64
+	// BaseMaxAge is how old a base may be that a new image is a copy of; 0 for
+	// no bases.
+	BaseMaxAge time.Duration
 	// Progress, if set, is told what goes on in builds. It is called by several
 	// goroutines, also of one build.
 	Progress func(Event)

@@ -54,7 +54,7 @@ var killable = map[string]struct {
 	"recreate": {
 		begin: twoGenerations, want: []string{"old", "new"},
 		do: func(ctx context.Context, s *Store) error {
-			_, _, err := s.Maintain(ctx, "sid", MaintainOptions{Recreate: true})
+			_, _, err := s.Maintain(ctx, "sid", MaintainOptions{Bootstrap: ofSid.Bootstrap, Recreate: true})
 			return err
 		},
 	},
@@ -96,7 +96,7 @@ var killable = map[string]struct {
 func second[T any](_ T, err error) error { return err }
 
 func maintainSid(ctx context.Context, s *Store) error {
-	_, _, err := s.Maintain(ctx, "sid", MaintainOptions{})
+	_, _, err := s.Maintain(ctx, "sid", ofSid)
 	return err
 }
 
@@ -107,7 +107,7 @@ var versionFiles = []string{"etc/version", "usr/bin/version"}
 // first; FAKE_PLAY is how the playbook ends.
 const (
 	killBootstrap = `for file in etc usr/bin; do echo $FAKE_VERSION > $root/$file/version; done`
-	killPlaybook  = "- vars: {nspawn_runner_chroot_suite: sid}\n  fake: for file in etc usr/bin; do echo $FAKE_VERSION > $1/$file/version; done; eval $FAKE_PLAY\n"
+	killPlaybook  = "- fake: for file in etc usr/bin; do echo $FAKE_VERSION > $1/$file/version; done; eval $FAKE_PLAY\n"
 )
 
 // twoGenerations makes an image with the versions older and, current, old.

@@ -23,11 +23,12 @@ const aside = ".nspawn-runner"
 //
 //   - resolv.conf of the host, whose network a build shares;
 //   - hosts, so that sudo does not ask the network who we are;
-//   - a policy-rc.d that keeps packages from starting their daemons.
+//   - a policy-rc.d that keeps packages from starting their daemons;
+//   - what more the caller has.
 //
 // A file that was changed meanwhile stays as it is: then it is the image's.
 // Nothing is bound over the tree's files, because packages rename them.
-func lend(root, image string) (restore func() error, err error) {
+func lend(root, image string, more ...loan) (restore func() error, err error) {
 	tree, err := os.OpenRoot(root)
 	if err != nil {
 		return nil, err
@@ -47,6 +48,7 @@ func lend(root, image string) (restore func() error, err error) {
 		{"etc/hosts", hosts, 0o644},
 		{"usr/sbin/policy-rc.d", []byte("#!/bin/sh\nexit 101\n"), 0o755},
 	}
+	loans = append(loans, more...)
 	var given []loan
 	restore = func() error {
 		var all error

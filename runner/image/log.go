@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -168,4 +169,11 @@ func (l *buildLog) reason(err error) error {
 		return err
 	}
 	return fmt.Errorf("%w: %s", err, last)
+}
+
+// mentions says whether one of the last lines has these words in it.
+func (l *buildLog) mentions(words string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.tail, func(line string) bool { return strings.Contains(line, words) })
 }

@@ -166,28 +166,3 @@ func isYAML(text []byte) bool {
 		}
 	}
 }
-
-// suite returns the suite that the playbook asks for, empty if it does not.
-func (b Playbook) suite() (string, error) {
-	node, ok := b.Settings[settingPrefix+"chroot_suite"]
-	if !ok {
-		return "", nil
-	}
-	if node.Kind != yaml.ScalarNode || checkSuite(node.Value) != nil {
-		return "", fmt.Errorf("playbook %s:%d: nspawn_runner_chroot_suite: %q is not the name of a suite", b.Path, node.Line, node.Value)
-	}
-	return node.Value, nil
-}
-
-// recreate says whether maintenance builds from scratch.
-func (b Playbook) recreate() (bool, error) {
-	node, ok := b.Settings[settingPrefix+"maint_recreate"]
-	if !ok {
-		return false, nil
-	}
-	var recreate bool
-	if err := node.Decode(&recreate); err != nil {
-		return false, fmt.Errorf("playbook %s:%d: nspawn_runner_maint_recreate: %q is neither true nor false", b.Path, node.Line, node.Value)
-	}
-	return recreate, nil
-}

@@ -106,41 +106,6 @@ func TestUnreadablePlaybookIsAnError(t *testing.T) {
 	}
 }
 
-func TestPlaybookSuiteAndRecreate(t *testing.T) {
-	for text, want := range map[string]string{
-		"nspawn_runner_chroot_suite: --keyring=x":   "x.yaml:2: nspawn_runner_chroot_suite",
-		"nspawn_runner_chroot_suite: [sid]":         "x.yaml:2: nspawn_runner_chroot_suite",
-		"nspawn_runner_chroot_suite: '{{ suite }}'": "x.yaml:2: nspawn_runner_chroot_suite",
-		"nspawn_runner_maint_recreate: perhaps":     "x.yaml:2: nspawn_runner_maint_recreate",
-		"nspawn_runner_maint_recreate: {}":          "x.yaml:2: nspawn_runner_maint_recreate",
-	} {
-		book, err := parsePlaybook("x.yaml", []byte("- vars:\n    "+text+"\n"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, suiteErr := book.suite()
-		_, recreateErr := book.recreate()
-		for _, err := range []error{suiteErr, recreateErr} {
-			if err != nil && !strings.Contains(err.Error(), want) {
-				t.Errorf("%s: %v", text, err)
-			}
-		}
-		if suiteErr == nil && recreateErr == nil {
-			t.Errorf("%s: no error", text)
-		}
-	}
-	book, err := parsePlaybook("x.yaml", []byte("- vars: {nspawn_runner_chroot_suite: sid, nspawn_runner_maint_recreate: yes}\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if suite, err := book.suite(); suite != "sid" || err != nil {
-		t.Errorf("suite is %q, %v", suite, err)
-	}
-	if recreate, err := book.recreate(); !recreate || err != nil {
-		t.Errorf("recreate is %v, %v", recreate, err)
-	}
-}
-
 func FuzzParsePlaybook(f *testing.F) {
 	f.Add([]byte("- hosts: all\n  vars:\n    nspawn_runner_chroot_suite: sid\n"))
 	f.Add([]byte("- vars: &v {nspawn_runner_chroot_suite: sid, <<: [*v, *v]}\n"))
@@ -161,7 +126,5 @@ func FuzzParsePlaybook(f *testing.F) {
 				t.Errorf("setting %q", name)
 			}
 		}
-		_, _ = book.suite()
-		_, _ = book.recreate()
 	})
 }

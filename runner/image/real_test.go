@@ -16,7 +16,6 @@ import (
 const realPlaybook = `
 - hosts: all
   vars:
-    nspawn_runner_chroot_suite: trixie
     greeting: hello
   tasks:
     - name: install packages, one with a daemon
@@ -91,7 +90,7 @@ func realStore(t *testing.T) *Store {
 func TestRealImageIsCreatedMaintainedAndEdited(t *testing.T) {
 	s := realStore(t)
 	ctx := t.Context()
-	first, err := s.Create(ctx, "real", CreateOptions{})
+	first, err := s.Create(ctx, "real", CreateOptions{Bootstrap: Bootstrap{Suite: "trixie"}})
 	if err != nil {
 		t.Fatal(err, dump(s))
 	}
@@ -127,7 +126,7 @@ func TestRealImageIsCreatedMaintainedAndEdited(t *testing.T) {
 		t.Errorf("the environment of the build is stored in %s", out)
 	}
 
-	second, _, err := s.Maintain(ctx, "real", MaintainOptions{})
+	second, _, err := s.Maintain(ctx, "real", MaintainOptions{Bootstrap: Bootstrap{Suite: "trixie"}})
 	if err != nil {
 		t.Fatal(err, dump(s))
 	}
@@ -166,10 +165,10 @@ func TestRealFailuresLeaveNothing(t *testing.T) {
     - name: a package that is nowhere
       command: sh -c 'echo first >&2; echo second >&2; exit 3'
 `)
-	_, err := s.Create(t.Context(), "nowhere", CreateOptions{Suite: "nosuchsuite"})
+	_, err := s.Create(t.Context(), "nowhere", CreateOptions{Bootstrap: Bootstrap{Suite: "nosuchsuite"}})
 	t.Log(err)
 	wantNothing(t, s, "nowhere")
-	_, err = s.Create(t.Context(), "bad", CreateOptions{Suite: "trixie"})
+	_, err = s.Create(t.Context(), "bad", CreateOptions{Bootstrap: Bootstrap{Suite: "trixie"}})
 	t.Log(err)
 	var step *StepError
 	if !errors.As(err, &step) || !strings.Contains(err.Error(), "a package that is nowhere") || !strings.Contains(err.Error(), "second") {
@@ -180,7 +179,7 @@ func TestRealFailuresLeaveNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(5*time.Second, cancel)
 	began := time.Now()
-	_, err = s.Create(ctx, "cancelled", CreateOptions{Suite: "trixie"})
+	_, err = s.Create(ctx, "cancelled", CreateOptions{Bootstrap: Bootstrap{Suite: "trixie"}})
 	t.Logf("%v, after %v", err, time.Since(began))
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("the error is not that of the context: %v", err)

@@ -10,9 +10,9 @@ import (
 )
 
 func TestRecordSaysHowAGenerationCameToBe(t *testing.T) {
-	s, _ := fakeStore(t, "sid", "- vars: {nspawn_runner_chroot_suite: trixie}\n  fake: true\n")
+	s, _ := fakeStore(t, "sid", "- fake: true\n")
 	first := create(t, s, "sid")
-	second, _, err := s.Maintain(t.Context(), "sid", MaintainOptions{})
+	second, _, err := s.Maintain(t.Context(), "sid", ofSid)
 	if err != nil {
 		t.Fatal(err)
 	}

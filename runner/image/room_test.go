@@ -40,11 +40,11 @@ func TestABuildWithoutRoomForAnotherGenerationDoesNotBegin(t *testing.T) {
 }
 
 func TestAMaintenanceNeedsRoomForACopy(t *testing.T) {
-	s, _ := fakeStore(t, "sid", "- vars: {nspawn_runner_chroot_suite: sid}\n  fake: true\n")
+	s, _ := fakeStore(t, "sid", "- fake: true\n")
 	smallDisk(t, s, 750)
 	t.Setenv("FAKE_BOOTSTRAP", `head -c 300000000 /dev/zero > "$root/big"`)
 	generation := create(t, s, "sid")
-	_, _, err := s.Maintain(t.Context(), "sid", MaintainOptions{})
+	_, _, err := s.Maintain(t.Context(), "sid", ofSid)
 	if err == nil || !strings.Contains(err.Error(), "it needs 509 MB, and ") {
 		t.Errorf("%v", err)
 	}

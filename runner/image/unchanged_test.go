@@ -15,17 +15,17 @@ import (
 const nothingChanged = `{"ok": 3, "changed": 0, "ignored": 0, "rescued": 0}`
 
 func TestMaintenanceThatChangesNothingPublishesNothing(t *testing.T) {
-	s, _ := fakeStore(t, "sid", "- vars: {nspawn_runner_chroot_suite: sid}\n  fake: true\n")
+	s, _ := fakeStore(t, "sid", "- fake: true\n")
 	t.Setenv("FAKE_TALLY", nothingChanged)
 	var steps []string
 	s.Progress = told(&steps)
-	first, outcome, err := s.Maintain(t.Context(), "sid", MaintainOptions{})
+	first, outcome, err := s.Maintain(t.Context(), "sid", ofSid)
 	if err != nil || outcome != Published {
 		t.Fatalf("a creation was not published: %v", err)
 	}
 	book := filepath.Join(s.PlaybookDirs[0], "sid.yaml")
 	write(t, book, read(t, book)+"# a remark\n")
-	again, outcome, err := s.Maintain(t.Context(), "sid", MaintainOptions{})
+	again, outcome, err := s.Maintain(t.Context(), "sid", ofSid)
 	if err != nil || outcome != Unchanged || again != first {
 		t.Errorf("got %v, published %v, %v", again, outcome, err)
 	}
@@ -62,7 +62,7 @@ func TestWhatCountsAsAChange(t *testing.T) {
 		write(t, filepath.Join(plain, "var/lib/apt/lists/mirror_Packages"), "old")
 		edit(t, s, "sid")
 		t.Setenv("FAKE_TALLY", c.tally)
-		generation, outcome, err := s.Maintain(t.Context(), "sid", MaintainOptions{})
+		generation, outcome, err := s.Maintain(t.Context(), "sid", ofSid)
 		if err != nil || (outcome == Published) != (c.want != "") {
 			t.Errorf("%s, %s: %s, %v", c.tally, c.script, outcome, err)
 		}
@@ -76,7 +76,7 @@ func TestChrootOfTheOriginalBecomesAGenerationEvenIfNothingChanges(t *testing.T)
 	s, _ := fakeStore(t, "sid", "- fake: true\n")
 	t.Setenv("FAKE_TALLY", nothingChanged)
 	bootable(t, filepath.Join(s.StateDir, "sid"))
-	if _, outcome, err := s.Maintain(t.Context(), "sid", MaintainOptions{}); err != nil || outcome != Published {
+	if _, outcome, err := s.Maintain(t.Context(), "sid", ofSid); err != nil || outcome != Published {
 		t.Errorf("%s, %v", outcome, err)
 	}
 	if _, err := os.Readlink(filepath.Join(s.StateDir, "sid")); err != nil {
@@ -85,23 +85,23 @@ func TestChrootOfTheOriginalBecomesAGenerationEvenIfNothingChanges(t *testing.T)
 }
 
 func TestWhatIsFreshIsLeftAlone(t *testing.T) {
-	s, calls := fakeStore(t, "sid", "- vars: {nspawn_runner_chroot_suite: sid}\n  fake: true\n")
+	s, calls := fakeStore(t, "sid", "- fake: true\n")
 	maintain := func(options MaintainOptions, want Outcome) {
 		t.Helper()
 		if _, outcome, err := s.Maintain(t.Context(), "sid", options); err != nil || outcome != want {
 			t.Errorf("%+v: %s, %v", options, outcome, err)
 		}
 	}
-	daily := MaintainOptions{IfOlder: 24 * time.Hour}
+	daily := MaintainOptions{Bootstrap: ofSid.Bootstrap, IfOlder: 24 * time.Hour}
 	maintain(daily, Published)
 	maintain(daily, Fresh)
 	edit(t, s, "sid") // a shell does not make it older, nor newer
 	maintain(daily, Fresh)
-	maintain(MaintainOptions{IfOlder: time.Nanosecond}, Published)
-	maintain(MaintainOptions{}, Published)
-	write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- vars: {nspawn_runner_chroot_suite: sid}\n  fake: echo\n")
+	maintain(MaintainOptions{Bootstrap: ofSid.Bootstrap, IfOlder: time.Nanosecond}, Published)
+	maintain(ofSid, Published)
+	write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- fake: echo\n")
 	maintain(daily, Published)
-	maintain(MaintainOptions{Recreate: true}, Published)
+	maintain(MaintainOptions{Bootstrap: ofSid.Bootstrap, Recreate: true}, Published)
 	if got := strings.Count(read(t, calls), "eatmydata"); got != 2 {
 		t.Errorf("bootstrapped %d times", got)
 	}

@@ -4,6 +4,7 @@
 // little.
 //
 //	bench -driver PATH -config FILE -state DIR -image NAME [-rounds N]
+//	bench -images -plugins DIR ...
 package main
 
 import (
@@ -26,6 +27,7 @@ import (
 
 type bench struct {
 	driver, config, state, image string
+	plugins                      string
 	rounds                       int
 	id                           int64
 }
@@ -37,9 +39,15 @@ func main() {
 	flag.StringVar(&b.state, "state", "/var/lib/nspawn-runner", "its state directory")
 	flag.StringVar(&b.image, "image", "bookworm", "the image")
 	flag.IntVar(&b.rounds, "rounds", 9, "rounds of each measurement")
+	images := flag.Bool("images", false, "measure how images are made, and not jobs")
+	flag.StringVar(&b.plugins, "plugins", "", "where nspawn-runner's connection plugin for ansible lies, for -images")
 	flag.Parse()
 	b.id = time.Now().Unix()
-	if err := b.all(context.Background()); err != nil {
+	measure := func() error { return b.all(context.Background()) }
+	if *images {
+		measure = b.images
+	}
+	if err := measure(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}

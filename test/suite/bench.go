@@ -12,11 +12,25 @@ import (
 
 // Bench measures, in a lab, what a job costs beyond its script: on overlay and
 // on btrfs, with a copy of the base tree as the image.
-func Bench(ctx context.Context, out io.Writer) error {
+func Bench(ctx context.Context, out io.Writer) error { return bench(ctx, out) }
+
+// BenchImages measures, in a lab, how long images take: on overlay and on btrfs.
+func BenchImages(ctx context.Context, out io.Writer) error {
+	return bench(ctx, out, "-images", "-plugins", hostPlugins)
+}
+
+// hostPlugins is where a lab for bench sees our plugins for ansible.
+const hostPlugins = "/opt/ansible"
+
+func bench(ctx context.Context, out io.Writer, args ...string) error {
 	if err := harness.Need(ctx, out, harness.LabPackages...); err != nil {
 		return err
 	}
 	build, err := Compile(ctx, "./cmd/nspawn-runner", "./test/bench")
+	if err != nil {
+		return err
+	}
+	plugins, err := filepath.Abs("runner/image/ansible/connection")
 	if err != nil {
 		return err
 	}
@@ -25,7 +39,7 @@ func Bench(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	lab, err := harness.StartLab(ctx, harness.LabOptions{
-		ReadOnly: map[string]string{build: hostBuild, base: hostBase},
+		ReadOnly: map[string]string{build: hostBuild, base: hostBase, plugins: hostPlugins},
 		Out:      out,
 	})
 	if err != nil {
@@ -38,8 +52,8 @@ func Bench(ctx context.Context, out io.Writer) error {
 		script := fmt.Sprintf(`set -e; mkdir -p %[1]s
 if [ %[2]s = btrfs ]; then truncate -s 8G %[1]s.img; mkfs.btrfs -q %[1]s.img >/dev/null; mount -o loop %[1]s.img %[1]s; btrfs -q subvolume create %[1]s/bookworm; fi
 mkdir -p %[1]s/bookworm; cp -a %[3]s/. %[1]s/bookworm; echo state_dir: %[1]s > %[1]s.yaml
-exec %[4]s/bench -driver %[4]s/nspawn-runner -config %[1]s.yaml -state %[1]s </dev/null`, state, backend, hostBase, hostBuild)
-		cmd := lab.Command(ctx, "bash", "-c", script)
+exec %[4]s/bench -driver %[4]s/nspawn-runner -config %[1]s.yaml -state %[1]s "$@" </dev/null`, state, backend, hostBase, hostBuild)
+		cmd := lab.Command(ctx, append([]string{"bash", "-c", script, "bash"}, args...)...)
 		cmd.Stdout, cmd.Stderr = out, out
 		if err := cmd.Run(); err != nil {
 			return errors.Join(fmt.Errorf("bench on %s: %w", backend, err), lab.Stop())

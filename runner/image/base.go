@@ -1,0 +1,209 @@
+package image
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/storage"
+)
+
+// A base is the tree of a bootstrap, kept aside, so that the next image that is
+// made of the same begins with a copy of it. It has no job and no playbook in
+// it, and machines never run on it.
+//
+//	.bases/KEY/tree         KEY stands for all that the bootstrap was told
+//	.bases/KEY/base.json    its record; without one the tree is half-made
+//	.bases/KEY/lock         locked by who makes, copies or removes it
+//
+// Nothing of a base is synced to disk. Instead its record names the host's boot:
+// what an earlier boot left is not used.
+type base struct {
+	dir    string
+	lock   *os.File
+	maxAge time.Duration
+}
+
+// baseRecord is base.json.
+type baseRecord struct {
+	Suite string    `json:"suite"` // for people
+	Made  time.Time `json:"made"`
+	Boot  string    `json:"boot"` // boot_id, see random(4)
+}
+
+// keptBases is how many bases there may be.
+const keptBases = 6
+
+func (s *Store) bases() string { return filepath.Join(s.StateDir, ".bases") }
+
+// openBase locks the base of a bootstrap, whether it exists or not. Where there
+// are to be no bases it is nil, which is never fresh and keeps nothing.
+func (s *Store) openBase(ctx context.Context, image string, o Bootstrap, exceptions []string) (*base, error) {
+	if s.BaseMaxAge == 0 {
+		return nil, nil
+	}
+	key, err := baseKey(o, exceptions)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(s.bases(), key)
+	lock, err := waitLock(ctx, filepath.Join(dir, "lock"), unix.LOCK_EX, func() error {
+		s.note(image, "wait for another image's bootstrap of "+o.Suite)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &base{dir: dir, lock: lock, maxAge: s.BaseMaxAge}, nil
+}
+
+// baseKey names what a bootstrap would make.
+func baseKey(o Bootstrap, exceptions []string) (string, error) {
+	var keys []byte
+	if o.Keyring != "" {
+		var err error
+		if keys, err = os.ReadFile(o.Keyring); err != nil {
+			return "", fmt.Errorf("keyring: %w", err)
+		}
+	}
+	text, err := json.Marshal([]any{o, keys, exceptions, runtime.GOARCH})
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s-%x", o.Suite, sha256.Sum256(text))[:len(o.Suite)+17], nil
+}
+
+// Close unlocks the base.
+func (b *base) Close() {
+	if b != nil {
+		b.lock.Close()
+	}
+}
+
+// fresh says whether there is a whole base that is not too old.
+func (b *base) fresh() bool { return b != nil && isFresh(b.dir, b.maxAge) }
+
+func isFresh(dir string, maxAge time.Duration) bool {
+	text, err := os.ReadFile(filepath.Join(dir, "base.json"))
+	var record baseRecord
+	if err != nil || json.Unmarshal(text, &record) != nil || record.Boot != bootID() {
+		return false
+	}
+	age := time.Since(record.Made)
+	return age >= 0 && age < maxAge // unless the clock was set back
+}
+
+// copyTo makes a tree at the path to, which must not exist.
+func (b *base) copyTo(ctx context.Context, to string) error {
+	now := time.Now()
+	if err := os.Chtimes(filepath.Join(b.dir, "base.json"), now, now); err != nil { // see pruneBases
+		return err
+	}
+	return storage.Clone(ctx, filepath.Join(b.dir, "tree"), to)
+}
+
+// keep makes a copy of a tree that a bootstrap just made the base.
+func (b *base) keep(ctx context.Context, tree string) error {
+	if b == nil {
+		return nil
+	}
+	made := time.Now()
+	err := b.clear(ctx)
+	if err == nil {
+		err = storage.Clone(ctx, tree, filepath.Join(b.dir, "tree"))
+	}
+	if err != nil { // of a full disk, most likely
+		return errors.Join(err, b.clear(context.WithoutCancel(ctx)))
+	}
+	text, err := json.Marshal(baseRecord{Suite: filepath.Base(b.dir), Made: made, Boot: bootID()})
+	if err != nil {
+		return err
+	}
+	next := filepath.Join(b.dir, "next.json")
+	if err := os.WriteFile(next, append(text, '\n'), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, filepath.Join(b.dir, "base.json"))
+}
+
+// clear removes all but the lock: the record first.
+func (b *base) clear(ctx context.Context) error {
+	for _, name := range []string{"base.json", "next.json", "tree"} {
+		if err := storage.Remove(ctx, filepath.Join(b.dir, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove removes all of it, the lock last: until then nobody begins one here.
+func (b *base) remove(ctx context.Context) error {
+	if err := b.clear(ctx); err != nil {
+		return err
+	}
+	if err := os.Remove(b.lock.Name()); err != nil {
+		return err
+	}
+	if err := os.Remove(b.dir); !errors.Is(err, unix.ENOTEMPTY) { // then somebody begins one now
+		return err
+	}
+	return nil
+}
+
+// pruneBases removes the bases that no build can use any more, and those beyond
+// keptBases that were not used for the longest time. One that is locked stays.
+func (s *Store) pruneBases(ctx context.Context) error {
+	entries, err := readDir(s.bases())
+	if err != nil {
+		return err
+	}
+	used := func(dir string) time.Time {
+		info, err := os.Stat(filepath.Join(dir, "base.json"))
+		if err != nil {
+			return time.Time{}
+		}
+		return info.ModTime()
+	}
+	var dirs []string
+	for _, entry := range entries {
+		dirs = append(dirs, filepath.Join(s.bases(), entry.Name()))
+	}
+	slices.SortFunc(dirs, func(a, b string) int { return cmp.Compare(used(b).UnixNano(), used(a).UnixNano()) })
+	var all error
+	for i, dir := range dirs {
+		if i < keptBases && isFresh(dir, s.BaseMaxAge) {
+			continue
+		}
+		lock, err := tryLock(filepath.Join(dir, "lock"), unix.LOCK_EX)
+		if lock == nil {
+			all = errors.Join(all, err)
+			continue
+		}
+		if i >= keptBases || !isFresh(dir, s.BaseMaxAge) { // it may have been made just now
+			all = errors.Join(all, (&base{dir: dir, lock: lock}).remove(ctx))
+		}
+		lock.Close()
+	}
+	return all
+}
+
+// bootID is the kernel's name for the time since the host was started.
+func bootID() string {
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	return string(bytes.TrimSpace(text))
+}

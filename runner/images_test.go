@@ -1,0 +1,82 @@
+package runner
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"nspawn-runner/runner/config"
+)
+
+// bootstrapHost is a host whose mmdebstrap only notes how it was called.
+func bootstrapHost(t *testing.T, file, playbook string) (h *Host, called func() string) {
+	if os.Geteuid() != 0 {
+		t.Skip("images are for root")
+	}
+	dir := t.TempDir()
+	write := func(path, text string) {
+		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	calls := filepath.Join(dir, "calls")
+	write(filepath.Join(dir, "mmdebstrap"), "#!/bin/sh\necho \"$*\" >> "+calls+"\nexit 1\n")
+	write(filepath.Join(dir, "eatmydata"), "#!/bin/sh\nexec \"$@\"\n")
+	write(filepath.Join(dir, "image.yaml"), playbook)
+	write(filepath.Join(dir, "config"), "state_dir: "+dir+"/state\nplaybook_dir: "+dir+"\n"+file)
+	t.Setenv("PATH", dir+":/usr/bin:/bin")
+	settings, err := config.Load(filepath.Join(dir, "config"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h = &Host{Config: settings, Stdout: io.Discard, Stderr: io.Discard, Env: func(string) string { return "" }}
+	return h, func() string {
+		text, _ := os.ReadFile(calls)
+		os.Remove(calls)
+		return string(text)
+	}
+}
+
+func TestImageIsMadeOfWhatPlaybookFileAndCommandLineSay(t *testing.T) {
+	h, called := bootstrapHost(t, "mirror: http://mirror.example/debian\ncomponents: main contrib\nvariant: buildd\n",
+		"- vars:\n    nspawn_runner_chroot_suite: trixie\n    nspawn_runner_components: [main]\n    nspawn_runner_include: less\n")
+	for suite, want := range map[string]string{"": " trixie ", "sid": " sid "} {
+		if err := h.ChrootCreate(t.Context(), "image", suite); err == nil {
+			t.Error("no error")
+		}
+		got := called()
+		for _, want := range []string{"--variant=buildd --components=main --include=git,", ",less ", want, " http://mirror.example/debian\n"} {
+			if !strings.Contains(got, want) {
+				t.Errorf("suite %q: called %s without %q", suite, got, want)
+			}
+		}
+	}
+	if err := h.ChrootCreate(t.Context(), "other", ""); err == nil {
+		t.Error("no error")
+	}
+	if got := called(); !strings.Contains(got, "--components=main,contrib") || !strings.Contains(got, " unstable ") {
+		t.Errorf("an image without a playbook: called %s", got)
+	}
+	if err := h.ChrootMaintenance(t.Context(), Maintenance{Image: "image"}); err == nil || !strings.Contains(called(), " trixie ") {
+		t.Errorf("maintenance that creates: %v", err)
+	}
+}
+
+func TestSuiteOfTheCommandLineIsNoOption(t *testing.T) {
+	h, called := bootstrapHost(t, "", "")
+	for _, suite := range []string{"--setup-hook=x", "../x", "a b"} {
+		if err := h.ChrootCreate(t.Context(), "image", suite); err == nil || !strings.Contains(err.Error(), "is not the name of a suite") || called() != "" {
+			t.Errorf("suite %q: %v", suite, err)
+		}
+	}
+}
+
+func TestMaintenanceDoesNotGuessASuite(t *testing.T) {
+	h, called := bootstrapHost(t, "", "- vars: {}\n")
+	err := h.ChrootMaintenance(t.Context(), Maintenance{Image: "image"})
+	if err == nil || !strings.Contains(err.Error(), "nspawn_runner_chroot_suite is missing") || called() != "" {
+		t.Errorf("error is %v", err)
+	}
+}

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// included are the packages that nspawn-runner's bootstrap installs, for the
+// plain debootstrap beside it.
+const included = "git,dbus,systemd,python3,ca-certificates,systemd-sysv,netbase,procps"
+
+// images measures how images come into being: once each, because they take
+// minutes.
+func (b *bench) images() error {
+	plainDir := filepath.Join(b.state, ".plain-debootstrap")
+	var plain []time.Duration
+	if err := timed(&plain, func() error {
+		return command("eatmydata", "debootstrap", "--variant=minbase", "--include="+included, "bookworm", plainDir)
+	}); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(plainDir); err != nil {
+		return err
+	}
+	fmt.Printf("%-52s %6.1f s\n", "eatmydata debootstrap of the same packages", plain[0].Seconds())
+
+	settings, err := os.ReadFile(b.config)
+	if err != nil {
+		return err
+	}
+	noBases := b.config + ".no-bases"
+	if err := os.WriteFile(noBases, append(settings, "base_max_age: 0\n"...), 0o600); err != nil {
+		return err
+	}
+	for _, c := range []struct{ what, config, image string }{
+		{"creation, nothing downloaded before", b.config, "cold"},
+		{"creation, all downloaded before, no base", noBases, "downloaded"},
+		{"creation that keeps a base", b.config, "first"},
+		{"creation with a base", b.config, "second"},
+	} {
+		steps, err := b.steps("--config", c.config, "chroot-create", "--suite", "bookworm", c.image)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("%-52s %6.1f s  %.2f  %s\n", c.what, steps.total.Seconds(), float64(steps.total)/float64(plain[0]), steps)
+	}
+	return b.maintenance()
+}
+
+// maintenance measures one that changes nothing, and a playbook of thirty tasks
+// through our connection and in the Python original's way.
+func (b *bench) maintenance() error {
+	playbook := filepath.Join(b.state, "second.yaml")
+	if err := os.WriteFile(playbook, []byte("- hosts: all\n  tasks: [{file: {path: /srv/bench, state: directory}}]\n"), 0o600); err != nil {
+		return err
+	}
+	for range 2 { // the first one changes something
+		steps, err := b.steps("--config", b.config, "chroot-maintenance", "second")
+		if err != nil {
+			return err
+		}
+		fmt.Printf("%-52s %6.1f s, without its playbook %.1f s  %s\n", "maintenance", steps.total.Seconds(), (steps.total - steps.of("playbook")).Seconds(), steps)
+	}
+
+	var tasks strings.Builder
+	tasks.WriteString("- hosts: all\n  gather_facts: true\n  tasks:\n")
+	for i := range 10 {
+		fmt.Fprintf(&tasks, "    - copy: {content: \"%d\", dest: /srv/copied%[1]d}\n    - command: test -e /srv/copied%[1]d\n    - file: {path: /srv/dir%[1]d, state: directory}\n", i)
+	}
+	if err := os.WriteFile(playbook, []byte(tasks.String()), 0o600); err != nil {
+		return err
+	}
+	steps, err := b.steps("--config", b.config, "chroot-maintenance", "second")
+	if err != nil {
+		return err
+	}
+	var original []time.Duration
+	if err := timed(&original, func() error { return b.originalsWay(playbook) }); err != nil {
+		return err
+	}
+	ours := steps.of("playbook")
+	fmt.Printf("%-52s %6.1f s, one systemd-nspawn a command %.1f s  %.2f\n", "a playbook of 30 tasks", ours.Seconds(), original[0].Seconds(), float64(ours)/float64(original[0]))
+	return nil
+}
+
+// originalsWay runs a playbook as the Python original did: the connection chroot
+// with a program that starts systemd-nspawn for each command. Our own connection
+// plays its part: what enters is all that is different.
+func (b *bench) originalsWay(playbook string) error {
+	root, err := filepath.EvalSymlinks(filepath.Join(b.state, "first"))
+	if err != nil {
+		return err
+	}
+	inventory, err := json.Marshal(map[string]any{"all": map[string]any{"hosts": map[string]any{root: map[string]any{
+		"ansible_connection":         "chroot",
+		"ansible_chroot_enter":       []string{"systemd-nspawn", "--console=pipe", "--register=no", "-qD", root},
+		"ansible_chroot_environment": map[string]string{"PATH": os.Getenv("PATH")},
+	}}}})
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(b.state, ".inventory.yaml")
+	if err := os.WriteFile(path, inventory, 0o600); err != nil {
+		return err
+	}
+	cmd := exec.Command("ansible-playbook", "--inventory", path, playbook)
+	cmd.Env = append(os.Environ(), "ANSIBLE_CONNECTION_PLUGINS="+b.plugins, "ANSIBLE_INVENTORY_ENABLED=yaml")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("ansible-playbook: %w: %s", err, out)
+	}
+	return nil
+}
+
+// steps are the lines that the driver prints while it builds, with their times.
+type steps struct {
+	total time.Duration
+	names []string
+	took  []time.Duration
+}
+
+// steps runs the driver.
+func (b *bench) steps(args ...string) (s steps, err error) {
+	cmd := exec.Command(b.driver, args...)
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		return s, err
+	}
+	began := time.Now()
+	if err := cmd.Start(); err != nil {
+		return s, err
+	}
+	lines := bufio.NewScanner(out)
+	last, said := began, ""
+	for lines.Scan() {
+		said += lines.Text() + "\n"
+		_, name, _ := strings.Cut(lines.Text(), ": ")
+		if len(s.names) > 0 {
+			s.took = append(s.took, time.Since(last))
+		}
+		last = time.Now()
+		s.names = append(s.names, name)
+	}
+	if err := errors.Join(lines.Err(), cmd.Wait()); err != nil {
+		return s, fmt.Errorf("%q: %w: %s", args, err, said)
+	}
+	s.took = append(s.took, time.Since(last))
+	s.total = time.Since(began)
+	return s, nil
+}
+
+// of is the time of the step whose name begins like this.
+func (s steps) of(prefix string) time.Duration {
+	for i, name := range s.names {
+		if strings.HasPrefix(name, prefix) {
+			return s.took[i]
+		}
+	}
+	return 0
+}
+
+// String lists the steps that took a tenth of a second and more.
+func (s steps) String() string {
+	var list []string
+	for i, name := range s.names {
+		if s.took[i] >= 100*time.Millisecond {
+			list = append(list, fmt.Sprintf("%s %.1f", strings.Join(strings.Fields(name)[:min(2, len(strings.Fields(name)))], " "), s.took[i].Seconds()))
+		}
+	}
+	return "(" + strings.Join(list, ", ") + ")"
+}

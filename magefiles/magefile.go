@@ -50,7 +50,6 @@ func (Chroot) Maintenance(ctx context.Context) error {
 // Toml prints the block for gitlab-runner's config.toml, with the program that install puts in place.
 func Toml() error {
 	return onHost(func(h *runner.Host) error {
-		h.Program = installed
 		return h.TOML(os.Getenv("NAME"), os.Getenv("URL"), os.Getenv("TOKEN_FILE"), os.Getenv("DEFAULT_IMAGE"))
 	})
 }
@@ -61,6 +60,7 @@ func onHost(do func(*runner.Host) error) error {
 	if err != nil {
 		return err
 	}
+	h.Program = installed // and not mage: machines are started by it, and jobs
 	return do(h)
 }
 

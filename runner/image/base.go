@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/storage"
 )
 
@@ -127,6 +128,7 @@ func (b *base) keep(ctx context.Context, tree string) error {
 	if err != nil { // of a full disk, most likely
 		return errors.Join(err, b.clear(context.WithoutCancel(ctx)))
 	}
+	fault.Here("image: base copied")
 	text, err := json.Marshal(baseRecord{Suite: filepath.Base(b.dir), Made: made, Boot: bootID()})
 	if err != nil {
 		return err
@@ -135,12 +137,14 @@ func (b *base) keep(ctx context.Context, tree string) error {
 	if err := os.WriteFile(next, append(text, '\n'), 0o600); err != nil {
 		return err
 	}
+	fault.Here("image: base's next record written")
 	return os.Rename(next, filepath.Join(b.dir, "base.json"))
 }
 
 // clear removes all but the lock: the record first.
 func (b *base) clear(ctx context.Context) error {
 	for _, name := range []string{"base.json", "next.json", "tree"} {
+		fault.Here("image: about to remove the base's " + name)
 		if err := storage.Remove(ctx, filepath.Join(b.dir, name)); err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"nspawn-runner/runner/fault"
 )
@@ -30,6 +31,39 @@ var killable = map[string]struct {
 		begin: func(t *testing.T, s *Store) {},
 		do:    func(ctx context.Context, s *Store) error { return second(s.Create(ctx, "sid", CreateOptions{})) },
 		want:  []string{"", "new"},
+	},
+	"create, and keep a base": {
+		begin: func(t *testing.T, s *Store) {},
+		do:    createWithBases, want: []string{"", "new"},
+	},
+	"create from a base": {
+		begin: func(t *testing.T, s *Store) {
+			t.Setenv("FAKE_VERSION", "new")
+			if err := second((&Store{StateDir: s.StateDir, BaseMaxAge: time.Hour}).Create(t.Context(), "other", CreateOptions{})); err != nil {
+				t.Fatal(err)
+			}
+			if err := second(s.Remove(t.Context(), "other")); err != nil {
+				t.Fatal(err)
+			}
+		},
+		do: createWithBases, want: []string{"", "new"},
+	},
+	"create, and replace a base that is too old": {
+		begin: func(t *testing.T, s *Store) {
+			t.Setenv("FAKE_VERSION", "older")
+			if err := createWithBases(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			if err := second(s.Remove(t.Context(), "sid")); err != nil {
+				t.Fatal(err)
+			}
+			bases, _ := filepath.Glob(filepath.Join(s.bases(), "*", "base.json"))
+			if len(bases) != 1 {
+				t.Fatalf("bases: %q", bases)
+			}
+			write(t, bases[0], `{"boot": "another"}`)
+		},
+		do: createWithBases, want: []string{"", "new"},
 	},
 	"maintain": {begin: twoGenerations, do: maintainSid, want: []string{"old", "new"}},
 	"maintain with a failing playbook": {
@@ -94,6 +128,12 @@ var killable = map[string]struct {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+func createWithBases(ctx context.Context, s *Store) error {
+	with := *s
+	with.BaseMaxAge = time.Hour
+	return second(with.Create(ctx, "sid", CreateOptions{}))
+}
 
 func maintainSid(ctx context.Context, s *Store) error {
 	_, _, err := s.Maintain(ctx, "sid", ofSid)
@@ -198,6 +238,9 @@ func TestWhateverIsKilledAtAnyMomentTheChrootIsWholeAndTheNextBuildCleansUp(t *t
 					t.Errorf("killed at %q: published after the next maintenance is %q", mark, version)
 				}
 				wantTidy(t, s, mark)
+				if strings.Contains(name, "base") {
+					wantWholeBase(t, s, mark)
+				}
 				if err := os.RemoveAll(s.StateDir); err != nil {
 					t.Fatal(err)
 				}
@@ -250,11 +293,28 @@ func wantTidy(t *testing.T, s *Store, mark string) {
 			got = append(got, name)
 		}
 	}
-	want := []string{".generations", ".logs", ".trash", "sid", ".generations/sid", ".generations/sid/.build", ".generations/sid/.hold"}
+	want := []string{".generations", ".logs", ".trash", ".bases", "sid", ".generations/sid", ".generations/sid/.build", ".generations/sid/.hold"}
 	if got = slices.DeleteFunc(got, func(name string) bool { return slices.Contains(want, name) }); len(got) > 0 {
 		t.Errorf("killed at %q: left are %q", mark, got)
 	}
 	if all, err := s.Generations("sid"); err != nil || len(all) > KeptGenerations {
 		t.Errorf("killed at %q: generations are %v, %v", mark, all, err)
+	}
+}
+
+// wantWholeBase checks that what another image would be a copy of is whole.
+func wantWholeBase(t *testing.T, s *Store, mark string) {
+	t.Helper()
+	with := *s
+	with.BaseMaxAge = time.Hour
+	t.Setenv("FAKE_VERSION", "new")
+	if _, err := with.Create(t.Context(), "another", CreateOptions{}); err != nil {
+		t.Errorf("killed at %q: another image: %v", mark, err)
+		return
+	}
+	for _, file := range versionFiles {
+		if got := read(t, filepath.Join(with.StateDir, "another", file)); got != "new\n" {
+			t.Errorf("killed at %q: another image has the version %q", mark, got)
+		}
 	}
 }

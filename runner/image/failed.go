@@ -25,7 +25,7 @@ type KeptError struct {
 }
 
 func (e *KeptError) Error() string {
-	return fmt.Sprintf("%v; 'nspawn-runner chroot-login --failed %s' opens its trees tree", e.Err, e.Image)
+	return fmt.Sprintf("%v; 'nspawn-runner chroot-login --failed %s' opens its tree", e.Err, e.Image)
 }
 
 // Unwrap returns why the build failed.

@@ -54,7 +54,7 @@ func TestAGenerationThatDoesNotBootIsNotPublishedAndCanBeLookedAt(t *testing.T) 
 			t.Errorf("exit %d", c.status)
 		}
 		wantLog(t, c.stderr, "image boots: test: ", "did not come up within 5s (boot_timeout)", "still starting: hangs.service",
-			"'nspawn-runner chroot-login --failed boots' opens its trees tree")
+			"'nspawn-runner chroot-login --failed boots' opens its tree")
 		h.book(t, "boots", "") // jobs have their usual time again
 		if c := h.run(t, h.prepared(t, "boots"), "ls /etc/systemd/system/hangs.service"); c.status != 1 {
 			t.Errorf("a job has it: %+v", c)
@@ -91,7 +91,7 @@ func TestAnImagesOwnTestDecidesOnItsPublication(t *testing.T) {
 		t.Errorf("%s", c.stderr)
 	}
 	t.Logf("a maintenance with a test: %v", time.Since(began))
-	if status, out := h.login(t, "rm /etc/good\n", "tested"); status != 1 || strings.Contains(out, "thrown away;") || !strings.Contains(out, "--failed tested' opens its trees tree") {
+	if status, out := h.login(t, "rm /etc/good\n", "tested"); status != 1 || strings.Contains(out, "thrown away;") || !strings.Contains(out, "--failed tested' opens its tree") {
 		t.Errorf("a login after which the test fails: %d: %s", status, out)
 	}
 	if c := h.run(t, h.prepared(t, "tested"), "cat /etc/good"); c.stdout != "good" {

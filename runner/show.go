@@ -268,7 +268,7 @@ func (h *Host) printShown(s shown) error {
 		}[s.PlaybookState])
 	}
 	if s.FailedBuild != "" {
-		line("failed build:", "chroot-login --failed %s opens it", s.Name)
+		line("failed build:", "chroot-login --failed %s opens its tree", s.Name)
 	}
 	if !s.Exists {
 		line("chroot:", "none yet: chroot-create or chroot-maintenance makes it")

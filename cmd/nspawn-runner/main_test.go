@@ -67,6 +67,12 @@ func TestWhatChangesAnImageMustBeToldWhich(t *testing.T) {
 	}
 }
 
+func TestALoginIsToTheFailedTreeOrToACopy(t *testing.T) {
+	if _, err := call(t, "--config", os.DevNull, "chroot-login", "--failed", "--discard", "sid"); err == nil || !strings.Contains(err.Error(), "none of the others can be") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestExitCodes(t *testing.T) {
 	t.Setenv("BUILD_FAILURE_EXIT_CODE", "")
 	t.Setenv("SYSTEM_FAILURE_EXIT_CODE", "")

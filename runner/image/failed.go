@@ -27,7 +27,7 @@ type KeptError struct {
 }
 
 func (e *KeptError) Error() string {
-	return fmt.Sprintf("%v; 'nspawn-runner chroot-login --failed %s' opens it", e.Err, e.Image)
+	return fmt.Sprintf("%v; 'nspawn-runner chroot-login --failed %s' opens its tree", e.Err, e.Image)
 }
 
 // Unwrap returns why the build failed.

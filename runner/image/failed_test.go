@@ -92,7 +92,7 @@ func TestAGenerationThatFailsItsTestIsNotPublished(t *testing.T) {
 	if !errors.As(err, &step) || !errors.Is(err, broken) {
 		t.Fatalf("error is %v", err)
 	}
-	want := "image sid: test: it ended with exit code 3: second; third; last (full log: " + step.Log + "); 'nspawn-runner chroot-login --failed sid' opens it"
+	want := "image sid: test: it ended with exit code 3: second; third; last (full log: " + step.Log + "); 'nspawn-runner chroot-login --failed sid' opens its tree"
 	if err.Error() != want {
 		t.Errorf("error is\n%v\nnot\n%s", err, want)
 	}

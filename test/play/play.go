@@ -54,7 +54,7 @@ func (p *Play) Run(ctx context.Context) error {
 
 func (p *Play) run(ctx context.Context) error {
 	if os.Geteuid() != 0 {
-		return errors.New("must run as root: sudo go tool mage ...")
+		return errors.New("must run as root, or with sudo")
 	}
 	p.step("building the driver")
 	var err error

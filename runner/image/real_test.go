@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -81,6 +82,8 @@ func realStore(t *testing.T) *Store {
 		StateDir:     filepath.Join(t.TempDir(), "state"),
 		PlaybookDirs: []string{playbooks},
 		Environment:  map[string]string{"no_proxy": "nowhere.example"},
+		DownloadsMax: 1 << 30,
+		BaseMaxAge:   time.Hour,
 		Progress: func(event Event) {
 			t.Logf("%5.1fs %s: %s%s", time.Since(began).Seconds(), event.Image, event.Step, event.Note)
 		},
@@ -126,6 +129,18 @@ func TestRealImageIsCreatedMaintainedAndEdited(t *testing.T) {
 		t.Errorf("the environment of the build is stored in %s", out)
 	}
 
+	write(t, filepath.Join(s.PlaybookDirs[0], "another.yaml"), realPlaybook)
+	if _, err := s.Create(ctx, "another", CreateOptions{Bootstrap: Bootstrap{Suite: "trixie"}}); err != nil {
+		t.Fatal(err, dump(s))
+	}
+	fetched, kept, steps := downloaded(t, s, "another")
+	if !strings.Contains(steps, "== copy the base of trixie\n") || fetched > 1<<20 || kept < 5<<20 {
+		t.Errorf("the second image of a suite: %d bytes from mirrors, %d kept; steps\n%s", fetched, kept, steps)
+	}
+	if debs, _ := filepath.Glob(filepath.Join(first.Path, "var/cache/apt/archives/*.deb")); len(debs) != 0 {
+		t.Errorf("packages were left in the image: %q", debs)
+	}
+
 	second, _, err := s.Maintain(ctx, "real", MaintainOptions{Bootstrap: Bootstrap{Suite: "trixie"}})
 	if err != nil {
 		t.Fatal(err, dump(s))
@@ -154,6 +169,49 @@ func TestRealImageIsCreatedMaintainedAndEdited(t *testing.T) {
 	}
 	if current, err := s.Current("real"); err != nil || current != third {
 		t.Errorf("current is %v, %v", current, err)
+	}
+}
+
+// downloaded reads in the log of an image's build what it downloaded, and the
+// log's headings.
+func downloaded(t *testing.T, s *Store, image string) (fetched, kept int, headings string) {
+	t.Helper()
+	logs, _ := filepath.Glob(filepath.Join(s.StateDir, ".logs", image+"-*"))
+	for line := range strings.Lines(read(t, logs[len(logs)-1])) {
+		var mirrors, earlier int
+		if n, _ := fmt.Sscanf(line, "== downloads: %d bytes from mirrors, %d bytes kept", &mirrors, &earlier); n == 2 {
+			fetched, kept = fetched+mirrors, kept+earlier
+		}
+		if strings.HasPrefix(line, "== ") {
+			headings += line
+		}
+	}
+	return fetched, kept, headings
+}
+
+func TestRealSidByEitherProgramFromWhatWasDownloaded(t *testing.T) {
+	s := realStore(t)
+	sid := Bootstrap{Suite: "sid", Program: "mmdebstrap", Components: []string{"main", "contrib"}, Include: []string{"hello"}}
+	for _, sid.Program = range []string{"mmdebstrap", "debootstrap"} {
+		generation, err := s.Create(t.Context(), sid.Program, CreateOptions{Bootstrap: sid})
+		if err != nil {
+			t.Fatal(err, dump(s))
+		}
+		if err := Check(generation.Path); err != nil {
+			t.Error(err)
+		}
+		if packages, err := Packages(generation.Path); err != nil || packages["hello"] == "" || packages["systemd-sysv"] == "" {
+			t.Errorf("%s installed %d packages, %v", sid.Program, len(packages), err)
+		}
+		if got := read(t, filepath.Join(generation.Path, "etc/apt/sources.list")); !strings.Contains(got, " sid main contrib") {
+			t.Errorf("sources.list is %q", got)
+		}
+		if debs, _ := filepath.Glob(filepath.Join(generation.Path, "var/cache/apt/archives/*.deb")); len(debs) != 0 {
+			t.Errorf("packages were left in the image: %q", debs)
+		}
+	}
+	if fetched, kept, _ := downloaded(t, s, "debootstrap"); kept < 40<<20 || fetched > 40<<20 {
+		t.Errorf("debootstrap downloaded again what mmdebstrap had: %d bytes from mirrors, %d kept", fetched, kept)
 	}
 }
 

@@ -137,16 +137,3 @@ func TestALoginChangesACopyAndPublishesItOnlyWhenItEndsWell(t *testing.T) {
 		})
 	}
 }
-
-func TestAPlainDirectoryOfTheOriginalIsUsedAsItIs(t *testing.T) {
-	h := onHost(t, "overlay")
-	generation := shell(t, "readlink -f "+filepath.Join(h.state, "bookworm"))
-	shell(t, "cp -al "+strings.TrimSpace(generation)+" "+filepath.Join(h.state, "plain"))
-	t.Cleanup(func() {
-		os.RemoveAll(filepath.Join(h.state, "plain"))
-		os.RemoveAll(filepath.Join(h.state, ".generations", "plain"))
-	})
-	if c := h.run(t, h.prepared(t, "plain"), "echo works"); c.stdout != "works\n" {
-		t.Errorf("%+v", c)
-	}
-}

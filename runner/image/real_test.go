@@ -18,7 +18,14 @@ const realPlaybook = `
 - hosts: all
   vars:
     greeting: hello
+  roles: [greeter, own.things.arriver, elsewhere]
   tasks:
+    - name: what lies beside the playbook
+      copy: {content: "{{ of_group }} {{ sealed }}\n", dest: /etc/variables}
+    - name: a repository
+      shell: git init --quiet /srv/from && cd /srv/from && git -c user.name=a -c user.email=a commit --quiet --allow-empty -m first
+    - name: clone it
+      git: {repo: /srv/from, dest: /srv/clone}
     - name: install packages, one with a daemon
       apt:
         name: [sudo, cron]
@@ -78,6 +85,7 @@ func realStore(t *testing.T) *Store {
 	playbooks := t.TempDir()
 	write(t, filepath.Join(playbooks, "real.yaml"), realPlaybook)
 	write(t, filepath.Join(playbooks, "greeting.j2"), "{{ greeting }} from {{ ansible_distribution_release }}\n")
+	beside(t, playbooks)
 	return &Store{
 		StateDir:     filepath.Join(t.TempDir(), "state"),
 		PlaybookDirs: []string{playbooks},
@@ -87,6 +95,28 @@ func realStore(t *testing.T) *Store {
 		Progress: func(event Event) {
 			t.Logf("%5.1fs %s: %s%s", time.Since(began).Seconds(), event.Image, event.Step, event.Note)
 		},
+	}
+}
+
+// beside puts beside a playbook what ansible finds there: roles, a collection,
+// variables of the group, a vault and the user's own configuration.
+func beside(t *testing.T, dir string) {
+	t.Helper()
+	role := func(says string) string {
+		return "- copy: {content: \"" + says + "\\n\", dest: /etc/role-" + says + "}\n"
+	}
+	write(t, filepath.Join(dir, "roles/greeter/tasks/main.yaml"), role("greeter"))
+	write(t, filepath.Join(dir, "collections/ansible_collections/own/things/roles/arriver/tasks/main.yaml"), role("arriver"))
+	write(t, filepath.Join(dir, "further/elsewhere/tasks/main.yaml"), role("elsewhere"))
+	write(t, filepath.Join(dir, "ansible.cfg"), "[defaults]\nroles_path = further\n")
+	write(t, filepath.Join(dir, "group_vars/all/open.yaml"), "of_group: grouped\n")
+	write(t, filepath.Join(dir, "group_vars/all/sealed.yaml"), "sealed: secret\n")
+	password := filepath.Join(dir, "password")
+	write(t, password, "open sesame\n")
+	t.Setenv("ANSIBLE_VAULT_PASSWORD_FILE", password)
+	out, err := exec.Command("ansible-vault", "encrypt", filepath.Join(dir, "group_vars/all/sealed.yaml")).CombinedOutput()
+	if err != nil {
+		t.Fatalf("ansible-vault: %v: %s", err, out)
 	}
 }
 
@@ -108,10 +138,16 @@ func TestRealImageIsCreatedMaintainedAndEdited(t *testing.T) {
 		"etc/copied":     "copied\n",
 		"etc/greeting":   "hello from trixie\n",
 		"etc/handled":    "hello from trixie\n",
-		"etc/fed":        "r\u00e9sum\u00e9 $HOME\n",
-		"etc/lines":      "one\ntwo\n",
-		"srv/build/who":  "builder\nreal\n",
-		"etc/facts":      "chroot systemd nowhere.example nowhere.example\n",
+		"etc/variables":  "grouped secret\n",
+
+		"etc/role-greeter":    "greeter\n",
+		"etc/role-arriver":    "arriver\n",
+		"etc/role-elsewhere":  "elsewhere\n",
+		"srv/clone/.git/HEAD": "ref: refs/heads/master\n",
+		"etc/fed":             "r\u00e9sum\u00e9 $HOME\n",
+		"etc/lines":           "one\ntwo\n",
+		"srv/build/who":       "builder\nreal\n",
+		"etc/facts":           "chroot systemd nowhere.example nowhere.example\n",
 	} {
 		if got := read(t, filepath.Join(first.Path, path)); got != want {
 			t.Errorf("/%s is %q, not %q", path, got, want)

@@ -41,7 +41,7 @@ func TestTheOriginalsChrootIsMaintainedWhileTenJobsRunOnIt(t *testing.T) {
 			jobs.Go(func() {
 				for first := true; first || !maintained.Load(); first = false {
 					runner := h.runner()
-					r, err := runner.Run(t.Context(), gitlab.Job{ID: newNumber(), Image: gitlab.Image{Name: "plain"}, Script: []string{"echo version: $(cat /etc/version)"}})
+					r, err := runner.Run(t.Context(), gitlab.Job{ID: newNumber(), Image: gitlab.Image{Name: "plain"}, Script: []string{"echo version: $(cat /etc/version)", "sleep 3"}})
 					if err != nil || r.Status != gitlab.Success {
 						t.Errorf("%v %s\n%s", err, r.Status, r.Log)
 					}

@@ -175,7 +175,7 @@ func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string,
 		return err
 	}
 	if o.Program == "debootstrap" {
-		if err := finishDebootstrap(root, exceptions); err != nil {
+		if err := finishDebootstrap(root, o, exceptions); err != nil {
 			return err
 		}
 	}
@@ -186,8 +186,9 @@ func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string,
 }
 
 // finishDebootstrap does what mmdebstrap does by itself: the exceptions for apt in
-// the image, and no packages left in apt's cache.
-func finishDebootstrap(root string, exceptions []string) error {
+// the image, a mirror that is a directory in its sources.list, which debootstrap
+// leaves empty, and no packages left in apt's cache.
+func finishDebootstrap(root string, o Bootstrap, exceptions []string) error {
 	tree, err := os.OpenRoot(root)
 	if err != nil {
 		return err
@@ -196,6 +197,12 @@ func finishDebootstrap(root string, exceptions []string) error {
 	if exceptions != nil {
 		conf := strings.Join(exceptions, ";\n") + ";\n"
 		if err := tree.WriteFile("etc/apt/apt.conf.d/99debootstrap", []byte(conf), 0o644); err != nil {
+			return err
+		}
+	}
+	if o.mirrorPath() != "" {
+		line := fmt.Sprintf("deb %s %s %s\n", o.Mirror, o.Suite, strings.Join(o.Components, " "))
+		if err := tree.WriteFile("etc/apt/sources.list", []byte(line), 0o644); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -145,9 +146,10 @@ var (
 	// complaint begins the line in which apt, dpkg, debootstrap, ansible or
 	// systemd-nspawn says what went wrong.
 	complaint = regexp.MustCompile(`^(E: |ERROR|\[ERROR\]|FATAL|[Ee]rror: |dpkg: error|Failed to )`)
-	// wrapper is a complaint that only says that something else complained,
-	// or none at all: eatmydata's library is not in the new tree.
-	wrapper = regexp.MustCompile(`^E: (mmdebstrap failed|setup failed|Some index files|Sub-process|apt-get |env |chroot |dpkg )|^ERROR: ld\.so:`)
+	// wrapper is a complaint that only says that something else complained.
+	wrapper = regexp.MustCompile(`^E: (mmdebstrap failed|setup failed|Some index files|Sub-process|apt-get |env |chroot |dpkg )|^I: main\(\) received signal`)
+	// noise is no complaint: eatmydata's library is not in the new tree.
+	noise = regexp.MustCompile(`^ERROR: ld\.so: `)
 )
 
 // reason adds to err, a program's exit status, the line of its output that
@@ -158,8 +160,10 @@ func (l *buildLog) reason(err error) error {
 	last := ""
 	for _, line := range append(l.tail, strings.TrimSpace(string(l.line))) {
 		switch {
-		case line == "":
-		case complaint.MatchString(line) && !wrapper.MatchString(line):
+		case line == "" || noise.MatchString(line):
+		case wrapper.MatchString(line):
+			last = cmp.Or(last, line)
+		case complaint.MatchString(line):
 			last = line
 		case !complaint.MatchString(last):
 			last = line

@@ -53,8 +53,11 @@ func (h *Host) spec(name string, generation image.Generation, settings config.Co
 		Limits: machine.Limits{
 			MemoryMax:     settings.MemoryMax.Bytes(total),
 			MemorySwapMax: settings.MemorySwapMax.Bytes(total),
+			CPUQuota:      settings.CPUs,
 			CPUWeight:     settings.CPUWeight,
+			IOWeight:      settings.IOWeight,
 			TasksMax:      settings.TasksMax,
+			OpenFiles:     settings.OpenFiles,
 		},
 		Shell: settings.Shell,
 	}

@@ -101,6 +101,9 @@ func (h *Host) start(ctx context.Context, job gitlab.Job, from *systemd.Process)
 	if job.Timeout > 0 {
 		spec.MaxRuntime = job.Timeout + lifeMargin
 	}
+	if limit := settings.JobTimeout; limit > 0 {
+		spec.MaxRuntime = min(spec.MaxRuntime, limit)
+	}
 	spec.Binds = append(spec.Binds, h.helperBinds(generation.Path, from)...)
 	if key := job.CacheKey(); key != "" {
 		cache := filepath.Join(h.Config.StateDir, ".cache", key)
@@ -140,14 +143,14 @@ func (h *Host) exec(ctx context.Context, job gitlab.Job, explicit string, script
 	if err != nil {
 		return err
 	}
-	if outcome.OutOfMemory {
-		h.say("out of memory: a process of this job was killed, because the machine reached its limit (memory_max)")
+	if outcome.OutOfMemory != nil {
+		h.say("%s", outcome.OutOfMemory)
 	}
 	if outcome.Code == 0 {
 		return nil
 	}
 	failure := &gitlab.BuildFailure{Code: outcome.Code}
-	if outcome.Signal > 0 && !outcome.OutOfMemory {
+	if outcome.Signal > 0 && outcome.OutOfMemory == nil {
 		failure.Err = fmt.Errorf("the script was killed by signal %d (%s)", outcome.Signal, unix.SignalName(unix.Signal(outcome.Signal)))
 	}
 	return failure

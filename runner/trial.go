@@ -60,8 +60,8 @@ func (h *Host) tryGeneration(ctx context.Context, name string, generation image.
 	switch {
 	case err != nil:
 		return err
-	case outcome.OutOfMemory:
-		return errors.New("nspawn_runner_test ran out of memory (memory_max)")
+	case outcome.OutOfMemory != nil:
+		return fmt.Errorf("nspawn_runner_test: %s", outcome.OutOfMemory)
 	case outcome.Code != 0:
 		return fmt.Errorf("nspawn_runner_test ended with exit code %d", outcome.Code)
 	}

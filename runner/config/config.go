@@ -46,7 +46,11 @@ type Config struct {
 	BootTimeout   time.Duration
 	MemoryMax     Amount
 	MemorySwapMax Amount
+	CPUs          float64 // 0: as many as there are
 	CPUWeight     uint64
+	IOWeight      uint64
+	OpenFiles     uint64
+	JobTimeout    time.Duration // 0: as GitLab says
 	TasksMax      uint64
 	MaxAge        time.Duration // 0: never too old
 	Mirror        string

@@ -169,6 +169,19 @@ func TestAmounts(t *testing.T) {
 	}
 }
 
+func TestProcessorsAreANumberOrAPercentage(t *testing.T) {
+	for text, want := range map[string]float64{"2": 2, "1.5": 1.5, "150%": 1.5, "5%": 0.05} {
+		if c, err := Load(file(t, "cpus: "+text+"\n")); err != nil || c.CPUs != want {
+			t.Errorf("%s: %v, %v", text, c.CPUs, err)
+		}
+	}
+	for _, text := range []string{"0", "-1", "NaN", "inf", "two", "[2]", "1e9", "%"} {
+		if c, err := Load(file(t, "cpus: "+text+"\n")); err == nil || !strings.Contains(err.Error(), "want a number of processors") {
+			t.Errorf("%s: %v, %v", text, c.CPUs, err)
+		}
+	}
+}
+
 func TestEveryKeyIsDocumentedAndHasAHome(t *testing.T) {
 	for _, key := range Keys {
 		if !strings.HasSuffix(key.Doc, ".") || !key.Host && !key.Image {

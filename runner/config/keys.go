@@ -54,6 +54,18 @@ var Keys = []Key{
 	{"cpu_weight", "50", true, true,
 		"Share of the processors when they are contended, 1 to 10000; the host's own services have 100.",
 		func(c *Config, n *yaml.Node) error { return number(n, &c.CPUWeight, 1, 10000) }},
+	{"cpus", "", true, true,
+		"How many processors a machine may keep busy: `2`, `1.5`, or `150%`. Without it, all there are.",
+		func(c *Config, n *yaml.Node) error { return processors(n, &c.CPUs) }},
+	{"io_weight", "100", true, true,
+		"Share of the disks when they are contended, 1 to 10000, where the disk's scheduler knows weights.",
+		func(c *Config, n *yaml.Node) error { return number(n, &c.IOWeight, 1, 10000) }},
+	{"open_files", "524288", true, true,
+		"How many files one process may have open; processes begin with 1024 and may raise it to this.",
+		func(c *Config, n *yaml.Node) error { return number(n, &c.OpenFiles, 1024, 1<<30) }},
+	{"job_timeout", "", true, true,
+		"How long a machine may live, however long GitLab lets the job run: `2h`. More is a system failure.",
+		func(c *Config, n *yaml.Node) error { return duration(n, &c.JobTimeout) }},
 	{"tasks_max", "16384", true, true,
 		"Processes and threads of a machine.",
 		func(c *Config, n *yaml.Node) error { return number(n, &c.TasksMax, 64, 4194304) }},
@@ -137,6 +149,20 @@ func number(n *yaml.Node, out *uint64, low, high uint64) error {
 	var value uint64
 	if n.Kind != yaml.ScalarNode || n.Decode(&value) != nil || value < low || value > high {
 		return fmt.Errorf("want a number from %d to %d, not %q", low, high, n.Value)
+	}
+	*out = value
+	return nil
+}
+
+// processors takes a number of them, or a percentage of one, as systemd's CPUQuota.
+func processors(n *yaml.Node, out *float64) error {
+	digits, percent := strings.CutSuffix(n.Value, "%")
+	value, err := strconv.ParseFloat(digits, 64)
+	if percent {
+		value /= 100
+	}
+	if n.Kind != yaml.ScalarNode || err != nil || !(value >= 0.01 && value <= 10000) {
+		return fmt.Errorf("want a number of processors like 2, 1.5 or 150%%, not %q", n.Value)
 	}
 	*out = value
 	return nil

@@ -39,9 +39,9 @@ type Outcome struct {
 	Code int
 	// Signal is the signal that killed it, or 0.
 	Signal int
-	// OutOfMemory says that the kernel killed processes of the machine for
+	// OutOfMemory is set if the kernel killed processes of the machine for
 	// memory while the script ran.
-	OutOfMemory bool
+	OutOfMemory *OutOfMemory
 }
 
 // Exec executes a script in a machine and waits until nothing of it is left.
@@ -148,7 +148,9 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	if outcome.Signal > 0 {
 		outcome.Code = 128 + outcome.Signal
 	}
-	outcome.OutOfMemory = oomKills(record.Cgroup) > before
+	if oomKills(record.Cgroup) > before {
+		outcome.OutOfMemory = outOfMemory(record.Cgroup)
+	}
 	return outcome, nil
 }
 

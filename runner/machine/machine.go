@@ -64,12 +64,15 @@ type Spec struct {
 	Shell string
 }
 
-// Limits are what systemd.resource-control(5) says of them. Memory is in
-// bytes, math.MaxUint64 for no limit.
+// Limits are what systemd.resource-control(5) says of them; math.MaxUint64 is no
+// limit. Memory and disk are in bytes, CPUQuota is in processors, 0 for no quota.
 type Limits struct {
 	MemoryMax, MemorySwapMax uint64
-	CPUWeight                uint64
+	CPUQuota                 float64
+	CPUWeight, IOWeight      uint64
 	TasksMax                 uint64
+	// OpenFiles is how many one process may have open: RLIMIT_NOFILE, hard.
+	OpenFiles uint64
 }
 
 // Name is the name of the machine with this id, as machinectl shows it and as

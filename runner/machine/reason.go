@@ -1,14 +1,10 @@
 package machine
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -133,30 +129,11 @@ func (s Store) whyDead(ctx context.Context, record Record, err error) error {
 	case result == "oom-kill":
 		return fmt.Errorf("machine %s ran out of memory (memory_max)", name)
 	case result == "timeout":
-		return fmt.Errorf("machine %s was stopped: it ran longer than the job may", name)
+		return fmt.Errorf("machine %s was stopped: it ran longer than the job may (its timeout in GitLab, or job_timeout)", name)
 	case result == "signal":
 		return fmt.Errorf("machine %s was killed (signal %d)", name, status)
 	}
 	return fmt.Errorf("machine %s died (%s)", name, result)
-}
-
-// oomKills is how many processes in a control group and below it the kernel
-// has killed for memory, 0 where the host does not count them.
-func oomKills(cgroup string) uint64 {
-	if cgroup == "" {
-		return 0
-	}
-	data, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", cgroup, "memory.events"))
-	if err != nil {
-		return 0
-	}
-	for line := range bytes.Lines(data) {
-		if count, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte("oom_kill ")); ok {
-			n, _ := strconv.ParseUint(string(count), 10, 64)
-			return n
-		}
-	}
-	return 0
 }
 
 // Printable makes text from a job, or from its machine, one line that is fit

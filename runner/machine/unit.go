@@ -27,10 +27,12 @@ func (s Store) properties(spec Spec) []systemd.Property {
 		set("MemoryMax", spec.Limits.MemoryMax),
 		set("MemorySwapMax", spec.Limits.MemorySwapMax),
 		set("CPUWeight", spec.Limits.CPUWeight),
+		set("CPUQuotaPerSecUSec", quota(spec.Limits.CPUQuota)),
+		set("IOWeight", spec.Limits.IOWeight),
 		set("TasksMax", spec.Limits.TasksMax),
 		// A job that runs out of memory loses a process, not its machine.
 		set("OOMPolicy", "continue"),
-		set("LimitNOFILE", uint64(524288)),
+		set("LimitNOFILE", spec.Limits.OpenFiles),
 		set("LimitNOFILESoft", uint64(1024)),
 		set("LimitCORE", uint64(0)),
 		set("LimitCORESoft", uint64(0)),
@@ -61,6 +63,14 @@ func allowed(devices []Device) [][2]string {
 		pairs = append(pairs, device.allow())
 	}
 	return pairs
+}
+
+// quota is so many processors in systemd's unit: processor time a second.
+func quota(processors float64) uint64 {
+	if processors <= 0 {
+		return math.MaxUint64
+	}
+	return uint64(processors * float64(time.Second/time.Microsecond))
 }
 
 func runtimeMax(d time.Duration) uint64 {

@@ -30,7 +30,7 @@ func TestInAVMAJobThatNeedsTooMuchMemoryLosesAProcessAndIsToldSo(t *testing.T) {
 	if c.status != 1 || c.code != "137" {
 		t.Errorf("exit %d, code %q: %s", c.status, c.code, c.stderr)
 	}
-	wantLog(t, c.stderr, "out of memory")
+	wantLog(t, c.stderr, "out of memory: the job used 300 MiB, its limit is 300 MiB (memory_max); killed was python3, with 2")
 	if strings.Count(c.stderr, "\n") != 1 {
 		t.Errorf("want one line: %q", c.stderr)
 	}
@@ -42,7 +42,7 @@ func TestInAVMAJobThatNeedsTooMuchMemoryLosesAProcessAndIsToldSo(t *testing.T) {
 func TestInAVMTheLimitsAreThoseOfTheMachinesProcesses(t *testing.T) {
 	needVM(t)
 	h := onHost(t, "overlay")
-	h.configure(t, "tasks_max: 100\n")
+	h.configure(t, "tasks_max: 100\ncpus: 1.5\nopen_files: 2000\n")
 	t.Cleanup(func() { h.configure(t, "") })
 	id := h.prepared(t, "bookworm")
 	c := h.run(t, id, "for i in $(seq 200); do sleep 1000 & done; echo all started")
@@ -50,10 +50,13 @@ func TestInAVMTheLimitsAreThoseOfTheMachinesProcesses(t *testing.T) {
 		t.Errorf("200 processes in a machine of 100: %+v", c)
 	}
 	cgroup := "/sys/fs/cgroup/machine.slice/machine-ci.slice/nspawn-runner-" + id + ".service/"
-	for file, want := range map[string]string{"pids.max": "100\n", "cpu.weight": "50\n"} {
+	for file, want := range map[string]string{"pids.max": "100\n", "cpu.weight": "50\n", "cpu.max": "150000 100000\n"} {
 		if got := shell(t, "cat "+cgroup+file); got != want {
 			t.Errorf("%s: %q", file, got)
 		}
+	}
+	if c := h.run(t, id, "ulimit -Sn; ulimit -Hn"); c.stdout != "1024\n2000\n" {
+		t.Errorf("open files: %+v", c)
 	}
 }
 

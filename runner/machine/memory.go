@@ -1,0 +1,127 @@
+package machine
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// OutOfMemory says what the kernel killed in a machine because the machine
+// reached its limit, as far as the kernel tells.
+type OutOfMemory struct {
+	// Peak is the most that all of the machine's processes used at a time,
+	// Limit what they may use: in bytes, 0 where it is not known.
+	Peak, Limit uint64
+	// Process is the name of the last process that was killed, and Used its own
+	// memory in bytes; empty where the kernel's log cannot be read.
+	Process string
+	Used    uint64
+}
+
+// String says it to a person who looks at a job's log.
+func (o OutOfMemory) String() string {
+	text := "out of memory"
+	if o.Limit > 0 {
+		text += fmt.Sprintf(": the job used %s, its limit is %s (memory_max)", mebibytes(o.Peak), mebibytes(o.Limit))
+	} else {
+		text += ": the job reached its limit (memory_max)"
+	}
+	if o.Process != "" {
+		text += fmt.Sprintf("; killed was %s, with %s", Printable(o.Process), mebibytes(o.Used))
+	}
+	return text
+}
+
+func mebibytes(n uint64) string { return fmt.Sprintf("%d MiB", n>>20) }
+
+// outOfMemory looks up what is known of the last kill in a control group.
+func outOfMemory(cgroup string) *OutOfMemory {
+	var o OutOfMemory
+	// The file is there since Linux 5.19.
+	o.Peak, _ = readNumber(cgroup, "memory.peak")
+	o.Limit, _ = readNumber(cgroup, "memory.max")
+	o.Process, o.Used = lastKilled(cgroup)
+	return &o
+}
+
+// readNumber reads a file of a control group that holds one number.
+func readNumber(cgroup, file string) (uint64, error) {
+	text, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", cgroup, file))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseUint(string(bytes.TrimSpace(text)), 10, 64)
+}
+
+// oomKills is how many processes in a control group and below it the kernel
+// has killed for memory, 0 where the host does not count them.
+func oomKills(cgroup string) uint64 {
+	if cgroup == "" {
+		return 0
+	}
+	data, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", cgroup, "memory.events"))
+	if err != nil {
+		return 0
+	}
+	for line := range bytes.Lines(data) {
+		if count, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte("oom_kill ")); ok {
+			n, _ := strconv.ParseUint(string(count), 10, 64)
+			return n
+		}
+	}
+	return 0
+}
+
+// lastKilled searches the kernel's log, as it is in /dev/kmsg.
+func lastKilled(cgroup string) (process string, used uint64) {
+	log, err := os.OpenFile("/dev/kmsg", os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return "", 0
+	}
+	defer log.Close()
+	var lines []string
+	record := make([]byte, 8192) // one read is one record
+	for {
+		// Not through the file: its Read would wait for more.
+		n, err := unix.Read(int(log.Fd()), record)
+		if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.EINTR) { // overwritten meanwhile
+			continue
+		}
+		if err != nil || n == 0 {
+			break
+		}
+		lines = append(lines, string(record[:n]))
+	}
+	return killedIn(lines, cgroup)
+}
+
+var (
+	// killConstraint is the line of mm/oom_kill.c that names the control group.
+	killConstraint = regexp.MustCompile(`oom-kill:constraint=CONSTRAINT_MEMCG,.*,oom_memcg=([^,]*),task_memcg=[^,]*,task=(.*),pid=(\d+),uid=\d+`)
+	// killSummary is the one behind it that says how big the process was.
+	killSummary = regexp.MustCompile(`Killed process (\d+) \(.*\) total-vm:\d+kB, anon-rss:(\d+)kB`)
+)
+
+// killedIn finds the last process that was killed for the limit of a control
+// group. The name of a process is the job's word: it may look like anything.
+func killedIn(lines []string, cgroup string) (process string, used uint64) {
+	pid := ""
+	for _, line := range lines {
+		line, _, _ = strings.Cut(line, "\n") // what follows is a device's
+		if m := killConstraint.FindStringSubmatch(line); m != nil && m[1] == cgroup {
+			process, pid, used = m[2], m[3], 0
+		}
+		if m := killSummary.FindStringSubmatch(line); m != nil && m[1] == pid {
+			kilobytes, _ := strconv.ParseUint(m[2], 10, 64)
+			used = kilobytes << 10
+		}
+	}
+	return process, used
+}

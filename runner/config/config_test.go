@@ -175,7 +175,7 @@ func TestProcessorsAreANumberOrAPercentage(t *testing.T) {
 			t.Errorf("%s: %v, %v", text, c.CPUs, err)
 		}
 	}
-	for _, text := range []string{"0", "-1", "NaN", "inf", "two", "[2]", "1e9", "%"} {
+	for _, text := range []string{"0", "-1", "NaN", "inf", "two", "[2]", "1e9", "'%'"} {
 		if c, err := Load(file(t, "cpus: "+text+"\n")); err == nil || !strings.Contains(err.Error(), "want a number of processors") {
 			t.Errorf("%s: %v, %v", text, c.CPUs, err)
 		}

@@ -18,14 +18,16 @@ var mayImport = map[string]string{
 	"runner/machine":       "runner/storage runner/systemd",
 	"runner":               "runner/config runner/gitlab runner/image runner/machine runner/storage runner/systemd",
 	"cmd/nspawn-runner":    "runner runner/gitlab runner/machine",
-	"magefiles":            "runner test/suite test/demo",
+	"magefiles":            "runner test/suite test/demo test/self",
 	"test/gitlab":          "",
 	"test/gitlab/simulate": "test/gitlab",
 	"test/harness":         "",
 	"test/integration":     "test/gitlab",
 	"test/bench":           "test/gitlab",
 	"test/suite":           "test/harness",
-	"test/demo":            "test/harness test/suite",
+	"test/play":            "test/harness test/suite",
+	"test/demo":            "test/play",
+	"test/self":            "test/harness test/play",
 }
 
 func TestPackagesImportInOneDirection(t *testing.T) {

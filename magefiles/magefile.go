@@ -113,5 +113,5 @@ func (Test) Lab(ctx context.Context) error {
 // Vm runs in a VM the tests that need a kernel of their own.
 func (Test) Vm(ctx context.Context) error { return suite.Run(ctx, os.Stdout, suite.VM) }
 
-// Self plays this project's own CI jobs, lint, build and unit of .gitlab-ci.yml, on its own driver.
-func (Test) Self(ctx context.Context) error { return self.Run(ctx, os.Stdout) }
+// Self plays this project's own CI jobs, lint, build and unit of .gitlab-ci.yml, on its own driver; RUN=job picks one.
+func (Test) Self(ctx context.Context) error { return self.Run(ctx, os.Stdout, os.Getenv("RUN")) }

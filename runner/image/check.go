@@ -34,7 +34,11 @@ func Check(root string) error {
 	for _, need := range needed {
 		found := false
 		for _, path := range need.any {
-			found = found || isFile(dir, path, need.runs)
+			is, err := isFile(dir, path, need.runs)
+			if err != nil {
+				return fmt.Errorf("check %s: open %s: %w", root, path, err)
+			}
+			found = found || is
 		}
 		if !found {
 			missing = append(missing, fmt.Sprintf("no %s (%s)", need.kind, strings.Join(need.any, ", ")))
@@ -47,15 +51,19 @@ func Check(root string) error {
 }
 
 // isFile says whether path inside dir is a file, and a program if runs is set.
-func isFile(dir int, path string, runs bool) bool {
+// Its error is the host's, not the tree's.
+func isFile(dir int, path string, runs bool) (bool, error) {
 	fd, err := unix.Openat2(dir, path, &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	})
+	if err == unix.ENOSYS {
+		return false, fmt.Errorf("openat2: %w", err)
+	}
 	if err != nil {
-		return false
+		return false, nil
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
-	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && (!runs || st.Mode&0o111 != 0)
+	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && (!runs || st.Mode&0o111 != 0), nil
 }

@@ -26,6 +26,7 @@ func bootable(t *testing.T, root string) {
 }
 
 func TestCheckSaysWhatIsMissing(t *testing.T) {
+	needOpenat2(t)
 	for path, want := range map[string]string{
 		"":                                   "",
 		"usr/lib/systemd/systemd":            "no init",
@@ -48,6 +49,7 @@ func TestCheckSaysWhatIsMissing(t *testing.T) {
 }
 
 func TestCheckFollowsLinksInsideTheTree(t *testing.T) {
+	needOpenat2(t)
 	root := t.TempDir()
 	bootable(t, root)
 	bash := filepath.Join(root, "usr/bin/bash")
@@ -76,6 +78,7 @@ func TestCheckFollowsLinksInsideTheTree(t *testing.T) {
 }
 
 func TestCheckIsFast(t *testing.T) {
+	needOpenat2(t)
 	root := t.TempDir()
 	bootable(t, root)
 	began := time.Now()

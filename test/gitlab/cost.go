@@ -37,8 +37,8 @@ func measure(state *os.ProcessState, sampledPeak int64) StageResult {
 func watchPeakRSS(pid int) func() int64 {
 	// Growth between the last look and the end goes unseen, which matters only
 	// to processes smaller than the simulator (see measure): no more than the
-	// last tenth of a short life, or the last 100 ms of a long one.
-	const shortest, longest = 200 * time.Microsecond, 100 * time.Millisecond
+	// last tenth of a short life, or the last 20 ms of a long one.
+	const shortest, longest = 200 * time.Microsecond, 20 * time.Millisecond
 	start, peak := time.Now(), peakRSS(pid)
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {

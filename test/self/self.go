@@ -11,8 +11,8 @@ import (
 	"nspawn-runner/test/play"
 )
 
-// Run plays the jobs that a machine can run.
-func Run(ctx context.Context, out io.Writer) error {
+// Run plays the jobs that a machine can run, or the one that is named.
+func Run(ctx context.Context, out io.Writer, only string) error {
 	pipeline, err := os.ReadFile(".gitlab-ci.yml")
 	if err != nil {
 		return fmt.Errorf("self: %w", err)
@@ -27,7 +27,11 @@ func Run(ctx context.Context, out io.Writer) error {
 	}
 	defer server.Close()
 	p := play.Play{Name: "self", Image: "trixie", Out: out}
-	for _, name := range []string{"lint", "build", "unit"} {
+	jobs := []string{"lint", "build", "unit"}
+	if only != "" {
+		jobs = []string{only}
+	}
+	for _, name := range jobs {
 		args := append([]string{"--job", name, "--repository", url}, outer...)
 		p.Jobs = append(p.Jobs, play.Job{Name: name, File: string(pipeline), Args: args})
 	}

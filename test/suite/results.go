@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -25,8 +26,23 @@ type reader struct {
 	brief   bool   // shows packages, and of tests only what did not pass
 
 	// Of the tests that are running, what they printed, until it is clear
-	// whether anybody wants to read it.
-	held bytes.Buffer
+	// whether anybody wants to read it. Those that run in parallel take turns,
+	// which lines like "=== NAME  TestX/sub" announce.
+	held map[string]*bytes.Buffer
+	turn string
+}
+
+var turnLine = regexp.MustCompile(`^=== (?:RUN|CONT|NAME) +([^/]*)`)
+
+// said is what a test, with its subtests, has printed.
+func (r *reader) said(test string) *bytes.Buffer {
+	if r.held == nil {
+		r.held = map[string]*bytes.Buffer{}
+	}
+	if r.held[test] == nil {
+		r.held[test] = &bytes.Buffer{}
+	}
+	return r.held[test]
 }
 
 var resultLine = regexp.MustCompile(`^(\s*)--- (PASS|FAIL|SKIP): (\S+) \((.*)\)$`)
@@ -55,22 +71,24 @@ func (r *reader) line(line string) {
 		return
 	}
 	nested, result, name, took := found[1] != "", found[2], found[3], found[4]
+	test, _, _ := strings.Cut(name, "/")
+	said := r.said(test)
 	switch result {
 	case "PASS":
 		r.results.passed++
 	case "FAIL":
 		r.results.failures = append(r.results.failures, r.where+": "+name)
-		r.flushHeld()
+		said.WriteTo(r.out)
 	case "SKIP":
 		// What it said last is why.
-		lines := strings.Split(strings.TrimSpace(r.held.String()), "\n")
+		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
 		r.results.skips = append(r.results.skips, r.where+": "+name+": "+strings.TrimSpace(lines[len(lines)-1]))
 	}
 	if result == "FAIL" || !nested && !(r.brief && result == "PASS") {
 		fmt.Fprintf(r.out, "%s %s (%s)\n", strings.ToLower(result), name, took)
 	}
 	if !nested {
-		r.held.Reset()
+		delete(r.held, test)
 	}
 }
 
@@ -78,6 +96,10 @@ func (r *reader) line(line string) {
 func (r *reader) other(line string) {
 	begins := func(prefixes ...string) bool {
 		return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(line, p) })
+	}
+	if turn := turnLine.FindStringSubmatch(line); turn != nil {
+		r.turn = turn[1]
+		return
 	}
 	switch {
 	case begins("=== ", "?   "), line == "PASS", line == "FAIL":
@@ -87,11 +109,14 @@ func (r *reader) other(line string) {
 	case begins("ok  ", "FAIL\t", "goroutine ", "testing:", "exit status"):
 		fmt.Fprintln(r.out, line)
 	default:
-		fmt.Fprintln(&r.held, line)
+		fmt.Fprintln(r.said(r.turn), line)
 	}
 }
 
+// flushHeld shows all that is held.
 func (r *reader) flushHeld() {
-	r.out.Write(r.held.Bytes())
-	r.held.Reset()
+	for _, test := range slices.Sorted(maps.Keys(r.held)) {
+		r.held[test].WriteTo(r.out)
+	}
+	r.held = nil
 }

@@ -48,3 +48,19 @@ func TestAPanicIsShown(t *testing.T) {
 		t.Error(out.String())
 	}
 }
+
+func TestWhatParallelTestsSayIsKeptApart(t *testing.T) {
+	var out bytes.Buffer
+	r := &reader{out: &out, results: &results{}}
+	r.read(strings.NewReader(`=== CONT  TestBad
+    x_test.go:1: what went wrong
+=== NAME  TestGood
+    x_test.go:2: a word
+--- PASS: TestGood (0.01s)
+=== NAME  TestBad
+--- FAIL: TestBad (0.00s)
+`))
+	if text := out.String(); !strings.Contains(text, "what went wrong") || strings.Contains(text, "a word") {
+		t.Errorf("shown: %s", text)
+	}
+}

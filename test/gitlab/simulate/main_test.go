@@ -94,6 +94,21 @@ func TestAGoodJobShowsItsLogAndItsCost(t *testing.T) {
 	}
 }
 
+func TestAJobOfAPipelineIsPlayedWithTheProjectsVariablesAndSources(t *testing.T) {
+	_, args := prepare(t, "one: {script: [exit 1]}\ntwo:\n  variables: {PLACE: file}\n  script: ['echo $PLACE, $(cat $SECRET), $(git log --format=%s)']")
+	repository := t.TempDir()
+	for _, command := range [][]string{{"init", "-q", "-b", "main"}, {"-c", "user.name=x", "-c", "user.email=x", "commit", "-q", "--allow-empty", "-m", "first"}} {
+		if out, err := exec.Command("git", append([]string{"-C", repository}, command...)...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v: %s", command, err, out)
+		}
+	}
+	code, stdout, stderr := run(t, append([]string{"--job", "two", "--repository", repository,
+		"--variable", "PLACE=project", "--file-variable", "SECRET=a=$b"}, args...)...)
+	if code != 0 || !strings.Contains(stdout, "\nproject, a=$b, first\n") {
+		t.Errorf("exit %d: %s%s", code, stdout, stderr)
+	}
+}
+
 func TestTheExitStatusSaysWhoseFaultItWas(t *testing.T) {
 	t.Run("the job's", func(t *testing.T) {
 		_, args := prepare(t, "script: [exit 42]")

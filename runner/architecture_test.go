@@ -26,7 +26,7 @@ var mayImport = map[string]string{
 	"test/integration":     "test/gitlab",
 	"test/bench":           "test/gitlab",
 	"test/suite":           "test/harness",
-	"test/demo":            "test/harness test/suite",
+	"test/demo":            "test/harness test/play test/suite",
 }
 
 func TestPackagesImportInOneDirection(t *testing.T) {

@@ -113,8 +113,11 @@ func (h *host) makeImage(t *testing.T, name, change string) {
 	t.Helper()
 	generation := filepath.Join(h.state, ".generations", name, "20260101T000000Z")
 	must(t, os.MkdirAll(filepath.Dir(generation), 0o755))
-	base := os.Getenv("NSPAWN_RUNNER_BASE")
+	base, top := os.Getenv("NSPAWN_RUNNER_BASE"), filepath.Dir(h.state)
 	switch {
+	case h.backend == "btrfs" && name == "bookworm" && os.Getenv("NSPAWN_RUNNER_HOST") == "vm":
+		// The disk was made with the base tree, which saves the VM a minute.
+		shell(t, "btrfs -q subvolume snapshot "+top+" "+generation+" && rm -r "+generation+"/state")
 	case h.backend == "btrfs" && name == "bookworm":
 		shell(t, "btrfs -q subvolume create "+generation+" && cp -a "+base+"/. "+generation)
 	case h.backend == "btrfs":

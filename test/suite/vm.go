@@ -90,7 +90,7 @@ func (s *Suite) vmOptions(ctx context.Context, dir string) (harness.VMOptions, e
 		},
 		Disks: []harness.Disk{
 			{Path: filepath.Join(dir, "scratch"), Label: "scratch", FS: "ext4", Size: 8 << 30, From: base, Mount: hostScratch},
-			{Path: filepath.Join(dir, "btrfs"), Label: "btrfs", FS: "btrfs", Size: 8 << 30, Mount: hostScratch + "/btrfs"},
+			{Path: filepath.Join(dir, "btrfs"), Label: "btrfs", FS: "btrfs", Size: 8 << 30, From: base, Mount: hostScratch + "/btrfs"},
 		},
 		Root:    filepath.Join(dir, "root"),
 		Journal: os.Getenv("NSPAWN_RUNNER_JOURNAL"),

@@ -3,7 +3,6 @@ package storage
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -34,19 +33,17 @@ func CloneCost(ctx context.Context, path string) (int64, error) {
 // sharesBlocks asks the file system of a directory whether its files can share
 // blocks, as on btrfs and most xfs: ioctl_ficlone(2).
 func sharesBlocks(dir string) bool {
-	var files [2]*os.File
+	var files [2]int
 	for i := range files {
-		file, err := os.CreateTemp(dir, ".probe-")
+		// Without a name, which a kill could leave behind.
+		file, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 		if err != nil {
 			return false
 		}
-		defer file.Close()
-		if os.Remove(file.Name()) != nil {
-			return false
-		}
+		defer unix.Close(file)
 		files[i] = file
 	}
-	return unix.IoctlFileClone(int(files[0].Fd()), int(files[1].Fd())) == nil
+	return unix.IoctlFileClone(files[0], files[1]) == nil
 }
 
 // Exclusive is how many bytes of a btrfs subvolume no other one shares: what its

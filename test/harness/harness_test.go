@@ -303,10 +303,15 @@ func TestAVMGoesOnAfterAPowerCut(t *testing.T) {
 		Out:   t.Output(),
 	}
 	first := o
-	first.Command = []string{"sh", "-c", "echo kept | tee /state/file >/etc/file; sync; echo now; sleep 1000"}
-	first.CutPower = "now"
+	first.Command = []string{"sh", "-c", "echo kept | tee /state/file >/etc/file; sync; echo now; echo later; sleep 1000"}
+	first.CutPower, first.CutDelay = "now", 2*time.Second
+	var said bytes.Buffer
+	first.Output = &said
 	if _, err := RunVM(t.Context(), first); !errors.Is(err, ErrPowerCut) {
 		t.Fatalf("without power the VM ended with %v", err)
+	}
+	if said.String() != "now\nlater\n" {
+		t.Errorf("until then it said %q", said.String())
 	}
 	status, out, err := runVM(t, o, "cat /state/file /etc/file")
 	if err != nil || status != 0 || out != "kept\nkept\n" {

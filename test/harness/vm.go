@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,10 +41,12 @@ type VMOptions struct {
 	// unit is stopped in its turn. Another VM with the same Root and Disks is
 	// the boot that follows. Without Reboot the VM is powered off at once.
 	Reboot bool
-	// CutPower is a line of the output at which the VM's power is cut. RunVM,
-	// which then has the error [ErrPowerCut], returns when its disks can be used
-	// again.
+	// CutPower is a line of the output at which the VM's power is cut, CutDelay
+	// after it comes for the first time. What the VM has handed to its disks by
+	// then is on them, what is only in its memory is lost. RunVM, which then has
+	// the error [ErrPowerCut], returns when its disks can be used again.
 	CutPower string
+	CutDelay time.Duration
 	// Journal is a directory that gets the VM's journal files, if its command
 	// comes to an end.
 	Journal string
@@ -68,7 +71,7 @@ type VM struct {
 	process *process
 	ports   sync.WaitGroup // of goroutines that read what the VM says
 	said    bytes.Buffer   // on its status port
-	cut     bool           // CutPower was heard
+	cut     atomic.Bool    // the power was cut, and not by the end of the VM's command
 
 	done   chan struct{} // closed when the following are set
 	status int
@@ -296,13 +299,15 @@ func (vm *VM) read(port string, from *os.File) {
 	defer from.Close()
 	switch port {
 	case outPort:
+		cutLine := vm.options.CutPower
 		for lines := bufio.NewReader(from); ; {
 			line, err := lines.ReadBytes('\n')
-			_, _ = vm.options.Output.Write(line)
-			if cut := vm.options.CutPower; cut != "" && string(line) == cut+"\n" {
-				vm.cut = true
-				vm.process.kill()
+			// Before all else: what the VM does meanwhile, it does too much.
+			if cutLine != "" && string(line) == cutLine+"\n" {
+				cutLine = ""
+				vm.cutPower()
 			}
+			_, _ = vm.options.Output.Write(line)
 			if err != nil {
 				return
 			}
@@ -318,6 +323,27 @@ func (vm *VM) read(port string, from *os.File) {
 	}
 }
 
+// cutPower ends QEMU, after CutDelay, as the loss of power ends a machine.
+func (vm *VM) cutPower() {
+	cut := func() {
+		if vm.process.running() {
+			vm.cut.Store(true)
+			vm.process.kill()
+		}
+	}
+	if vm.options.CutDelay == 0 {
+		cut()
+		return
+	}
+	vm.ports.Go(func() {
+		select {
+		case <-time.After(vm.options.CutDelay):
+			cut()
+		case <-vm.process.exited:
+		}
+	})
+}
+
 // finish waits for QEMU to end, sets what Wait is to say, and clears up.
 func (vm *VM) finish(ctx context.Context) {
 	defer close(vm.done)
@@ -329,7 +355,7 @@ func (vm *VM) finish(ctx context.Context) {
 	vm.ports.Wait()
 	status, err := strconv.Atoi(strings.TrimSpace(vm.said.String()))
 	switch {
-	case vm.cut:
+	case vm.cut.Load():
 		vm.err = fmt.Errorf("vm: run: %w", ErrPowerCut)
 	case context.Cause(ctx) != nil: // also when its command had ended, but not the VM
 		vm.err = fmt.Errorf("vm: run: %w%s", context.Cause(ctx), vm.lastWords())

@@ -3,10 +3,11 @@
 //
 // The tests run inside a host as root, in a lab or in a VM; everywhere else
 // they skip. `mage test:lab` and `mage test:vm` compile this package, carry it
-// into such a host, and run it there. Three environment variables say what is
-// where:
+// into such a host, and run it there. Environment variables say what is where:
 //
 //	NSPAWN_RUNNER_DRIVER   the driver's binary
+//	NSPAWN_RUNNER_FAULTS   the same, built with the tag faults, in the VM
+//	NSPAWN_RUNNER_CUT      in a VM that lost power, the mark of the driver it was at
 //	NSPAWN_RUNNER_BASE     a Debian tree that can be an image
 //	NSPAWN_RUNNER_SCRATCH  a directory on a disk, where state directories go
 //

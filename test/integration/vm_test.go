@@ -123,13 +123,16 @@ func removesWhatWasLeft(t *testing.T) {
 	await(t, "the trash to be emptied", func() bool { return len(h.leftovers(t)) == 0 })
 }
 
-// left are the ids of the machines that there are, dead or alive.
+// left are the ids of the jobs' machines that there are, dead or alive; those in
+// which generations are tested have names.
 func (h *host) left(t *testing.T) (ids []string) {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(h.state, ".machines"))
 	must(t, err)
 	for _, e := range entries {
-		ids = append(ids, e.Name())
+		if !strings.HasPrefix(e.Name(), "test-") {
+			ids = append(ids, e.Name())
+		}
 	}
 	return ids
 }

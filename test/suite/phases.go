@@ -94,6 +94,7 @@ func (s *Suite) tests(r *reader, cmd *exec.Cmd) error {
 // Where things lie in a host.
 const (
 	hostBuild     = "/opt/nspawn-runner"
+	hostFaults    = "/opt/faults"
 	hostBase      = "/opt/base"
 	hostScratch   = harness.Scratch
 	hostTestdata  = "/opt/testdata"
@@ -105,6 +106,7 @@ func testCommand(host, base, run string) []string {
 	return []string{"env",
 		"NSPAWN_RUNNER_HOST=" + host,
 		"NSPAWN_RUNNER_DRIVER=" + hostBuild + "/nspawn-runner",
+		"NSPAWN_RUNNER_FAULTS=" + hostFaults + "/nspawn-runner",
 		"NSPAWN_RUNNER_BASE=" + base,
 		"NSPAWN_RUNNER_SCRATCH=" + hostScratch,
 		"NSPAWN_RUNNER_TESTDATA=" + hostTestdata,

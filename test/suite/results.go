@@ -103,6 +103,8 @@ func (r *reader) other(line string) {
 	}
 	switch {
 	case begins("=== ", "?   "), line == "PASS", line == "FAIL":
+	case begins("after the power cut: "):
+		fmt.Fprintln(r.out, line)
 	case begins("panic:", "WARNING: DATA RACE", "fatal error:"):
 		r.flushHeld()
 		fmt.Fprintln(r.out, line)

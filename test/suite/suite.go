@@ -92,6 +92,12 @@ func Compile(ctx context.Context, packages ...string) (dir string, err error) {
 	return dir, command(ctx, "go", append([]string{"build", "-trimpath", "-o", dir + "/"}, packages...)...)
 }
 
+// compileFaults builds the driver with the tag faults into a directory of Build: it
+// says when it comes to its marks.
+func compileFaults(ctx context.Context) error {
+	return command(ctx, "go", "build", "-tags=faults", "-trimpath", "-o", filepath.Join(Build, "faults")+"/", "./cmd/nspawn-runner")
+}
+
 // compileTests builds the test binary of a package into Build.
 func compileTests(ctx context.Context, pkg, name string) error {
 	return command(ctx, "go", "test", "-c", "-trimpath", "-o", filepath.Join(Build, name), pkg)

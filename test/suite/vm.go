@@ -7,21 +7,25 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"nspawn-runner/test/harness"
 )
 
-// The VM is booted three times, with the same disks: it ends first with a
-// reboot and then with a power cut, both while machines run, and each boot that
-// follows shows what becomes of those.
+// The VM is booted four times, with the same disks: it ends first with a reboot
+// and then with two power cuts. At the reboot and the first cut machines run, at
+// both cuts images are being published; the boot that follows shows what became of
+// them. These are patterns of tests' names.
 const (
 	// firstBoot is what needs a kernel of its own, and enough of the other tests
 	// to show that a VM is a host like any other. Under TCG everything takes ten
 	// times as long.
-	firstBoot  = "InAVM|TestAJobRunsInABootedMachineOfItsOwn|TestTheScriptsExitCodeIsTheJobs|LeaveMachinesRunning"
-	secondBoot = "AfterAReboot|LeaveMachinesRunning"
-	thirdBoot  = "AfterAPowerCut"
+	firstBoot   = "InAVM|TestAJobRunsInABootedMachineOfItsOwn|TestTheScriptsExitCodeIsTheJobs|LeaveMachinesRunning"
+	afterReboot = "AfterAReboot|LeaveMachinesRunning"
+	afterCut    = "AfterAPowerCutTheNextPrepare"
+	untilCut    = "UntilThePowerIsCut"
+	checkCut    = "AfterAPowerCutEachChroot"
 )
 
 // VM runs tests in a VM: those that need a kernel of their own, and those that
@@ -43,11 +47,20 @@ func VM(s *Suite, ctx context.Context) error {
 	first := s.phase("vm: integration tests, then a reboot", func() error {
 		o := options
 		o.Reboot = true
-		return s.inVM(ctx, o, firstBoot)
+		return s.inVM(ctx, o, cut{}, firstBoot)
 	})
-	second := s.phase("vm: after the reboot, then a power cut", func() error { return s.untilPowerCut(ctx, options, secondBoot) })
-	third := s.phase("vm: after the power cut", func() error { return s.inVM(ctx, options, thirdBoot) })
-	return errors.Join(first, second, third)
+	cuts := newCuts(s.Out)
+	firstCut, secondCut := cuts.draw(), cuts.draw()
+	second := s.phase("vm: after the reboot, then a power cut", func() error {
+		return s.untilPowerCut(ctx, options, cut{}, firstCut, afterReboot, untilCut)
+	})
+	third := s.phase("vm: after the power cut, then another", func() error {
+		return s.untilPowerCut(ctx, options, firstCut, secondCut, afterCut, checkCut, untilCut)
+	})
+	fourth := s.phase("vm: after the second power cut", func() error {
+		return s.inVM(ctx, options, secondCut, checkCut)
+	})
+	return errors.Join(first, second, third, fourth)
 }
 
 // vmOptions makes all that the VM needs; dir gets its disks.
@@ -56,6 +69,9 @@ func (s *Suite) vmOptions(ctx context.Context, dir string) (harness.VMOptions, e
 		return harness.VMOptions{}, err
 	}
 	if err := prepareHost(ctx); err != nil {
+		return harness.VMOptions{}, err
+	}
+	if err := compileFaults(ctx); err != nil {
 		return harness.VMOptions{}, err
 	}
 	base, err := harness.Tree(ctx, s.Out, harness.BaseTree)
@@ -69,12 +85,13 @@ func (s *Suite) vmOptions(ctx context.Context, dir string) (harness.VMOptions, e
 		Files: map[string]string{
 			hostBuild + "/nspawn-runner":    filepath.Join(Build, "nspawn-runner"),
 			hostBuild + "/integration.test": filepath.Join(Build, "integration.test"),
+			hostFaults:                      filepath.Join(Build, "faults"),
 			hostTestdata:                    "test/integration/testdata",
 		},
-		Disks: []harness.Disk{{
-			Path: filepath.Join(dir, "scratch"), Label: "scratch", FS: "ext4", Size: 8 << 30,
-			From: base, Mount: hostScratch,
-		}},
+		Disks: []harness.Disk{
+			{Path: filepath.Join(dir, "scratch"), Label: "scratch", FS: "ext4", Size: 8 << 30, From: base, Mount: hostScratch},
+			{Path: filepath.Join(dir, "btrfs"), Label: "btrfs", FS: "btrfs", Size: 8 << 30, From: base, Mount: hostScratch + "/btrfs"},
+		},
 		Root:    filepath.Join(dir, "root"),
 		Journal: os.Getenv("NSPAWN_RUNNER_JOURNAL"),
 		Limit:   30 * time.Minute,
@@ -83,15 +100,20 @@ func (s *Suite) vmOptions(ctx context.Context, dir string) (harness.VMOptions, e
 }
 
 // vmCommand moves the base tree, with which the scratch disk was made, aside
-// once, and runs the tests.
-func vmCommand(run string) []string {
-	script := fmt.Sprintf(`cd %s && if [ ! -e base ]; then mkdir base && for f in * .[!.]*; do case $f in base|lost+found|".[!.]*") ;; *) mv "$f" base/ ;; esac; done; fi && exec "$@"`, hostScratch)
-	return append([]string{"sh", "-c", script, "sh"}, testCommand("vm", hostScratch+"/base", run)...)
+// once, and runs tests: those of one pattern after those of the other, until some
+// fail. They know after which power cut they run.
+func vmCommand(last cut, runs []string) []string {
+	script := fmt.Sprintf("export NSPAWN_RUNNER_CUT='%s' && ", last.line)
+	script += fmt.Sprintf(`cd %s && if [ ! -e base ]; then mkdir base && for f in * .[!.]*; do case $f in base|btrfs|lost+found|".[!.]*") ;; *) mv "$f" base/ ;; esac; done; fi`, hostScratch)
+	for _, run := range runs {
+		script += " && " + strings.Join(testCommand("vm", hostScratch+"/base", "'"+run+"'"), " ")
+	}
+	return []string{"sh", "-c", script}
 }
 
 // inVM boots a VM, runs tests in it, and reads what they say.
-func (s *Suite) inVM(ctx context.Context, options harness.VMOptions, run string) error {
-	options.Command = vmCommand(run)
+func (s *Suite) inVM(ctx context.Context, options harness.VMOptions, last cut, runs ...string) error {
+	options.Command = vmCommand(last, runs)
 	status, err := s.boot(ctx, options)
 	if err == nil && status != 0 {
 		err = fmt.Errorf("the tests ended with status %d", status)
@@ -99,11 +121,10 @@ func (s *Suite) inVM(ctx context.Context, options harness.VMOptions, run string)
 	return err
 }
 
-// untilPowerCut is inVM, but the VM's power is cut when the tests have passed.
-func (s *Suite) untilPowerCut(ctx context.Context, options harness.VMOptions, run string) error {
-	options.CutPower = "cut the power"
-	script := fmt.Sprintf(`"$@" && echo %q && sleep infinity`, options.CutPower)
-	options.Command = append([]string{"sh", "-c", script, "sh"}, vmCommand(run)...)
+// untilPowerCut is inVM, but the VM's power is cut while the last of the tests go on.
+func (s *Suite) untilPowerCut(ctx context.Context, options harness.VMOptions, last, at cut, runs ...string) error {
+	options.CutPower, options.CutDelay = at.line, at.delay
+	options.Command = vmCommand(last, runs)
 	status, err := s.boot(ctx, options)
 	switch {
 	case errors.Is(err, harness.ErrPowerCut):
@@ -111,7 +132,7 @@ func (s *Suite) untilPowerCut(ctx context.Context, options harness.VMOptions, ru
 	case err == nil:
 		err = fmt.Errorf("the tests ended with status %d", status)
 	}
-	return fmt.Errorf("before the power was cut: %w", err)
+	return fmt.Errorf("before the power was cut (%s): %w", at, err)
 }
 
 // boot boots a VM and reads what the tests in it say.

@@ -50,3 +50,30 @@ func TestAMaintenanceNeedsRoomForACopy(t *testing.T) {
 	}
 	wantOnly(t, s, "sid", generation)
 }
+
+func TestAFullDiskFailsTheBuildAndNothingElse(t *testing.T) {
+	s, _ := fakeStore(t, "sid", "- fake: dd if=/dev/zero of=$1/big bs=1M count=$FAKE_MEGABYTES && cp $1/etc/hostname $1/etc/played\n")
+	smallDisk(t, s, 900)
+	t.Setenv("FAKE_MEGABYTES", "1")
+	generation := create(t, s, "sid")
+	t.Setenv("FAKE_MEGABYTES", "2000")
+	if _, _, err := s.Maintain(t.Context(), "sid", ofSid); err == nil || !strings.Contains(err.Error(), "image sid: playbook ") {
+		t.Errorf("%v", err)
+	}
+	if text := dump(s); !strings.Contains(text, "No space left on device") {
+		t.Errorf("the log does not say why: %s", text)
+	}
+	if current, err := s.Current("sid"); err != nil || current != generation {
+		t.Errorf("current is %v, %v", current, err)
+	}
+	if got := read(t, generation.Path+"/etc/played"); got != "sid\n" {
+		t.Errorf("the current chroot is changed: %q", got)
+	}
+	// What failed was kept to be looked at, but a build needs the room more.
+	t.Setenv("FAKE_MEGABYTES", "3")
+	next, outcome, err := s.Maintain(t.Context(), "sid", ofSid)
+	if err != nil || outcome != Published {
+		t.Errorf("the next maintenance: %v, %v", outcome, err)
+	}
+	wantOnly(t, s, "sid", generation, next)
+}

@@ -29,7 +29,7 @@ type Chroot mg.Namespace
 
 // Create makes the chroot of image NAME, from its playbook if it has one.
 func (Chroot) Create(ctx context.Context, name string) error {
-	return onHost(func(h *runner.Host) error { return h.ChrootCreate(ctx, name, os.Getenv("SUITE")) })
+	return building(func(h *runner.Host) error { return h.ChrootCreate(ctx, name, os.Getenv("SUITE")) })
 }
 
 // List prints the images of this host: name and path.
@@ -39,12 +39,12 @@ func (Chroot) List(ctx context.Context) error {
 
 // Login opens a shell in a copy of the chroot of image NAME, and publishes it when the shell ends with 0.
 func (Chroot) Login(ctx context.Context, name string) error {
-	return onHost(func(h *runner.Host) error { return h.ChrootLogin(ctx, name, false) })
+	return building(func(h *runner.Host) error { return h.ChrootLogin(ctx, name, false) })
 }
 
 // Maintenance runs the playbooks of all images and creates what is missing.
 func (Chroot) Maintenance(ctx context.Context) error {
-	return onHost(func(h *runner.Host) error { return h.ChrootMaintenance(ctx, runner.Maintenance{}) })
+	return building(func(h *runner.Host) error { return h.ChrootMaintenance(ctx, runner.Maintenance{}) })
 }
 
 // Toml prints the block for gitlab-runner's config.toml, with the program that install puts in place.
@@ -62,6 +62,15 @@ func onHost(do func(*runner.Host) error) error {
 	}
 	h.Program = installed // and not mage: machines are started by it, and jobs
 	return do(h)
+}
+
+// building is onHost for what makes chroots: the installed program starts the
+// machines in which they are tested.
+func building(do func(*runner.Host) error) error {
+	if _, err := os.Stat(installed); err != nil {
+		return fmt.Errorf("%w: go tool mage install puts it there", err)
+	}
+	return onHost(do)
 }
 
 // Demo runs a real CI job in a machine of its own, in a lab if need be: the short way to see it all.

@@ -329,7 +329,7 @@ func (h *host) leftovers(t *testing.T) []string {
 // await polls for a condition that the kernel or systemd brings about.
 func await(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for !done() {
 		select {

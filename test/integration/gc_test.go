@@ -159,7 +159,8 @@ func TestGarbageCollectionRemovesWhatAKilledBuildLeft(t *testing.T) {
 			before := trees()
 			cmd := exec.Command(h.driver, "--config", h.config, "chroot-maintenance", "slow")
 			must(t, cmd.Start())
-			await(t, "the playbook to run", func() bool {
+			t.Cleanup(func() { _ = cmd.Process.Kill() }) // if the test ends before
+			awaitWithin(t, buildLimit, "the playbook to run", func() bool {
 				begun, _ := filepath.Glob(filepath.Join(h.state, ".generations", "slow", "*", "begun"))
 				return len(begun) > 0
 			})

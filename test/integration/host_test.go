@@ -319,7 +319,15 @@ func (h *host) leftovers(t *testing.T) []string {
 // await polls for a condition that the kernel or systemd brings about.
 func await(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	awaitWithin(t, 20*time.Second, what, done)
+}
+
+// buildLimit is how long the copy of a tree may take where others use the disk.
+const buildLimit = 3 * time.Minute
+
+func awaitWithin(t *testing.T, limit time.Duration, what string, done func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	for !done() {
 		select {

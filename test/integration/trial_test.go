@@ -113,7 +113,7 @@ func TestTheMachineOfATestThatWasStoppedOrKilledIsRemoved(t *testing.T) {
 	for _, signal := range []os.Signal{os.Interrupt, os.Kill} {
 		cmd := exec.Command(h.driver, "--config", h.config, "chroot-maintenance", "slow")
 		must(t, cmd.Start())
-		await(t, "the test to run", func() bool {
+		awaitWithin(t, buildLimit, "the test to run", func() bool {
 			logs, _ := filepath.Glob(filepath.Join(h.state, ".logs", "slow-*.log"))
 			if len(logs) == 0 {
 				return false

@@ -38,8 +38,7 @@ func runsSystemd() bool {
 }
 
 // makeStateDir makes the state directory, closed to everybody but root, since
-// files in it belong to jobs and may be setuid. Trees are moved inside it by
-// renaming, so it must be one file system.
+// files in it belong to jobs and may be setuid.
 func (h *Host) makeStateDir() error {
 	if err := os.MkdirAll(h.Config.StateDir, 0o700); err != nil {
 		return fmt.Errorf("state directory: %w", err)
@@ -47,6 +46,12 @@ func (h *Host) makeStateDir() error {
 	if err := os.Chmod(h.Config.StateDir, 0o700); err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}
+	return h.oneFileSystem()
+}
+
+// oneFileSystem looks at the parts of the state directory between which trees
+// are moved by renaming.
+func (h *Host) oneFileSystem() error {
 	var first string
 	var device uint64
 	for _, name := range []string{".generations", ".machines", ".trash"} {
@@ -77,11 +82,11 @@ func memory() (uint64, error) {
 	return uint64(info.Totalram) * uint64(info.Unit), nil
 }
 
-// diskSize is the size in bytes of the file system of the state directory, or 0
-// as long as there is none.
-func (h *Host) diskSize() uint64 {
+// diskSize is the size in bytes of the file system of a directory, or 0 as long
+// as there is none.
+func diskSize(dir string) uint64 {
 	var fs unix.Statfs_t
-	if err := unix.Statfs(h.Config.StateDir, &fs); err != nil {
+	if err := unix.Statfs(dir, &fs); err != nil {
 		return 0
 	}
 	return fs.Blocks * uint64(fs.Bsize)

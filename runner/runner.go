@@ -12,7 +12,10 @@
 //	generations.go  rolling back, pruning and removing them
 //	show.go         what is known of them
 //	machines.go     listing and entering machines
+//	gc.go           removing what nobody owns
+//	doctor.go       what is wrong with this host; doctor_*.go: its checks
 //	host.go         what a host must have
+//	admission.go    when it takes no job
 //	helper.go       gitlab-runner's own program inside the machine
 //	toml.go         the block for config.toml
 //
@@ -111,7 +114,7 @@ func (h *Host) images() *image.Store {
 		InUse:        h.generationInUse,
 		Test:         h.tryGeneration,
 		BaseMaxAge:   h.Config.BaseMaxAge,
-		DownloadsMax: h.Config.DownloadCacheMax.Bytes(h.diskSize()),
+		DownloadsMax: h.Config.DownloadCacheMax.Bytes(diskSize(h.Config.StateDir)),
 	}
 	if h.Log != nil {
 		store.Verbose = h.Stderr

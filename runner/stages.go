@@ -84,6 +84,9 @@ func (h *Host) start(ctx context.Context, job gitlab.Job, from *systemd.Process)
 		return err
 	}
 	defer release() // again does no harm
+	if err := h.admit(); err != nil {
+		return err
+	}
 	settings, err := h.imageConfig(name)
 	if err != nil {
 		return err

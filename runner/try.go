@@ -16,7 +16,14 @@ import (
 
 // Try executes a script in a machine of its own that lasts no longer. Its
 // error, when the script fails, is a *gitlab.BuildFailure with the code.
-func (h *Host) Try(ctx context.Context, image, shell string, script io.Reader) (err error) {
+func (h *Host) Try(ctx context.Context, image, shell string, script io.Reader) error {
+	return h.try(ctx, image, machine.Script{
+		Source: script, Shell: shell, Label: "try",
+		Stdout: h.Stdout, Stderr: h.Stderr,
+	})
+}
+
+func (h *Host) try(ctx context.Context, image string, script machine.Script) (err error) {
 	if err := h.needHost(); err != nil {
 		return err
 	}
@@ -33,10 +40,7 @@ func (h *Host) Try(ctx context.Context, image, shell string, script io.Reader) (
 		return err
 	}
 	defer func() { err = errors.Join(err, h.end(ctx, job.ID)) }()
-	return h.exec(ctx, job, "", machine.Script{
-		Source: script, Shell: shell, Label: "try",
-		Stdout: h.Stdout, Stderr: h.Stderr,
-	})
+	return h.exec(ctx, job, "", script)
 }
 
 // ownID is an id for a machine that is no job's: GitLab's ids are numbers.

@@ -53,7 +53,7 @@ func commands() *cobra.Command {
 		chrootShow(&o), chrootDiff(&o), chrootRollback(&o), chrootPrune(&o), chrootRemove(&o))
 	add("machines", try(&o), machines(&o))
 	add("stages", gitlabConfig(&o), prepare(&o), run(&o), cleanup(&o))
-	add("setup", toml(&o), version())
+	add("setup", toml(&o), doctor(&o), gc(&o), version())
 	root.AddCommand(boot(), emptyTrash())
 	return root
 }

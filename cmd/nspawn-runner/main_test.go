@@ -30,7 +30,7 @@ func TestWithoutACommandThereIsHelp(t *testing.T) {
 		if err != nil {
 			t.Errorf("%q: %v", args, err)
 		}
-		for _, command := range []string{"chroot-create", "chroot-list", "chroot-login", "chroot-maintenance", "chroot-show", "chroot-diff", "chroot-rollback", "chroot-prune", "chroot-remove", "prepare", "run", "cleanup", "gitlab-config", "toml", "try", "machine"} {
+		for _, command := range []string{"chroot-create", "chroot-list", "chroot-login", "chroot-maintenance", "chroot-show", "chroot-diff", "chroot-rollback", "chroot-prune", "chroot-remove", "prepare", "run", "cleanup", "gitlab-config", "toml", "try", "machine", "doctor", "gc"} {
 			if !strings.Contains(out, "\n  "+command+" ") {
 				t.Errorf("%q: no %s in\n%s", args, command, out)
 			}

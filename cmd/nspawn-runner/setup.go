@@ -25,6 +25,38 @@ func toml(o *options) *cobra.Command {
 	return c
 }
 
+func gc(o *options) *cobra.Command {
+	var dryRun, asJSON bool
+	c := &cobra.Command{
+		Use: "gc", Short: "Remove what dead jobs, killed builds and crashes left",
+		Long: "Remove what no living job or build owns: machines whose gitlab-runner died,\n" +
+			"what a crash, a reboot or a kill left, trees of killed builds, what is left of\n" +
+			"removed images, and bases and downloads that are of no use any more. Older\n" +
+			"generations stay: they are for chroot-prune.",
+		Args: cobra.NoArgs,
+		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error { return h.GC(ctx, dryRun, asJSON) }),
+	}
+	c.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "only say what, and why")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func doctor(o *options) *cobra.Command {
+	var job string
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "doctor", Short: "Say whether this host can run jobs, and what to do if not",
+		Long: "Say whether this host can run jobs, and what to do if not, in the order in which\n" +
+			"one would do it. The exit code is 0 when nothing is bad; warnings do not count.",
+		Args: cobra.NoArgs,
+		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error { return h.Doctor(ctx, job, asJSON) }),
+	}
+	c.Flags().StringVar(&job, "job", "", "run a job of this image too")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	_ = c.RegisterFlagCompletionFunc("job", completeImages(o)) // it fails for a flag that is not there
+	return c
+}
+
 func version() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version",

@@ -32,6 +32,16 @@ func (a Amount) Bytes(whole uint64) uint64 {
 	return a.bytes
 }
 
+// parseFinite refuses infinity, for what has to be there.
+func (a *Amount) parseFinite(n *yaml.Node) error {
+	var read Amount
+	if err := read.parse(n); err != nil || read.infinite {
+		return fmt.Errorf("want an amount like 2G, 512M, 10%% or 0, not %q", n.Value)
+	}
+	*a = read
+	return nil
+}
+
 func (a *Amount) parse(n *yaml.Node) error {
 	bad := fmt.Errorf("want an amount like 2G, 512M, 40%% or infinity, not %q", n.Value)
 	if n.Kind != yaml.ScalarNode || n.Value == "" {

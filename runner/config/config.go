@@ -40,6 +40,9 @@ type Config struct {
 	DownloadCacheMax Amount
 	// BaseMaxAge is 0 for no bases.
 	BaseMaxAge time.Duration
+	// MinFreeDisk may be a share of the file system, MinFreeMemory of the
+	// memory; 0 for none.
+	MinFreeDisk, MinFreeMemory Amount
 
 	// Of the host, overridden by an image.
 	Backend       string

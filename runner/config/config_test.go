@@ -64,6 +64,8 @@ func TestMistakesAreNamedWithFileAndLine(t *testing.T) {
 		"\n\nvarient: buildd\n":              ":3: unknown key \"varient\", did you mean variant?",
 		"base_max_age: -1h\n":                "want 0 or a time",
 		"download_cache_max: lots\n":         "want an amount like",
+		"min_free_disk: infinity\n":          "want an amount like 2G, 512M, 10% or 0",
+		"min_free_memory: -1\n":              "want an amount like",
 		"- a list\n":                         "key: value",
 		"backend: btrfs\nbackend: overlay\n": ":2: backend is set twice",
 		"a: [\n":                             "yaml:",

@@ -94,16 +94,22 @@ func (b *base) Close() {
 }
 
 // fresh says whether there is a whole base that is not too old.
-func (b *base) fresh() bool { return b != nil && isFresh(b.dir, b.maxAge) }
+func (b *base) fresh() bool { return b != nil && whyNotFresh(b.dir, b.maxAge) == "" }
 
-func isFresh(dir string, maxAge time.Duration) bool {
+// whyNotFresh says why no build uses a base, or "".
+func whyNotFresh(dir string, maxAge time.Duration) string {
 	text, err := os.ReadFile(filepath.Join(dir, "base.json"))
 	var record baseRecord
-	if err != nil || json.Unmarshal(text, &record) != nil || record.Boot != bootID() {
-		return false
+	if err != nil || json.Unmarshal(text, &record) != nil {
+		return "it is half-made"
 	}
-	age := time.Since(record.Made)
-	return age >= 0 && age < maxAge // unless the clock was set back
+	if record.Boot != bootID() {
+		return "the host has been rebooted since"
+	}
+	if age := time.Since(record.Made); age < 0 || age >= maxAge { // the clock may have been set back
+		return "it is too old (base_max_age)"
+	}
+	return ""
 }
 
 // copyTo makes a tree at the path to, which must not exist.
@@ -166,41 +172,62 @@ func (b *base) remove(ctx context.Context) error {
 	return nil
 }
 
-// pruneBases removes the bases that no build can use any more, and those beyond
-// keptBases that were not used for the longest time. One that is locked stays.
-func (s *Store) pruneBases(ctx context.Context) error {
+// staleBase is a base that is of no use any more.
+type staleBase struct {
+	dir, why string
+	surplus  bool // it is fresh, but there are too many
+}
+
+// staleBases lists the bases that no build can use any more, and those beyond
+// keptBases that were not used for the longest time.
+func (s *Store) staleBases() ([]staleBase, error) {
 	entries, err := readDir(s.bases())
 	if err != nil {
-		return err
+		return nil, err
 	}
-	used := func(dir string) time.Time {
+	used := func(dir string) int64 {
 		info, err := os.Stat(filepath.Join(dir, "base.json"))
 		if err != nil {
-			return time.Time{}
+			return 0
 		}
-		return info.ModTime()
+		return info.ModTime().UnixNano()
 	}
 	var dirs []string
 	for _, entry := range entries {
 		dirs = append(dirs, filepath.Join(s.bases(), entry.Name()))
 	}
-	slices.SortFunc(dirs, func(a, b string) int { return cmp.Compare(used(b).UnixNano(), used(a).UnixNano()) })
-	var all error
+	slices.SortFunc(dirs, func(a, b string) int { return cmp.Compare(used(b), used(a)) })
+	var stale []staleBase
 	for i, dir := range dirs {
-		if i < keptBases && isFresh(dir, s.BaseMaxAge) {
-			continue
+		if why := whyNotFresh(dir, s.BaseMaxAge); why != "" {
+			stale = append(stale, staleBase{dir: dir, why: why})
+		} else if i >= keptBases {
+			stale = append(stale, staleBase{dir: dir, why: "there are too many", surplus: true})
 		}
-		lock, err := tryLock(filepath.Join(dir, "lock"), unix.LOCK_EX)
-		if lock == nil {
-			all = errors.Join(all, err)
-			continue
-		}
-		if i >= keptBases || !isFresh(dir, s.BaseMaxAge) { // it may have been made just now
-			all = errors.Join(all, (&base{dir: dir, lock: lock}).remove(ctx))
-		}
-		lock.Close()
 	}
-	return all
+	return stale, nil
+}
+
+// removeBase removes a stale base, unless it is locked, or has been made anew.
+func (s *Store) removeBase(ctx context.Context, stale staleBase) error {
+	lock, err := tryLock(filepath.Join(stale.dir, "lock"), unix.LOCK_EX)
+	if lock == nil {
+		return err
+	}
+	defer lock.Close()
+	if !stale.surplus && whyNotFresh(stale.dir, s.BaseMaxAge) == "" {
+		return nil
+	}
+	return (&base{dir: stale.dir, lock: lock}).remove(ctx)
+}
+
+// pruneBases removes all stale bases.
+func (s *Store) pruneBases(ctx context.Context) error {
+	stale, err := s.staleBases()
+	for _, b := range stale {
+		err = errors.Join(err, s.removeBase(ctx, b))
+	}
+	return err
 }
 
 // bootID is the kernel's name for the time since the host was started.

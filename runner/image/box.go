@@ -210,13 +210,25 @@ func (s *Store) Shell(ctx context.Context, root string, stdin io.Reader, stdout,
 	return err
 }
 
+// boxName is systemd-nspawn's name for the box of an image, of which it makes
+// names of directories: see boxDirs. It may have 64 characters.
+func boxName(image string) string {
+	name := "build-" + hostname(image)
+	return strings.TrimRight(name[:min(len(name), 64)], "-")
+}
+
+// boxDirs are what systemd-nspawn leaves behind of an image's box if it is
+// killed. The second may be mounted, since systemd 256.
+func boxDirs(image string) []string {
+	return []string{"/run/systemd/nspawn/propagate/" + boxName(image), "/run/systemd/nspawn/unix-export/" + boxName(image)}
+}
+
 // nspawn is the command line of systemd-nspawn for a tree that is being built:
 // it leaves no trace in the tree, and it does without systemd on the host.
 func nspawn(ctx context.Context, root, image string, args ...string) *exec.Cmd {
-	name := hostname(image)
 	cmd := exec.CommandContext(ctx, "systemd-nspawn", append([]string{
 		"--quiet", "--register=no", "--keep-unit", "--settings=no",
-		"--directory=" + root, "--machine=" + name, "--hostname=" + name,
+		"--directory=" + root, "--machine=" + boxName(image), "--hostname=" + hostname(image),
 		"--resolv-conf=off", "--timezone=off", "--link-journal=no",
 		"--suppress-sync=yes", // all is flushed once, before it is published
 	}, args...)...)

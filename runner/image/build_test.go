@@ -349,7 +349,7 @@ func TestPlaybookRunsInABox(t *testing.T) {
 	dir := s.PlaybookDirs[0]
 	called := read(t, calls)
 	for _, want := range []string{
-		"--quiet --register=no --keep-unit --settings=no --directory=" + generation.Path + " --machine=sid --hostname=sid ",
+		"--quiet --register=no --keep-unit --settings=no --directory=" + generation.Path + " --machine=build-sid --hostname=sid ",
 		" " + dir + "/sid.yaml in " + dir + " with proxy proxy.example:3128\n",
 		"connection chroot, proxy inside proxy.example:3128\n",
 	} {
@@ -512,7 +512,7 @@ func TestShellRunsOnTheCopy(t *testing.T) {
 	if !errors.As(err, &exit) || exit.ExitCode() != 3 {
 		t.Errorf("error is %v", err)
 	}
-	for _, want := range []string{"--machine=sid ", "--console=pipe", "--setenv=http_proxy=proxy.example:3128", "\ntyped\n"} {
+	for _, want := range []string{"--machine=build-sid ", "--console=pipe", "--setenv=http_proxy=proxy.example:3128", "\ntyped\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("it printed %s, without %s", out.String(), want)
 		}

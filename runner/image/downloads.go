@@ -28,6 +28,10 @@ type downloadCache struct {
 	max uint64
 }
 
+func (s *Store) downloads() downloadCache {
+	return downloadCache{dir: filepath.Join(s.StateDir, ".downloads"), max: s.DownloadsMax}
+}
+
 // A header is the hash in hex and a newline.
 const headerSize = 2*sha256.Size + 1
 
@@ -148,18 +152,31 @@ func (k *keeper) finish() {
 	}
 }
 
-// prune removes what was not used for the longest time until the rest is within
-// bounds, and what a killed build left.
+// prune removes what is too much.
 func (c downloadCache) prune() error {
+	excess, err := c.excess()
+	for _, path := range excess {
+		// Another build may have removed it.
+		if removeErr := os.Remove(path); removeErr != nil && !errors.Is(removeErr, unix.ENOENT) {
+			err = errors.Join(err, removeErr)
+		}
+	}
+	return err
+}
+
+// excess lists what was not used for the longest time, so much of it that the
+// rest is within bounds, and what a killed build left.
+func (c downloadCache) excess() ([]string, error) {
 	entries, err := readDir(c.dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	type download struct {
 		path string
 		size uint64
 		used syscall.Timespec
 	}
+	var excess []string
 	var all []download
 	var total uint64
 	for _, entry := range entries {
@@ -168,12 +185,12 @@ func (c downloadCache) prune() error {
 			continue // another build pruned it
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 		path := filepath.Join(c.dir, entry.Name())
 		if strings.HasPrefix(entry.Name(), unfinishedDownload) {
 			if time.Since(info.ModTime()) > time.Hour {
-				_ = os.Remove(path)
+				excess = append(excess, path)
 			}
 			continue
 		}
@@ -185,10 +202,8 @@ func (c downloadCache) prune() error {
 		if total <= c.max {
 			break
 		}
-		if err := os.Remove(d.path); err != nil && !errors.Is(err, unix.ENOENT) {
-			return err
-		}
+		excess = append(excess, d.path)
 		total -= d.size
 	}
-	return nil
+	return excess, nil
 }

@@ -125,42 +125,49 @@ func (s *Store) begin(lock *os.File, name string) (Generation, error) {
 // that was published. It comes after each build, and before each build for one
 // that was killed.
 func (s *Store) end(ctx context.Context, lock *os.File, name string) error {
-	stamp := make([]byte, len(stampFormat))
-	if n, _ := lock.ReadAt(stamp, 0); n == len(stamp) && filepath.IsLocal(string(stamp)) {
-		current, _ := os.Readlink(filepath.Join(s.StateDir, name))
-		if filepath.Base(current) != string(stamp) {
-			if err := storage.Remove(ctx, filepath.Join(s.generations(name), string(stamp))); err != nil {
-				return err
-			}
-			fault.Here("image: unpublished tree removed")
-			if err := s.removeRecord(name + "/" + string(stamp)); err != nil {
-				return err
-			}
-		}
-	}
-	if err := lock.Truncate(0); err != nil {
-		return err
-	}
-	// Generations are directories: a link among them is a publication that was
-	// killed before its swap.
-	entries, err := os.ReadDir(s.generations(name))
+	remains, err := s.remains(name)
 	if err != nil {
 		return err
 	}
-	for _, entry := range entries {
-		if entry.Type() == fs.ModeSymlink {
-			if err := os.Remove(filepath.Join(s.generations(name), entry.Name())); err != nil {
-				return err
-			}
+	for _, path := range remains {
+		if err := storage.Remove(ctx, path); err != nil {
+			return err
 		}
-		// A removal that was killed left a record without its tree.
-		if stamp, is := strings.CutSuffix(entry.Name(), recordSuffix); is && !exists(filepath.Join(s.generations(name), stamp)) {
-			if err := s.removeRecord(name + "/" + stamp); err != nil {
-				return err
-			}
+		fault.Here("image: " + filepath.Base(path) + " of an unpublished generation removed")
+	}
+	return lock.Truncate(0)
+}
+
+// remains lists what a build or a removal has left of an image that is not at
+// work any more: it needs the lock .build, or is a guess.
+func (s *Store) remains(name string) ([]string, error) {
+	dir := s.generations(name)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var paths []string
+	stamp := s.unfinished(name)
+	tree := filepath.Join(dir, stamp)
+	current, _ := os.Readlink(filepath.Join(s.StateDir, name))
+	if len(stamp) != len(stampFormat) || !filepath.IsLocal(stamp) || filepath.Base(current) == stamp {
+		tree = ""
+	} else if exists(tree) {
+		paths = append(paths, tree)
+	}
+	for _, entry := range entries {
+		path := filepath.Join(dir, entry.Name())
+		stamp, isRecord := strings.CutSuffix(path, recordSuffix)
+		switch {
+		// Generations are directories: a link among them is a publication that
+		// was killed before its swap.
+		case entry.Type() == fs.ModeSymlink,
+			// A record without its tree: of that, or of a removal that was killed.
+			isRecord && (stamp == tree || !exists(stamp)):
+			paths = append(paths, path)
 		}
 	}
-	return nil
+	return paths, nil
 }
 
 // forget removes the directory of an image that has no chroot, no generation and

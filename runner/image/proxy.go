@@ -12,7 +12,6 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -67,7 +66,7 @@ func (b *build) download(do func(*downloads) error) error {
 // openDownloads starts a proxy. If nothing is to be kept it removes what was, and
 // returns nil.
 func (s *Store) openDownloads(log io.Writer) (*downloads, error) {
-	cache := downloadCache{dir: filepath.Join(s.StateDir, ".downloads"), max: s.DownloadsMax}
+	cache := s.downloads()
 	if s.DownloadsMax == 0 {
 		return nil, cache.prune()
 	}

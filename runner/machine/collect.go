@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"nspawn-runner/runner/systemd"
@@ -15,22 +16,16 @@ import (
 // Collect stops the machines that nobody will stop any more: those whose
 // gitlab-runner is dead, those past their time, and what a crash of the host
 // or of this program left. It touches no machine that is locked, for somebody
-// is at work on it.
+// is at work on it. It is called before each start: where there is nothing to
+// do, it takes a millisecond or two.
 func (s Store) Collect(ctx context.Context) error {
-	entries, err := os.ReadDir(s.Dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("list machines: %w", err)
+	abandoned, err := s.allAbandoned()
+	if err != nil {
+		return err
 	}
 	trash, err := os.ReadDir(s.Trash)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("list the trash: %w", err)
-	}
-	var abandoned []string
-	for _, entry := range entries {
-		if why := s.abandoned(entry.Name()); why != "" {
-			s.logf("%s: %s", Name(entry.Name()), why)
-			abandoned = append(abandoned, entry.Name())
-		}
 	}
 	if len(abandoned)+len(trash) == 0 {
 		return nil // nearly always
@@ -41,8 +36,9 @@ func (s Store) Collect(ctx context.Context) error {
 	}
 	defer bus.Close()
 	var failed error
-	for _, id := range abandoned {
-		failed = errors.Join(failed, s.collect(ctx, bus, id))
+	for _, machine := range abandoned {
+		s.logf("%s: %s", Name(machine.id), machine.why)
+		failed = errors.Join(failed, s.collect(ctx, bus, machine.id))
 	}
 	if len(trash) > 0 {
 		failed = errors.Join(failed, s.emptyTrashLater(ctx, bus))
@@ -50,7 +46,36 @@ func (s Store) Collect(ctx context.Context) error {
 	return failed
 }
 
-// abandoned says why nobody will stop a machine, or "".
+// abandonedMachine is one that nobody will stop, and why.
+type abandonedMachine struct{ id, why string }
+
+// allAbandoned lists the machines that nobody will stop. A machine that is
+// locked is not among them.
+func (s Store) allAbandoned() ([]abandonedMachine, error) {
+	entries, err := os.ReadDir(s.Dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list machines: %w", err)
+	}
+	var all []abandonedMachine
+	for _, entry := range entries {
+		id := entry.Name()
+		if id[0] == '.' && isYoung(s.dir(id)) {
+			continue // another process tries what the file system can do
+		}
+		lock, err := s.tryLock(id)
+		if err != nil {
+			continue // gone, or somebody is at work on it
+		}
+		if why := s.abandoned(id); why != "" {
+			all = append(all, abandonedMachine{id, why})
+		}
+		lock.Close()
+	}
+	return all, nil
+}
+
+// abandoned says why nobody will stop a machine, or "". Its lock must be held:
+// who starts or stops a machine has it, until the end.
 func (s Store) abandoned(id string) string {
 	r, err := readRecord(s.dir(id))
 	var syntax *json.SyntaxError
@@ -63,10 +88,22 @@ func (s Store) abandoned(id string) string {
 		return "the host has been rebooted since"
 	case r.Caller != nil && !r.Caller.Alive():
 		return fmt.Sprintf("its gitlab-runner (process %d) is gone", r.Caller.PID)
+	case r.Leader == nil:
+		return "its start was killed"
 	case time.Now().After(r.Expires):
 		return "its time is over"
 	}
+	if _, err := os.Lstat(filepath.Join(s.dir(id), stopping)); err == nil {
+		return "its cleanup was killed"
+	}
 	return ""
+}
+
+// isYoung says whether a directory was made, or changed, within a minute: longer
+// than anybody needs to begin what it is for.
+func isYoung(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && time.Since(info.ModTime()) < time.Minute
 }
 
 // collect removes a machine, if it still is abandoned once its lock is held.

@@ -90,6 +90,12 @@ const (
 	lastRange  = 0x6FFF0000 / storage.RangeSize
 )
 
+// UserIDs are the first and the last id of the host of which machines are given
+// theirs, user ids and group ids alike.
+func UserIDs() (first, last int) {
+	return firstRange * storage.RangeSize, lastRange*storage.RangeSize - 1
+}
+
 // writeWithRange gives the machine a range of user ids that no other one has,
 // and writes its record. One process at a time does this.
 func (s Store) writeWithRange(ctx context.Context, r *Record) error {

@@ -18,6 +18,9 @@ import (
 // rest of a big tree to a unit of its own.
 const discardInline = 2 * time.Second
 
+// stopping is a file in the directory of a machine that somebody began to stop.
+const stopping = "stopping"
+
 // Stop makes a machine gone: processes, service, directory. It returns when
 // it is; only the deletion of a big tree may go on, in the background. That
 // there is no such machine is success.
@@ -36,6 +39,8 @@ func (s Store) Stop(ctx context.Context, id string, may func(Record) error) erro
 				return fmt.Errorf("machine %s: %w", Name(id), err)
 			}
 		}
+		// For Collect, if this process is killed. On a full disk it goes without.
+		_ = os.WriteFile(filepath.Join(s.dir(id), stopping), nil, 0o600)
 	}
 	bus, err := systemd.Host(ctx)
 	if err != nil {
@@ -89,9 +94,8 @@ func (s Store) halt(ctx context.Context, bus *systemd.Bus, id string) error {
 		return fmt.Errorf("machine %s: reset %s: %w", Name(id), unit, err)
 	}
 	s.logf("%s is stopped", unit)
-	// What a killed nspawn leaves behind.
-	for _, dir := range []string{"propagate", "unix-export"} {
-		_ = os.Remove(filepath.Join("/run/systemd/nspawn", dir, Name(id)))
+	for _, dir := range mountPoints {
+		_ = removeMountPoint(filepath.Join(dir, Name(id)))
 	}
 	return nil
 }

@@ -24,16 +24,44 @@ const (
 // idmapped: what belongs to root on disk belongs to owner in it, and so on for
 // the ids up to RangeSize. attributes are mount_setattr(2)'s MOUNT_ATTR_*.
 func Bind(from, to string, owner int, attributes uint64) error {
+	mount, err := detached(from, owner, attributes)
+	if err != nil {
+		return err
+	}
+	defer mount.Close()
+	if err := unix.MoveMount(int(mount.Fd()), "", unix.AT_FDCWD, to, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("move_mount %s to %s: %w", from, to, err)
+	}
+	return nil
+}
+
+// CheckIdmap says whether the tree at path can be mounted idmapped, by doing it:
+// nobody sees the mount, and nothing is left of it.
+func CheckIdmap(path string) error {
+	mount, err := detached(path, RangeSize, 0)
+	if err != nil {
+		return err
+	}
+	return mount.Close()
+}
+
+// detached makes the mount of Bind. As long as it lies nowhere, its end is Close.
+func detached(from string, owner int, attributes uint64) (_ *os.File, err error) {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, from, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
-		return fmt.Errorf("open_tree %s: %w", from, err)
+		return nil, fmt.Errorf("open_tree %s: %w", from, err)
 	}
-	defer unix.Close(fd)
+	mount := os.NewFile(uintptr(fd), from)
+	defer func() {
+		if err != nil {
+			mount.Close()
+		}
+	}()
 	attr := unix.MountAttr{Attr_set: attributes}
 	if owner > 0 {
 		namespace, err := userNamespace(owner)
 		if err != nil {
-			return fmt.Errorf("user namespace for ids from %d: %w", owner, err)
+			return nil, fmt.Errorf("user namespace for ids from %d: %w", owner, err)
 		}
 		defer namespace.Close()
 		attr.Attr_set |= unix.MOUNT_ATTR_IDMAP
@@ -42,15 +70,12 @@ func Bind(from, to string, owner int, attributes uint64) error {
 	if attr.Attr_set != 0 {
 		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
 			if owner > 0 && (err == unix.EINVAL || err == unix.EOPNOTSUPP) {
-				return fmt.Errorf("idmapped mount of %s: %w: this file system or kernel offers none (ext4, xfs, btrfs: Linux 5.15; overlay upon them: 5.19)", from, err)
+				return nil, fmt.Errorf("idmapped mount of %s: %w: this file system or kernel offers none (ext4, xfs, btrfs: Linux 5.15; overlay upon them: 5.19)", from, err)
 			}
-			return fmt.Errorf("mount_setattr %s: %w", from, err)
+			return nil, fmt.Errorf("mount_setattr %s: %w", from, err)
 		}
 	}
-	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, to, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return fmt.Errorf("move_mount %s to %s: %w", from, to, err)
-	}
-	return nil
+	return mount, nil
 }
 
 // userNamespace returns a user namespace that maps ids from 0 to owner, and

@@ -90,28 +90,43 @@ func Choose(wanted, machines, chroot string) (Backend, error) {
 	return backend, nil
 }
 
+// fileSystems are the names of statfs(2)'s types that matter here.
+var fileSystems = map[int64]string{
+	unix.BTRFS_SUPER_MAGIC:     "btrfs",
+	unix.EXT4_SUPER_MAGIC:      "ext4",
+	unix.XFS_SUPER_MAGIC:       "xfs",
+	unix.TMPFS_MAGIC:           "tmpfs",
+	unix.OVERLAYFS_SUPER_MAGIC: "overlay",
+	unix.NFS_SUPER_MAGIC:       "NFS",
+	unix.MSDOS_SUPER_MAGIC:     "FAT",
+	unix.V9FS_MAGIC:            "9p",
+	unix.FUSE_SUPER_MAGIC:      "FUSE",
+}
+
+// FileSystem names the file system of a path, one that is not known by its
+// number.
+func FileSystem(path string) (string, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(path, &fs); err != nil {
+		return "", fmt.Errorf("statfs %s: %w", path, err)
+	}
+	if name, known := fileSystems[int64(fs.Type)]; known {
+		return name, nil
+	}
+	return fmt.Sprintf("file system %#x", fs.Type), nil
+}
+
 // canHoldUpper says whether an overlay's upper layer can lie in dir. The
 // kernel decides: it wants trusted extended attributes, d_type and
 // RENAME_WHITEOUT, which overlay itself, NFS, FAT and old XFS lack.
 func canHoldUpper(dir string) error {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil {
-		return fmt.Errorf("backend overlay: statfs %s: %w", dir, err)
+	bad, err := FileSystem(dir)
+	if err != nil {
+		return fmt.Errorf("backend overlay: %w", err)
 	}
-	var bad string
-	switch fs.Type {
-	case unix.OVERLAYFS_SUPER_MAGIC:
-		bad = "overlay"
-	case unix.NFS_SUPER_MAGIC:
-		bad = "NFS"
-	case unix.MSDOS_SUPER_MAGIC:
-		bad = "FAT"
-	case unix.V9FS_MAGIC:
-		bad = "9p"
-	case unix.FUSE_SUPER_MAGIC:
-		bad = "FUSE"
-	}
-	if bad == "" {
+	switch bad {
+	case "overlay", "NFS", "FAT", "9p", "FUSE":
+	default:
 		// Anything else is asked, not guessed: an attribute an upper needs.
 		probe, err := os.MkdirTemp(dir, ".probe-")
 		if err != nil {

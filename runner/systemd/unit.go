@@ -158,9 +158,14 @@ func (b *Bus) FailedUnits(ctx context.Context) ([]ListedUnit, error) {
 // RunningUnits lists the units whose names match a shell pattern and of which
 // something runs.
 func (b *Bus) RunningUnits(ctx context.Context, pattern string) ([]ListedUnit, error) {
+	return b.Units(ctx, pattern, "active", "reloading", "activating", "deactivating")
+}
+
+// Units lists the loaded units whose names match a shell pattern, and whose
+// active state is one of the given ones; without any, all.
+func (b *Bus) Units(ctx context.Context, pattern string, states ...string) ([]ListedUnit, error) {
 	var rows [][]any
-	states := []string{"active", "reloading", "activating", "deactivating"}
-	if err := b.call(ctx, managerPath, manager+"ListUnitsByPatterns", []any{&rows}, states, []string{pattern}); err != nil {
+	if err := b.call(ctx, managerPath, manager+"ListUnitsByPatterns", []any{&rows}, append([]string{}, states...), []string{pattern}); err != nil {
 		return nil, err
 	}
 	return listed(rows, 0, 3), nil

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -163,35 +164,43 @@ func TestAJobThatTakesTooLongIsStopped(t *testing.T) {
 	}
 }
 
+// preparedByRunner starts a machine for a gitlab-runner that can be killed: its
+// process is a shell here, with the driver as a child in a process group of its
+// own.
+func (h *host) preparedByRunner(t *testing.T) (id string, kill func()) {
+	t.Helper()
+	number := newNumber()
+	response := filepath.Join(t.TempDir(), "response.json")
+	data, err := json.Marshal(map[string]any{
+		"id": number, "token": "t", "image": map[string]string{"name": "bookworm"},
+		"variables": []map[string]string{{"key": "CI_SERVER_URL", "value": "https://gitlab.example"}},
+	})
+	must(t, err, os.WriteFile(response, data, 0o600))
+	runner := exec.Command("bash", "-c", fmt.Sprintf("setsid %s --config %s prepare; echo $?; sleep 1000", h.driver, h.config))
+	runner.Env = append(os.Environ(), "JOB_RESPONSE_FILE="+response)
+	runner.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	out, err := runner.StdoutPipe()
+	must(t, err, runner.Start())
+	answer := make([]byte, 16)
+	n, err := out.Read(answer)
+	must(t, err)
+	if strings.TrimSpace(string(answer[:n])) != "0" {
+		t.Fatalf("prepare: exit %s", answer[:n])
+	}
+	return strconv.FormatInt(number, 10), func() {
+		must(t, syscall.Kill(-runner.Process.Pid, syscall.SIGKILL))
+		_ = runner.Wait()
+	}
+}
+
 func TestAMachineWhoseGitlabRunnerIsDeadIsRemovedByTheNextPrepare(t *testing.T) {
 	onEach(t, func(t *testing.T, h *host) {
-		// A gitlab-runner that prepares a machine and is killed: its process is
-		// a shell here, with the driver as a child of its own process group.
-		id := newNumber()
-		dir := t.TempDir()
-		response := filepath.Join(dir, "response.json")
-		data, err := json.Marshal(map[string]any{
-			"id": id, "token": "t", "image": map[string]string{"name": "bookworm"},
-			"variables": []map[string]string{{"key": "CI_SERVER_URL", "value": "https://gitlab.example"}},
-		})
-		must(t, err, os.WriteFile(response, data, 0o600))
-		runner := exec.Command("bash", "-c", fmt.Sprintf("setsid %s --config %s prepare; echo $?; sleep 1000", h.driver, h.config))
-		runner.Env = append(os.Environ(), "JOB_RESPONSE_FILE="+response)
-		runner.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-		out, err := runner.StdoutPipe()
-		must(t, err, runner.Start())
-		answer := make([]byte, 16)
-		n, err := out.Read(answer)
-		must(t, err)
-		if strings.TrimSpace(string(answer[:n])) != "0" {
-			t.Fatalf("prepare: exit %s", answer[:n])
-		}
-		shell(t, fmt.Sprintf("systemctl is-active nspawn-runner-%d.service", id))
+		id, kill := h.preparedByRunner(t)
+		shell(t, "systemctl is-active nspawn-runner-"+id+".service")
 		other := h.prepared(t, "bookworm")
-		shell(t, fmt.Sprintf("systemctl is-active nspawn-runner-%d.service", id))
+		shell(t, "systemctl is-active nspawn-runner-"+id+".service")
 
-		must(t, syscall.Kill(-runner.Process.Pid, syscall.SIGKILL))
-		runner.Wait()
+		kill()
 		third := h.prepared(t, "bookworm")
 		entries := strings.Fields(shell(t, "ls "+filepath.Join(h.state, ".machines")))
 		slices.Sort(entries)

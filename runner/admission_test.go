@@ -1,0 +1,25 @@
+package runner
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func TestAJobIsNotAdmittedToAHostThatIsShortOfRoom(t *testing.T) {
+	for settings, want := range map[string]string{
+		"min_free_disk: 100%\n":                     `^this host is short of disk space: /.* has \d+ MB free, and jobs start with \d+ \(min_free_disk\)`,
+		"min_free_disk: 0\nmin_free_memory: 100%\n": `^this host is short of memory: \d+ MB are available, and jobs start with \d+ \(min_free_memory\)`,
+		"min_free_disk: 0\nmin_free_memory: 0\n":    "",
+		"min_free_disk: 1\nmin_free_memory: 1K\n":   "",
+	} {
+		h, _ := bootstrapHost(t, settings, "")
+		if err := h.makeStateDir(); err != nil {
+			t.Fatal(err)
+		}
+		err := h.admit()
+		if want == "" && err != nil || want != "" && (err == nil || !regexp.MustCompile(want).MatchString(err.Error())) {
+			t.Errorf("%s: %v, want %s", strings.TrimSpace(settings), err, want)
+		}
+	}
+}

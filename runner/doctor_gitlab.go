@@ -1,0 +1,135 @@
+package runner
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"nspawn-runner/runner/config"
+	"nspawn-runner/runner/gitlab"
+)
+
+// What the doctor asks of gitlab-runner.
+
+// registration is where gitlab-runner keeps its configuration, as a service.
+const registration = "/etc/gitlab-runner/config.toml"
+
+func (h *Host) checkGitLabRunner(context.Context) []finding {
+	path := h.findHelper(nil)
+	if path == "" {
+		return isBad("install gitlab-runner, or set gitlab_runner to where it is", "there is no gitlab-runner in PATH: no jobs, no artifacts, no caches")
+	}
+	return isGood("%s", path)
+}
+
+// checkRegistration reads gitlab-runner's configuration: does a runner call this
+// program, and as it wants to be called?
+func (h *Host) checkRegistration(path string) []finding {
+	const paste = "'nspawn-runner toml' prints the block to put there"
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return isBad(paste, "%v", err)
+	}
+	known, err := gitlab.ParseRunners(text)
+	if err != nil {
+		return isBad("correct it", "%s: %v", path, err)
+	}
+	var all []finding
+	ours := 0
+	for _, r := range known.Runners {
+		if r.Executor != "custom" || !slices.ContainsFunc(r.Stages(), h.isCalledBy) {
+			continue
+		}
+		ours++
+		problems := h.checkRunner(r)
+		if problems == nil {
+			problems = isGood("%s: runner %q calls this program", path, r.Name)
+		}
+		all = append(all, problems...)
+	}
+	if ours == 0 {
+		return isBad(paste, "%s: none of its %d runners has the executor \"custom\" and calls %s", path, len(known.Runners), h.Program)
+	}
+	if known.Concurrent < 2 {
+		all = append(all, isWarning("raise concurrent at its top", "%s: one job at a time, of all runners (concurrent)", path)...)
+	}
+	return all
+}
+
+// isCalledBy says whether a stage's command is this program, whatever the path.
+func (h *Host) isCalledBy(stage gitlab.StageCommand) bool {
+	theirs, err := os.Stat(stage.Exec)
+	if err != nil {
+		return false
+	}
+	program, err := os.Stat(h.Program)
+	return err == nil && os.SameFile(theirs, program)
+}
+
+// checkRunner looks at the four commands of a runner that calls this program for
+// one of them at least.
+func (h *Host) checkRunner(r gitlab.Runner) []finding {
+	var all []finding
+	problem := func(state state, format string, args ...any) {
+		all = append(all, finding{State: state, Found: fmt.Sprintf("runner %q: ", r.Name) + fmt.Sprintf(format, args...), ToDo: "'nspawn-runner toml' prints how it should be"})
+	}
+	for _, stage := range r.Stages() {
+		switch {
+		case stage.Exec == "":
+			problem(bad, "%s_exec is missing", stage.Name)
+		case !h.isCalledBy(stage):
+			problem(bad, "%s_exec is %s, not this program (%s)", stage.Name, stage.Exec, h.Program)
+		case !slices.Contains(stage.Args, stage.Command):
+			problem(bad, "%s_args are %q, without %q", stage.Name, stage.Args, stage.Command)
+		case configOf(stage.Args) != h.usedConfig():
+			problem(warning, "%s reads %s, and the doctor %s: give it the same --config", stage.Name, configOf(stage.Args), h.usedConfig())
+		}
+		// 0 is gitlab-runner's own limit: an hour.
+		if least := h.leastTimeout(stage.Name); stage.Timeout > 0 && stage.Timeout < least {
+			problem(warning, "%s_exec_timeout is %s, and it may need %s", stage.Name, stage.Timeout, least)
+		}
+	}
+	if r.GracefulKill > 0 && r.GracefulKill < leastGrace {
+		problem(warning, "graceful_kill_timeout is %s: a stage needs up to %s to stop a script", r.GracefulKill, leastGrace)
+	}
+	return all
+}
+
+// leastGrace is what run needs for a script that ignores SIGTERM, which systemd
+// gives five seconds.
+const leastGrace = 10 * time.Second
+
+// leastTimeout is how long a stage can take when all is well.
+func (h *Host) leastTimeout(stage string) time.Duration {
+	switch stage {
+	case "prepare":
+		return h.Config.BootTimeout
+	case "cleanup":
+		return cleanupTimeout
+	}
+	return 10 * time.Second
+}
+
+// usedConfig is the configuration file that is read here.
+func (h *Host) usedConfig() string {
+	if h.configFile == "" {
+		return config.DefaultFile
+	}
+	return h.configFile
+}
+
+// configOf is the configuration file that arguments name.
+func configOf(args []string) string {
+	for i, arg := range args {
+		if path, ok := strings.CutPrefix(arg, "--config="); ok {
+			return path
+		}
+		if arg == "--config" && i+1 < len(args) {
+			return args[i+1]
+		}
+	}
+	return config.DefaultFile
+}

@@ -1,0 +1,165 @@
+package runner
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+
+	"nspawn-runner/runner/image"
+	"nspawn-runner/runner/machine"
+)
+
+// What the doctor asks of the images, and of what makes them.
+
+func (h *Host) checkPrograms(context.Context) []finding {
+	bootstraps := []string{"mmdebstrap", "debootstrap"}
+	if h.Config.Bootstrap != "auto" {
+		bootstraps = []string{h.Config.Bootstrap}
+	}
+	var found, missing []string
+	for _, need := range []struct {
+		programs []string
+		pkg      string
+	}{{bootstraps, bootstraps[0]}, {[]string{"ansible-playbook"}, "ansible-core"}} {
+		has := ""
+		for _, program := range need.programs {
+			if _, err := exec.LookPath(program); err == nil {
+				has = program
+				break
+			}
+		}
+		if has == "" {
+			missing = append(missing, need.pkg)
+		} else {
+			found = append(found, has)
+		}
+	}
+	if missing != nil {
+		return isBad("apt-get install "+strings.Join(missing, " "), "no %s: images cannot be built", strings.Join(missing, " and no "))
+	}
+	return isGood("%s", strings.Join(found, ", "))
+}
+
+func (h *Host) checkPlaybooks(context.Context) []finding {
+	images, err := h.images().List()
+	if err != nil {
+		return isBad("", "%v", err)
+	}
+	var all []finding
+	valid := 0
+	for _, i := range images {
+		if i.Playbook == "" {
+			continue
+		}
+		book, err := i.ReadPlaybook()
+		if err == nil {
+			_, err = h.Config.ForImage(book.Path, book.Settings)
+		}
+		if err != nil {
+			all = append(all, isBad("correct it: jobs of image "+i.Name+" fail", "%v", err)...)
+			continue
+		}
+		valid++
+		for _, text := range book.Warnings {
+			all = append(all, isWarning("", "%s", text)...)
+		}
+	}
+	switch {
+	case valid > 0:
+		return append(isGood("%d can be read", valid), all...)
+	case all == nil:
+		return isWarning("copy one, like playbooks/bookworm.yaml of the source, to "+h.Config.PlaybookDir, "there is none")
+	}
+	return all
+}
+
+func (h *Host) checkImages(context.Context) []finding {
+	images, err := h.images().List()
+	if err != nil {
+		return isBad("", "%v", err)
+	}
+	if len(images) == 0 {
+		return isBad("put a playbook into "+h.Config.PlaybookDir+", then chroot-maintenance", "there are none, so no job can run")
+	}
+	var all []finding
+	for _, i := range images {
+		all = append(all, h.checkImage(i)...)
+	}
+	return all
+}
+
+// checkImage looks whether machines can be started from an image, and then what
+// else there is to say of it.
+func (h *Host) checkImage(i image.Image) []finding {
+	maintain := "nspawn-runner chroot-maintenance " + i.Name
+	var all []finding
+	store := h.images()
+	if _, err := store.Failed(i.Name); err == nil {
+		all = isWarning("nspawn-runner chroot-login --failed "+i.Name+" opens its tree", "%s: its last build failed", i.Name)
+	}
+	generation, err := store.Current(i.Name)
+	if errors.Is(err, image.ErrNoChroot) {
+		return append(isBad(maintain, "%s: it has no chroot yet", i.Name), all...)
+	}
+	if err != nil {
+		return append(isBad("", "%v", err), all...)
+	}
+	settings, err := h.imageConfig(i.Name)
+	if err != nil {
+		return all // see checkPlaybooks
+	}
+	if _, err := h.spec(i.Name, generation, settings); err != nil {
+		return append(isBad("", "%v", err), all...)
+	}
+	record, err := store.Record(generation)
+	if err != nil {
+		return append(isWarning("", "%v", err), all...)
+	}
+	switch {
+	case stale(record, settings.MaxAge):
+		all = append(all, isWarning(maintain, "%s: it was maintained %s (max_age %s)", i.Name, ago(maintained(record)), days(settings.MaxAge))...)
+	case i.Playbook != "" && playbookState(i, record) == playbookWaiting:
+		all = append(all, isWarning(maintain, "%s: its playbook is newer than its chroot", i.Name)...)
+	}
+	if all == nil {
+		return isGood("%s: machines can start from it; maintained: %s", i.Name, ago(maintained(record)))
+	}
+	return all
+}
+
+func (h *Host) checkLeftovers(ctx context.Context) []finding {
+	leftovers, err := h.leftovers(ctx)
+	if err != nil {
+		return isWarning("", "%v", err)
+	}
+	if len(leftovers) == 0 {
+		return isGood("none")
+	}
+	first := leftovers[0]
+	more := ""
+	if len(leftovers) > 1 {
+		more = fmt.Sprintf(", and %d more", len(leftovers)-1)
+	}
+	return isWarning("'nspawn-runner gc' removes them, 'gc --dry-run' shows them", "%s %s: %s%s", first.What, first.Path, first.Why, more)
+}
+
+// checkJob runs a job: a script that says something, so that its output is seen
+// to arrive.
+func (h *Host) checkJob(ctx context.Context, name string) []finding {
+	const greeting = "the doctor's job"
+	var output bytes.Buffer
+	err := h.try(ctx, name, machine.Script{
+		Source: strings.NewReader(CommandScript([]string{"echo", greeting})), Label: "doctor",
+		Stdout: &output, Stderr: &output,
+	})
+	switch {
+	case err != nil:
+		return isBad("nspawn-runner --debug try "+name+" -- true", "%v %s", err, output.String())
+	case strings.TrimSpace(output.String()) != greeting:
+		return isBad("nspawn-runner try "+name+" shows it", "a job of image %s printed %q", name, output.String())
+	}
+	return isGood("a job of image %s ran", name)
+}

@@ -1,0 +1,161 @@
+package runner
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/storage"
+)
+
+// What the doctor asks of the room that machines live in: directories, user ids,
+// disk and memory.
+
+// lowest is the deepest directory on the way to a path that exists: what a
+// directory that is still to be made will lie in.
+func lowest(path string) string {
+	for {
+		if _, err := os.Stat(path); err == nil || path == "/" {
+			return path
+		}
+		path = filepath.Dir(path)
+	}
+}
+
+func (h *Host) checkStateDir(context.Context) []finding {
+	dir := h.Config.StateDir
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return isGood("%s will be made when it is needed", dir)
+	case err != nil:
+		return isBad("", "%v", err)
+	case !info.IsDir():
+		return isBad("set state_dir, or move it away", "%s is no directory", dir)
+	case info.Mode().Perm()&0o077 != 0:
+		return isWarning("chmod 0700 "+dir, "%s is open to others (%#o), who find jobs' setuid programs there", dir, info.Mode().Perm())
+	}
+	if err := h.oneFileSystem(); err != nil {
+		return isBad("mount the whole of it", "%v", err)
+	}
+	return isGood("%s", dir)
+}
+
+func (h *Host) checkBackend(context.Context) []finding {
+	dir := lowest(filepath.Join(h.Config.StateDir, ".machines"))
+	kind, err := storage.FileSystem(dir)
+	if err != nil {
+		return isBad("", "%v", err)
+	}
+	wanted := h.Config.Backend
+	switch {
+	case kind == "btrfs" && (wanted == "auto" || wanted == "btrfs"):
+		return isGood("btrfs: machines are snapshots")
+	case wanted == "btrfs":
+		return isBad("set \"backend: auto\", or put state_dir on btrfs", "%s lies on %s, and the backend is btrfs", dir, kind)
+	}
+	backend, err := storage.Choose(wanted, dir, dir)
+	if err != nil {
+		return isBad("", "%v", err)
+	}
+	return isGood("%s, on %s", backend.Name(), kind)
+}
+
+func (h *Host) checkIdmap(context.Context) []finding {
+	dir := lowest(filepath.Join(h.Config.StateDir, ".generations"))
+	if err := storage.CheckIdmap(dir); err != nil {
+		return isBad("put state_dir on ext4, xfs or btrfs", "%v", err)
+	}
+	return isGood("%s can be mounted with other user ids", dir)
+}
+
+// checkUserIDs looks who else has ids of the range that machines take theirs from.
+func checkUserIDs(context.Context) []finding {
+	first, last := machine.UserIDs()
+	var all []finding
+	for _, file := range []string{"/etc/subuid", "/etc/subgid", "/etc/passwd", "/etc/group"} {
+		text, err := os.ReadFile(file)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			all = append(all, isBad("", "%v", err)...)
+		}
+		for _, owner := range ownersOf(string(text), strings.HasPrefix(file, "/etc/sub"), first, last) {
+			all = append(all, isWarning(fmt.Sprintf("give %s ids below %d", owner, first),
+				"%s gives %s ids of the range %d to %d, of which machines take theirs: their processes could be the same user's", file, owner, first, last)...)
+		}
+	}
+	if all == nil {
+		return isGood("nobody else has any from %d to %d", first, last)
+	}
+	return all
+}
+
+// ownersOf lists who has ids between two, in lines of subuid(5), or of passwd(5)
+// and group(5).
+func ownersOf(lines string, ranges bool, first, last int) []string {
+	var owners []string
+	for line := range strings.Lines(lines) {
+		words := strings.Split(strings.TrimSpace(line), ":")
+		if len(words) < 3 {
+			continue
+		}
+		from, count := words[2], 1
+		if ranges {
+			from = words[1]
+			count, _ = strconv.Atoi(words[2])
+		}
+		start, err := strconv.Atoi(from)
+		if err == nil && start <= last && start+count > first {
+			owners = append(owners, words[0])
+		}
+	}
+	return owners
+}
+
+func (h *Host) checkDisk(context.Context) []finding {
+	dir := lowest(h.Config.StateDir)
+	if err := h.admitDisk(dir); err != nil {
+		return isBad("", "%v", err)
+	}
+	free, err := storage.Free(dir)
+	if err != nil {
+		return isBad("", "%v", err)
+	}
+	return isGood("%d MB are free in %s", free/1e6, dir)
+}
+
+func (h *Host) checkMemory(context.Context) []finding {
+	if err := h.admitMemory(); err != nil {
+		return isBad("", "%v", err)
+	}
+	available, err := availableMemory()
+	if err != nil {
+		return isBad("", "%v", err)
+	}
+	return isGood("%d MB are available", available/1e6)
+}
+
+func (h *Host) checkSwap(context.Context) []finding {
+	text, err := os.ReadFile("/proc/swaps")
+	if err != nil {
+		return isWarning("", "%v", err)
+	}
+	areas := max(0, bytes.Count(text, []byte("\n"))-1) // below a heading
+	total, err := memory()
+	if err != nil {
+		return isWarning("", "%v", err)
+	}
+	switch {
+	case areas == 0:
+		return isGood("none")
+	case h.Config.MemorySwapMax.Bytes(total) > 0:
+		return isWarning("set \"memory_swap_max: 0\"", "a job at its memory_max fills the host's swap and slows it, before it loses a process")
+	}
+	return isGood("jobs get none (memory_swap_max)")
+}

@@ -1,0 +1,121 @@
+package runner
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/systemd"
+)
+
+// What the doctor asks of the host's kernel and of systemd.
+
+// atLeast says whether a version, like 6.1.0-18-amd64, is not older than another.
+func atLeast(version string, major, minor int) bool {
+	var have [2]int
+	// A version of one number is read as far as it goes.
+	_, _ = fmt.Sscanf(version, "%d.%d", &have[0], &have[1])
+	return have[0] > major || have[0] == major && have[1] >= minor
+}
+
+func checkKernel(context.Context) []finding {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return isBad("", "uname: %v", err)
+	}
+	release := unix.ByteSliceToString(name.Release[:])
+	if !atLeast(release, 5, 19) {
+		return isBad("boot Linux 5.19 or newer", "Linux %s has no overlays upon idmapped mounts", release)
+	}
+	return isGood("Linux %s", release)
+}
+
+func checkSystemd(ctx context.Context) []finding {
+	if !runsSystemd() {
+		return isBad("boot this host with systemd; 'go tool mage demo' in the source boots a lab that has one",
+			"systemd does not run this host")
+	}
+	out, err := exec.CommandContext(ctx, "systemctl", "--version").Output()
+	words := strings.Fields(string(out)) // systemd 252 (252.39-1~deb12u1) +PAM...
+	if err != nil || len(words) < 2 {
+		return isBad("", "systemctl --version: %v", err)
+	}
+	if !atLeast(words[1], 252, 0) {
+		return isBad("upgrade to Debian 12 or newer", "systemd %s is older than 252", words[1])
+	}
+	return isGood("systemd %s", words[1])
+}
+
+// checkCgroups looks at the root of the control groups: what is offered there,
+// systemd delegates to machines.
+func checkCgroups(context.Context) []finding {
+	const root = "/sys/fs/cgroup"
+	var fs unix.Statfs_t
+	if err := unix.Statfs(root, &fs); err != nil || fs.Type != unix.CGROUP2_SUPER_MAGIC {
+		return isBad("boot with systemd.unified_cgroup_hierarchy=1", "%s is no cgroup v2", root)
+	}
+	text, err := os.ReadFile(root + "/cgroup.controllers")
+	if err != nil {
+		return isBad("", "%v", err)
+	}
+	have := strings.Fields(string(text))
+	missing := slices.DeleteFunc([]string{"cpu", "memory", "pids"}, func(c string) bool { return slices.Contains(have, c) })
+	if len(missing) > 0 {
+		return isWarning("take cgroup_disable= from the kernel's command line; in a container, have its host delegate them",
+			"cgroup v2 without %s: limits of these do not hold", strings.Join(missing, ", "))
+	}
+	return isGood("cgroup v2 with cpu, memory, pids")
+}
+
+func checkBus(ctx context.Context) []finding {
+	bus, err := systemd.Host(ctx)
+	if err != nil {
+		return isBad("apt-get install dbus, systemctl start dbus.socket", "%v", err)
+	}
+	defer bus.Close()
+	state, err := bus.SystemState(ctx)
+	if err != nil {
+		return isBad("systemctl status dbus", "systemd does not answer on the system bus: %v", err)
+	}
+	if state == "stopping" || state == "maintenance" {
+		return isBad("systemctl list-jobs", "the system is in state %s", state)
+	}
+	return isGood("the system is %s", state)
+}
+
+// checkMachined asks for a machine that there is not: that is an answer too.
+func checkMachined(ctx context.Context) []finding {
+	bus, err := systemd.Host(ctx)
+	if err != nil {
+		return isBad("mend the bus first", "not reached: %v", err)
+	}
+	defer bus.Close()
+	if _, err := bus.Leader(ctx, "nspawn-runner-doctor"); !systemd.IsNoSuchUnit(err) {
+		return isBad("apt-get install systemd-container, systemctl unmask systemd-machined", "it does not answer: %v", err)
+	}
+	return isGood("it answers")
+}
+
+// checkNspawn asks for the options that machines are started with: distributions
+// add some to older versions.
+func checkNspawn(ctx context.Context) []finding {
+	path, err := exec.LookPath("systemd-nspawn")
+	if err != nil {
+		return isBad("apt-get install systemd-container", "there is no systemd-nspawn")
+	}
+	help, err := exec.CommandContext(ctx, path, "--help").Output()
+	if err != nil {
+		return isBad("", "%s --help: %v", path, err)
+	}
+	for _, option := range []string{"--suppress-sync", "--notify-ready", "--private-users-ownership"} {
+		if !strings.Contains(string(help), option) {
+			return isBad("upgrade to Debian 12 or newer", "%s has no option %s", path, option)
+		}
+	}
+	return isGood("%s", path)
+}

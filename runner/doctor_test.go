@@ -1,0 +1,151 @@
+package runner
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"nspawn-runner/runner/gitlab"
+)
+
+// worst is the worst of findings, and all of their words.
+func worst(all []finding) (state, string) {
+	result, words := good, ""
+	for _, f := range all {
+		if f.State == bad || f.State == warning && result == good {
+			result = f.State
+		}
+		words += f.Found + " -> " + f.ToDo + "\n"
+	}
+	return result, words
+}
+
+func TestTheDoctorKnowsARunnerThatCallsThisProgram(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "config.toml")
+	h, _ := bootstrapHost(t, "boot_timeout: 60s\n", "")
+	h.Program = filepath.Join(dir, "nspawn-runner")
+	link, other := filepath.Join(dir, "link"), filepath.Join(dir, "other")
+	for _, program := range []string{h.Program, other} {
+		if err := os.WriteFile(program, nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(h.Program, link); err != nil {
+		t.Fatal(err)
+	}
+	block := "concurrent = 4\n" + gitlab.TOML(gitlab.Registration{Driver: h.Program, Name: "me"})
+	for name, test := range map[string]struct {
+		text string
+		want state
+		says string
+	}{
+		"as we print it":     {block, good, `runner "me" calls this program`},
+		"by a link":          {strings.ReplaceAll(block, h.Program, link), good, "calls this program"},
+		"after another":      {strings.Replace(block, "[[runners]]", "[[runners]]\nname = \"d\"\nexecutor = \"docker\"\n[[runners]]", 1), good, "calls this program"},
+		"another program":    {strings.ReplaceAll(block, h.Program, other), bad, "none of its 1 runners"},
+		"no such program":    {strings.ReplaceAll(block, h.Program, "/nowhere"), bad, "none of its 1 runners"},
+		"another executor":   {strings.Replace(block, `"custom"`, `"shell"`, 1), bad, "none of its 1 runners"},
+		"no runner":          {"concurrent = 4\n", bad, "none of its 0 runners"},
+		"no TOML":            {"[[runners]\n", bad, "config.toml: toml: line "},
+		"one job at a time":  {strings.Replace(block, "concurrent = 4", "concurrent = 1", 1), warning, "concurrent"},
+		"one stage is off":   {strings.Replace(block, `cleanup_exec = "`+h.Program, `cleanup_exec = "`+other, 1), bad, "cleanup_exec is " + other},
+		"no cleanup":         {strings.Replace(block, "cleanup_exec =", "#", 1), bad, "cleanup_exec is missing"},
+		"the wrong command":  {strings.Replace(block, `["gitlab-config"]`, `["config"]`, 1), bad, `without "gitlab-config"`},
+		"another --config":   {strings.Replace(block, `["run"]`, `["--config", "/x.yaml", "run"]`, 1), warning, "run reads /x.yaml"},
+		"a short prepare":    {strings.Replace(block, "prepare_exec_timeout = 300", "prepare_exec_timeout = 20", 1), warning, "it may need 1m0s"},
+		"the original's 200": {strings.Replace(block, "cleanup_exec_timeout = 120", "cleanup_exec_timeout = 200", 1), good, "calls this program"},
+		"a short grace":      {strings.Replace(block, "graceful_kill_timeout = 30", "graceful_kill_timeout = 2", 1), warning, "graceful_kill_timeout is 2s"},
+	} {
+		if err := os.WriteFile(path, []byte(test.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, says := worst(h.checkRegistration(path))
+		if got != test.want || !strings.Contains(says, test.says) {
+			t.Errorf("%s: %s: %s", name, got, says)
+		}
+	}
+	if got, says := worst(h.checkRegistration(filepath.Join(dir, "absent"))); got != bad || !strings.Contains(says, "nspawn-runner toml") {
+		t.Errorf("no file: %s: %s", got, says)
+	}
+}
+
+func TestTheDoctorKnowsWhoElseHasMachinesUserIDs(t *testing.T) {
+	const subuid = "low:100000:65536\nup-to:524287:1\ninto:524287:2\ninside:600000:65536\nabove:1878982656:65536\n\nodd:x:y\n"
+	if got := ownersOf(subuid, true, 524288, 1878982655); !slices.Equal(got, []string{"into", "inside"}) {
+		t.Errorf("subuid: %q", got)
+	}
+	const passwd = "root:x:0:0::/root:/bin/sh\nad-user:x:600001:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"
+	if got := ownersOf(passwd, false, 524288, 1878982655); !slices.Equal(got, []string{"ad-user"}) {
+		t.Errorf("passwd: %q", got)
+	}
+}
+
+func TestTheDoctorComparesVersions(t *testing.T) {
+	for version, want := range map[string]bool{
+		"5.18.19": false, "5.19.0-rc1": true, "6.1.0-18-amd64": true, "10.0": true, "4.20": false, "": false,
+	} {
+		if atLeast(version, 5, 19) != want {
+			t.Errorf("%q: %v", version, !want)
+		}
+	}
+	if !atLeast("252", 252, 0) || !atLeast("257~rc2", 252, 0) || atLeast("247", 252, 0) {
+		t.Error("versions of one number")
+	}
+}
+
+func TestTheDoctorReadsPlaybooksAndImages(t *testing.T) {
+	h, _ := bootstrapHost(t, "", "- vars: {nspawn_runner_chroot_suite: sid}\n")
+	if got, says := worst(h.checkPlaybooks(t.Context())); got != good || !strings.Contains(says, "1 can be read") {
+		t.Errorf("%s: %s", got, says)
+	}
+	if got, says := worst(h.checkImages(t.Context())); got != bad || !strings.Contains(says, "image: it has no chroot yet -> nspawn-runner chroot-maintenance image") {
+		t.Errorf("%s: %s", got, says)
+	}
+	if err := os.MkdirAll(filepath.Join(h.Config.StateDir, "image", "etc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got, says := worst(h.checkImages(t.Context())); got != bad || !strings.Contains(says, "broken image") {
+		t.Errorf("%s: %s", got, says)
+	}
+	h, _ = bootstrapHost(t, "", "- vars: {nspawn_runner_boot_timeout: tomorrow}\n")
+	if got, says := worst(h.checkPlaybooks(t.Context())); got != bad || !strings.Contains(says, "image.yaml:1: nspawn_runner_boot_timeout") {
+		t.Errorf("%s: %s", got, says)
+	}
+	h, _ = bootstrapHost(t, "bootstrap: debootstrap\n", "")
+	t.Setenv("PATH", t.TempDir())
+	if got, says := worst(h.checkPrograms(t.Context())); got != bad || !strings.Contains(says, "apt-get install debootstrap ansible-core") {
+		t.Errorf("%s: %s", got, says)
+	}
+}
+
+func TestTheDoctorSaysTheSameToPeopleAndToScripts(t *testing.T) {
+	h, _ := bootstrapHost(t, "min_free_disk: 100%\n", "")
+	var table, text bytes.Buffer
+	h.Stdout = &table
+	if err := h.Doctor(t.Context(), "", false); err == nil || !strings.Contains(err.Error(), "this host is not well: ") || !strings.Contains(err.Error(), "disk space") {
+		t.Errorf("%v", err)
+	}
+	h.Stdout = &text
+	if err := h.Doctor(t.Context(), "", true); err == nil {
+		t.Error("no error")
+	}
+	var all []finding
+	if err := json.Unmarshal(text.Bytes(), &all); err != nil || len(all) < 15 {
+		t.Fatalf("%v: %s", err, text.Bytes())
+	}
+	// Found may change from one moment to the next: megabytes do.
+	for _, f := range all {
+		found := false
+		for line := range strings.Lines(table.String()) {
+			found = found || strings.HasPrefix(line, string(f.State)+" ") && strings.Contains(line, " "+f.Check+"  ")
+		}
+		if !found {
+			t.Errorf("%+v is not in\n%s", f, table.String())
+		}
+	}
+}

@@ -1,0 +1,148 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/storage"
+)
+
+// Leftovers lists all that is left of builds and removed images and that nobody
+// will remove, or only the next build. Nothing is among it that a build at work,
+// or a machine, uses. Older generations are for Prune, and the tree of a failed
+// build is for somebody to look at. With an error, it is what could be found out.
+func (s *Store) Leftovers() ([]storage.Leftover, error) {
+	var all []storage.Leftover
+	var failed error
+	for _, list := range []func() ([]storage.Leftover, error){s.deadBuilds, s.removedImages, s.oldBases, s.oldDownloads} {
+		found, err := list()
+		all, failed = append(all, found...), errors.Join(failed, err)
+	}
+	return all, failed
+}
+
+// deadBuilds lists what builds have left that were killed.
+func (s *Store) deadBuilds() ([]storage.Leftover, error) {
+	entries, failed := readDir(filepath.Join(s.StateDir, ".generations"))
+	var all []storage.Leftover
+	for _, entry := range entries {
+		name := entry.Name()
+		lock := filepath.Join(s.generations(name), ".build")
+		if checkName(name) != nil || !exists(lock) || isLocked(lock) {
+			continue // never built here, or being built
+		}
+		remains, err := s.remains(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed just now
+		}
+		failed = errors.Join(failed, err)
+		for _, path := range append(remains, slices.DeleteFunc(boxDirs(name), func(path string) bool { return !exists(path) })...) {
+			all = append(all, storage.Leftover{
+				What: "build", Path: path, Why: fmt.Sprintf("a build of image %s was killed", name),
+				Remove: func(ctx context.Context) error { return s.endDead(ctx, name) },
+			})
+		}
+	}
+	return all, failed
+}
+
+// endDead removes what a killed build left, if nobody builds the image now.
+func (s *Store) endDead(ctx context.Context, name string) error {
+	if !exists(s.generations(name)) {
+		return nil
+	}
+	lock, err := tryLock(filepath.Join(s.generations(name), ".build"), unix.LOCK_EX)
+	if lock == nil {
+		return err
+	}
+	defer lock.Close()
+	err = s.end(ctx, lock, name)
+	for _, dir := range boxDirs(name) {
+		_ = unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // if it is mounted
+		if removeErr := os.Remove(dir); !errors.Is(removeErr, fs.ErrNotExist) {
+			err = errors.Join(err, removeErr)
+		}
+	}
+	return err
+}
+
+// removedImages lists what is left of images that were removed while jobs ran on
+// them, but for what jobs still run on, and trees that wait for somebody to look.
+func (s *Store) removedImages() ([]storage.Leftover, error) {
+	names, failed := s.Removed()
+	var all []storage.Leftover
+	for _, name := range names {
+		lock := filepath.Join(s.generations(name), ".build")
+		if exists(s.failed(name)) || isLocked(lock) {
+			continue
+		}
+		generations, err := s.Generations(name)
+		if err != nil {
+			failed = errors.Join(failed, err)
+			continue
+		}
+		remove := func(ctx context.Context) error {
+			if !exists(s.generations(name)) || isLocked(lock) {
+				return nil
+			}
+			_, err := s.Prune(ctx, name, KeptGenerations)
+			return err
+		}
+		for _, generation := range generations {
+			if s.InUse != nil && !s.InUse(generation.Name) {
+				all = append(all, storage.Leftover{
+					What: "generation", Path: generation.Path, Why: fmt.Sprintf("image %s was removed, and no job runs on it any more", name), Remove: remove,
+				})
+			}
+		}
+		if len(generations) == 0 {
+			all = append(all, storage.Leftover{What: "image", Path: s.generations(name), Why: "it has no generations", Remove: remove})
+		}
+	}
+	return all, failed
+}
+
+// oldBases lists the bases that no build can use.
+func (s *Store) oldBases() ([]storage.Leftover, error) {
+	stale, err := s.staleBases()
+	var all []storage.Leftover
+	for _, b := range stale {
+		if isLocked(filepath.Join(b.dir, "lock")) {
+			continue // being made, or copied
+		}
+		all = append(all, storage.Leftover{
+			What: "base", Path: b.dir, Why: b.why,
+			Remove: func(ctx context.Context) error { return s.removeBase(ctx, b) },
+		})
+	}
+	return all, err
+}
+
+// oldDownloads is one leftover for all of them: there may be thousands.
+func (s *Store) oldDownloads() ([]storage.Leftover, error) {
+	excess, err := s.downloads().excess()
+	if len(excess) == 0 {
+		return nil, err
+	}
+	return []storage.Leftover{{
+		What: "downloads", Path: s.downloads().dir, Why: fmt.Sprintf("%d files are unfinished, or too much (download_cache_max)", len(excess)),
+		Remove: func(context.Context) error { return s.downloads().prune() },
+	}}, err
+}
+
+// isLocked says whether another one has the lock of a file. It makes none.
+func isLocked(path string) bool {
+	file, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	return unix.Flock(int(file.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
+}

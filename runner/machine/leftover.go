@@ -1,0 +1,133 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"nspawn-runner/runner/storage"
+	"nspawn-runner/runner/systemd"
+)
+
+// Leftovers lists what Collect removes: machines that nobody will stop, and the
+// trash. With an error, it is what could be found out.
+func (s Store) Leftovers() ([]storage.Leftover, error) {
+	var all []storage.Leftover
+	abandoned, failed := s.allAbandoned()
+	for _, machine := range abandoned {
+		all = append(all, storage.Leftover{
+			What: "machine", Path: s.dir(machine.id), Why: machine.why,
+			Remove: withBus(func(ctx context.Context, bus *systemd.Bus) error { return s.collect(ctx, bus, machine.id) }),
+		})
+	}
+	trash, err := os.ReadDir(s.Trash)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		failed = errors.Join(failed, fmt.Errorf("list the trash: %w", err))
+	}
+	for _, entry := range trash {
+		path := filepath.Join(s.Trash, entry.Name())
+		all = append(all, storage.Leftover{
+			What: "trash", Path: path, Why: "its deletion did not come to an end",
+			Remove: func(ctx context.Context) error { return storage.Remove(ctx, path) },
+		})
+	}
+	return all, failed
+}
+
+// Strays lists what is left of machines outside of the state directory. It needs
+// a host that systemd runs.
+func (s Store) Strays(ctx context.Context) ([]storage.Leftover, error) {
+	bus, err := systemd.Host(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer bus.Close()
+	units, err := s.strayUnits(ctx, bus)
+	return append(units, s.emptyMountPoints(ctx, bus)...), err
+}
+
+// withBus does something with a connection to the host's bus of its own.
+func withBus(do func(context.Context, *systemd.Bus) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		bus, err := systemd.Host(ctx)
+		if err != nil {
+			return err
+		}
+		defer bus.Close()
+		return do(ctx, bus)
+	}
+}
+
+// strayUnits lists the services of machines whose directory is gone: somebody
+// removed it by hand. A start makes the directory first, a stop removes it last.
+func (s Store) strayUnits(ctx context.Context, bus *systemd.Bus) ([]storage.Leftover, error) {
+	units, err := bus.Units(ctx, unitName("*"))
+	if err != nil {
+		return nil, fmt.Errorf("list machines' services: %w", err)
+	}
+	var all []storage.Leftover
+	for _, unit := range units {
+		id := strings.TrimSuffix(strings.TrimPrefix(unit.Name, "nspawn-runner-"), ".service")
+		argv, err := bus.Command(ctx, unit.Name)
+		ours := err == nil && len(argv) > 0 && argv[len(argv)-1] == s.dir(id) // and no other state directory's
+		if !ours || exists(s.dir(id)) {
+			continue
+		}
+		all = append(all, storage.Leftover{
+			What: "unit", Path: unit.Name, Why: "the directory of its machine is gone",
+			Remove: withBus(func(ctx context.Context, bus *systemd.Bus) error {
+				if exists(s.dir(id)) {
+					return nil
+				}
+				return s.halt(ctx, bus, id)
+			}),
+		})
+	}
+	return all, nil
+}
+
+// mountPoints are where systemd-nspawn makes a directory for each machine. A
+// killed one leaves it behind, empty.
+var mountPoints = []string{"/run/systemd/nspawn/propagate", "/run/systemd/nspawn/unix-export"}
+
+// emptyMountPoints lists those of machines that are not there any more.
+func (s Store) emptyMountPoints(ctx context.Context, bus *systemd.Bus) []storage.Leftover {
+	var all []storage.Leftover
+	for _, dir := range mountPoints {
+		entries, _ := os.ReadDir(dir)
+		for _, entry := range entries {
+			path := filepath.Join(dir, entry.Name())
+			id, isMachine := strings.CutPrefix(entry.Name(), Name(""))
+			if !isMachine || isYoung(path) || exists(s.dir(id)) || exists(filepath.Join("/run/systemd/machines", entry.Name())) {
+				continue
+			}
+			// Another state directory's machine of this id may be starting.
+			if argv, err := bus.Command(ctx, unitName(id)); len(argv) > 0 || err != nil && !systemd.IsNoSuchUnit(err) {
+				continue
+			}
+			all = append(all, storage.Leftover{
+				What: "directory", Path: path, Why: "systemd-nspawn was killed",
+				Remove: func(context.Context) error { return removeMountPoint(path) },
+			})
+		}
+	}
+	return all
+}
+
+// removeMountPoint removes an empty directory. One that is not empty is in use.
+func removeMountPoint(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// exists says whether there is anything at path.
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -119,55 +118,6 @@ func (s *Store) begin(lock *os.File, name string) (Generation, error) {
 	}
 	fault.Here("image: generation named")
 	return Generation{Name: name + "/" + stamp, Path: filepath.Join(s.generations(name), stamp)}, lock.Sync()
-}
-
-// end removes what the build named in the locked .build file has left, unless
-// that was published. It comes after each build, and before each build for one
-// that was killed.
-func (s *Store) end(ctx context.Context, lock *os.File, name string) error {
-	remains, err := s.remains(name)
-	if err != nil {
-		return err
-	}
-	for _, path := range remains {
-		if err := storage.Remove(ctx, path); err != nil {
-			return err
-		}
-		fault.Here("image: " + filepath.Base(path) + " of an unpublished generation removed")
-	}
-	return lock.Truncate(0)
-}
-
-// remains lists what a build or a removal has left of an image that is not at
-// work any more: it needs the lock .build, or is a guess.
-func (s *Store) remains(name string) ([]string, error) {
-	dir := s.generations(name)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	var paths []string
-	stamp := s.unfinished(name)
-	tree := filepath.Join(dir, stamp)
-	current, _ := os.Readlink(filepath.Join(s.StateDir, name))
-	if len(stamp) != len(stampFormat) || !filepath.IsLocal(stamp) || filepath.Base(current) == stamp {
-		tree = ""
-	} else if exists(tree) {
-		paths = append(paths, tree)
-	}
-	for _, entry := range entries {
-		path := filepath.Join(dir, entry.Name())
-		stamp, isRecord := strings.CutSuffix(path, recordSuffix)
-		switch {
-		// Generations are directories: a link among them is a publication that
-		// was killed before its swap.
-		case entry.Type() == fs.ModeSymlink,
-			// A record without its tree: of that, or of a removal that was killed.
-			isRecord && (stamp == tree || !exists(stamp)):
-			paths = append(paths, path)
-		}
-	}
-	return paths, nil
 }
 
 // forget removes the directory of an image that has no chroot, no generation and

@@ -22,7 +22,8 @@
 // whatever reason and at whatever moment, publishes nothing; its tree stays only
 // if its playbook or its test failed, for somebody to look at.
 //
-// Where to read on: generation.go has the life of a generation, build.go the
+// Where to read on: generation.go has the life of a generation, remains.go what a
+// killed one leaves, build.go the
 // three ways to make one, bootstrap.go the first tree, base.go why that is mostly a
 // copy, proxy.go and downloads.go why nothing is downloaded twice, box.go the
 // container in which commands run in a tree, ansible.go the playbook, failed.go

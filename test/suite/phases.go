@@ -64,7 +64,7 @@ func Images(s *Suite, ctx context.Context) error {
 }
 
 // imagePackages are what building images needs.
-var imagePackages = []string{"systemd-container", "mmdebstrap", "debootstrap", "ansible-core", "eatmydata", "btrfs-progs", "gpg"}
+var imagePackages = []string{"systemd-container", "mmdebstrap", "debootstrap", "ansible-core", "eatmydata", "btrfs-progs", "gpg", "gpg-agent"}
 
 // goTest runs `go ARGS` and reads what the tests say.
 func (s *Suite) goTest(ctx context.Context, where string, args ...string) error {

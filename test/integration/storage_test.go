@@ -59,7 +59,7 @@ func TestAFullDiskInPrepareIsTheSystemsFailureAndLeavesNothing(t *testing.T) {
 		shell(t, fmt.Sprintf("mount -t tmpfs -o size=64k,nr_inodes=%d small %s", inodes, dir))
 		other := &host{driver: h.driver, config: filepath.Join(t.TempDir(), "c.yaml"), state: dir, playbooks: t.TempDir(), backend: "overlay"}
 		must(t, os.Symlink(filepath.Join(h.state, "bookworm")+"/", filepath.Join(dir, "bookworm")))
-		other.configure(t, "")
+		other.configure(t, "min_free_disk: 0\n")
 		c := other.drive(t, "prepare", "--id", newID(), "bookworm")
 		if c.status != 2 || !strings.Contains(c.stderr, "no space left on device") {
 			t.Errorf("%d inodes: exit %d: %s", inodes, c.status, c.stderr)

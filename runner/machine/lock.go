@@ -18,14 +18,12 @@ import (
 // create, a machine that is not there is fs.ErrNotExist.
 func (s Store) lock(ctx context.Context, id string, create bool) (*os.File, error) {
 	for {
-		if create {
-			if err := os.Mkdir(s.dir(id), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-				return nil, err
-			}
-		}
 		dir, err := flock(ctx, s.dir(id))
 		if errors.Is(err, fs.ErrNotExist) && create {
-			continue
+			dir, err = s.makeLocked(ctx, id)
+			if errors.Is(err, fs.ErrExist) {
+				continue
+			}
 		}
 		if err != nil {
 			return nil, err
@@ -35,6 +33,28 @@ func (s Store) lock(ctx context.Context, id string, create bool) (*os.File, erro
 		}
 		dir.Close()
 	}
+}
+
+// makeLocked makes a machine's directory, or fails with fs.ErrExist. It is
+// locked before it has its name: Collect takes a directory without a lock and
+// without a record for one whose maker was killed.
+func (s Store) makeLocked(ctx context.Context, id string) (*os.File, error) {
+	made, err := os.MkdirTemp(s.Dir, ".new-") // of mode 0700
+	if err != nil {
+		return nil, err
+	}
+	dir, err := flock(ctx, made)
+	if err == nil {
+		err = unix.Renameat2(unix.AT_FDCWD, made, unix.AT_FDCWD, s.dir(id), unix.RENAME_NOREPLACE)
+	}
+	if err != nil {
+		_ = os.Remove(made) // Collect does otherwise
+		if dir != nil {
+			dir.Close()
+		}
+		return nil, err
+	}
+	return dir, nil
 }
 
 // tryLock is lock without waiting and without making anything.

@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -104,6 +105,37 @@ func TestCollectingNothingNeedsNoBus(t *testing.T) {
 	}
 	if err := (Store{Dir: "/nowhere/a", Trash: "/nowhere/b"}).Collect(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAMachineThatIsBeingMadeIsNeverAbandoned(t *testing.T) {
+	s := store(t)
+	made := make(chan error)
+	go func() {
+		for i := range 300 {
+			dir, err := s.lock(context.Background(), "7", true)
+			if err == nil {
+				err = errors.Join(os.Remove(s.dir("7")), dir.Close())
+			}
+			if err != nil {
+				made <- fmt.Errorf("round %d: %w", i, err)
+				return
+			}
+		}
+		made <- nil
+	}()
+	for {
+		select {
+		case err := <-made:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		default:
+			if found, err := s.allAbandoned(); len(found) > 0 || err != nil {
+				t.Fatal(found, err)
+			}
+		}
 	}
 }
 

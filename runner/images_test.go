@@ -10,7 +10,8 @@ import (
 	"nspawn-runner/runner/config"
 )
 
-// bootstrapHost is a host whose mmdebstrap only notes how it was called.
+// bootstrapHost is a host whose mmdebstrap only notes how it was called, so that
+// its ansible-playbook is never reached.
 func bootstrapHost(t *testing.T, file, playbook string) (h *Host, called func() string) {
 	if os.Geteuid() != 0 {
 		t.Skip("images are for root")
@@ -23,6 +24,7 @@ func bootstrapHost(t *testing.T, file, playbook string) (h *Host, called func() 
 	}
 	calls := filepath.Join(dir, "calls")
 	write(filepath.Join(dir, "mmdebstrap"), "#!/bin/sh\necho \"$*\" >> "+calls+"\nexit 1\n")
+	write(filepath.Join(dir, "ansible-playbook"), "#!/bin/sh\nexit 1\n")
 	write(filepath.Join(dir, "eatmydata"), "#!/bin/sh\nexec \"$@\"\n")
 	write(filepath.Join(dir, "image.yaml"), playbook)
 	write(filepath.Join(dir, "config"), "state_dir: "+dir+"/state\nplaybook_dir: "+dir+"\n"+file)

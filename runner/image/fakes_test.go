@@ -6,8 +6,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -152,4 +155,103 @@ func fakeAnsible() error {
 		}
 	}
 	return nil
+}
+
+// fakeStore is a store whose builds run fakes. Its playbooks are given as
+// name and text in turn.
+func fakeStore(t *testing.T, playbooks ...string) (s *Store, calls string) {
+	calls = fakePrograms(t)
+	dir := t.TempDir()
+	s = &Store{
+		StateDir:     filepath.Join(dir, "state"),
+		PlaybookDirs: []string{filepath.Join(dir, "etc")},
+		Environment:  map[string]string{"http_proxy": "proxy.example:3128"},
+	}
+	for i := 0; i < len(playbooks); i += 2 {
+		write(t, filepath.Join(dir, "etc", playbooks[i]+".yaml"), playbooks[i+1])
+	}
+	return s, calls
+}
+
+// told collects the steps and notes of builds.
+func told(lines *[]string) func(Event) {
+	var mu sync.Mutex
+	return func(event Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		if event.Packages == nil {
+			*lines = append(*lines, event.Step+event.Note)
+		}
+	}
+}
+
+// ofSid is a maintenance of an image whose playbook names a suite.
+var ofSid = MaintainOptions{Bootstrap: Bootstrap{Suite: "sid"}}
+
+func create(t *testing.T, s *Store, name string) Generation {
+	t.Helper()
+	generation, err := s.Create(t.Context(), name, CreateOptions{Bootstrap: Bootstrap{Suite: "trixie"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return generation
+}
+
+// wantNothing checks that an image has no chroot and left nothing but its logs.
+func wantNothing(t *testing.T, s *Store, name string) {
+	t.Helper()
+	for _, path := range []string{filepath.Join(s.StateDir, name), s.generations(name)} {
+		if exists(path) {
+			t.Errorf("%s is there", path)
+		}
+	}
+}
+
+// wantOnly checks which generations an image has, and that nothing is half-made.
+// A failed tree may lie beside them.
+func wantOnly(t *testing.T, s *Store, name string, generations ...Generation) {
+	t.Helper()
+	var want []string
+	for _, generation := range generations {
+		want = append(want, filepath.Base(generation.Name))
+	}
+	entries, err := os.ReadDir(s.generations(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, entry := range entries {
+		if !slices.Contains([]string{".build", ".hold", ".failed"}, entry.Name()) && filepath.Ext(entry.Name()) != recordSuffix {
+			got = append(got, entry.Name())
+		}
+	}
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("generations are %q, not %q", got, want)
+	}
+	if current, err := s.Current(name); err != nil || current != generations[len(generations)-1] {
+		t.Errorf("current is %v, %v; not %v", current, err, generations[len(generations)-1])
+	}
+}
+
+// running says whether a process has this command line.
+func running(command string) bool {
+	processes, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range processes {
+		text, _ := os.ReadFile(path)
+		if strings.Join(strings.Split(strings.Trim(string(text), "\x00"), "\x00"), " ") == command {
+			return true
+		}
+	}
+	return false
+}
+
+func eventually(condition func() bool) bool {
+	for range 500 {
+		if condition() {
+			return true
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return false
 }

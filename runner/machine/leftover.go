@@ -63,7 +63,8 @@ func withBus(do func(context.Context, *systemd.Bus) error) func(context.Context)
 }
 
 // strayUnits lists the services of machines whose directory is gone: somebody
-// removed it by hand. A start makes the directory first, a stop removes it last.
+// removed it by hand. A start makes the directory first, a stop removes it last:
+// a service that still is there after its directory is one that nobody stopped.
 func (s Store) strayUnits(ctx context.Context, bus *systemd.Bus) ([]storage.Leftover, error) {
 	units, err := bus.Units(ctx, unitName("*"))
 	if err != nil {
@@ -72,6 +73,14 @@ func (s Store) strayUnits(ctx context.Context, bus *systemd.Bus) ([]storage.Left
 	var all []storage.Leftover
 	for _, unit := range units {
 		id := strings.TrimSuffix(strings.TrimPrefix(unit.Name, "nspawn-runner-"), ".service")
+		if exists(s.dir(id)) {
+			continue
+		}
+		var state string
+		err := bus.Property(ctx, unit.Name, "Unit", "ActiveState", &state)
+		if err != nil || state == "inactive" {
+			continue
+		}
 		argv, err := bus.Command(ctx, unit.Name)
 		ours := err == nil && len(argv) > 0 && argv[len(argv)-1] == s.dir(id) // and no other state directory's
 		if !ours || exists(s.dir(id)) {
@@ -80,10 +89,15 @@ func (s Store) strayUnits(ctx context.Context, bus *systemd.Bus) ([]storage.Left
 		all = append(all, storage.Leftover{
 			What: "unit", Path: unit.Name, Why: "the directory of its machine is gone",
 			Remove: withBus(func(ctx context.Context, bus *systemd.Bus) error {
-				if exists(s.dir(id)) {
-					return nil
+				lock, err := s.makeLocked(ctx, id) // so that nobody starts it meanwhile
+				if errors.Is(err, fs.ErrExist) {
+					return nil // somebody did
 				}
-				return s.halt(ctx, bus, id)
+				if err != nil {
+					return err
+				}
+				defer lock.Close()
+				return s.remove(ctx, bus, id)
 			}),
 		})
 	}

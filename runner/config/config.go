@@ -49,6 +49,7 @@ type Config struct {
 	CPUWeight     uint64
 	TasksMax      uint64
 	MaxAge        time.Duration // 0: never too old
+	Network       string
 	Mirror        string
 	Components    []string
 	Keyring       string

@@ -120,9 +120,12 @@ func furnish(root string, record Record) error {
 	if err := replaceIn(etc, "hosts", []byte(hosts), owner); err != nil {
 		return fmt.Errorf("write /etc/hosts: %w", err)
 	}
-	resolver, there, err := machineResolver(record.Network)
-	if err != nil || !there {
+	resolver, err := hostResolver()
+	if err != nil || resolver == "" {
 		return err
+	}
+	if record.Network == NetworkPrivate {
+		resolver = withoutLoopback(resolver)
 	}
 	if err := replaceIn(etc, "resolv.conf", []byte(resolver), owner); err != nil {
 		return fmt.Errorf("write /etc/resolv.conf: %w", err)

@@ -18,7 +18,7 @@ import (
 //
 // The pasta of 2023 connects to 127.0.0.1 when a job sends a packet to that
 // address out of its network interface: root in a machine can do so (seen).
-func keepFromLoopback(cgroup *os.File, resolver string) error {
+func keepFromLoopback(cgroup *os.File, resolver netip.Addr) error {
 	filter, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "no_loopback", Type: ebpf.CGroupSKB, AttachType: ebpf.AttachCGroupInetEgress,
 		Instructions: noLoopback(resolver), License: "GPL",
@@ -48,7 +48,7 @@ const (
 )
 
 // noLoopback is the filter. It ends with 1 for a packet that may pass.
-func noLoopback(resolver string) asm.Instructions {
+func noLoopback(resolver netip.Addr) asm.Instructions {
 	// read copies bytes of the packet to the stack.
 	read := func(at, size int32) asm.Instructions {
 		return asm.Instructions{
@@ -71,8 +71,8 @@ func noLoopback(resolver string) asm.Instructions {
 	}
 	program = append(program, read(ipv4To, 4)...)
 	program = append(program, load(0, asm.Byte), asm.JNE.Imm(asm.R1, 127, "pass"))
-	if address, err := netip.ParseAddr(resolver); err == nil && address.Is4() {
-		bytes := address.As4()
+	if resolver.IsValid() {
+		bytes := resolver.As4()
 		program = append(program, load(0, asm.Word), asm.JNE.Imm32(asm.R1, int32(binary.NativeEndian.Uint32(bytes[:])), "drop"))
 		program = append(program, read(ipv4Port, 2)...)
 		program = append(program, load(0, asm.Half), asm.JEq.Imm(asm.R1, int32(inPacket16(53)), "pass"))

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -76,7 +77,14 @@ func (s Store) connect(ctx context.Context, bus *systemd.Bus, record Record) err
 		return fmt.Errorf("network private: %w", err)
 	}
 	defer cgroup.Close()
-	resolver := loopbackResolver(hostResolver())
+	text, err := hostResolver()
+	if err != nil {
+		return err
+	}
+	resolver, err := forwarded(text)
+	if err != nil {
+		return fmt.Errorf("network private: %w", err)
+	}
 	if err := keepFromLoopback(cgroup, resolver); err != nil {
 		return fmt.Errorf("network private: %w", err)
 	}
@@ -89,7 +97,7 @@ func (s Store) connect(ctx context.Context, bus *systemd.Bus, record Record) err
 
 // attach starts pasta, which goes on in the background when the network is
 // there.
-func (s Store) attach(ctx context.Context, leader systemd.Process, record Record, cgroup *os.File, resolver string) error {
+func (s Store) attach(ctx context.Context, leader systemd.Process, record Record, cgroup *os.File, resolver netip.Addr) error {
 	// Opened here: pids are used again, and who is not root may not look at the
 	// leader before it is the machine's init.
 	network, err := leader.Namespace("net")
@@ -133,20 +141,17 @@ func (s Store) attach(ctx context.Context, leader systemd.Process, record Record
 // pastaCommand is pasta's command line: pasta(1). Nothing is forwarded into
 // the machine, and standard input is the namespace of its network. The options
 // are those that also the pasta of 2023 has.
-func pastaCommand(resolver string) []string {
+func pastaCommand(resolver netip.Addr) []string {
 	argv := []string{
-		"pasta", "--quiet", "--config-net", "--netns-only", "--netns=/proc/self/fd/0", "--no-netns-quit",
+		"pasta", "--quiet", "--config-net", "--no-map-gw", "--netns-only", "--netns=/proc/self/fd/0", "--no-netns-quit",
 		"--ns-ifname=host0",
 		"--address=" + ownAddress, "--netmask=" + prefixLength, "--gateway=" + gatewayAddress,
 		"--tcp-ports=none", "--udp-ports=none", "--tcp-ns=none", "--udp-ns=none",
 	}
-	if resolver == "" {
-		return append(argv, "--no-map-gw")
+	if resolver.IsValid() {
+		argv = append(argv, "--dns-forward="+resolverAddress)
 	}
-	// The pasta of 2023 takes no resolver on the host's loopback with --no-map-gw,
-	// without which the gateway's address means the host's loopback:
-	// keepFromLoopback holds against that.
-	return append(argv, "--dns="+resolver, "--dns-forward="+resolverAddress)
+	return argv
 }
 
 // pastaWords is what pasta said that tells something.

@@ -10,43 +10,35 @@ import (
 )
 
 // hostResolver is the host's resolv.conf(5), "" where there is none.
-func hostResolver() string {
+func hostResolver() (string, error) {
 	text, err := os.ReadFile("/etc/resolv.conf")
-	if err != nil {
-		return ""
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("the host's resolver: %w", err)
 	}
-	return string(text)
+	return string(text), nil
 }
 
-// machineResolver is the resolv.conf of a machine, and whether it gets one:
-// the host's, with an address that leads to a resolver on the host's loopback,
-// like 127.0.0.53, where a machine with a network of its own could not reach it.
-func machineResolver(network string) (text string, there bool, err error) {
-	host, err := os.ReadFile("/etc/resolv.conf")
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", false, nil
-	}
-	if err != nil {
-		return "", false, fmt.Errorf("the host's resolver: %w", err)
-	}
-	if network != NetworkPrivate {
-		return string(host), true, nil
-	}
-	return withoutLoopback(string(host)), true, nil
-}
-
-// loopbackResolver is the first nameserver of a resolv.conf(5) that is on the
-// loopback, or "". What listens on ::1 is asked on 127.0.0.1.
-func loopbackResolver(text string) string {
+// forwarded is the nameserver that pasta asks in place of one on the host's
+// loopback: the first with an IPv4 address, as pasta reads the host's
+// resolv.conf itself. It is not valid where no nameserver is on the loopback.
+func forwarded(text string) (netip.Addr, error) {
+	var first netip.Addr
+	loopback := false
 	for line := range strings.Lines(text) {
-		if address, ok := nameserver(line); ok && address.IsLoopback() {
-			if address.Is6() {
-				return "127.0.0.1"
+		if address, ok := nameserver(line); ok {
+			loopback = loopback || address.IsLoopback()
+			if address.Is4() && !first.IsValid() {
+				first = address
 			}
-			return address.String()
 		}
 	}
-	return ""
+	switch {
+	case !loopback:
+		return netip.Addr{}, nil
+	case !first.IsValid():
+		return netip.Addr{}, errors.New("/etc/resolv.conf names a resolver on ::1 and none with an IPv4 address, which jobs need: add 127.0.0.1")
+	}
+	return first, nil
 }
 
 // withoutLoopback puts resolverAddress in the place of the first nameserver on

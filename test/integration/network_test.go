@@ -213,7 +213,7 @@ func TestWhatLeadsOutOfAMachineIsNobodyOnTheHost(t *testing.T) {
 	if uid := shell(t, "ps -o uid= -p "+pid); len(strings.TrimSpace(uid)) < 6 {
 		t.Errorf("it runs as user %s", uid)
 	}
-	leader := strings.TrimSpace(shell(t, "machinectl show -P Leader run-"+id))
+	leader := strings.TrimSpace(shell(t, "machinectl show --property=Leader --value run-"+id))
 	if shell(t, "readlink /proc/"+pid+"/ns/user") != shell(t, "readlink /proc/"+leader+"/ns/user") {
 		t.Error("it is not in the machine's user namespace")
 	}

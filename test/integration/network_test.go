@@ -238,7 +238,9 @@ func TestAJobWhoseWayOutIsKilledLosesItsNetworkOnly(t *testing.T) {
 }
 
 func TestAResolverOnTheHostsLoopbackAnswersJobs(t *testing.T) {
-	server, err := net.ListenPacket("udp4", "127.0.0.53:53")
+	// Labs share one loopback, which is wide.
+	address := fmt.Sprintf("127.%d.%d.53", os.Getpid()>>8&0xff, os.Getpid()&0xff)
+	server, err := net.ListenPacket("udp4", address+":53")
 	must(t, err)
 	defer server.Close()
 	go func() {
@@ -252,7 +254,7 @@ func TestAResolverOnTheHostsLoopbackAnswersJobs(t *testing.T) {
 		}
 	}()
 	old, err := os.ReadFile("/etc/resolv.conf")
-	must(t, err, os.WriteFile("/etc/resolv.conf", []byte("search example.org\nnameserver 127.0.0.53\noptions timeout:2\n"), 0o644))
+	must(t, err, os.WriteFile("/etc/resolv.conf", []byte("search example.org\nnameserver "+address+"\noptions timeout:2\n"), 0o644))
 	defer func() { must(t, os.WriteFile("/etc/resolv.conf", old, 0o644)) }()
 
 	h := withNetwork(t, "private")
@@ -263,7 +265,7 @@ func TestAResolverOnTheHostsLoopbackAnswersJobs(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	// The way to it leads nowhere else.
-	four := openDoor(t, "tcp4", "127.0.0.1:0")
+	four := openDoor(t, "tcp4", address+":0")
 	h.run(t, id, ask("192.0.0.1", four.port(t))+ask("192.0.0.3", four.port(t)))
 	if four.called() {
 		t.Error("a job reached the host's loopback by the resolver's way")

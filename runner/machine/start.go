@@ -161,15 +161,13 @@ func (s Store) startConnected(ctx context.Context, bus *systemd.Bus, spec Spec, 
 	both.Go(func() error {
 		result, err := bus.Start(ctx, unitName(spec.ID), s.properties(spec))
 		if err == nil && result != "done" {
-			err = errEarlyEnd
+			err = errors.New("it ended while it started")
 		}
 		return err
 	})
 	both.Go(func() error { return s.connect(ctx, bus, record) })
 	return both.Wait()
 }
-
-var errEarlyEnd = errors.New("it ended while it started")
 
 var errBootTimeout = errors.New("it did not come up in time")
 

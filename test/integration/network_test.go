@@ -51,10 +51,10 @@ func openDoor(t *testing.T, network, address string) *door {
 	return d
 }
 
-func (d *door) called() bool {
+func (d *door) count() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.callers > 0
+	return d.callers
 }
 
 func (d *door) port(t *testing.T) string {
@@ -94,7 +94,7 @@ func TestAJobReachesTheHostsAddressButNotItsLoopback(t *testing.T) {
 	for network, address := range map[string]string{"tcp4": "127.0.0.1", "tcp6": "::1"} {
 		d := openDoor(t, network, net.JoinHostPort(address, "0"))
 		for _, to := range []string{address, "192.0.0.1", "0.0.0.0"} {
-			if c := h.run(t, id, ask(to, d.port(t))); c.stdout != "no\n" || d.called() {
+			if c := h.run(t, id, ask(to, d.port(t))); c.stdout != "no\n" || d.count() > 0 {
 				t.Errorf("%s on port %s: %+v", to, d.address, c)
 			}
 		}
@@ -102,34 +102,38 @@ func TestAJobReachesTheHostsAddressButNotItsLoopback(t *testing.T) {
 }
 
 // Root in a machine makes what packets it likes, and may so ask pasta for the
-// host's loopback. That of 2023 obeys.
+// host's loopback. That of 2023 obeys; that of 2025 dies of some of them, and a
+// job that does so has lost its own network.
 func TestForgedPacketsDoNotReachTheHostsLoopback(t *testing.T) {
 	h := withNetwork(t, "private")
-	id := h.prepared(t, "bookworm")
 	forge, err := os.ReadFile(filepath.Join(os.Getenv("NSPAWN_RUNNER_TESTDATA"), "forge.py"))
 	must(t, err)
-	send := func(d *door, to string) {
-		t.Helper()
-		c := h.run(t, id, fmt.Sprintf("python3 - %s %s <<'END'\n%s\nEND", to, d.port(t), forge))
-		if c.status != 0 {
-			t.Fatalf("%s: %+v", to, c)
-		}
-	}
 	own := openDoor(t, "tcp4", ownAddress(t)+":0")
 	four, six := openDoor(t, "tcp4", "127.0.0.1:0"), openDoor(t, "tcp6", "[::1]:0")
-	for _, to := range []string{"127.0.0.1", "127.1.2.3", "0.0.0.0"} {
+	controls := 0
+	for _, to := range []string{"127.0.0.1", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1"} {
+		id := h.prepared(t, "bookworm")
+		send := func(d *door, to string) call {
+			return h.run(t, id, fmt.Sprintf("python3 - %s %s <<'END'\n%s\nEND", to, d.port(t), forge))
+		}
 		send(four, to)
-	}
-	for _, to := range []string{"::1", "::", "::ffff:127.0.0.1"} {
 		send(six, to)
-		send(four, to)
+		if pasta(t, id) != "" {
+			// The control: the same packet to an address that may be reached. When
+			// it has arrived, pasta has treated those before it.
+			before := own.count()
+			if c := send(own, ownAddress(t)); c.status != 0 {
+				t.Fatalf("the control: %+v", c)
+			}
+			await(t, "the control", func() bool { return own.count() > before })
+			controls++
+		}
+		if four.count()+six.count() > 0 {
+			t.Fatalf("a job reached the host's loopback as %s", to)
+		}
 	}
-	// The control: such a packet is as good as another, and pasta has by now
-	// treated those before it.
-	send(own, ownAddress(t))
-	await(t, "the control", own.called)
-	if four.called() || six.called() {
-		t.Errorf("a job reached the host's loopback: IPv4 %v, IPv6 %v", four.called(), six.called())
+	if controls == 0 {
+		t.Error("no forged packet arrived anywhere, so this shows nothing")
 	}
 }
 
@@ -267,7 +271,7 @@ func TestAResolverOnTheHostsLoopbackAnswersJobs(t *testing.T) {
 	// The way to it leads nowhere else.
 	four := openDoor(t, "tcp4", address+":0")
 	h.run(t, id, ask("192.0.0.1", four.port(t))+ask("192.0.0.3", four.port(t)))
-	if four.called() {
+	if four.count() > 0 {
 		t.Error("a job reached the host's loopback by the resolver's way")
 	}
 }

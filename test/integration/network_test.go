@@ -326,3 +326,13 @@ func TestAPastaThatFailsFailsPrepareWithItsReason(t *testing.T) {
 	}
 	wantLog(t, string(out), "network private: pasta:", "no routable interface", "network: host")
 }
+
+func TestAPrivilegedMachineHasANetworkToo(t *testing.T) {
+	h := withNetwork(t, "private")
+	h.addImage(t, "privileged", "")
+	h.book(t, "privileged", "nspawn_runner_privileged: true")
+	d := openDoor(t, "tcp4", ownAddress(t)+":0")
+	if c := h.run(t, h.prepared(t, "privileged"), ask(ownAddress(t), d.port(t))); c.stdout != "the host\n" {
+		t.Errorf("%+v", c)
+	}
+}

@@ -119,7 +119,7 @@ func (s Store) attach(ctx context.Context, leader systemd.Process, record Record
 	}
 	var words bytes.Buffer
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	// Not one of the other descriptors: pasta closes those.
+	// Not one of the other descriptors, which pasta is free to close.
 	cmd.Stdin = network
 	cmd.Stdout, cmd.Stderr = &words, &words
 	cmd.ExtraFiles = []*os.File{users}

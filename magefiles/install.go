@@ -54,7 +54,7 @@ func Install(ctx context.Context) error {
 
 // missingPackages lists what machines and images need and this host lacks.
 func missingPackages() string {
-	needed := "systemd-container dbus mmdebstrap ansible-core"
+	needed := "systemd-container dbus passt mmdebstrap ansible-core"
 	// dpkg-query fails when it does not know one: what it knows still counts.
 	have, _ := script.Exec("dpkg-query -W -f '${db:Status-Status} ${Package}\\n' " + needed).
 		Match("installed ").Reject("not-installed").Column(2).Slice()

@@ -31,6 +31,9 @@ func (h *Host) spec(name string, generation image.Generation, settings config.Co
 	if err := image.Check(generation.Path); err != nil {
 		return machine.Spec{}, fmt.Errorf("image %s: %w", name, err)
 	}
+	if err := machine.CheckNetwork(settings.Network); err != nil {
+		return machine.Spec{}, fmt.Errorf("image %s: %w", name, err)
+	}
 	machines := h.machines().Dir
 	if err := os.MkdirAll(machines, 0o700); err != nil {
 		return machine.Spec{}, err
@@ -59,7 +62,8 @@ func (h *Host) spec(name string, generation image.Generation, settings config.Co
 			TasksMax:      settings.TasksMax,
 			OpenFiles:     settings.OpenFiles,
 		},
-		Shell: settings.Shell,
+		Shell:   settings.Shell,
+		Network: settings.Network,
 	}
 	for _, path := range settings.Devices {
 		device, err := machine.FindDevice(path)

@@ -56,6 +56,7 @@ type Config struct {
 	JobTimeout    time.Duration // 0: as GitLab says
 	TasksMax      uint64
 	MaxAge        time.Duration // 0: never too old
+	Network       string
 	Mirror        string
 	Components    []string
 	Keyring       string

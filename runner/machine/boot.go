@@ -3,7 +3,6 @@ package machine
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,7 +54,7 @@ func Boot(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := furnish(root, Name(record.ID), record.RootUID); err != nil {
+	if err := furnish(root, record); err != nil {
 		return err
 	}
 	argv := []string{
@@ -73,6 +72,9 @@ func Boot(dir string) error {
 		"--timezone=off",
 		// 1.1 s of a boot of trixie and newer go to a rate limit on mounts.
 		"--setenv=SYSTEMD_DEFAULT_MOUNT_RATE_LIMIT_BURST=1000",
+	}
+	if record.hasOwnNetwork() {
+		argv = append(argv, "--private-network")
 	}
 	if record.RootUID > 0 {
 		argv = append(argv,
@@ -100,7 +102,8 @@ func Boot(dir string) error {
 
 // furnish gives a machine what its chroot cannot know: names for its loopback
 // and itself, and the host's resolver. A minbase has no /etc/hosts at all.
-func furnish(root, name string, owner int) error {
+func furnish(root string, record Record) error {
+	name, owner := Name(record.ID), record.RootUID
 	etc, err := openIn(root, "etc", unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return fmt.Errorf("open /etc of the chroot: %w", err)
@@ -117,14 +120,14 @@ func furnish(root, name string, owner int) error {
 	if err := replaceIn(etc, "hosts", []byte(hosts), owner); err != nil {
 		return fmt.Errorf("write /etc/hosts: %w", err)
 	}
-	resolv, err := os.ReadFile("/etc/resolv.conf")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	resolver, err := hostResolver()
+	if err != nil || resolver == "" {
 		return err
 	}
-	if err := replaceIn(etc, "resolv.conf", resolv, owner); err != nil {
+	if record.Network == NetworkPrivate {
+		resolver = withoutLoopback(resolver)
+	}
+	if err := replaceIn(etc, "resolv.conf", []byte(resolver), owner); err != nil {
 		return fmt.Errorf("write /etc/resolv.conf: %w", err)
 	}
 	return nil

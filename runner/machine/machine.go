@@ -49,6 +49,8 @@ type Spec struct {
 	Backend                   storage.Backend
 	// Privileged machines have no user namespace.
 	Privileged bool
+	// Network is one of NetworkPrivate, NetworkHost and NetworkNone.
+	Network string
 	// BootTimeout bounds the start, MaxRuntime the machine's whole life.
 	BootTimeout, MaxRuntime time.Duration
 	// Limits hold for all of the machine's processes together.

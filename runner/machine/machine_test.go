@@ -255,7 +255,7 @@ func TestFilesAreReplacedInAMachineAndLinksNotFollowed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := furnish(root, "run-1", 70000); err != nil {
+	if err := furnish(root, Record{ID: "1", RootUID: 70000, Network: NetworkHost}); err != nil {
 		t.Fatal(err)
 	}
 	if got, _ := os.ReadFile(victim); string(got) != "mine" {
@@ -269,7 +269,7 @@ func TestFilesAreReplacedInAMachineAndLinksNotFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	os.Symlink("/nowhere", filepath.Join(root, "etc"))
-	if err := furnish(root, "run-1", 70000); err == nil {
+	if err := furnish(root, Record{ID: "1", RootUID: 70000, Network: NetworkHost}); err == nil {
 		t.Error("no /etc, no error")
 	}
 }

@@ -40,6 +40,9 @@ type Record struct {
 	Expires time.Time `json:"expires"`
 	Binds   []Bind    `json:"binds,omitempty"`
 	Devices []Device  `json:"devices,omitempty"`
+	// Network is what the machine has of one. Older builds did not note it, and
+	// gave all machines the host's.
+	Network string `json:"network,omitempty"`
 	// Shell executes scripts that name none. Older builds did not note it.
 	Shell string `json:"shell,omitempty"`
 

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"nspawn-runner/runner/systemd"
 )
 
@@ -72,6 +74,7 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 		Binds:      spec.Binds,
 		Devices:    spec.Devices,
 		Shell:      spec.Shell,
+		Network:    spec.Network,
 	}
 	defer func() {
 		if err != nil {
@@ -138,10 +141,7 @@ func (s Store) boot(ctx context.Context, bus *systemd.Bus, spec Spec, record *Re
 	defer cancel()
 	unit := unitName(spec.ID)
 	s.logf("start %s: %s on backend %s", unit, spec.Chroot, spec.Backend.Name())
-	result, err := bus.Start(limit, unit, s.properties(spec))
-	if err == nil && result != "done" {
-		err = errors.New("it ended while it started")
-	}
+	err := s.startConnected(limit, bus, spec, *record)
 	if err == nil {
 		err = s.awaitUp(limit, bus, spec.ID, record)
 	}
@@ -152,6 +152,21 @@ func (s Store) boot(ctx context.Context, bus *systemd.Bus, spec Spec, record *Re
 		return context.Cause(ctx)
 	}
 	return s.whyNotUp(context.WithoutCancel(ctx), bus, spec, *record, err)
+}
+
+// startConnected starts the machine's service and, at the same time, its
+// network. The first failure ends both.
+func (s Store) startConnected(ctx context.Context, bus *systemd.Bus, spec Spec, record Record) error {
+	both, ctx := errgroup.WithContext(ctx)
+	both.Go(func() error {
+		result, err := bus.Start(ctx, unitName(spec.ID), s.properties(spec))
+		if err == nil && result != "done" {
+			err = errors.New("it ended while it started")
+		}
+		return err
+	})
+	both.Go(func() error { return s.connect(ctx, bus, record) })
+	return both.Wait()
 }
 
 var errBootTimeout = errors.New("it did not come up in time")

@@ -63,6 +63,36 @@ func (p Process) Root() (*os.File, error) {
 	return root, nil
 }
 
+// Namespace opens a namespace of the process: net or user, as namespaces(7)
+// names them.
+func (p Process) Namespace(kind string) (*os.File, error) {
+	namespace, err := os.Open(fmt.Sprintf("/proc/%d/ns/%s", p.PID, kind))
+	if err != nil {
+		return nil, err
+	}
+	if !p.Alive() { // checked after opening, as in Root
+		namespace.Close()
+		return nil, os.ErrProcessDone
+	}
+	return namespace, nil
+}
+
+// AwaitLeader waits until a machine is registered, and returns its first
+// process, which then has all its namespaces but may not be init yet.
+func (b *Bus) AwaitLeader(ctx context.Context, machine string) (Process, error) {
+	appeared := b.watch("/org/freedesktop/machine1", "org.freedesktop.machine1.Manager", "MachineNew", ",arg0='"+machine+"'")
+	defer b.unwatch(appeared)
+	for {
+		leader, err := b.Leader(ctx, machine)
+		if err == nil || !IsNoSuchUnit(err) {
+			return leader, err
+		}
+		if _, err := b.next(ctx, appeared); err != nil {
+			return Process{}, err
+		}
+	}
+}
+
 // Leader asks systemd-machined for the first process of a machine.
 func (b *Bus) Leader(ctx context.Context, machine string) (Process, error) {
 	var path dbus.ObjectPath

@@ -32,7 +32,7 @@ var LabTree = Recipe{
 	Suite: "bookworm",
 	Packages: []string{
 		"systemd", "systemd-sysv", "systemd-container", "dbus", "udev",
-		"procps", "iproute2", "netbase", "ca-certificates", "uidmap",
+		"procps", "iproute2", "passt", "netbase", "ca-certificates", "uidmap",
 		"btrfs-progs", "e2fsprogs", "debootstrap", "mmdebstrap", "eatmydata",
 		"ansible-core", "git",
 	},

@@ -156,6 +156,9 @@ func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string,
 		return err
 	}
 	args := o.command(root, exceptions)
+	if o.fitsMemory() {
+		args = inMemory(root, args)
+	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env = append(b.store.environment(), "LC_ALL=C.UTF-8")
 	if d != nil {

@@ -1,10 +1,7 @@
 package runner
 
 import (
-	"bufio"
-	"errors"
 	"fmt"
-	"os"
 
 	"nspawn-runner/runner/storage"
 )
@@ -41,7 +38,7 @@ func (h *Host) admitMemory() error {
 	if want == 0 {
 		return nil
 	}
-	available, err := availableMemory()
+	available, err := storage.AvailableMemory()
 	if err != nil {
 		return err
 	}
@@ -50,21 +47,4 @@ func (h *Host) admitMemory() error {
 			available/1e6, want/1e6)
 	}
 	return nil
-}
-
-// availableMemory is MemAvailable of proc_meminfo(5), in bytes.
-func availableMemory() (uint64, error) {
-	file, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return 0, err
-	}
-	defer file.Close()
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		var kilobytes uint64
-		if n, _ := fmt.Sscanf(lines.Text(), "MemAvailable: %d kB", &kilobytes); n == 1 {
-			return kilobytes << 10, nil
-		}
-	}
-	return 0, errors.Join(errors.New("/proc/meminfo: no MemAvailable"), lines.Err())
 }

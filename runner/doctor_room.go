@@ -134,7 +134,7 @@ func (h *Host) checkMemory(context.Context) []finding {
 	if err := h.admitMemory(); err != nil {
 		return isBad("", "%v", err)
 	}
-	available, err := availableMemory()
+	available, err := storage.AvailableMemory()
 	if err != nil {
 		return isBad("", "%v", err)
 	}

@@ -24,7 +24,7 @@ func (h *Host) ChrootCreate(ctx context.Context, name, suite string) error {
 			return err
 		}
 	}
-	settings, err := h.settingsOf(name)
+	settings, err := h.imageConfig(name)
 	if err != nil {
 		return err
 	}
@@ -49,16 +49,6 @@ func bootstrap(c config.Config) image.Bootstrap {
 		Suite: c.ChrootSuite, Mirror: c.Mirror, Components: c.Components, Keyring: c.Keyring,
 		Include: c.Include, Variant: c.Variant, Program: c.Bootstrap,
 	}
-}
-
-// settingsOf is imageConfig, also for an image that is not there yet.
-func (h *Host) settingsOf(name string) (config.Config, error) {
-	settings, err := h.imageConfig(name)
-	var unknown *image.UnknownError
-	if errors.As(err, &unknown) {
-		return h.Config, nil
-	}
-	return settings, err
 }
 
 // needImages is asked before images are changed.

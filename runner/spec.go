@@ -13,9 +13,14 @@ import (
 	"nspawn-runner/runner/storage"
 )
 
-// imageConfig is the configuration with the image's own settings.
+// imageConfig is the configuration with the image's own settings. An image that is
+// being made for the first time, without a playbook, has none.
 func (h *Host) imageConfig(name string) (config.Config, error) {
 	known, err := h.images().Get(name)
+	var unknown *image.UnknownError
+	if errors.As(err, &unknown) {
+		return h.Config, nil
+	}
 	if err != nil {
 		return config.Config{}, err
 	}

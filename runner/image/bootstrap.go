@@ -156,6 +156,9 @@ func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string,
 		return err
 	}
 	args := o.command(root, exceptions)
+	if o.fitsMemory() {
+		args = inMemory(root, args)
+	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env = append(b.store.environment(), "LC_ALL=C.UTF-8")
 	if d != nil {
@@ -167,7 +170,7 @@ func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string,
 		Cloneflags:   syscall.CLONE_NEWPID,
 		Unshareflags: syscall.CLONE_NEWNS,
 	}
-	if err := b.run(ctx, cmd); err != nil {
+	if err := withoutSync(func() error { return b.run(ctx, cmd) }); err != nil {
 		// debootstrap's own log is in the tree, which is about to go.
 		if text, readErr := os.ReadFile(filepath.Join(root, "debootstrap/debootstrap.log")); readErr == nil {
 			fmt.Fprintf(b.log, "== debootstrap/debootstrap.log\n%s", text)

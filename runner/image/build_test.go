@@ -151,14 +151,18 @@ func TestCreateOfAnExistingImageFails(t *testing.T) {
 }
 
 func TestFailedBootstrapLeavesOnlyItsLog(t *testing.T) {
-	s, _ := fakeStore(t)
+	s, calls := fakeStore(t)
+	bin := filepath.Dir(calls)
+	if err := os.Rename(filepath.Join(bin, "mmdebstrap"), filepath.Join(bin, "debootstrap")); err != nil {
+		t.Fatal(err)
+	}
 	t.Setenv("FAKE_BOOTSTRAP", `echo "E: no such package" >&2; mkdir "$root/debootstrap"; echo details > "$root/debootstrap/debootstrap.log"; chattr +i "$root/etc/hostname"; exit 7`)
-	_, err := s.Create(t.Context(), "sid", CreateOptions{})
+	_, err := s.Create(t.Context(), "sid", CreateOptions{Bootstrap: Bootstrap{Program: "debootstrap"}})
 	var step *StepError
 	if !errors.As(err, &step) {
 		t.Fatalf("error is %v", err)
 	}
-	if want := "image sid: bootstrap unstable with mmdebstrap: exit status 7: E: no such package (full log: " + step.Log + ")"; err.Error() != want {
+	if want := "image sid: bootstrap unstable with debootstrap: exit status 7: E: no such package (full log: " + step.Log + ")"; err.Error() != want {
 		t.Errorf("error is\n%v\nnot\n%s", err, want)
 	}
 	if log := read(t, step.Log); !strings.Contains(log, "I: it goes well\n") || !strings.Contains(log, "\ndetails\n") {

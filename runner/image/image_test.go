@@ -84,7 +84,7 @@ func TestUnknownImageNamesTheNearestFirst(t *testing.T) {
 	}
 }
 
-func write(t *testing.T, path, text string) {
+func write(t testing.TB, path, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
@@ -94,7 +94,7 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
-func symlink(t *testing.T, target, path string) {
+func symlink(t testing.TB, target, path string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)

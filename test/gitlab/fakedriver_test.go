@@ -46,12 +46,15 @@ type act struct {
 	Session        bool   // the child is in a session of its own
 	Script         bool   // run the script in bash, with its exit code as ours
 	Allocate       int    // MiB of memory, used
-	Spin           bool   // burn some CPU
+	Spin           bool   // use a processor for spun
 	Hang           bool   // say so, until SIGTERM
 	Deaf           bool   // ... which is not heard
 	Exit           int
 	Signal         syscall.Signal // to ourselves instead
 }
+
+// spun is the time of a processor that a driver that spins uses at least.
+const spun = 60 * time.Millisecond
 
 // call is how the fake driver was called.
 type call struct {
@@ -129,7 +132,8 @@ func fakeDriver() int {
 		allocate(a.Allocate)
 	}
 	if a.Spin {
-		for start := time.Now(); time.Since(start) < 60*time.Millisecond; {
+		for used := (unix.Rusage{}); used.Utime.Nano() < int64(spun); {
+			_ = unix.Getrusage(unix.RUSAGE_SELF, &used)
 		}
 	}
 	if a.Hang {

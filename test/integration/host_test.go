@@ -283,7 +283,7 @@ func (h *host) checkNothingLeft(t *testing.T) {
 	t.Helper()
 	// Only systemd's own bookkeeping, and the deletion of a big tree, may take
 	// a moment after a job's end.
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		left := slices.DeleteFunc(h.leftovers(t), func(line string) bool { return slices.Contains(h.before, line) })
 		if len(left) == 0 {

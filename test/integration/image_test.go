@@ -75,6 +75,18 @@ func TestAnImageIsMadeFromItsPlaybookAndRunsJobs(t *testing.T) {
 	}
 }
 
+func TestAnImageNeedsNoPlaybook(t *testing.T) {
+	needLab(t)
+	h := onHost(t, "overlay")
+	t.Cleanup(func() { h.removeImage(t, "plain") })
+	h.drives(t, "chroot-create", "--suite", "bookworm", "plain")
+	r := h.play(t, gitlab.Job{Image: gitlab.Image{Name: "plain"}, Script: []string{"git --version; systemctl is-system-running"}})
+	if r.Status != gitlab.Success {
+		t.Errorf("%s", r.Log)
+	}
+	wantLog(t, r.Log, "git version ", "running")
+}
+
 func TestAFailedCreationPublishesAndLeavesNothing(t *testing.T) {
 	needLab(t)
 	h := onHost(t, "overlay")

@@ -43,6 +43,7 @@ func (h *Host) checks(job string) []check {
 		{"bus", checkBus},
 		{"machined", checkMachined},
 		{"nspawn", checkNspawn},
+		{"network", h.checkNetwork},
 		{"state directory", h.checkStateDir},
 		{"backend", h.checkBackend},
 		{"user namespaces", h.checkIdmap},

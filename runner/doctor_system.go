@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nspawn-runner/runner/machine"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -118,4 +119,13 @@ func checkNspawn(ctx context.Context) []finding {
 		}
 	}
 	return isGood("%s", path)
+}
+
+// checkNetwork asks for what the network of machines needs whose image says
+// nothing of it.
+func (h *Host) checkNetwork(context.Context) []finding {
+	if err := machine.CheckNetwork(h.Config.Network); err != nil {
+		return isBad("apt-get install passt", "%v", err)
+	}
+	return isGood("%s", h.Config.Network)
 }

@@ -13,8 +13,8 @@ import (
 )
 
 // serveSource serves what is committed, as branch main of a bare repository in
-// the cache, which git fetches from plain files. Jobs reach it under the URL:
-// machines have their host's network, and a lab has this machine's.
+// the cache, which git fetches from plain files. Jobs reach it under the URL: a lab
+// has this machine's network, and what is not its loopback is open to machines.
 func serveSource(ctx context.Context) (url string, server *http.Server, err error) {
 	cache, err := harness.CacheDir()
 	if err != nil {
@@ -30,7 +30,13 @@ func serveSource(ctx context.Context) (url string, server *http.Server, err erro
 			return "", nil, fmt.Errorf("source: %v: %w\n%s", argv, err, out)
 		}
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	// Nothing is sent: this asks the kernel for the address towards the world.
+	world, err := net.Dial("udp", "192.0.2.1:9")
+	if err != nil {
+		return "", nil, fmt.Errorf("source: %w", err)
+	}
+	defer world.Close()
+	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: world.LocalAddr().(*net.UDPAddr).IP})
 	if err != nil {
 		return "", nil, fmt.Errorf("source: %w", err)
 	}

@@ -133,11 +133,26 @@ func (h *Host) Run(ctx context.Context, stage Stage, script, label string) error
 		return fmt.Errorf("script: %w", err)
 	}
 	defer source.Close()
-	return h.exec(ctx, job, stage.ID, machine.Script{
+	err = h.exec(ctx, job, stage.ID, machine.Script{
 		Source: source, Shell: stage.Shell, Label: label,
 		Stdout: h.Stdout, Stderr: h.Stderr,
 		Alone: job.Trusted,
 	})
+	if err == nil && label == gitlab.LastScript {
+		h.sayUsage(job.ID)
+	}
+	return err
+}
+
+// sayUsage ends a job's log with what the job used.
+func (h *Host) sayUsage(id string) {
+	record, usage, err := h.machines().Usage(id)
+	if err != nil {
+		return // the job is over, and was none the worse for it
+	}
+	if settings, err := h.imageConfig(record.Image); err == nil && settings.Usage {
+		h.say("%s", usage)
+	}
 }
 
 // exec executes a script and sorts out whose failure its end is.

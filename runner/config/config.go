@@ -57,6 +57,7 @@ type Config struct {
 	TasksMax      uint64
 	MaxAge        time.Duration // 0: never too old
 	Network       string
+	Usage         bool
 	Mirror        string
 	Components    []string
 	Keyring       string

@@ -22,6 +22,10 @@ type Config struct {
 	Shell             string `json:"shell"`
 }
 
+// LastScript is what gitlab-runner calls the script with which it ends each job
+// that is not cut short.
+const LastScript = "cleanup_file_variables"
+
 // BuildsDir and CacheDir are where in the machine the job works and keeps its
 // cache. Neither may lie behind a symlink: scripts reach the second from the
 // first by a relative path.

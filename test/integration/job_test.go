@@ -6,9 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"nspawn-runner/test/gitlab"
 )
@@ -173,6 +176,30 @@ func TestServicesAreNamedInTheLogAsNotOffered(t *testing.T) {
 		t.Error(r.Log)
 	}
 	wantLog(t, r.Log, "postgres:16, redis")
+}
+
+// used is the line on what a job used.
+var used = regexp.MustCompile(`(?m)^job: ([^,]+), processor ([^,]+)(?:, memory (\d+) MiB at most)?(?:, \d+ MiB written to disk)?$`)
+
+func TestAJobsLogEndsWithWhatItUsed(t *testing.T) {
+	h := onHost(t, "overlay")
+	job := gitlab.Job{Script: []string{"head -c 300M /dev/urandom >/dev/null"}}
+	r := h.play(t, job)
+	found := used.FindAllStringSubmatch(r.Log, -1)
+	if len(found) != 1 {
+		t.Fatal(r.Log)
+	}
+	elapsed, err := time.ParseDuration(found[0][1])
+	processor, err2 := time.ParseDuration(found[0][2])
+	if err != nil || err2 != nil || elapsed < time.Second/10 || elapsed > 5*time.Minute || processor < time.Second/10 || processor > elapsed*time.Duration(runtime.NumCPU()) {
+		t.Errorf("%q", found[0])
+	}
+
+	h.configure(t, "usage: false\n")
+	defer h.configure(t, "")
+	if r := h.play(t, job); used.MatchString(r.Log) {
+		t.Error(r.Log)
+	}
 }
 
 // standIn is a program that plays gitlab-runner's part inside the machine.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -36,6 +37,19 @@ func TestInAVMAJobThatNeedsTooMuchMemoryLosesAProcessAndIsToldSo(t *testing.T) {
 	}
 	if c := h.run(t, id, "echo alive"); c.stdout != "alive\n" {
 		t.Errorf("the machine: %+v", c)
+	}
+}
+
+func TestInAVMAJobsLogEndsWithTheMemoryItUsed(t *testing.T) {
+	needVM(t)
+	h := onHost(t, "overlay")
+	r := h.play(t, gitlab.Job{Script: []string{"head -c 50M /dev/zero | tail | wc -c"}})
+	found := used.FindStringSubmatch(r.Log)
+	if found == nil {
+		t.Fatal(r.Log)
+	}
+	if memory, _ := strconv.Atoi(found[3]); memory < 50 {
+		t.Errorf("%q", found[0])
 	}
 }
 

@@ -179,7 +179,7 @@ func TestServicesAreNamedInTheLogAsNotOffered(t *testing.T) {
 }
 
 // used is the line on what a job used.
-var used = regexp.MustCompile(`(?m)^job: ([^,]+), processor ([^,]+)(?:, memory (\d+) MiB at most)?(?:, \d+ MiB written to disk)?$`)
+var used = regexp.MustCompile(`(?m)^job: ([^,\n]+), processor ([^,\n]+)(?:, memory (\d+) MiB at most)?(?:, \d+ MiB written to disk)?$`)
 
 func TestAJobsLogEndsWithWhatItUsed(t *testing.T) {
 	h := onHost(t, "overlay")

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -181,6 +182,7 @@ type build struct {
 	tally      tally      // what the playbook did
 	mirror     string     // a directory of the host that the image's packages come from, or empty
 	log        *buildLog
+	program    atomic.Int64 // the process that is filling the tree, or 0
 }
 
 // build makes and publishes a generation of an image: what fill leaves in the
@@ -352,7 +354,12 @@ func (b *build) run(ctx context.Context, cmd *exec.Cmd) error {
 	// The kernel takes the thread that started the program for its parent.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	err := cmd.Run()
+	err := cmd.Start()
+	if err == nil {
+		b.program.Store(int64(cmd.Process.Pid))
+		err = cmd.Wait()
+		b.program.Store(0)
+	}
 	if ctx.Err() != nil && cmd.Process != nil {
 		_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) // what the program started and did not end
 	}

@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"math"
 	"os"
@@ -63,7 +64,7 @@ func (b *build) watchPackages() (stop func()) {
 				return
 			case <-ticker.C:
 			}
-			text, _ := readFrom(b.generation.Path, dpkgLog, offset)
+			text, _ := readFrom(b.seenTree(), dpkgLog, offset)
 			end := bytes.LastIndexByte(text, '\n') + 1
 			offset += int64(end)
 			if more := countPackages(text[:end]); more != (PackageCount{}) {
@@ -78,6 +79,14 @@ func (b *build) watchPackages() (stop func()) {
 		cancel()
 		<-ended
 	}
+}
+
+// seenTree is the tree as the program sees it that fills it: see fillInMemory.
+func (b *build) seenTree() string {
+	if pid := b.program.Load(); pid > 0 {
+		return fmt.Sprintf("/proc/%d/root%s", pid, b.generation.Path)
+	}
+	return b.generation.Path
 }
 
 // countPackages reads lines of dpkg's log: dpkg(1), option --log.

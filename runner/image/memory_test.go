@@ -10,10 +10,32 @@ import (
 	"nspawn-runner/runner/storage"
 )
 
-func TestTheFirstTreeIsMadeInMemoryUnlessItMayBeLarge(t *testing.T) {
+// needMemory skips a test of bootstraps in memory.
+func needMemory(t *testing.T) {
+	t.Helper()
 	if available, err := storage.AvailableMemory(); err != nil || available < memoryFree {
 		t.Skipf("a bootstrap in memory wants %d MB of it, there are %d: %v", memoryFree>>20, available>>20, err)
 	}
+}
+
+func TestPackagesAreCountedWhileTheTreeIsMadeInMemory(t *testing.T) {
+	needMemory(t)
+	s, _ := fakeStore(t)
+	seen := filepath.Join(t.TempDir(), "seen")
+	t.Setenv("FAKE_BOOTSTRAP", `
+		mkdir -p "$root/var/log"
+		echo "2026-11-24 03:00:00 install perl:amd64 <none> 5.36" > "$root/var/log/dpkg.log"
+		until [ -e `+seen+` ]; do sleep 0.01; done`)
+	s.Progress = func(event Event) {
+		if event.Packages != nil && event.Packages.Begun == 1 {
+			write(t, seen, "")
+		}
+	}
+	create(t, s, "small") // ends only when the package is seen
+}
+
+func TestTheFirstTreeIsMadeInMemoryUnlessItMayBeLarge(t *testing.T) {
+	needMemory(t)
 	s, _ := fakeStore(t)
 	t.Setenv("FAKE_BOOTSTRAP", `
 		stat --file-system --format=%T "$root" > "$root/made-on"

@@ -15,7 +15,7 @@ func TestAttacksByTreesThatAreHardToRemoveAreHeld(t *testing.T) {
 		"200,000 files":                                                `python3 -c 'import os; os.mkdir("/x"); [open(f"/x/{n}", "w").close() for n in range(200000)]'`,
 		"immutable and append-only files":                              `mkdir -p /x/y; touch /x/y/a /x/y/b; chattr +i /x/y/a; chattr +a /x/y/b; chattr +i /x/y; true`,
 		"files without permissions":                                    `mkdir -p /x/y/z; touch /x/y/z/f; chmod 0 /x/y/z/f /x/y/z /x/y /x`,
-		"mounts":                                                       `mkdir -p /x/a /x/b; mount -t tmpfs none /x/a; mount --bind / /x/b; mount -t overlay none -o lowerdir=/usr:/etc /x/a; mount --make-rshared /x/b; test -e /x/b/usr`,
+		"mounts":                                                       `mkdir -p /x/a /x/b; mount -t tmpfs none /x/a; mount --rbind /usr /x/b; mount -t tmpfs none /x/b/share; mount --make-rshared /x/b; test -e /x/b/bin`,
 		"setuid programs, fifos and sockets":                           `mkdir /x; install -m 6755 /usr/bin/id /x/id; mkfifo /x/fifo; python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("/x/socket")'; setfattr -n user.x -v y /x/id; true`,
 		"files that a detached daemon holds open":                      `systemd-run -q --collect bash -c 'trap "" TERM HUP; mkdir /x; cd /x; exec 7>/x/held; rm /x/held; touch /ready; while :; do echo x >&7; sleep 0.01; done'; while [ ! -e /ready ]; do sleep 0.01; done`,
 		"files that are made as fast as they are removed":              `systemd-run -q --collect bash -c 'mkdir /x; touch /ready; while :; do mkdir -p /x/$RANDOM/$RANDOM/$RANDOM; done'; while [ ! -e /ready ]; do sleep 0.01; done`,
@@ -71,7 +71,7 @@ def here(path, request, data):
     at = os.open(path, os.O_RDONLY)
     fcntl.ioctl(at, request, data)
     os.close(at)
-def sub(path): here(os.path.dirname(path) or ".", 0x5000940e, struct.pack("q4088s", 0, os.path.basename(path).encode()))
+def sub(path): here(os.path.dirname(path) or ".", 0x5000940e, bytearray(struct.pack("q4088s", 0, os.path.basename(path).encode())))
 def readonly(name): here(name, 0x4008941a, struct.pack("Q", 2))
 `
 

@@ -24,7 +24,7 @@ func TestAttacksByTreesThatAreHardToRemoveAreHeld(t *testing.T) {
 	}
 	for name, text := range map[string]string{
 		"nested and read-only subvolumes":     subvolumes,
-		"a read-only subvolume 2,000 deep":    deep(2000, subvolumeHere),
+		"a read-only subvolume 3,000 deep":    deep(3000, subvolumeHere),
 		"a hundred subvolumes in one another": `python3 -c '` + subvolume + "\nfor n in range(100): sub(\"s\"); os.chdir(\"s\")\nopen(\"f\", \"w\")'",
 	} {
 		t.Run(name, func(t *testing.T) { h := onHost(t, "btrfs"); h.leave(t, name, text) })

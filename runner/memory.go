@@ -4,7 +4,7 @@ import "golang.org/x/sys/unix"
 
 // ownMemory is the most that this program takes while it executes scripts: many
 // times what it needs.
-const ownMemory = 1 << 30
+const ownMemory = 512 << 20
 
 // limitOwnMemory makes this program die where it would take more. A machine's bus
 // is the job's, which may have replaced it, and the D-Bus library believes any

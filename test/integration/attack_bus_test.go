@@ -34,7 +34,7 @@ func TestAttacksByAMachinesBusAreHeld(t *testing.T) {
 				t.Errorf("got through: %s: exit %d: %.2000q", name, status, out)
 			case took > 2*time.Minute:
 				t.Errorf("got through: %s: it took %v", name, took)
-			case peak > 1100<<20:
+			case peak > 700<<20:
 				t.Errorf("got through: %s: the driver took %d MiB", name, peak>>20)
 			case hasControls(out):
 				t.Errorf("got through: %s: %.2000q", name, out)

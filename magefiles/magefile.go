@@ -125,6 +125,11 @@ func (Test) Vm(ctx context.Context) error { return suite.Run(ctx, os.Stdout, sui
 // Self plays this project's own CI jobs, lint, build and unit of .gitlab-ci.yml, on its own driver; RUN=job picks one.
 func (Test) Self(ctx context.Context) error { return self.Run(ctx, os.Stdout, os.Getenv("RUN")) }
 
+// Attack tries in a lab what SECURITY.md says that jobs cannot do, and lists each attempt.
+func Attack(ctx context.Context) error {
+	return suite.Run(ctx, os.Stdout, suite.Lab(os.Getenv("SUITE"), suite.Attacks))
+}
+
 // Soak cuts a VM's power in the middle of publications, CUTS times (50), until an image is broken; two hours.
 func Soak(ctx context.Context) error {
 	return suite.Run(ctx, os.Stdout, suite.Soak(os.Getenv("CUTS")))

@@ -128,6 +128,9 @@ func (h *Host) Run(ctx context.Context, stage Stage, script, label string) error
 	if err := needRoot(); err != nil {
 		return err
 	}
+	if err := limitOwnMemory(); err != nil {
+		return fmt.Errorf("limit this program's memory: %w", err)
+	}
 	source, err := os.Open(script)
 	if err != nil {
 		return fmt.Errorf("script: %w", err)

@@ -141,7 +141,7 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	case !body.executed() && end.exit.Status == 127: // the wrapper's
 		return Outcome{}, fmt.Errorf("the machine could not execute the script: is there a shell %s in it?", Printable(script.Shell))
 	case !body.executed():
-		return Outcome{}, fmt.Errorf("the machine could not execute the script (%s, status %d)", end.exit.Result, end.exit.Status)
+		return Outcome{}, fmt.Errorf("the machine could not execute the script (%s, status %d)", Printable(end.exit.Result), end.exit.Status)
 	}
 	s.logf("the script has ended: status %d, signal %d", end.exit.Status, end.exit.Signal)
 	outcome := Outcome{Code: end.exit.Status, Signal: end.exit.Signal}
@@ -154,11 +154,18 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	return outcome, nil
 }
 
+// redials is how often a machine may lose its bus while a script runs. A bus that
+// the job has put in its place may take each connection and end it at once.
+const redials = 50
+
 // wait starts a script and waits for its end. A job may restart its machine's
 // D-Bus; then it goes on waiting over another connection.
 func (s Store) wait(ctx context.Context, bus *systemd.Bus, unit string, properties []systemd.Property, record Record) (systemd.Exit, error) {
 	exit, err := bus.Wait(ctx, unit, properties)
-	for errors.Is(err, systemd.ErrGone) && record.Leader.Alive() {
+	for tries := 0; errors.Is(err, systemd.ErrGone) && record.Leader.Alive(); tries++ {
+		if tries == redials {
+			return exit, errNoBus
+		}
 		again, dialErr := redial(ctx, record)
 		if dialErr != nil {
 			if record.Leader.Alive() {

@@ -98,13 +98,13 @@ func consoleTail(ctx context.Context, record Record) []string {
 func (s Store) whyDead(ctx context.Context, record Record, err error) error {
 	name := Name(record.ID)
 	if errors.Is(err, errNoBus) || !errors.Is(err, systemd.ErrGone) && record.Leader.Alive() {
-		return fmt.Errorf("machine %s: %w", name, err)
+		return fmt.Errorf("machine %s: %s", name, Printable(err.Error())) // maybe in its bus's words
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*reasonTimeout)
 	defer cancel()
 	host, hostErr := systemd.Host(ctx)
 	if hostErr != nil {
-		return fmt.Errorf("machine %s: %w", name, err)
+		return fmt.Errorf("machine %s: %s", name, Printable(err.Error())) // maybe in its bus's words
 	}
 	defer host.Close()
 	if record.Leader.Alive() {

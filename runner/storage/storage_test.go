@@ -49,6 +49,8 @@ import os
 os.chdir("tree")
 for i in range(3000):
     os.mkdir("deep"); os.chdir("deep")
+open("file", "w")
+os.system("chattr +i file; chattr +a .")
 END`)
 	if err := Remove(context.Background(), filepath.Join(dir, "tree")); err != nil {
 		t.Error(err)

@@ -103,34 +103,53 @@ func Snapshot(from, to string) error {
 // destroySubvolume deletes the subvolume name in the directory dir, read-only
 // or not. The kernel refuses while there are subvolumes inside it.
 func destroySubvolume(dir, name string) error {
-	if err := makeWritable(filepath.Join(dir, name)); err != nil {
+	parent, err := openDir(unix.AT_FDCWD, dir)
+	if err != nil {
 		return err
 	}
+	defer parent.Close()
+	sub, err := openDir(int(parent.Fd()), name)
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
+	if err := makeWritable(sub); err != nil {
+		return err
+	}
+	return destroyAt(parent, name)
+}
+
+// destroyAt deletes a subvolume that is writable.
+func destroyAt(dir *os.File, name string) error {
 	var args volArgs
 	copy(args.name[:], name)
-	if err := ioctlIn(dir, ioctlSnapDestroy, unsafe.Pointer(&args)); err != nil {
-		return fmt.Errorf("delete subvolume %s: %w", filepath.Join(dir, name), err)
+	if err := ioctl(dir, ioctlSnapDestroy, unsafe.Pointer(&args)); err != nil {
+		return fmt.Errorf("delete subvolume %q: %w", name, err)
 	}
 	return nil
 }
 
 // makeWritable clears the read-only flag of a subvolume.
-func makeWritable(path string) error {
+func makeWritable(sub *os.File) error {
 	var flags uint64
-	if err := ioctlIn(path, ioctlSubvolSetFlags, unsafe.Pointer(&flags)); err != nil {
-		return fmt.Errorf("make subvolume %s writable: %w", path, err)
+	if err := ioctl(sub, ioctlSubvolSetFlags, unsafe.Pointer(&flags)); err != nil {
+		return fmt.Errorf("make subvolume %q writable: %w", sub.Name(), err)
 	}
 	return nil
 }
 
 // ioctlIn calls an ioctl on the directory dir.
 func ioctlIn(dir string, request uintptr, arg unsafe.Pointer) error {
-	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	file, err := openDir(unix.AT_FDCWD, dir)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(arg)); errno != 0 {
+	defer file.Close()
+	return ioctl(file, request, arg)
+}
+
+func ioctl(file *os.File, request uintptr, arg unsafe.Pointer) error {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, file.Fd(), request, uintptr(arg)); errno != 0 {
 		return errno
 	}
 	return nil

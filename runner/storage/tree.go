@@ -11,8 +11,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // Clone copies the tree from to the path to, which must not exist: a snapshot
@@ -84,65 +82,6 @@ func destroyShallow(path string) {
 			_ = destroySubvolume(path, entry.Name())
 		}
 	}
-}
-
-// soften takes from a tree what keeps root from deleting it: attribute flags
-// and subvolumes, the deepest first.
-func soften(ctx context.Context, top string) error {
-	onBtrfs, err := IsBtrfs(top)
-	if err != nil {
-		return err
-	}
-	var subvolumes []string
-	err = filepath.WalkDir(top, func(path string, entry fs.DirEntry, err error) error {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil || !(entry.IsDir() || entry.Type().IsRegular()) {
-			return nil
-		}
-		if onBtrfs && entry.IsDir() {
-			if is, err := IsSubvolume(path); err == nil && is {
-				subvolumes = append(subvolumes, path)
-				// Read-only ones must be opened up before files inside can change.
-				if err := makeWritable(path); err != nil {
-					return err
-				}
-			}
-		}
-		clearFlags(path)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for i := len(subvolumes) - 1; i >= 0; i-- {
-		if err := destroySubvolume(filepath.Dir(subvolumes[i]), filepath.Base(subvolumes[i])); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// The flags of chattr(1), FS_IMMUTABLE_FL and FS_APPEND_FL of linux/fs.h.
-const (
-	immutable  = 0x10
-	appendOnly = 0x20
-)
-
-// clearFlags removes the immutable and append-only flags of chattr(1) from a
-// file. Failure shows when the file cannot be deleted.
-func clearFlags(path string) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return
-	}
-	defer unix.Close(fd)
-	flags, err := unix.IoctlGetInt(fd, unix.FS_IOC_GETFLAGS)
-	if err != nil || flags&(immutable|appendOnly) == 0 {
-		return
-	}
-	_ = unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, flags&^(immutable|appendOnly))
 }
 
 func lastLine(out []byte) []byte {

@@ -170,6 +170,9 @@ func Lab(release, run string) func(*Suite, context.Context) error {
 	}
 }
 
+// Attacks is a pattern for the tests that attack as a hostile job would.
+const Attacks = "^TestAttacks"
+
 // of is a recipe for another release. It has a kind of its own, so that the
 // cache keeps both trees.
 func of(r harness.Recipe, release string) harness.Recipe {

@@ -64,3 +64,12 @@ func TestWhatParallelTestsSayIsKeptApart(t *testing.T) {
 		t.Errorf("shown: %s", text)
 	}
 }
+
+func TestAttacksThatWereHeldAreListed(t *testing.T) {
+	var out bytes.Buffer
+	r := &reader{out: &out, results: &results{}}
+	r.read(strings.NewReader("=== RUN   TestAttack\nheld: leave the machine\n    x_test.go:1: a word\n--- PASS: TestAttack (0.01s)\n"))
+	if text := out.String(); !strings.HasPrefix(text, "held: leave the machine\n") || strings.Contains(text, "a word") {
+		t.Errorf("shown: %s", text)
+	}
+}

@@ -1,0 +1,100 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// The attack suite: what a job, which is root in its machine, may try against the
+// host, other jobs and this program. SECURITY.md says what is promised and names
+// these tests. Each attempt has a name and is reported as held, or fails the test
+// at once. What other tests prove already is not tried again.
+
+// attempt is something a job tries.
+type attempt struct {
+	name string
+	// script ends with 0 when it got through.
+	script string
+	// control is where the same script does get through, which shows that it can.
+	control control
+}
+
+type control int
+
+const (
+	onTheHost control = iota
+	inAPrivilegedMachine
+	inAnotherMachine
+)
+
+func held(name string) { fmt.Println("held: " + name) }
+
+func gotThrough(t *testing.T, name string, how ...any) {
+	t.Helper()
+	t.Fatalf("got through: %s: %s", name, strings.TrimSpace(fmt.Sprintln(how...)))
+}
+
+// attacked is a machine that is attacked from, and where its attempts succeed.
+type attacked struct {
+	h *host
+	// id is the attacker's machine, controls those of the controls; the host has none.
+	id       string
+	controls map[control]string
+	// before is put before each script.
+	before string
+}
+
+// attempt executes an attempt and its control.
+func (a attacked) attempt(t *testing.T, what attempt) {
+	t.Helper()
+	text := a.before + syscalls + what.script
+	c := a.h.run(t, a.id, text)
+	switch {
+	case c.status == 0:
+		gotThrough(t, what.name, c.stdout, c.stderr)
+	case c.status != 1:
+		t.Fatalf("%s: the machine could not try: %+v", what.name, c)
+	}
+	var out []byte
+	var err error
+	if id := a.controls[what.control]; id != "" {
+		control := a.h.run(t, id, text)
+		out = []byte(control.stdout + control.stderr)
+		if control.status != 0 {
+			err = fmt.Errorf("exit %d", control.status)
+		}
+	} else {
+		out, err = exec.Command("bash", script(t, text)).CombinedOutput()
+	}
+	switch {
+	case err == nil:
+		held(what.name)
+	case os.Getenv("NSPAWN_RUNNER_HOST") == "lab" && what.control == onTheHost:
+		// A lab lies in a container, which may hold it too.
+		fmt.Printf("held, but by this lab as well: %s\n", what.name)
+	default:
+		t.Errorf("%s: was held, but so was its control, so this shows nothing: %v: %s", what.name, err, out)
+	}
+}
+
+// syscalls is a shell function: it ends with 0 unless the kernel says that a system
+// call is not allowed, whatever else it says of its arguments.
+const syscalls = `
+syscall() { python3 - "$@" <<'END'
+import ctypes, errno, platform, sys
+numbers = {
+    "x86_64": {"swapon": 167, "init_module": 175, "kexec_load": 246, "perf_event_open": 298, "bpf": 321, "syslog": 103, "quotactl": 179},
+    "aarch64": {"swapon": 224, "init_module": 105, "kexec_load": 104, "perf_event_open": 241, "bpf": 280, "syslog": 116, "quotactl": 60},
+}
+libc = ctypes.CDLL(None, use_errno=True)
+number = numbers[platform.machine()][sys.argv[1]]
+result = libc.syscall(number, *[ctypes.c_long(int(a)) for a in sys.argv[2:]])
+refused = result < 0 and ctypes.get_errno() in (errno.EPERM, errno.EACCES, errno.ENOSYS)
+print(sys.argv[1:], result, errno.errorcode.get(ctypes.get_errno()))
+sys.exit(refused)
+END
+}
+`

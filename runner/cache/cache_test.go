@@ -217,3 +217,33 @@ func TestPruningBesideJobsTakesNothingFromThem(t *testing.T) {
 	pruners.Wait()
 	s.prunes(t, "")
 }
+
+func TestAJobDoesNotWaitForACacheOfManyFiles(t *testing.T) {
+	s, _ := testStore(t, math.MaxUint64, 2*mib)
+	path := s.job(t, "a/1/protected", 0)
+	for i := range 20_000 {
+		must(t, os.WriteFile(filepath.Join(path, strconv.Itoa(i)), nil, 0o600))
+	}
+	pruned := make(chan error, 1)
+	go func() { pruned <- s.Prune(t.Context()) }()
+	count := func() int {
+		entries, err := os.ReadDir(path)
+		must(t, err)
+		return len(entries)
+	}
+	for count() == 20_000 { // until it begins
+		time.Sleep(time.Millisecond)
+	}
+	_, release, err := s.Hold(t.Context(), "a/1/protected")
+	must(t, err)
+	held := count()
+	must(t, <-pruned)
+	if now := count(); now != held || held <= 512 {
+		t.Errorf("%d files when the job had its cache, %d later", held, now)
+	}
+	release()
+	must(t, s.Prune(t.Context()))
+	if now := count(); now == 0 || now > 512 {
+		t.Errorf("%d files stay", now)
+	}
+}

@@ -213,10 +213,21 @@ func since(at time.Time) string {
 	return time.Since(at).Round(time.Minute).String()
 }
 
+// While something is taken away a lock is held for holdMost, and then not for
+// holdPause, in which a job that waits for it gets it.
+const (
+	holdMost  = 50 * time.Millisecond
+	holdPause = 10 * time.Millisecond
+)
+
 // evict takes something away, unless somebody used the cache since it was looked
-// at. The lock is held while names go; what is moved away is deleted afterwards.
+// at. What is moved away is deleted without the lock.
 func (s Store) evict(ctx context.Context, e eviction) error {
-	bin, err := s.evictLocked(ctx, e)
+	bin, err := s.evictLocked(ctx, &e)
+	for err == nil && len(e.files) > 0 && ctx.Err() == nil {
+		time.Sleep(holdPause)
+		bin, err = s.evictLocked(ctx, &e)
+	}
 	if err == nil && bin != "" {
 		err = storage.Remove(ctx, bin)
 	}
@@ -226,40 +237,42 @@ func (s Store) evict(ctx context.Context, e eviction) error {
 	return nil
 }
 
-func (s Store) evictLocked(ctx context.Context, e eviction) (bin string, err error) {
+// evictLocked takes away what it can for holdMost; e.files are those that still
+// have to go.
+func (s Store) evictLocked(ctx context.Context, e *eviction) (bin string, err error) {
 	lock, err := s.lockIdle(ctx, e.path, e.use)
 	if lock == nil || err != nil {
+		e.files = nil
 		return "", err
 	}
 	defer lock.Close()
-	if !e.all {
-		// A cache whose files resist goes as a whole.
-		if left, err := e.removeFiles(); err == nil {
-			return "", writeUse(e.path, use{at: e.at, size: left, known: true})
-		}
+	if !e.all && e.removeFiles(time.Now().Add(holdMost)) == nil {
+		e.known = true
+		return "", writeUse(e.path, e.use)
 	}
+	e.files = nil // one of them resists: then all goes
 	return s.throwAway(ctx, e.path)
 }
 
-// removeFiles removes files, and the directories that are empty without them. It
-// returns the size of what stays.
-func (e eviction) removeFiles() (left uint64, err error) {
+// removeFiles removes files for some time, and the directories that are empty
+// without them.
+func (e *eviction) removeFiles(until time.Time) error {
 	root, err := os.OpenRoot(e.path)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer root.Close()
-	left = e.use.size
-	for _, f := range e.files {
+	for len(e.files) > 0 && time.Now().Before(until) {
+		f := e.files[0]
 		if err := root.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return 0, err
+			return err
 		}
-		left -= f.size
+		e.files, e.use.size = e.files[1:], e.use.size-f.size
 		for dir := filepath.Dir(f.path); dir != "." && root.Remove(dir) == nil; {
 			dir = filepath.Dir(dir)
 		}
 	}
-	return left, nil
+	return nil
 }
 
 // unfinished lists what a killed Prune left in the trash.

@@ -10,7 +10,7 @@ import (
 )
 
 // GC removes what is left of machines, builds and removed images, and that
-// nobody else will remove; with dryRun it only says what and why. It touches
+// nobody else will remove, and of caches what is too much; with dryRun it only says what and why. It touches
 // nothing that a job or a build uses.
 func (h *Host) GC(ctx context.Context, dryRun, asJSON bool) error {
 	if err := needRoot(); err != nil {
@@ -68,5 +68,7 @@ func (h *Host) leftovers(ctx context.Context) ([]storage.Leftover, error) {
 		all, failed = append(all, strays...), errors.Join(failed, err)
 	}
 	images, err := h.images().Leftovers()
-	return append(all, images...), errors.Join(failed, err)
+	all, failed = append(all, images...), errors.Join(failed, err)
+	caches, err := h.caches().Leftovers(ctx)
+	return append(all, caches...), errors.Join(failed, err)
 }

@@ -13,6 +13,7 @@
 //	show.go         what is known of them
 //	machines.go     listing and entering machines
 //	gc.go           removing what nobody owns
+//	caches.go       keeping the caches of jobs within bounds
 //	doctor.go       what is wrong with this host; doctor_*.go: its checks
 //	host.go         what a host must have
 //	admission.go    when it takes no job

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -109,10 +108,12 @@ func (h *Host) start(ctx context.Context, job gitlab.Job, from *systemd.Process)
 	}
 	spec.Binds = append(spec.Binds, h.helperBinds(generation.Path, from)...)
 	if key := job.CacheKey(); key != "" {
-		cache := filepath.Join(h.Config.StateDir, ".cache", key)
-		if err := os.MkdirAll(cache, 0o755); err != nil {
+		cache, letGo, err := h.caches().Hold(ctx, key)
+		if err != nil {
 			return fmt.Errorf("cache of project %d: %w", job.Project, err)
 		}
+		defer letGo() // again does no harm
+		spec.Recorded = func() { release(); letGo() }
 		spec.Binds = append(spec.Binds, machine.Bind{From: cache, To: gitlab.CacheDir, Writable: true})
 	}
 	return h.machines().Start(ctx, spec)
@@ -200,5 +201,11 @@ func (h *Host) Cleanup(ctx context.Context, stage Stage) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, cleanupTimeout)
 	defer cancel()
-	return h.machines().Stop(ctx, job.ID, mayTouch(job, stage.ID))
+	if err := h.machines().Stop(ctx, job.ID, mayTouch(job, stage.ID)); err != nil {
+		return err
+	}
+	if err := h.pruneCaches(ctx); err != nil {
+		h.say("warning: keep the caches within bounds: %v", err)
+	}
+	return nil
 }

@@ -73,7 +73,7 @@ func machines(o *options) *cobra.Command {
 	return c
 }
 
-// boot and emptyTrash are the commands of services that this program starts;
+// boot, emptyTrash and pruneCaches are the commands of services that this program starts;
 // nobody types them.
 func boot() *cobra.Command {
 	return &cobra.Command{
@@ -86,5 +86,12 @@ func emptyTrash() *cobra.Command {
 	return &cobra.Command{
 		Use: "empty-trash DIR", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return machine.EmptyTrash(cmd.Context(), args[0]) },
+	}
+}
+
+func pruneCaches(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use: "prune-caches", Hidden: true, Args: cobra.NoArgs,
+		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error { return h.PruneCaches(ctx) }),
 	}
 }

@@ -38,6 +38,8 @@ type Config struct {
 	Environment  map[string]string
 	// DownloadCacheMax may be a share of the file system.
 	DownloadCacheMax Amount
+	// CacheMax and CacheMaxProject may be shares of the file system.
+	CacheMax, CacheMaxProject Amount
 	// BaseMaxAge is 0 for no bases.
 	BaseMaxAge time.Duration
 	// MinFreeDisk may be a share of the file system, MinFreeMemory of the

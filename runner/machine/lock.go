@@ -3,7 +3,6 @@ package machine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -18,7 +17,7 @@ import (
 // create, a machine that is not there is fs.ErrNotExist.
 func (s Store) lock(ctx context.Context, id string, create bool) (*os.File, error) {
 	for {
-		dir, err := flock(ctx, s.dir(id))
+		dir, err := storage.LockDirectory(ctx, s.dir(id), unix.LOCK_EX)
 		if errors.Is(err, fs.ErrNotExist) && create {
 			dir, err = s.makeLocked(ctx, id)
 			if errors.Is(err, fs.ErrExist) {
@@ -43,7 +42,7 @@ func (s Store) makeLocked(ctx context.Context, id string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := flock(ctx, made)
+	dir, err := storage.LockDirectory(ctx, made, unix.LOCK_EX)
 	if err == nil {
 		err = unix.Renameat2(unix.AT_FDCWD, made, unix.AT_FDCWD, s.dir(id), unix.RENAME_NOREPLACE)
 	}
@@ -82,27 +81,6 @@ func (s Store) isThere(dir *os.File, id string) bool {
 		locked.Dev == there.Dev && locked.Ino == there.Ino
 }
 
-// flock opens a directory and waits for its exclusive lock.
-func flock(ctx context.Context, path string) (*os.File, error) {
-	dir, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, err
-	}
-	done := make(chan error, 1)
-	go func() { done <- unix.Flock(int(dir.Fd()), unix.LOCK_EX) }()
-	select {
-	case err := <-done:
-		if err != nil {
-			dir.Close()
-			return nil, fmt.Errorf("lock %s: %w", path, err)
-		}
-		return dir, nil
-	case <-ctx.Done():
-		go func() { <-done; dir.Close() }()
-		return nil, fmt.Errorf("wait for the lock of %s: %w", path, context.Cause(ctx))
-	}
-}
-
 // The ids that systemd sets aside for containers:
 // https://systemd.io/UIDS-GIDS.
 const (
@@ -119,7 +97,7 @@ func UserIDs() (first, last int) {
 // writeWithRange gives the machine a range of user ids that no other one has,
 // and writes its record. One process at a time does this.
 func (s Store) writeWithRange(ctx context.Context, r *Record) error {
-	all, err := flock(ctx, s.Dir)
+	all, err := storage.LockDirectory(ctx, s.Dir, unix.LOCK_EX)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,80 @@
+package runner
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"nspawn-runner/runner/cache"
+	"nspawn-runner/runner/systemd"
+)
+
+// pruneInline is how long cleanup looks after caches itself, before it leaves
+// them to a unit of their own. Commonly that takes a millisecond.
+const pruneInline = 200 * time.Millisecond
+
+// pruneUnit is the one service that does. No id can make a machine's unit of
+// this name.
+const pruneUnit = "nspawn-runner_caches.service"
+
+func (h *Host) caches() cache.Store {
+	dir := filepath.Join(h.Config.StateDir, ".cache")
+	disk := diskSize(lowest(dir)) // it may lie elsewhere
+	return cache.Store{
+		Dir:        dir,
+		Max:        h.Config.CacheMax.Bytes(disk),
+		ProjectMax: h.Config.CacheMaxProject.Bytes(disk),
+		InUse:      h.bound,
+	}
+}
+
+// bound lists what of the host machines on record have bound.
+func (h *Host) bound() ([]string, error) {
+	records, err := h.machines().Records()
+	var all []string
+	for _, record := range records {
+		for _, bind := range record.Binds {
+			all = append(all, bind.From)
+		}
+	}
+	return all, err
+}
+
+// PruneCaches takes from the caches what is too much.
+func (h *Host) PruneCaches(ctx context.Context) error {
+	if err := needRoot(); err != nil {
+		return err
+	}
+	return h.caches().Prune(ctx)
+}
+
+// pruneCaches is PruneCaches for a stage, which must not be kept waiting by big
+// caches: those are left to a service, in which it goes on when this process ends.
+func (h *Host) pruneCaches(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- h.PruneCaches(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(pruneInline):
+	}
+	bus, err := systemd.Host(ctx)
+	if err != nil {
+		return err
+	}
+	defer bus.Close()
+	command := []string{h.Program, "prune-caches"}
+	if h.configFile != "" {
+		command = append(command, "--config", h.configFile)
+	}
+	err = bus.Launch(ctx, pruneUnit, []systemd.Property{
+		systemd.Set("Description", "Keep the caches of CI jobs within bounds"),
+		systemd.ExecStart(command...),
+		systemd.Set("Type", "exec"),
+		systemd.Set("CollectMode", "inactive-or-failed"),
+	})
+	if systemd.IsUnitExists(err) {
+		return nil
+	}
+	return err
+}

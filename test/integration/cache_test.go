@@ -1,0 +1,105 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"nspawn-runner/test/gitlab"
+)
+
+// cached lists the files of all caches, by name.
+func (h *host) cached(t *testing.T) []string {
+	t.Helper()
+	all := strings.Fields(shell(t, "find "+filepath.Join(h.state, ".cache")+" -mindepth 4 -type f -printf '%f\\n'"))
+	slices.Sort(all)
+	return all
+}
+
+// boundCaches configures bounds, and takes them and the caches away at the end.
+func (h *host) boundCaches(t *testing.T, bounds string) {
+	t.Helper()
+	t.Cleanup(func() { h.configure(t, ""); os.RemoveAll(filepath.Join(h.state, ".cache")) })
+	must(t, os.RemoveAll(filepath.Join(h.state, ".cache")))
+	h.configure(t, bounds)
+}
+
+func TestAJobThatFillsItsCacheFindsWhatItUsedLast(t *testing.T) {
+	onEach(t, func(t *testing.T, h *host) {
+		h.boundCaches(t, "cache_max_project: 5M\n")
+		fill := func(project int64, files string) {
+			r := h.play(t, gitlab.Job{ID: newNumber(), Project: gitlab.Project{ID: project}, Script: []string{
+				"for f in " + files + "; do mkdir -p /cache/$f; head -c 2M /dev/urandom > /cache/$f/$f; touch -d @$((n+=100)) /cache/$f/$f; done; sync"}})
+			if r.Status != gitlab.Success {
+				t.Fatal(r.Log)
+			}
+		}
+		fill(7, "one two three")
+		fill(8, "other")
+		if got := h.cached(t); !slices.Equal(got, []string{"other", "three", "two"}) {
+			t.Errorf("the caches hold %q", got)
+		}
+		// The setting that is added now holds for what is there already.
+		h.configure(t, "cache_max: 3M\n")
+		h.collects(t, "cache it was not used for")
+		if got := h.cached(t); !slices.Equal(got, []string{"other"}) {
+			t.Errorf("the caches hold %q", got)
+		}
+	})
+}
+
+func TestACacheStaysWhileAMachineHasIt(t *testing.T) {
+	onEach(t, func(t *testing.T, h *host) {
+		h.boundCaches(t, "cache_max: 0\n")
+		over := make(chan gitlab.Result, 1)
+		go func() {
+			over <- h.play(t, gitlab.Job{ID: newNumber(), Script: []string{
+				"head -c 2M /dev/urandom > /cache/mine; touch /cache/ready; until [ -e /cache/go ]; do sleep 0.1; done; cat /cache/mine | wc -c"}})
+		}()
+		await(t, "the job", func() bool {
+			_, err := os.Stat(filepath.Join(h.state, ".cache"))
+			return err == nil && slices.Contains(h.cached(t), "ready")
+		})
+		// Neither gc nor the end of another job touches it.
+		if got := h.garbage(t); len(got) > 0 {
+			t.Errorf("gc --dry-run lists %q", got)
+		}
+		h.drives(t, "gc")
+		h.play(t, gitlab.Job{ID: newNumber(), Project: gitlab.Project{ID: 8}, Script: []string{"echo > /cache/other"}})
+		got := h.cached(t)
+		shell(t, "for cache in "+filepath.Join(h.state, ".cache")+"/*/*/*/; do touch ${cache}go; done")
+		wantLog(t, (<-over).Log, "2097152")
+		if !slices.Equal(got, []string{"mine", "ready"}) {
+			t.Errorf("beside the job the caches hold %q", got)
+		}
+		shell(t, "find "+filepath.Join(h.state, ".cache")+" -name go -delete")
+		h.drives(t, "gc")
+		if got := h.cached(t); len(got) > 0 {
+			t.Errorf("after the job the caches hold %q", got)
+		}
+	})
+}
+
+func TestACacheOfManyFilesDoesNotKeepCleanupWaiting(t *testing.T) {
+	h := onHost(t, "overlay")
+	h.boundCaches(t, "cache_max_project: 1M\n")
+	start := time.Now()
+	r := h.play(t, gitlab.Job{Script: []string{"cd /cache; seq -w 60000 | xargs touch"}})
+	if r.Status != gitlab.Success {
+		t.Fatal(r.Log)
+	}
+	// Its service goes on, and is gone at its end.
+	await(t, "the unit that prunes", func() bool {
+		return strings.TrimSpace(shell(t, "systemctl list-units --all --plain --no-legend nspawn-runner_caches.service")) == ""
+	})
+	if !strings.Contains(shell(t, fmt.Sprintf("journalctl --since=@%d --unit nspawn-runner_caches.service", start.Unix())), "Keep the caches of CI jobs within bounds") {
+		t.Error("there was no unit")
+	}
+	if got := len(h.cached(t)); got > 256 {
+		t.Errorf("%d files are left", got)
+	}
+}

@@ -232,7 +232,11 @@ func TestAJobDoesNotWaitForACacheOfManyFiles(t *testing.T) {
 		return len(entries)
 	}
 	for count() == 20_000 { // until it begins
-		time.Sleep(time.Millisecond)
+		select {
+		case err := <-pruned:
+			t.Fatal("nothing went: ", err)
+		case <-time.After(time.Millisecond):
+		}
 	}
 	_, release, err := s.Hold(t.Context(), "a/1/protected")
 	must(t, err)

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strings"
 
+	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/machine"
 )
@@ -52,6 +53,10 @@ func (h *Host) checkPlaybooks(context.Context) []finding {
 	valid := 0
 	for _, i := range images {
 		if i.Playbook == "" {
+			continue
+		}
+		if err := gitlab.CheckImageName(i.Name); err != nil {
+			all = append(all, isBad("rename it: no job can name such an image", "playbook %s: %v", i.Playbook, err)...)
 			continue
 		}
 		book, err := i.ReadPlaybook()

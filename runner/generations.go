@@ -135,6 +135,9 @@ func (h *Host) pruneRemoved(ctx context.Context) {
 		if _, err := store.Failed(name); err == nil {
 			continue // it is to be looked at, and created again
 		}
+		if store.Building(name) {
+			continue // it was not removed: it is being created
+		}
 		var pruned image.Pruned
 		if pruned, err = store.Prune(ctx, name, image.KeptGenerations); err != nil {
 			break

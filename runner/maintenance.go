@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"nspawn-runner/runner/config"
+	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/image"
 )
 
@@ -73,7 +74,8 @@ func (h *Host) ChrootMaintenance(ctx context.Context, how Maintenance) error {
 			h.say("no playbooks in %s or %s", h.Config.PlaybookDir, h.Config.StateDir)
 		}
 	}
-	if err := h.needImages(names...); err != nil {
+	// Of all images, one with an odd name is that one's failure.
+	if err := h.needImages(slices.DeleteFunc([]string{how.Image}, func(name string) bool { return name == "" })...); err != nil {
 		return err
 	}
 	all := h.maintainAll(ctx, names, how)
@@ -141,7 +143,9 @@ func (h *Host) maintain(ctx context.Context, name string, how Maintenance, show 
 	m := result{Image: name}
 	var generation image.Generation
 	var settings config.Config
-	if settings, m.err = h.imageConfig(name); m.err == nil {
+	if m.err = gitlab.CheckImageName(name); m.err != nil {
+		m.err = fmt.Errorf("image %q: %w", name, m.err)
+	} else if settings, m.err = h.imageConfig(name); m.err == nil {
 		store := h.images()
 		store.Progress = show.tell
 		generation, m.Result, m.err = store.Maintain(ctx, name, image.MaintainOptions{

@@ -26,7 +26,9 @@ var plugins embed.FS
 
 // play runs the playbook in the generation.
 func (b *build) play(ctx context.Context, book Playbook) error {
-	b.record.Playbook = &PlaybookRecord{Path: book.Path, SHA256: book.SHA256}
+	if book.Path != "" {
+		b.record.Playbook = &PlaybookRecord{Path: book.Path, SHA256: book.SHA256}
+	}
 	b.record.Maintained = time.Now().UTC().Truncate(time.Second)
 	if !book.hasPlays() {
 		b.tally.known = true // nothing

@@ -61,7 +61,7 @@ func (s *Store) openBase(ctx context.Context, image string, o Bootstrap, excepti
 	}
 	dir := filepath.Join(s.bases(), key)
 	lock, err := waitLock(ctx, filepath.Join(dir, "lock"), unix.LOCK_EX, func() error {
-		s.note(image, "wait for another image's bootstrap of "+o.Suite)
+		s.note(image, "wait for another image's bootstrap of "+o.Suite+", or its copy of one")
 		return nil
 	})
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // BusyError says that an image is being built, and by whom. It is the answer to
@@ -16,6 +18,16 @@ type BusyError struct {
 }
 
 func (e *BusyError) Error() string { return "it is busy with " + e.By }
+
+// Building says whether somebody builds an image, or changes its generations,
+// at this moment.
+func (s *Store) Building(name string) bool {
+	lock, err := tryLock(filepath.Join(s.generations(name), ".build"), unix.LOCK_SH)
+	if lock != nil {
+		lock.Close()
+	}
+	return lock == nil && err == nil
+}
 
 // builder words who has the lock .build of an image: a build, which says in the
 // file who it is, or a short rollback or removal, which does not.

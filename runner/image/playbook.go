@@ -90,6 +90,11 @@ func parsePlaybook(path string, text []byte) (Playbook, error) {
 	case len(plays.Content) > 1:
 		warn("has several plays; nspawn_runner_ variables count in the first one only")
 	}
+	for _, play := range plays.Content {
+		if where := elsewhere(follow(play)); where != "" {
+			warn(where)
+		}
+	}
 	if play := follow(plays.Content[0]); play.Kind == yaml.MappingNode {
 		for i := 0; i+1 < len(play.Content); i += 2 {
 			if play.Content[i].Value == "vars" {
@@ -99,6 +104,27 @@ func parsePlaybook(path string, text []byte) (Playbook, error) {
 		}
 	}
 	return book, nil
+}
+
+// otherHost is a pattern of hosts that is a plain name: none is the image's.
+var otherHost = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
+
+// elsewhere says of a play that it does nothing in the image, or "".
+func elsewhere(play *yaml.Node) string {
+	if play.Kind != yaml.MappingNode {
+		return ""
+	}
+	for i := 0; i+1 < len(play.Content); i += 2 {
+		hosts := follow(play.Content[i+1]).Value
+		switch {
+		case play.Content[i].Value != "hosts" || hosts == "all" || hosts == "ungrouped" || !otherHost.MatchString(hosts):
+		case hosts == "localhost" || strings.HasPrefix(hosts, "127."):
+			return "a play with hosts: " + hosts + " changes this host, not the image; want hosts: all"
+		default:
+			return "a play with hosts: " + hosts + " does nothing, as no host is called so; want hosts: all"
+		}
+	}
+	return ""
 }
 
 // readSettings collects the settings of a mapping. As in ansible, the last one

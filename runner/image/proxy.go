@@ -100,7 +100,7 @@ func (s *Store) openDownloads(log io.Writer) (*downloads, error) {
 		ErrorLog:       stdlog.New(log, "== download: ", 0),
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			fmt.Fprintf(log, "== download %s: %v\n", r.URL, err)
-			http.Error(w, err.Error(), http.StatusBadGateway)
+			refuse(w, err)
 		},
 	}
 	d.server = &http.Server{Handler: d, ReadHeaderTimeout: time.Minute}
@@ -207,4 +207,22 @@ func (d *downloads) forget() {
 	for address := range d.served {
 		d.cache.remove(address)
 	}
+}
+
+// refuse answers that a mirror could not be asked, in the line that apt prints:
+// of "502 Bad Gateway" nobody learns that it was the mirror's name.
+func refuse(w http.ResponseWriter, why error) {
+	reason := strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return ' '
+		}
+		return r
+	}, why.Error())
+	if conn, buffer, err := http.NewResponseController(w).Hijack(); err == nil {
+		defer conn.Close()
+		fmt.Fprintf(buffer, "HTTP/1.1 502 %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", reason, len(reason), reason)
+		buffer.Flush()
+		return
+	}
+	http.Error(w, reason, http.StatusBadGateway)
 }

@@ -2,7 +2,6 @@ package integration
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,7 +27,7 @@ func TestAttacksOnItsOwnMachineDoNotHangAJob(t *testing.T) {
 	for name, text := range map[string]string{
 		"freeze its service manager":       later("echo 1 > /sys/fs/cgroup/init.scope/cgroup.freeze"),
 		"freeze its bus":                   later("echo 1 > /sys/fs/cgroup/system.slice/dbus.service/cgroup.freeze"),
-		"freeze its own script":            "(sleep 0.5; systemctl poweroff --force --force) & echo 1 > /sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup)/cgroup.freeze",
+		"freeze its own script":            "echo 1 > /sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup)/cgroup.freeze",
 		"stop all processes":               later("kill -STOP -1"),
 		"kill all processes":               later("kill -KILL -1"),
 		"fork without end":                 later("for i in $(seq 300); do setsid sleep 10000 & done; trap \"\" TERM; wait"),
@@ -87,14 +86,15 @@ func (h *host) misbehave(t *testing.T, name, text string) {
 	start = time.Now()
 	cleanup := h.drive(t, "cleanup", "--id", id)
 	took := time.Since(start)
-	left := shell(t, fmt.Sprintf("ls -d %s/.machines/%s /run/systemd/machines/run-%s 2>/dev/null; systemctl list-units --all --no-legend nspawn-runner-%s.service", h.state, id, id, id))
+	// The rest, in which systemd may take a moment, onHost looks for.
+	left, _ := filepath.Glob(filepath.Join(h.state, ".machines", id))
 	executed := next.stdout == "executed\n" && next.code == "7"
 	switch {
 	case next.status == 0 || !executed && next.status != 2 && !strings.Contains(name, "bash") && next.code != "127":
 		t.Errorf("got through: %s: the next sub-stage: %+v", name, next)
 	case stages > 2*time.Minute || took > 30*time.Second:
 		t.Errorf("got through: %s: sub-stages took %v, cleanup %v", name, stages, took)
-	case cleanup.status != 0 || cleanup.stderr != "" || left != "":
+	case cleanup.status != 0 || cleanup.stderr != "" || len(left) > 0:
 		t.Errorf("got through: %s: cleanup: %+v, left: %s", name, cleanup, left)
 	case hasControls(first.stderr + next.stderr):
 		t.Errorf("got through: %s: %q %q", name, first.stderr, next.stderr)

@@ -107,6 +107,9 @@ func (h *Host) checkImage(i image.Image) []finding {
 	}
 	generation, err := store.Current(i.Name)
 	if errors.Is(err, image.ErrNoChroot) {
+		if settings, err := h.imageConfig(i.Name); err == nil && settings.ChrootSuite == "" {
+			maintain = "nspawn-runner chroot-create --suite SUITE " + i.Name
+		}
 		return append(isBad(maintain, "%s: it has no chroot yet", i.Name), all...)
 	}
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"nspawn-runner/runner/config"
 	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/image"
+	"nspawn-runner/runner/machine"
 )
 
 // ChrootCreate makes the chroot of an image that has none: of a suite, ""
@@ -24,7 +25,7 @@ func (h *Host) ChrootCreate(ctx context.Context, name, suite string) error {
 			return err
 		}
 	}
-	settings, err := h.imageConfig(name)
+	settings, err := h.buildConfig(name)
 	if err != nil {
 		return err
 	}
@@ -49,6 +50,22 @@ func bootstrap(c config.Config) image.Bootstrap {
 		Suite: c.ChrootSuite, Mirror: c.Mirror, Components: c.Components, Keyring: c.Keyring,
 		Include: c.Include, Variant: c.Variant, Program: c.Bootstrap,
 	}
+}
+
+// buildConfig is imageConfig for an image that is about to be built: what its
+// machines will want of this host must be there, or minutes of work end at its test.
+func (h *Host) buildConfig(name string) (config.Config, error) {
+	if err := gitlab.CheckImageName(name); err != nil {
+		return config.Config{}, fmt.Errorf("image %q: %w", name, err)
+	}
+	settings, err := h.imageConfig(name)
+	if err != nil {
+		return config.Config{}, err
+	}
+	if err := wantOfHost(&machine.Spec{}, settings); err != nil {
+		return config.Config{}, fmt.Errorf("image %s: %w", name, err)
+	}
+	return settings, nil
 }
 
 // needImages is asked before images are changed.

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"bytes"
 	"io"
 	"os"
 	"path/filepath"
@@ -26,6 +27,7 @@ func bootstrapHost(t *testing.T, file, playbook string) (h *Host, called func() 
 	write(filepath.Join(dir, "mmdebstrap"), "#!/bin/sh\necho \"$*\" >> "+calls+"\nexit 1\n")
 	write(filepath.Join(dir, "ansible-playbook"), "#!/bin/sh\nexit 1\n")
 	write(filepath.Join(dir, "eatmydata"), "#!/bin/sh\nexec \"$@\"\n")
+	write(filepath.Join(dir, "pasta"), "#!/bin/sh\n")
 	write(filepath.Join(dir, "image.yaml"), playbook)
 	write(filepath.Join(dir, "config"), "state_dir: "+dir+"/state\nplaybook_dir: "+dir+"\n"+file)
 	t.Setenv("PATH", dir+":/usr/bin:/bin")
@@ -80,5 +82,46 @@ func TestMaintenanceDoesNotGuessASuite(t *testing.T) {
 	err := h.ChrootMaintenance(t.Context(), Maintenance{Image: "image"})
 	if err == nil || !strings.Contains(err.Error(), "nspawn_runner_chroot_suite is missing") || called() != "" {
 		t.Errorf("error is %v", err)
+	}
+}
+
+func TestAnOddNameFailsItsOwnImageOnly(t *testing.T) {
+	h, called := bootstrapHost(t, "", "- vars:\n    nspawn_runner_chroot_suite: trixie\n")
+	for _, name := range []string{"an image", "a:b", "-x"} {
+		path := filepath.Join(h.Config.PlaybookDir, name+".yaml")
+		if err := os.WriteFile(path, []byte("- vars:\n    nspawn_runner_chroot_suite: sid\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var said bytes.Buffer
+	h.Stdout, h.Stderr = &said, &said
+	if err := h.ChrootMaintenance(t.Context(), Maintenance{}); err == nil {
+		t.Error("no error")
+	}
+	if got := called(); strings.Count(got, " trixie ") != 1 || strings.Contains(got, " sid ") {
+		t.Errorf("called %s", got)
+	}
+	if !strings.Contains(said.String(), `image "an image": the name has ' '`) {
+		t.Errorf("said %s", said.String())
+	}
+	if state, words := worst(h.checkPlaybooks(t.Context())); state != bad || !strings.Contains(words, "an image.yaml") {
+		t.Errorf("the doctor: %s %s", state, words)
+	}
+}
+
+func TestWhatMachinesWillMissIsSaidBeforeABuild(t *testing.T) {
+	for setting, want := range map[string]string{
+		"nspawn_runner_binds: [/no/such/path]":     "nspawn_runner_binds: /no/such/path: there is no such",
+		"nspawn_runner_devices: [/dev/nspawnless]": "nspawn_runner_devices: device /dev/nspawnless: there is no such",
+	} {
+		h, called := bootstrapHost(t, "", "- vars:\n    nspawn_runner_chroot_suite: trixie\n    "+setting+"\n")
+		for _, build := range []func() error{
+			func() error { return h.ChrootCreate(t.Context(), "image", "") },
+			func() error { return h.ChrootMaintenance(t.Context(), Maintenance{Image: "image"}) },
+		} {
+			if err := build(); err == nil || !strings.Contains(err.Error(), "image image: "+want) || called() != "" {
+				t.Errorf("%s: %v", setting, err)
+			}
+		}
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"nspawn-runner/runner/config"
-	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/image"
 )
 
@@ -64,8 +63,10 @@ func (h *Host) ChrootMaintenance(ctx context.Context, how Maintenance) error {
 	if how.Jobs < 0 {
 		return fmt.Errorf("%d images at a time: want at least one", how.Jobs)
 	}
-	names := []string{how.Image}
+	asked := []string{how.Image}
+	names := asked
 	if how.Image == "" {
+		asked = nil // one with an odd name is that one's failure
 		var err error
 		if names, err = h.maintainable(); err != nil {
 			return err
@@ -74,8 +75,7 @@ func (h *Host) ChrootMaintenance(ctx context.Context, how Maintenance) error {
 			h.say("no playbooks in %s or %s", h.Config.PlaybookDir, h.Config.StateDir)
 		}
 	}
-	// Of all images, one with an odd name is that one's failure.
-	if err := h.needImages(slices.DeleteFunc([]string{how.Image}, func(name string) bool { return name == "" })...); err != nil {
+	if err := h.needImages(asked...); err != nil {
 		return err
 	}
 	all := h.maintainAll(ctx, names, how)
@@ -143,9 +143,7 @@ func (h *Host) maintain(ctx context.Context, name string, how Maintenance, show 
 	m := result{Image: name}
 	var generation image.Generation
 	var settings config.Config
-	if m.err = gitlab.CheckImageName(name); m.err != nil {
-		m.err = fmt.Errorf("image %q: %w", name, m.err)
-	} else if settings, m.err = h.imageConfig(name); m.err == nil {
+	if settings, m.err = h.buildConfig(name); m.err == nil {
 		store := h.images()
 		store.Progress = show.tell
 		generation, m.Result, m.err = store.Maintain(ctx, name, image.MaintainOptions{

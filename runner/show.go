@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -318,6 +319,9 @@ func (h *Host) ChrootDiff(name string, asJSON bool) error {
 		return err
 	}
 	was, err := store.Previous(name, now)
+	if errors.Is(err, image.ErrNothingOlder) {
+		return fmt.Errorf("image %s: there is no older generation to compare with", name)
+	}
 	if err != nil {
 		return err
 	}

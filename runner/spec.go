@@ -36,9 +36,6 @@ func (h *Host) spec(name string, generation image.Generation, settings config.Co
 	if err := image.Check(generation.Path); err != nil {
 		return machine.Spec{}, fmt.Errorf("image %s: %w", name, err)
 	}
-	if err := machine.CheckNetwork(settings.Network); err != nil {
-		return machine.Spec{}, fmt.Errorf("image %s: %w", name, err)
-	}
 	machines := h.machines().Dir
 	if err := os.MkdirAll(machines, 0o700); err != nil {
 		return machine.Spec{}, err
@@ -70,20 +67,32 @@ func (h *Host) spec(name string, generation image.Generation, settings config.Co
 		Shell:   settings.Shell,
 		Network: settings.Network,
 	}
+	if err := wantOfHost(&spec, settings); err != nil {
+		return machine.Spec{}, fmt.Errorf("image %s: %w", name, err)
+	}
+	return spec, nil
+}
+
+// wantOfHost adds to a spec what the settings give machines of this host, all of
+// which must be there.
+func wantOfHost(spec *machine.Spec, settings config.Config) error {
+	if err := machine.CheckNetwork(settings.Network); err != nil {
+		return err
+	}
 	for _, path := range settings.Devices {
 		device, err := machine.FindDevice(path)
 		if err != nil {
-			return machine.Spec{}, fmt.Errorf("image %s: nspawn_runner_devices: %w", name, err)
+			return fmt.Errorf("nspawn_runner_devices: %w", err)
 		}
 		spec.Devices = append(spec.Devices, device)
 	}
 	for _, bind := range settings.Binds {
 		if err := checkBind(bind); err != nil {
-			return machine.Spec{}, fmt.Errorf("image %s: nspawn_runner_binds: %w", name, err)
+			return fmt.Errorf("nspawn_runner_binds: %w", err)
 		}
 		spec.Binds = append(spec.Binds, machine.Bind(bind))
 	}
-	return spec, nil
+	return nil
 }
 
 // checkBind refuses what this host cannot show to a machine.

@@ -66,7 +66,7 @@ func chrootRollback(o *options) *cobra.Command {
 func chrootPrune(o *options) *cobra.Command {
 	var keep int
 	var asJSON bool
-	c := imageCommand(o, "chroot-prune", "Remove older generations that no job uses, of all images or of one",
+	c := imageCommand(o, "chroot-prune", "Remove older generations that no job uses, and trees of failed builds, of all images or of one",
 		func(ctx context.Context, h *runner.Host, args []string) error {
 			return h.ChrootPrune(ctx, first(args), keep, asJSON)
 		})

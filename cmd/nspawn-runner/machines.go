@@ -56,7 +56,11 @@ func tryScript(args []string, dash int) (io.ReadCloser, error) {
 }
 
 func machines(o *options) *cobra.Command {
-	c := &cobra.Command{Use: "machine", Short: "Show and enter the machines of running jobs"}
+	c := &cobra.Command{
+		Use: "machine", Short: "Show and enter the machines of running jobs",
+		Args: cobra.NoArgs, // else an unknown command is help, and success
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
 	var asJSON bool
 	list := &cobra.Command{
 		Use: "list", Short: "List machines",

@@ -124,3 +124,11 @@ func TestWhatTryRuns(t *testing.T) {
 		}
 	}
 }
+
+func TestAnUnknownCommandIsNoSuccess(t *testing.T) {
+	for _, line := range []string{"no-such", "machine lst"} {
+		if _, err := call(t, strings.Fields(line)...); err == nil || !strings.Contains(err.Error(), "unknown command") {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+}

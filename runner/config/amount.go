@@ -42,6 +42,19 @@ func (a *Amount) parseFinite(n *yaml.Node) error {
 	return nil
 }
 
+// parseAtLeast refuses less than so many bytes.
+func (a *Amount) parseAtLeast(n *yaml.Node, least uint64) error {
+	var read Amount
+	if err := read.parse(n); err != nil {
+		return err
+	}
+	if !read.infinite && read.percent == 0 && read.bytes < least {
+		return fmt.Errorf("want at least %dM, not %q", least>>20, n.Value)
+	}
+	*a = read
+	return nil
+}
+
 func (a *Amount) parse(n *yaml.Node) error {
 	bad := fmt.Errorf("want an amount like 2G, 512M, 40%% or infinity, not %q", n.Value)
 	if n.Kind != yaml.ScalarNode || n.Value == "" {

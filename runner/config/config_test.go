@@ -46,6 +46,7 @@ func TestMistakesAreNamedWithFileAndLine(t *testing.T) {
 		"privileged: true\n":                 ":1: unknown key \"privileged\"", // an image's, not the host's
 		"tasks_max: 1\n":                     "want a number from 64 to",
 		"state_dir: relative\n":              "want an absolute path",
+		"memory_max: 0\n":                    "want at least 16M",
 		"memory_max: 500%\n":                 "want an amount like",
 		"memory_max: 99999999999T\n":         "want an amount like",
 		"cpu_weight: [1]\n":                  "want a number",

@@ -47,7 +47,7 @@ var Keys = []Key{
 		func(c *Config, n *yaml.Node) error { return duration(n, &c.BootTimeout) }},
 	{"memory_max", "40%", true, true,
 		"Memory of a machine: bytes with K, M, G or T, a percentage of the host's, or `infinity`. More ends the job's largest process.",
-		func(c *Config, n *yaml.Node) error { return c.MemoryMax.parse(n) }},
+		func(c *Config, n *yaml.Node) error { return c.MemoryMax.parseAtLeast(n, 16<<20) }},
 	{"memory_swap_max", "infinity", true, true,
 		"Swap of a machine, written the same way.",
 		func(c *Config, n *yaml.Node) error { return c.MemorySwapMax.parse(n) }},

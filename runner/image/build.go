@@ -149,6 +149,9 @@ func (s *Store) runnable(image Image) (Playbook, error) {
 	for _, warning := range book.Warnings {
 		s.note(image.Name, "warning: "+warning)
 	}
+	if book.elsewhere != "" {
+		return Playbook{}, fmt.Errorf("playbook %s: %s", book.Path, book.elsewhere)
+	}
 	if book.hasPlays() {
 		if _, err := exec.LookPath("ansible-playbook"); err != nil {
 			return Playbook{}, fmt.Errorf("playbook %s: there is no ansible-playbook to run it: apt-get install ansible-core", book.Path)

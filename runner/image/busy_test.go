@@ -84,6 +84,9 @@ func TestOneBuildOfAnImageAtATime(t *testing.T) {
 		done <- err
 	}()
 	<-editing
+	if !s.Building("sid") || s.Building("other") {
+		t.Error("it is not said to be built, or another one is")
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if _, err := s.Edit(ctx, "sid", nil); !errors.Is(err, context.DeadlineExceeded) {
@@ -100,6 +103,9 @@ func TestOneBuildOfAnImageAtATime(t *testing.T) {
 	editing <- true
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+	if s.Building("sid") {
+		t.Error("it is said to be built still")
 	}
 	last, err := s.Edit(t.Context(), "sid", func(ctx context.Context, root string) error { return nil })
 	if err != nil || !exists(filepath.Join(last.Path, "etc/one")) {

@@ -165,6 +165,30 @@ func TestHalfADownloadAndAFalseListAreNotKept(t *testing.T) {
 	}
 }
 
+func TestWhyAMirrorWasNotReachedIsInTheLineThatAptPrints(t *testing.T) {
+	for _, name := range []string{"http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"} {
+		t.Setenv(name, "")
+	}
+	d, err := (&Store{StateDir: t.TempDir(), DownloadsMax: 1 << 20}).openDownloads(io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	address, err := url.Parse(d.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(address)}}
+	answer, err := client.Get("http://192.0.2.1:0/debian/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if !strings.HasPrefix(answer.Status, "502 dial tcp 192.0.2.1:0: ") {
+		t.Error(answer.Status)
+	}
+}
+
 func TestProxyIsForItsBuildOnly(t *testing.T) {
 	m := newMirror(t)
 	d, err := m.store(t).openDownloads(io.Discard)

@@ -27,7 +27,8 @@ type Playbook struct {
 	// Warnings are what is odd in the playbook but no error.
 	Warnings []string
 
-	empty bool // there is nothing in it that ansible could run
+	empty     bool   // there is nothing in it that ansible could run
+	elsewhere string // none of its plays is for the image: what one of them does
 }
 
 // hasPlays says whether there is something for ansible to run.
@@ -90,10 +91,16 @@ func parsePlaybook(path string, text []byte) (Playbook, error) {
 	case len(plays.Content) > 1:
 		warn("has several plays; nspawn_runner_ variables count in the first one only")
 	}
+	missed := 0
 	for _, play := range plays.Content {
 		if where := elsewhere(follow(play)); where != "" {
 			warn(where)
+			missed++
+			book.elsewhere = where
 		}
+	}
+	if missed < len(plays.Content) {
+		book.elsewhere = ""
 	}
 	if play := follow(plays.Content[0]); play.Kind == yaml.MappingNode {
 		for i := 0; i+1 < len(play.Content); i += 2 {

@@ -25,6 +25,10 @@ func TestPlaybookSettings(t *testing.T) {
 - hosts: all
   vars: {nspawn_runner_chroot_suite: sid}
 `, warning: "several plays"},
+		{name: "one play of two for this host", text: `
+- hosts: localhost
+- hosts: all
+`, warning: "a play with hosts: localhost changes this host"},
 		{name: "no vars", text: "- hosts: all\n"},
 		{name: "vars that are no mapping", text: "- hosts: all\n  vars: [1, 2]\n"},
 		{name: "a play that is no mapping", text: "- hello\n"},
@@ -127,4 +131,18 @@ func FuzzParsePlaybook(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestAPlaybookThatLeavesItsImageAloneIsNotRun(t *testing.T) {
+	s, calls := fakeStore(t)
+	for hosts, want := range map[string]string{
+		"localhost": "changes this host, not the image",
+		"127.0.0.1": "changes this host, not the image",
+		"sid":       "does nothing, as no host is called so",
+	} {
+		write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- hosts: "+hosts+"\n")
+		if _, err := s.Create(t.Context(), "sid", CreateOptions{}); err == nil || !strings.Contains(err.Error(), want) || exists(calls) {
+			t.Errorf("hosts: %s: %v", hosts, err)
+		}
+	}
 }

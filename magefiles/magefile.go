@@ -6,9 +6,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/magefile/mage/mg"
 
@@ -105,7 +107,7 @@ func (Test) All(ctx context.Context) error {
 	if err := suite.SetUp(ctx, os.Stdout); err != nil {
 		return err
 	}
-	return suite.Run(ctx, os.Stdout, suite.Unit, suite.Images, suite.Harness, suite.Lab(os.Getenv("SUITE"), os.Getenv("RUN")), suite.VM)
+	return suite.Run(ctx, os.Stdout, suite.Unit, suite.Fuzz(10*time.Second), suite.Images, suite.Harness, suite.Lab(os.Getenv("SUITE"), os.Getenv("RUN")), suite.VM)
 }
 
 // Unit runs the unit tests, plain and with the race detector.
@@ -128,6 +130,15 @@ func (Test) Self(ctx context.Context) error { return self.Run(ctx, os.Stdout, os
 // Attack tries in a lab what SECURITY.md says that jobs cannot do, and lists each attempt.
 func Attack(ctx context.Context) error {
 	return suite.Run(ctx, os.Stdout, suite.Lab(os.Getenv("SUITE"), suite.Attacks))
+}
+
+// Fuzz feeds each parser of outside input what it has never seen, EACH=1m long.
+func Fuzz(ctx context.Context) error {
+	each, err := time.ParseDuration(cmp.Or(os.Getenv("EACH"), "1m"))
+	if err != nil {
+		return err
+	}
+	return suite.Run(ctx, os.Stdout, suite.Fuzz(each))
 }
 
 // Soak cuts a VM's power in the middle of publications, CUTS times (50), until an image is broken; two hours.

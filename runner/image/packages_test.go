@@ -78,3 +78,14 @@ func TestReleaseNamesThePointRelease(t *testing.T) {
 		t.Errorf("of an empty tree: %q, %v", got, err)
 	}
 }
+
+func FuzzParseStatus(f *testing.F) {
+	f.Add([]byte("Package: dpkg\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1\n\nPackage: x\nStatus: deinstall ok config-files\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		for name := range parseStatus(text) {
+			if name == "" {
+				t.Errorf("a package without a name in %q", text)
+			}
+		}
+	})
+}

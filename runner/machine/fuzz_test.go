@@ -1,0 +1,48 @@
+package machine
+
+import (
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+func FuzzPrintable(f *testing.F) {
+	f.Add("\x1b]0;title\x07 \u009b31m \xff")
+	f.Fuzz(func(t *testing.T, text string) {
+		got := Printable(text)
+		if !utf8.ValidString(got) || len(got) > 310 || strings.ContainsFunc(got, func(r rune) bool { return r < ' ' || r >= 0x7f && r < 0xa0 }) {
+			t.Errorf("%q becomes %q", text, got)
+		}
+	})
+}
+
+// The name of a process that the kernel killed is the job's.
+func FuzzKilledIn(f *testing.F) {
+	f.Add("oom-kill:constraint=CONSTRAINT_MEMCG,oom_memcg=/a,task_memcg=/a,task=x,pid=1,uid=2\nKilled process 1 (x) total-vm:1kB, anon-rss:2kB")
+	f.Fuzz(func(t *testing.T, log string) {
+		if process, used := killedIn(strings.Split(log, "\n"), "/a"); process == "" && used > 0 {
+			t.Errorf("%d bytes of nobody in %q", used, log)
+		}
+	})
+}
+
+// The host's resolv.conf, and what a machine gets of it.
+func FuzzResolver(f *testing.F) {
+	f.Add("nameserver 127.0.0.53\noptions edns0\nnameserver ::1\nnameserver 192.0.2.1")
+	f.Fuzz(func(t *testing.T, text string) {
+		own := withoutLoopback(text)
+		asked := 0
+		for line := range strings.Lines(own) {
+			address, ok := nameserver(line)
+			if ok && address.IsLoopback() {
+				t.Errorf("a machine would ask %v, by %q of %q", address, line, text)
+			}
+			if ok && address.String() == resolverAddress {
+				asked++
+			}
+		}
+		if forward, err := forwarded(text); err == nil && forward.IsValid() && asked == 0 {
+			t.Errorf("nobody asks %v, of %q", forward, text)
+		}
+	})
+}

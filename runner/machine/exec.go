@@ -130,7 +130,10 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 		end = giveUp(fmt.Errorf("write the job's log: %w", err))
 	}
 	if end.err != nil {
-		s.stopScript(context.WithoutCancel(ctx), bus, unit, record)
+		stopped := s.stopScript(context.WithoutCancel(ctx), bus, unit, record)
+		if stopped && errors.Is(end.err, systemd.ErrGone) {
+			end.err = errNoBus // and not that the machine is gone, which is our doing
+		}
 	}
 	if err := output.finish(); err != nil && end.err == nil {
 		end.err = fmt.Errorf("write the job's log: %w", err)
@@ -177,14 +180,18 @@ func (s Store) wait(ctx context.Context, bus *systemd.Bus, unit string, properti
 		exit, err = again.Rejoin(ctx, unit)
 		again.Close()
 		if systemd.IsNoSuchUnit(err) {
-			err = errors.New("its D-Bus went away, and with it what is known of the script")
+			err = errNoWord
 		}
 	}
 	return exit, err
 }
 
-// errNoBus is the cause when a machine lives on without a bus.
-var errNoBus = errors.New("its D-Bus went away, and the script with it")
+// The causes when a machine lives on without a bus, or its bus knows nothing of
+// the script any more.
+var (
+	errNoBus  = errors.New("its D-Bus went away, and the script with it")
+	errNoWord = errors.New("its D-Bus went away, and with it what is known of the script")
+)
 
 // redialLimit is how long a machine may be without a bus.
 const redialLimit = 5 * time.Second
@@ -206,8 +213,8 @@ func redial(ctx context.Context, record Record) (*systemd.Bus, error) {
 }
 
 // stopScript stops a script's unit, and where the machine does not obey, the
-// machine.
-func (s Store) stopScript(ctx context.Context, bus *systemd.Bus, unit string, record Record) {
+// machine, which it says.
+func (s Store) stopScript(ctx context.Context, bus *systemd.Bus, unit string, record Record) (machine bool) {
 	limit, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
 	err := bus.Stop(limit, unit)
@@ -218,17 +225,18 @@ func (s Store) stopScript(ctx context.Context, bus *systemd.Bus, unit string, re
 		}
 	}
 	if err == nil || !record.Leader.Alive() {
-		return
+		return false
 	}
 	s.logf("the script in %s does not stop (%v): stop the machine", Name(record.ID), err)
 	host, err := systemd.Host(ctx)
 	if err != nil {
-		return
+		return false
 	}
 	defer host.Close()
 	if err := host.Stop(ctx, unitName(record.ID)); err != nil {
 		s.logf("stop %s: %v", unitName(record.ID), err)
 	}
+	return true
 }
 
 // stopEarlier stops the scripts that are still running in a machine.

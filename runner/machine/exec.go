@@ -130,9 +130,11 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 		end = giveUp(fmt.Errorf("write the job's log: %w", err))
 	}
 	if end.err != nil {
-		stopped := s.stopScript(context.WithoutCancel(ctx), bus, unit, record)
-		if stopped && errors.Is(end.err, systemd.ErrGone) {
-			end.err = errNoBus // and not that the machine is gone, which is our doing
+		if s.stopScript(context.WithoutCancel(ctx), bus, unit, record) {
+			if errors.Is(end.err, systemd.ErrGone) {
+				end.err = errNoBus
+			}
+			end.err = stoppedError{end.err}
 		}
 	}
 	if err := output.finish(); err != nil && end.err == nil {
@@ -180,18 +182,20 @@ func (s Store) wait(ctx context.Context, bus *systemd.Bus, unit string, properti
 		exit, err = again.Rejoin(ctx, unit)
 		again.Close()
 		if systemd.IsNoSuchUnit(err) {
-			err = errNoWord
+			err = errors.New("its D-Bus went away, and with it what is known of the script")
 		}
 	}
 	return exit, err
 }
 
-// The causes when a machine lives on without a bus, or its bus knows nothing of
-// the script any more.
-var (
-	errNoBus  = errors.New("its D-Bus went away, and the script with it")
-	errNoWord = errors.New("its D-Bus went away, and with it what is known of the script")
-)
+// errNoBus is the cause when a machine lives on without a bus.
+var errNoBus = errors.New("its D-Bus went away, and the script with it")
+
+// stoppedError is why a script had to be stopped whose machine did not obey, and
+// was stopped with it: that the machine is gone is our doing, and no reason.
+type stoppedError struct{ error }
+
+func (e stoppedError) Unwrap() error { return e.error }
 
 // redialLimit is how long a machine may be without a bus.
 const redialLimit = 5 * time.Second

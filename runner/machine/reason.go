@@ -97,7 +97,7 @@ func consoleTail(ctx context.Context, record Record) []string {
 // the machine.
 func (s Store) whyDead(ctx context.Context, record Record, err error) error {
 	name := Name(record.ID)
-	if errors.Is(err, errNoBus) || errors.Is(err, errNoWord) || !errors.Is(err, systemd.ErrGone) && record.Leader.Alive() {
+	if stopped := (stoppedError{}); errors.As(err, &stopped) || !errors.Is(err, systemd.ErrGone) && record.Leader.Alive() {
 		return fmt.Errorf("machine %s: %s", name, Printable(err.Error())) // maybe in its bus's words
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*reasonTimeout)

@@ -63,8 +63,9 @@ ExecStart=/bin/sh ` + payloadScript + `
 WantedBy=multi-user.target
 `
 
-// guest is the directory of a bootable image: root.img, vmlinuz, initrd.img.
-func guest(ctx context.Context, out io.Writer, r Recipe) (string, error) {
+// Guest is the directory of the bootable image that a recipe makes, as Tree is of a
+// tree: root.img, vmlinuz, initrd.img.
+func Guest(ctx context.Context, out io.Writer, r Recipe) (string, error) {
 	return cached(ctx, r.Kind, r.hash(), func(aside string) error {
 		fmt.Fprintf(out, "Building the %s image (%s), a minute or two\n", r.Kind, r.Suite)
 		tree := filepath.Join(aside, "tree")

@@ -121,7 +121,7 @@ func StartVM(ctx context.Context, o VMOptions) (*VM, error) {
 	if os.Getuid() != 0 {
 		return nil, errors.New("vm: start: only root can")
 	}
-	guest, err := guest(ctx, o.Out, o.Tree)
+	guest, err := Guest(ctx, o.Out, o.Tree)
 	if err != nil {
 		return nil, fmt.Errorf("vm: %w", err)
 	}

@@ -78,7 +78,7 @@ func (s *Suite) vmOptions(ctx context.Context, dir string) (harness.VMOptions, e
 	if err != nil {
 		return harness.VMOptions{}, err
 	}
-	if _, err := harness.Tree(ctx, s.Out, harness.GuestTree); err != nil {
+	if _, err := harness.Guest(ctx, s.Out, harness.GuestTree); err != nil {
 		return harness.VMOptions{}, err
 	}
 	return harness.VMOptions{

@@ -87,6 +87,9 @@ func (o Bootstrap) command(root string, exceptions []string) []string {
 		for _, exception := range exceptions {
 			args = append(args, "--aptopt="+exception)
 		}
+		// As debootstrap does it: without it bookworm installs a package that
+		// moves everything, and three that this one needs.
+		args = append(args, "--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr")
 		if o.mirrorPath() != "" { // so that apt inside finds it too, see mmdebstrap(1)
 			args = append(args, "--hook-dir=/usr/share/mmdebstrap/hooks/file-mirror-automount")
 		}

@@ -14,13 +14,16 @@ import (
 	"testing"
 )
 
+// mergedUsr is what mmdebstrap is told besides.
+const mergedUsr = " --hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr"
+
 func TestCreatePublishesATreeThatForgotItsHost(t *testing.T) {
 	s, calls := fakeStore(t)
 	var steps []string
 	s.Progress = told(&steps)
 	generation := create(t, s, "my_image")
 
-	want := "eatmydata mmdebstrap --variant=minbase --components=main --include=git,dbus,systemd,python3,ca-certificates,systemd-sysv,netbase,procps trixie " + generation.Path + "\n"
+	want := "eatmydata mmdebstrap --variant=minbase --components=main --include=git,dbus,systemd,python3,ca-certificates,systemd-sysv,netbase,procps" + mergedUsr + " trixie " + generation.Path + "\n"
 	if got := read(t, calls); !strings.Contains(got, "\n"+want) {
 		t.Errorf("called\n%s\nnot\n%s", got, want)
 	}
@@ -69,8 +72,12 @@ func TestBothProgramsAreToldWhatTheImageIsMadeOf(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		hook := ""
+		if o.Program == "mmdebstrap" {
+			hook = mergedUsr
+		}
 		want := "\n" + o.Program + " --variant=buildd --components=main,universe --include=git,dbus,systemd,python3,ca-certificates,systemd-sysv,netbase,procps,ubuntu-keyring" +
-			" --keyring=" + keyring + " noble " + generation.Path + " http://ubuntu.example/ubuntu\n"
+			" --keyring=" + keyring + hook + " noble " + generation.Path + " http://ubuntu.example/ubuntu\n"
 		if got := read(t, calls); !strings.Contains(got, want) {
 			t.Errorf("called\n%s\nnot%s", got, want)
 		}
@@ -135,7 +142,7 @@ func TestMirrorThatStandsStillIsUsedAsTheHostDoes(t *testing.T) {
 Acquire::Check-Date "true";
 Acquire::http::Proxy "secret";`)
 	create(t, s, "sid")
-	if got := read(t, calls); !strings.Contains(got, `procps --aptopt=Acquire::Check-Valid-Until "false" trixie `) {
+	if got := read(t, calls); !strings.Contains(got, `procps --aptopt=Acquire::Check-Valid-Until "false"`+mergedUsr+" trixie ") {
 		t.Errorf("called %s", got)
 	}
 }

@@ -14,7 +14,7 @@ import (
 func baseStore(t *testing.T, playbooks ...string) (s *Store, bootstraps func() int) {
 	s, calls := fakeStore(t, playbooks...)
 	s.BaseMaxAge = time.Hour
-	return s, func() int { return strings.Count(read(t, calls), "eatmydata mmdebstrap") }
+	return s, func() int { return strings.Count(read(t, calls), "\nmmdebstrap ") }
 }
 
 func TestSecondImageOfASuiteBeginsWithACopyOfABase(t *testing.T) {

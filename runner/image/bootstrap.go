@@ -98,10 +98,6 @@ func (o Bootstrap) command(root string, exceptions []string) []string {
 	if o.Mirror != "" {
 		args = append(args, o.Mirror)
 	}
-	if _, err := exec.LookPath("eatmydata"); err == nil {
-		// All is flushed once, before it is published.
-		args = append([]string{"eatmydata"}, args...)
-	}
 	return args
 }
 
@@ -115,7 +111,7 @@ func (o Bootstrap) mirrorPath() string {
 }
 
 // bootstrap fills the generation with a minimal Debian: a copy of a base if
-// there is one, else from the mirror.
+// there is one, else from the mirror. Then keepBase makes it a base.
 func (b *build) bootstrap(ctx context.Context, o Bootstrap) error {
 	o, err := o.complete()
 	if err != nil {
@@ -126,8 +122,8 @@ func (b *build) bootstrap(ctx context.Context, o Bootstrap) error {
 	if err != nil {
 		return err
 	}
-	defer base.Close()
 	if base.fresh() {
+		defer base.Close()
 		return b.step(ctx, "copy the base of "+o.Suite, func() error {
 			if err := base.copyTo(ctx, b.generation.Path); err != nil {
 				return err
@@ -135,18 +131,21 @@ func (b *build) bootstrap(ctx context.Context, o Bootstrap) error {
 			return forgetHost(b.generation.Path, b.image)
 		})
 	}
-	if err := b.step(ctx, "bootstrap "+o.Suite+" with "+o.Program, func() error {
+	b.keptAs = base
+	return b.step(ctx, "bootstrap "+o.Suite+" with "+o.Program, func() error {
 		return b.download(func(d *downloads) error { return b.firstTree(ctx, o, exceptions, d) })
-	}); err != nil {
-		return err
-	}
-	if err := base.keep(ctx, b.generation.Path); err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
+	})
+}
+
+// keepBase keeps what a bootstrap made for the images that come after it. The
+// image is as good without.
+func (b *build) keepBase(ctx context.Context) {
+	base := b.keptAs
+	b.keptAs = nil
+	defer base.Close()
+	if err := base.keep(ctx, b.generation.Path); err != nil && ctx.Err() == nil {
 		b.store.note(b.image, "warning: the next image will need a bootstrap too: "+err.Error())
 	}
-	return nil
 }
 
 // firstTree runs the bootstrap program.
@@ -161,6 +160,8 @@ func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string,
 	args := o.command(root, exceptions)
 	if o.fitsMemory() {
 		args = inMemory(root, args)
+	} else if _, err := exec.LookPath("eatmydata"); err == nil {
+		args = append([]string{"eatmydata"}, args...) // all is flushed once, before it is published
 	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env = append(b.store.environment(), "LC_ALL=C.UTF-8")

@@ -183,6 +183,7 @@ type build struct {
 	unchanged  bool       // generation is as good as base, and not needed
 	suspect    bool       // if the build fails now, the reason is to be found in the tree
 	tally      tally      // what the playbook did
+	keptAs     *base      // what the tree is to be kept as, see keepBase; nil if it is not to be
 	mirror     string     // a directory of the host that the image's packages come from, or empty
 	log        *buildLog
 	program    atomic.Int64 // the process that is filling the tree, or 0
@@ -230,6 +231,7 @@ func (s *Store) build(ctx context.Context, name string, noWait bool, fill func(*
 	defer log.Close()
 
 	b := &build{store: s, image: name, generation: generation, log: log}
+	defer func() { b.keptAs.Close() }()
 	if s.look(name).Exists {
 		if b.base, err = s.Current(name); err != nil {
 			return Generation{}, err
@@ -273,6 +275,9 @@ func (s *Store) build(ctx context.Context, name string, noWait bool, fill func(*
 	}); err != nil {
 		return Generation{}, err
 	}
+	// What no playbook changed is kept only now: on a file system without
+	// copy-on-write, publishing would have to flush it too.
+	b.keepBase(ctx)
 	return generation, b.pruneOld(ctx)
 }
 
@@ -300,6 +305,9 @@ func (b *build) fromNothing(ctx context.Context, o Bootstrap, book Playbook) err
 	}
 	if err := b.bootstrap(ctx, o); err != nil {
 		return err
+	}
+	if book.hasPlays() {
+		b.keepBase(ctx) // as long as no playbook has been in it
 	}
 	return b.play(ctx, book)
 }

@@ -36,7 +36,7 @@ func TestPackagesAreCountedWhileTheTreeIsMadeInMemory(t *testing.T) {
 
 func TestTheFirstTreeIsMadeInMemoryUnlessItMayBeLarge(t *testing.T) {
 	needMemory(t)
-	s, _ := fakeStore(t)
+	s, calls := fakeStore(t)
 	t.Setenv("FAKE_BOOTSTRAP", `
 		stat --file-system --format=%T "$root" > "$root/made-on"
 		echo two > "$root/one"
@@ -76,5 +76,9 @@ func TestTheFirstTreeIsMadeInMemoryUnlessItMayBeLarge(t *testing.T) {
 	}
 	if got := read(t, filepath.Join(large.Path, "made-on")); strings.HasPrefix(got, "tmpfs") {
 		t.Error("a tree that may be large was made in memory")
+	}
+	// In memory there is no disk to wait for, and in the tree eatmydata finds no library.
+	if got := strings.Count(read(t, calls), "\neatmydata mmdebstrap "); got != 1 {
+		t.Errorf("%d of two bootstraps ran under eatmydata", got)
 	}
 }

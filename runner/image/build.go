@@ -253,6 +253,7 @@ func (s *Store) build(ctx context.Context, name string, noWait bool, fill func(*
 		return b.base, b.pruneOld(ctx)
 	}
 	b.suspect = true
+	flushed := flushAhead(generation.Path)
 	if err := b.step(ctx, "check", func() error {
 		if err := forgetMachine(generation.Path); err != nil {
 			return err
@@ -269,6 +270,9 @@ func (s *Store) build(ctx context.Context, name string, noWait bool, fill func(*
 		b.record.Built = time.Now().UTC().Truncate(time.Second)
 		b.record.Replaced = b.base.Name
 		if b.record.Bytes, err = storage.Usage(ctx, generation.Path); err != nil {
+			return err
+		}
+		if err := <-flushed; err != nil {
 			return err
 		}
 		return s.publish(name, generation, b.record)

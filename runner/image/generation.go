@@ -187,6 +187,15 @@ func (s *Store) swap(name string, generation Generation) error {
 	return errors.Join(flush(s.StateDir, unix.Fsync), flush(s.generations(name), unix.Fsync))
 }
 
+// flushAhead begins to write what is to be published to disk, while it is tested:
+// then publish has little left to wait for. Its error counts: the kernel reports one
+// to the first who asks, and publish would be the second.
+func flushAhead(path string) <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- flush(path, unix.Syncfs) }()
+	return done
+}
+
 // flush writes a directory, or by unix.Syncfs all of its file system, to disk.
 func flush(path string, how func(fd int) error) error {
 	dir, err := os.Open(path)

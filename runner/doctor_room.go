@@ -54,16 +54,18 @@ func (h *Host) checkBackend(context.Context) []finding {
 	if err != nil {
 		return isBad("", "%v", err)
 	}
-	wanted := h.Config.Backend
-	switch {
-	case kind == "btrfs" && (wanted == "auto" || wanted == "btrfs"):
-		return isGood("btrfs: machines are snapshots")
-	case wanted == "btrfs":
+	if kind != "btrfs" && h.Config.Backend == "btrfs" {
 		return isBad("set \"backend: auto\", or put state_dir on btrfs", "%s lies on %s, and the backend is btrfs", dir, kind)
 	}
-	backend, err := storage.Choose(wanted, dir, dir)
+	backend, err := h.newBackend(h.Config.Backend)
+	if err == nil {
+		_, err = h.diskLimit(h.Config, backend)
+	}
 	if err != nil {
 		return isBad("", "%v", err)
+	}
+	if backend.Name() == "btrfs" {
+		return isGood("btrfs: machines are snapshots")
 	}
 	return isGood("%s, on %s", backend.Name(), kind)
 }

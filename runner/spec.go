@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 
 	"nspawn-runner/runner/config"
@@ -48,6 +49,10 @@ func (h *Host) spec(name string, generation image.Generation, settings config.Co
 	if err != nil {
 		return machine.Spec{}, err
 	}
+	diskMax, err := h.diskLimit(settings, backend)
+	if err != nil {
+		return machine.Spec{}, fmt.Errorf("image %s: %w", name, err)
+	}
 	spec := machine.Spec{
 		Image:       name,
 		Generation:  generation.Name,
@@ -63,6 +68,7 @@ func (h *Host) spec(name string, generation image.Generation, settings config.Co
 			IOWeight:      settings.IOWeight,
 			TasksMax:      settings.TasksMax,
 			OpenFiles:     settings.OpenFiles,
+			DiskMax:       diskMax,
 		},
 		Shell:   settings.Shell,
 		Network: settings.Network,
@@ -71,6 +77,41 @@ func (h *Host) spec(name string, generation image.Generation, settings config.Co
 		return machine.Spec{}, fmt.Errorf("image %s: %w", name, err)
 	}
 	return spec, nil
+}
+
+// newBackend is the backend of machines of what is still to be built: on btrfs
+// each generation is a subvolume.
+func (h *Host) newBackend(wanted string) (storage.Backend, error) {
+	dir := lowest(h.machines().Dir)
+	on, err := storage.IsBtrfs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if on && (wanted == "auto" || wanted == "btrfs") {
+		return storage.Named("btrfs")
+	}
+	return storage.Choose(wanted, dir, dir)
+}
+
+// diskLimit is how many bytes a machine may write to its root, 0 for no limit. A
+// limit that the backend cannot keep on this host is an error.
+func (h *Host) diskLimit(settings config.Config, backend storage.Backend) (uint64, error) {
+	dir := lowest(h.machines().Dir)
+	whole := diskSize(dir)
+	if backend.Name() == "tmpfs" {
+		var err error
+		if whole, err = memory(); err != nil {
+			return 0, err
+		}
+	}
+	limit := settings.DiskMax.Bytes(whole)
+	if limit == math.MaxUint64 {
+		return 0, nil
+	}
+	if err := backend.CanLimit(dir); err != nil {
+		return 0, fmt.Errorf("disk_max on backend %s: %w", backend.Name(), err)
+	}
+	return limit, nil
 }
 
 // wantOfHost adds to a spec what the settings give machines of this host, all of

@@ -165,8 +165,8 @@ func (h *Host) exec(ctx context.Context, job gitlab.Job, explicit string, script
 	if err != nil {
 		return err
 	}
-	if outcome.OutOfMemory != nil {
-		h.say("%s", outcome.OutOfMemory)
+	for _, line := range outcome.Reached() {
+		h.say("%s", line)
 	}
 	if outcome.Code == 0 {
 		return nil

@@ -57,11 +57,12 @@ func (h *Host) tryGeneration(ctx context.Context, name string, generation image.
 	outcome, err := h.machines().Exec(limit, spec.ID, allowed, machine.Script{
 		Source: strings.NewReader(script), Label: "test", Stdout: log, Stderr: log,
 	})
+	reached := outcome.Reached()
 	switch {
 	case err != nil:
 		return err
-	case outcome.OutOfMemory != nil:
-		return fmt.Errorf("nspawn_runner_test: %s", outcome.OutOfMemory)
+	case reached != nil:
+		return fmt.Errorf("nspawn_runner_test: %s", strings.Join(reached, "; "))
 	case outcome.Code != 0:
 		return fmt.Errorf("nspawn_runner_test ended with exit code %d", outcome.Code)
 	}

@@ -51,6 +51,7 @@ type Config struct {
 	BootTimeout   time.Duration
 	MemoryMax     Amount
 	MemorySwapMax Amount
+	DiskMax       Amount
 	CPUs          float64 // 0: as many as there are
 	CPUWeight     uint64
 	IOWeight      uint64

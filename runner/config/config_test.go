@@ -47,6 +47,7 @@ func TestMistakesAreNamedWithFileAndLine(t *testing.T) {
 		"tasks_max: 1\n":                     "want a number from 64 to",
 		"state_dir: relative\n":              "want an absolute path",
 		"memory_max: 0\n":                    "want at least 16M",
+		"disk_max: 1M\n":                     "want at least 64M",
 		"memory_max: 500%\n":                 "want an amount like",
 		"memory_max: 99999999999T\n":         "want an amount like",
 		"cpu_weight: [1]\n":                  "want a number",

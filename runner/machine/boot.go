@@ -50,7 +50,7 @@ func Boot(dir string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("make / a slave: %w", err)
 	}
-	root, err := backend.Mount(dir, record.Chroot, record.RootUID)
+	root, err := backend.Mount(dir, record.Chroot, record.RootUID, storage.Disk{Limit: record.DiskMax, Device: record.Layer})
 	if err != nil {
 		return err
 	}

@@ -42,6 +42,24 @@ type Outcome struct {
 	// OutOfMemory is set if the kernel killed processes of the machine for
 	// memory while the script ran.
 	OutOfMemory *OutOfMemory
+	// OutOfTasks and DiskFull are set if the script failed in a machine that had
+	// reached that limit.
+	OutOfTasks *OutOfTasks
+	DiskFull   *DiskFull
+}
+
+// Reached words which limits of its machine the script came up against.
+func (o Outcome) Reached() (lines []string) {
+	if o.OutOfMemory != nil {
+		lines = append(lines, o.OutOfMemory.String())
+	}
+	if o.OutOfTasks != nil {
+		lines = append(lines, o.OutOfTasks.String())
+	}
+	if o.DiskFull != nil {
+		lines = append(lines, o.DiskFull.String())
+	}
+	return lines
 }
 
 // Exec executes a script in a machine and waits until nothing of it is left.
@@ -99,7 +117,7 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	}
 	unit := "job-" + strings.ToLower(rand.Text()[:10]) + ".service"
 	properties := s.scriptProperties(script, body, output)
-	before := oomKills(record.Cgroup)
+	killed, refused := oomKills(record.Cgroup), refusedTasks(record.Cgroup)
 	output.start()
 
 	type ended struct {
@@ -153,8 +171,12 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	if outcome.Signal > 0 {
 		outcome.Code = 128 + outcome.Signal
 	}
-	if oomKills(record.Cgroup) > before {
-		outcome.OutOfMemory = outOfMemory(record.Cgroup)
+	if oomKills(record.Cgroup) > killed {
+		outcome.OutOfMemory = outOfMemory(record)
+	}
+	if outcome.Code != 0 {
+		outcome.OutOfTasks = outOfTasks(record, refused)
+		outcome.DiskFull = diskFull(ctx, s.dir(record.ID), record)
 	}
 	return outcome, nil
 }

@@ -73,6 +73,8 @@ type Limits struct {
 	CPUQuota                 float64
 	CPUWeight, IOWeight      uint64
 	TasksMax                 uint64
+	// DiskMax is how many bytes it may write to its root; 0 for no limit.
+	DiskMax uint64
 	// OpenFiles is how many one process may have open: RLIMIT_NOFILE, hard.
 	OpenFiles uint64
 }

@@ -16,6 +16,7 @@ import (
 // OutOfMemory says what the kernel killed in a machine because the machine
 // reached its limit, as far as the kernel tells.
 type OutOfMemory struct {
+	Image string // whose limit it was
 	// Peak is the most that all of the machine's processes used at a time,
 	// Limit what they may use: in bytes, 0 where it is not known.
 	Peak, Limit uint64
@@ -29,9 +30,9 @@ type OutOfMemory struct {
 func (o OutOfMemory) String() string {
 	text := "out of memory"
 	if o.Limit > 0 {
-		text += fmt.Sprintf(": the job used %s, its limit is %s (memory_max)", mebibytes(o.Peak), mebibytes(o.Limit))
+		text += fmt.Sprintf(": the job used %s, the limit of image %s is %s (memory_max)", mebibytes(o.Peak), o.Image, mebibytes(o.Limit))
 	} else {
-		text += ": the job reached its limit (memory_max)"
+		text += ": the job reached the limit of image " + o.Image + " (memory_max)"
 	}
 	if o.Process != "" {
 		text += fmt.Sprintf("; killed was %s, with %s", Printable(o.Process), mebibytes(o.Used))
@@ -41,13 +42,13 @@ func (o OutOfMemory) String() string {
 
 func mebibytes(n uint64) string { return fmt.Sprintf("%d MiB", n>>20) }
 
-// outOfMemory looks up what is known of the last kill in a control group.
-func outOfMemory(cgroup string) *OutOfMemory {
-	var o OutOfMemory
+// outOfMemory looks up what is known of the last kill in a machine.
+func outOfMemory(record Record) *OutOfMemory {
+	o := OutOfMemory{Image: record.Image}
 	// The file is there since Linux 5.19.
-	o.Peak, _ = readNumber(cgroup, "memory.peak")
-	o.Limit, _ = readNumber(cgroup, "memory.max")
-	o.Process, o.Used = lastKilled(cgroup)
+	o.Peak, _ = readNumber(record.Cgroup, "memory.peak")
+	o.Limit, _ = readNumber(record.Cgroup, "memory.max")
+	o.Process, o.Used = killedIn(kernelLog(), record.Cgroup)
 	return &o
 }
 
@@ -79,14 +80,13 @@ func oomKills(cgroup string) uint64 {
 	return 0
 }
 
-// lastKilled searches the kernel's log, as it is in /dev/kmsg.
-func lastKilled(cgroup string) (process string, used uint64) {
+// kernelLog reads the kernel's log, as it is in /dev/kmsg: all that can be had of it.
+func kernelLog() (lines []string) {
 	log, err := os.OpenFile("/dev/kmsg", os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return "", 0
+		return nil
 	}
 	defer log.Close()
-	var lines []string
 	record := make([]byte, 8192) // one read is one record
 	for {
 		// Not through the file: its Read would wait for more.
@@ -99,7 +99,7 @@ func lastKilled(cgroup string) (process string, used uint64) {
 		}
 		lines = append(lines, string(record[:n]))
 	}
-	return killedIn(lines, cgroup)
+	return lines
 }
 
 var (

@@ -19,10 +19,26 @@ func TestTheKernelsLogTellsWhatWasKilled(t *testing.T) {
 		t.Errorf("of another group: %q, %d", process, used)
 	}
 	// A process may be called what it likes; a terminal must not suffer.
-	if got := (OutOfMemory{Peak: 5 << 20, Limit: 5 << 20, Process: "\x1b[2Jx", Used: 1 << 20}).String(); got != "out of memory: the job used 5 MiB, its limit is 5 MiB (memory_max); killed was [2Jx, with 1 MiB" {
+	if got := (OutOfMemory{Image: "bookworm", Peak: 5 << 20, Limit: 5 << 20, Process: "\x1b[2Jx", Used: 1 << 20}).String(); got != "out of memory: the job used 5 MiB, the limit of image bookworm is 5 MiB (memory_max); killed was [2Jx, with 1 MiB" {
 		t.Errorf("%q", got)
 	}
-	if got := (OutOfMemory{}).String(); got != "out of memory: the job reached its limit (memory_max)" {
+	if got := (OutOfMemory{Image: "sid"}).String(); got != "out of memory: the job reached the limit of image sid (memory_max)" {
 		t.Errorf("%q", got)
+	}
+}
+
+func TestTheKernelsLogTellsWhoWasRefusedAProcess(t *testing.T) {
+	const cgroup = "/machine.slice/machine-ci.slice/nspawn-runner-7.service"
+	for group, want := range map[string]bool{
+		cgroup: true,
+		cgroup + "/payload/system.slice/job-x.service": true,
+		cgroup + "0": false,
+		"/machine.slice/machine-ci.slice/nspawn-runner-8.service/payload":     false,
+		"/x cgroup: fork rejected by pids controller in /user.slice" + cgroup: false,
+	} {
+		lines := []string{"6,1,2,-;other\n", "6,2,3,-;cgroup: fork rejected by pids controller in " + group + "\n SUBSYSTEM=x\n"}
+		if got := tasksRefusedIn(lines, cgroup); got != want {
+			t.Errorf("%s: %v", group, got)
+		}
 	}
 }

@@ -43,6 +43,10 @@ type Record struct {
 	// Network is what the machine has of one. Older builds did not note it, and
 	// gave all machines the host's.
 	Network string `json:"network,omitempty"`
+	// DiskMax is how many bytes the machine may write to its root, 0 for no limit;
+	// Layer the block device that its writable layer lies on, if it has one.
+	DiskMax uint64 `json:"disk_max,omitempty"`
+	Layer   string `json:"layer,omitempty"`
 	// Shell executes scripts that name none. Older builds did not note it.
 	Shell string `json:"shell,omitempty"`
 

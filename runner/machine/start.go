@@ -73,6 +73,7 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 		Expires:    now.Add(spec.BootTimeout + spec.MaxRuntime),
 		Binds:      spec.Binds,
 		Devices:    spec.Devices,
+		DiskMax:    spec.Limits.DiskMax,
 		Shell:      spec.Shell,
 		Network:    spec.Network,
 	}
@@ -96,8 +97,16 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 	if spec.Recorded != nil {
 		spec.Recorded()
 	}
-	if err := spec.Backend.Prepare(s.dir(spec.ID), spec.Chroot, record.RootUID); err != nil {
+	layer, err := spec.Backend.Prepare(s.dir(spec.ID), spec.Chroot, record.RootUID, spec.Limits.DiskMax)
+	if err != nil {
 		return fmt.Errorf("machine %s: %w", Name(spec.ID), err)
+	}
+	if layer != nil {
+		defer layer.Close() // by then the machine has it mounted
+		record.Layer = layer.Name()
+		if err := record.write(s.dir(spec.ID)); err != nil {
+			return err
+		}
 	}
 	if err := s.boot(ctx, bus, spec, &record); err != nil {
 		return fmt.Errorf("machine %s of image %s: %w", Name(spec.ID), spec.Image, err)
@@ -159,7 +168,7 @@ func (s Store) boot(ctx context.Context, bus *systemd.Bus, spec Spec, record *Re
 func (s Store) startConnected(ctx context.Context, bus *systemd.Bus, spec Spec, record Record) error {
 	both, ctx := errgroup.WithContext(ctx)
 	both.Go(func() error {
-		result, err := bus.Start(ctx, unitName(spec.ID), s.properties(spec))
+		result, err := bus.Start(ctx, unitName(spec.ID), s.properties(spec, record.Layer))
 		if err == nil && result != "done" {
 			err = errors.New("it ended while it started")
 		}

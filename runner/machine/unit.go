@@ -11,8 +11,9 @@ import (
 
 // properties are the settings of a machine's service: what they mean is in
 // systemd.service(5), systemd.exec(5), systemd.kill(5) and
-// systemd.resource-control(5).
-func (s Store) properties(spec Spec) []systemd.Property {
+// systemd.resource-control(5). layer is the block device that the machine's own
+// command mounts, if it has one.
+func (s Store) properties(spec Spec, layer string) []systemd.Property {
 	set := systemd.Set
 	microseconds := func(d time.Duration) uint64 { return uint64(d / time.Microsecond) }
 	return []systemd.Property{
@@ -39,7 +40,7 @@ func (s Store) properties(spec Spec) []systemd.Property {
 		// With --keep-unit nspawn leaves devices to the unit: without this, a
 		// privileged machine's mknod opens the host's disk.
 		set("DevicePolicy", "closed"),
-		systemd.DeviceAllow(allowed(spec.Devices)...),
+		systemd.DeviceAllow(allowed(spec.Devices, layer)...),
 		// Nobody needs a machine to shut down in good order.
 		set("KillMode", "mixed"),
 		set("KillSignal", int32(unix.SIGKILL)),
@@ -57,10 +58,13 @@ func (s Store) properties(spec Spec) []systemd.Property {
 }
 
 // allowed are the devices that machines may use, and those of this one.
-func allowed(devices []Device) [][2]string {
+func allowed(devices []Device, layer string) [][2]string {
 	pairs := [][2]string{{"char-pts", "rw"}, {"/dev/net/tun", "rwm"}, {"/dev/fuse", "rwm"}}
 	for _, device := range devices {
 		pairs = append(pairs, device.allow())
+	}
+	if layer != "" {
+		pairs = append(pairs, [2]string{layer, "rw"})
 	}
 	return pairs
 }

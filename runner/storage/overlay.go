@@ -23,11 +23,34 @@ func (o overlay) Name() string {
 	return "overlay"
 }
 
-func (o overlay) Prepare(dir, chroot string, owner int) error {
+func (o overlay) CanLimit(string) error {
 	if o.inMemory {
 		return nil
 	}
-	return layers(dir, chroot, owner)
+	return canMakeLayer()
+}
+
+func (o overlay) Prepare(dir, chroot string, owner int, limit uint64) (*os.File, error) {
+	switch {
+	case o.inMemory:
+		return nil, nil
+	case limit > 0:
+		return makeLayer(dir, limit)
+	}
+	return nil, layers(dir, chroot, owner)
+}
+
+// Used asks the file system that holds the upper layer and nothing else.
+func (o overlay) Used(dir string) (used, limit uint64, err error) {
+	holder := filepath.Join(dir, "mnt")
+	if !o.inMemory {
+		holder = filepath.Join(holder, "layer")
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(holder, &fs); err != nil {
+		return 0, 0, fmt.Errorf("statfs %s: %w", holder, err)
+	}
+	return (fs.Blocks - fs.Bavail) * uint64(fs.Bsize), fs.Blocks * uint64(fs.Bsize), nil
 }
 
 // layers makes the upper and work directories in dir. The root directory of
@@ -52,11 +75,15 @@ func layers(dir, chroot string, owner int) error {
 	return nil
 }
 
-func (o overlay) Mount(dir, chroot string, owner int) (string, error) {
+func (o overlay) Mount(dir, chroot string, owner int, disk Disk) (string, error) {
 	options := ""
 	if o.inMemory {
-		// The limit that matters is the machine's memory_max: tmpfs pages count there.
+		// Without a limit the one that matters is the machine's memory_max: tmpfs
+		// pages count there.
 		options = ",size=90%,nr_inodes=0"
+		if disk.Limit > 0 {
+			options = fmt.Sprintf(",size=%d,nr_inodes=0", disk.Limit)
+		}
 	}
 	mnt, err := scratch(dir, options)
 	if err != nil {
@@ -72,9 +99,16 @@ func (o overlay) Mount(dir, chroot string, owner int) (string, error) {
 		return "", err
 	}
 	upperDir := dir
-	if o.inMemory {
+	switch {
+	case o.inMemory:
 		upperDir = mnt
-		if err := layers(mnt, chroot, owner); err != nil {
+	case disk.Device != "":
+		if upperDir, err = mountLayer(mnt, disk.Device); err != nil {
+			return "", err
+		}
+	}
+	if upperDir != dir { // else Prepare made them
+		if err := layers(upperDir, chroot, owner); err != nil {
 			return "", err
 		}
 	}

@@ -30,13 +30,30 @@ import (
 type Backend interface {
 	// Name is the backend's name in the configuration.
 	Name() string
+	// CanLimit says whether machines whose directories lie in machines can be
+	// kept from writing more than so many bytes, or what to do about it.
+	CanLimit(machines string) error
 	// Prepare makes in dir, the machine's directory, what has to exist on disk
 	// before the machine starts. owner is the host's user id of the machine's
-	// root: 0 without a user namespace.
-	Prepare(dir, chroot string, owner int) error
+	// root: 0 without a user namespace. limit is how many bytes the machine may
+	// write, 0 for no limit. device is the block device that Mount needs, nil for
+	// none: the kernel takes it away when it is closed and no machine has it
+	// mounted.
+	Prepare(dir, chroot string, owner int, limit uint64) (device *os.File, err error)
 	// Mount mounts the machine's root on dir/mnt/root and returns that path.
 	// It must run in a mount namespace of its own.
-	Mount(dir, chroot string, owner int) (root string, err error)
+	Mount(dir, chroot string, owner int, disk Disk) (root string, err error)
+	// Used is how many bytes of its limit a machine has used. dir is its
+	// directory as its mount namespace sees it.
+	Used(dir string) (used, limit uint64, err error)
+}
+
+// Disk is what a machine writes to.
+type Disk struct {
+	// Limit is how many bytes it may write, 0 for no limit.
+	Limit uint64
+	// Device is the path of Prepare's block device, "" for none.
+	Device string
 }
 
 // Named returns the backend with the given name; Names lists them.

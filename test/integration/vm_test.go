@@ -31,7 +31,7 @@ func TestInAVMAJobThatNeedsTooMuchMemoryLosesAProcessAndIsToldSo(t *testing.T) {
 	if c.status != 1 || c.code != "137" {
 		t.Errorf("exit %d, code %q: %s", c.status, c.code, c.stderr)
 	}
-	wantLog(t, c.stderr, "out of memory: the job used 300 MiB, its limit is 300 MiB (memory_max); killed was python3, with 2")
+	wantLog(t, c.stderr, "out of memory: the job used 300 MiB, the limit of image bookworm is 300 MiB (memory_max); killed was python3, with 2")
 	if strings.Count(c.stderr, "\n") != 1 {
 		t.Errorf("want one line: %q", c.stderr)
 	}

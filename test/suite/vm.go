@@ -21,9 +21,9 @@ const (
 	// firstBoot is what needs a kernel of its own, and enough of the other tests
 	// to show that a VM is a host like any other. Under TCG everything takes ten
 	// times as long.
-	firstBoot   = "InAVM|TestAJobRunsInABootedMachineOfItsOwn|TestTheScriptsExitCodeIsTheJobs|LeaveMachinesRunning"
-	afterReboot = "AfterAReboot|LeaveMachinesRunning"
-	afterCut    = "AfterAPowerCutTheNextPrepare"
+	firstBoot   = "InAVM|TestAJobRunsInABootedMachineOfItsOwn|TestTheScriptsExitCodeIsTheJobs|LeaveTwoMachinesRunning"
+	afterReboot = "AfterAReboot|LeaveTenMachinesRunning"
+	afterCut    = "AfterAPowerCutGarbageCollection"
 	untilCut    = "UntilThePowerIsCut"
 	checkCut    = "AfterAPowerCutEachChroot"
 )

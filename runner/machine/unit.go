@@ -41,6 +41,12 @@ func (s Store) properties(spec Spec, layer string) []systemd.Property {
 		// privileged machine's mknod opens the host's disk.
 		set("DevicePolicy", "closed"),
 		systemd.DeviceAllow(allowed(spec.Devices, layer)...),
+		// What a job writes to its console comes to the host's journal. It is not
+		// to choose how urgent that is, since journald shows an emergency at every
+		// terminal, nor to push out all else there is.
+		set("SyslogLevelPrefix", false),
+		set("LogRateLimitIntervalUSec", microseconds(30*time.Second)),
+		set("LogRateLimitBurst", uint32(200)),
 		// Nobody needs a machine to shut down in good order.
 		set("KillMode", "mixed"),
 		set("KillSignal", int32(unix.SIGKILL)),

@@ -1,0 +1,89 @@
+package integration
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A job may use up what there is of something, within its limits: the host and the
+// jobs beside it go on, and its machine goes away. Each of these does so until it is
+// stopped, four at a time; only a kernel of its own has the limits.
+func TestAttacksByExhaustionAreHeldInAVM(t *testing.T) {
+	needVM(t)
+	h := onHost(t, "overlay")
+	h.configure(t, "memory_max: 250M\ntasks_max: 1000\ndisk_max: 200M\n")
+	t.Cleanup(func() { h.configure(t, "") })
+	const forever = "; sleep 10000"
+	python := func(text string) string { return "python3 -c '\n" + exhausting + text + "\ntime.sleep(10000)'" }
+	bystander := h.prepared(t, "bookworm")
+	var wait sync.WaitGroup
+	slots := make(chan struct{}, 4)
+	for name, text := range map[string]string{
+		"fork without end":       `f() { f | f & }; f` + forever,
+		"keep all processors":    `for i in 1 2 3 4 5 6 7 8; do while :; do :; done & done; wait`,
+		"take memory":            `for i in 1 2 3; do python3 -c 'x = []; [x.append(bytearray(b"x") * (1 << 20)) for n in range(1 << 20)]' & done; wait` + forever,
+		"fill files in memory":   `mount -t tmpfs -o size=100G none /mnt; for f in /dev/shm/x /run/x /mnt/x; do head -c 10G /dev/zero > $f & done; wait` + forever,
+		"fill the disk":          `for i in 1 2 3; do head -c 10G /dev/zero > /root/$i & done; wait` + forever,
+		"open files and pipes":   python(`[fork(lambda: [os.pipe() for n in range(1 << 20)]) for n in range(100)]`),
+		"watch files":            python(`[fork(lambda: [libc.inotify_init() for n in range(1 << 20)]) for n in range(100)]`),
+		"make control groups":    python(`[os.mkdir("/sys/fs/cgroup/x%d" % n) for n in range(20000)]`),
+		"make namespaces":        python(`[fork(lambda: libc.unshare(0x7e020000)) for n in range(800)]`),
+		"make mounts":            python(`[libc.mount(b"/usr", b"/mnt", None, 4096, None) for n in range(200000)]`),
+		"make keys":              python(`[libc.syscall(248, b"user", b"x%d" % n, b"x" * 10000, 10000, -4) for n in range(200000)]`),
+		"write to its journal":   `for i in 1 2 3; do yes "$(head -c 1000 /dev/zero | tr '\0' x)" | systemd-cat & done; wait` + forever,
+		"print to the job's log": `yes`,
+	} {
+		wait.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			h.exhaust(t, name, text, bystander)
+		})
+	}
+	wait.Wait()
+}
+
+// exhausting is what the scripts in Python begin with: fork leaves a process that did
+// something, and keeps what that gave it.
+const exhausting = `
+import ctypes, os, resource, time
+libc = ctypes.CDLL(None)
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+def fork(do):
+    if os.fork() == 0:
+        try: kept = do()
+        except OSError: pass
+        time.sleep(10000)
+`
+
+// exhaust executes a script in a machine of its own, for a while, and looks how
+// another one fares meanwhile.
+func (h *host) exhaust(t *testing.T, name, text, bystander string) {
+	id := newID()
+	if c := h.drive(t, "prepare", "--id", id, "bookworm"); c.status != 0 {
+		t.Errorf("%s: %s", name, c.stderr)
+		return
+	}
+	var attack call
+	var attacking sync.WaitGroup
+	attacking.Go(func() { attack = h.runUntilCancelled(t, id, text) })
+	const limit = 2 * time.Minute
+	took := func(do func()) time.Duration { start := time.Now(); do(); return time.Since(start) }
+	var beside, cleanup call
+	besideTook := took(func() { beside = h.run(t, bystander, "mkdir /root/$$ && seq 1000 | sort | wc -l") })
+	attacking.Wait()
+	cleanupTook := took(func() { cleanup = h.drive(t, "cleanup", "--id", id) })
+	switch {
+	case beside.stdout != "1000\n" || besideTook > limit:
+		t.Errorf("got through: %s: beside it after %v: %+v", name, besideTook, beside)
+	case cleanup.status != 0 || cleanup.stderr != "" || cleanupTook > limit:
+		t.Errorf("got through: %s: cleanup after %v: %+v", name, cleanupTook, cleanup)
+	default:
+		held(name)
+		said := attack.stderr
+		fmt.Printf("%s: exit %d, beside it %v, cleanup %v: %.200q\n", name, attack.status, besideTook.Round(time.Second/10), cleanupTook.Round(time.Second/10), said[strings.LastIndexByte(strings.TrimRight(said, "\n"), '\n')+1:])
+	}
+}

@@ -4,8 +4,32 @@ import (
 	"fmt"
 	"time"
 
+	"nspawn-runner/runner/config"
 	"nspawn-runner/runner/image"
 )
+
+// Age is a time as one writes it in a setting, and a flag of the command line.
+type Age time.Duration
+
+// Set takes 90s, 5m or 7d.
+func (a *Age) Set(text string) error {
+	value, err := config.ParseDuration(text)
+	if err == nil {
+		*a = Age(value)
+	}
+	return err
+}
+
+// String is empty for no time at all.
+func (a *Age) String() string {
+	if *a == 0 {
+		return ""
+	}
+	return days(time.Duration(*a))
+}
+
+// Type is what the help calls such a value.
+func (a *Age) Type() string { return "time" }
 
 // warnOfAge says it in the job's log when nobody maintained an image for too
 // long. The job runs all the same.

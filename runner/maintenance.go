@@ -20,7 +20,7 @@ type Maintenance struct {
 	// Recreate builds them from scratch.
 	Recreate bool
 	// IfOlder skips those that were maintained less than this time ago.
-	IfOlder time.Duration
+	IfOlder Age
 	// NoWait fails on those that are being built already.
 	NoWait bool
 	// Jobs is how many images are built at a time, 0 for what the host's
@@ -148,7 +148,7 @@ func (h *Host) maintain(ctx context.Context, name string, how Maintenance, show 
 		store.Progress = show.tell
 		generation, m.Result, m.err = store.Maintain(ctx, name, image.MaintainOptions{
 			Bootstrap: bootstrap(settings), Recreate: how.Recreate || settings.MaintRecreate,
-			IfOlder: how.IfOlder, NoWait: how.NoWait,
+			IfOlder: time.Duration(how.IfOlder), NoWait: how.NoWait,
 		})
 	}
 	m.Generation = generation.Name

@@ -73,7 +73,7 @@ func chrootMaintenance(o *options) *cobra.Command {
 			return h.ChrootMaintenance(ctx, how)
 		})
 	c.Flags().BoolVar(&how.Recreate, "recreate", false, "build from scratch, not on a copy")
-	c.Flags().DurationVar(&how.IfOlder, "if-older", 0, "skip images maintained less than this time ago, like 24h, unless their playbook changed")
+	c.Flags().Var(&how.IfOlder, "if-older", "skip images maintained less than this time ago, like 24h or 7d, unless their playbook changed")
 	c.Flags().BoolVar(&how.NoWait, "no-wait", false, "fail on an image that is being built already, and say by whom")
 	c.Flags().IntVar(&how.Jobs, "jobs", 0, "how many images are built at a time (default: what processors and memory allow)")
 	c.Flags().BoolVar(&how.JSON, "json", false, "print what goes on as JSON, an object a line")

@@ -108,12 +108,16 @@ func Load(path string) (Config, error) {
 	if err != nil {
 		return c, fmt.Errorf("configuration: %w", err)
 	}
-	var doc yaml.Node
-	if err := yaml.NewDecoder(bytes.NewReader(data)).Decode(&doc); err != nil {
+	var doc, second yaml.Node
+	documents := yaml.NewDecoder(bytes.NewReader(data))
+	if err := documents.Decode(&doc); err != nil {
 		if len(bytes.TrimSpace(data)) == 0 || strings.Contains(err.Error(), "EOF") {
 			return c, nil
 		}
 		return c, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	if documents.Decode(&second) == nil {
+		return c, fmt.Errorf("configuration %s:%d: a second document: want one", path, second.Line)
 	}
 	mapping := doc.Content[0]
 	if mapping.Tag == "!!null" {

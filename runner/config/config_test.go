@@ -46,6 +46,8 @@ func TestMistakesAreNamedWithFileAndLine(t *testing.T) {
 		"privileged: true\n":                 ":1: unknown key \"privileged\"", // an image's, not the host's
 		"tasks_max: 1\n":                     "want a number from 64 to",
 		"state_dir: relative\n":              "want an absolute path",
+		"state_dir: //\n":                    "want a directory of its own",
+		"tasks_max: 99\n---\ncpus: 1\n":      ":2: a second document",
 		"memory_max: 0\n":                    "want at least 16M",
 		"disk_max: 1M\n":                     "want at least 64M",
 		"memory_max: 500%\n":                 "want an amount like",

@@ -29,7 +29,7 @@ type Key struct {
 var Keys = []Key{
 	{"state_dir", "/var/lib/nspawn-runner", true, false,
 		"Where chroots, machines and caches lie. On btrfs, chroots are subvolumes.",
-		func(c *Config, n *yaml.Node) error { return absolute(n, &c.StateDir) }},
+		func(c *Config, n *yaml.Node) error { return ownDirectory(n, &c.StateDir) }},
 	{"playbook_dir", "/etc/nspawn-runner", true, false,
 		"Where playbooks are looked for first; then in `state_dir`.",
 		func(c *Config, n *yaml.Node) error { return absolute(n, &c.PlaybookDir) }},
@@ -158,6 +158,17 @@ func absolute(n *yaml.Node, out *string) error {
 	return nil
 }
 
+// ownDirectory takes a directory in which all is this program's.
+func ownDirectory(n *yaml.Node, out *string) error {
+	if err := absolute(n, out); err != nil {
+		return err
+	}
+	if *out == "/" {
+		return fmt.Errorf("want a directory of its own, not /")
+	}
+	return nil
+}
+
 func boolean(n *yaml.Node, out *bool) error {
 	// Decoding into a bool also takes the yes and no of Ansible's YAML 1.1.
 	if n.Kind != yaml.ScalarNode || n.Decode(out) != nil {
@@ -199,24 +210,30 @@ func oneOf(n *yaml.Node, out *string, words ...string) error {
 	return fmt.Errorf("want one of %q, not %q", words, n.Value)
 }
 
-// duration takes 90s, 5m, whole days as in 7d, or a plain number of seconds.
-func duration(n *yaml.Node, out *time.Duration) error {
-	var seconds uint32
-	if n.Kind == yaml.ScalarNode && n.Decode(&seconds) == nil && seconds > 0 {
-		*out = time.Duration(seconds) * time.Second
-		return nil
+func duration(n *yaml.Node, out *time.Duration) (err error) {
+	text := n.Value
+	if n.Kind != yaml.ScalarNode {
+		text = ""
 	}
-	value, err := time.ParseDuration(n.Value)
-	if digits, ok := strings.CutSuffix(n.Value, "d"); ok {
+	*out, err = ParseDuration(text)
+	return err
+}
+
+// ParseDuration takes 90s, 5m, whole days as in 7d, or a plain number of seconds.
+func ParseDuration(text string) (time.Duration, error) {
+	value, err := time.ParseDuration(text)
+	if seconds, plain := strconv.ParseUint(text, 10, 32); plain == nil {
+		value, err = time.Duration(seconds)*time.Second, nil
+	}
+	if digits, ok := strings.CutSuffix(text, "d"); ok {
 		var days uint64
 		days, err = strconv.ParseUint(digits, 10, 16)
 		value = time.Duration(days) * 24 * time.Hour
 	}
-	if n.Kind != yaml.ScalarNode || err != nil || value < time.Second {
-		return fmt.Errorf("want a time like 90s, 5m or 7d, at least 1s, not %q", n.Value)
+	if err != nil || value < time.Second {
+		return 0, fmt.Errorf("want a time like 90s, 5m or 7d, at least 1s, not %q", text)
 	}
-	*out = value
-	return nil
+	return value, nil
 }
 
 // durationOrNone also takes 0.

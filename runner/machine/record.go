@@ -106,7 +106,9 @@ func (r Record) write(dir string) error {
 	return nil
 }
 
-// Records returns the records of all machines, those being started included.
+// Records returns the records of all machines, those being started included. That
+// one cannot be read is an error, since what its machine uses is not known then;
+// unless it is not there yet, or is what a crash of the host left.
 func (s Store) Records() ([]Record, error) {
 	entries, err := os.ReadDir(s.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -120,8 +122,13 @@ func (s Store) Records() ([]Record, error) {
 		if entry.Name()[0] == '.' {
 			continue
 		}
-		if r, err := readRecord(s.dir(entry.Name())); err == nil || errors.Is(err, errNewer) {
+		r, err := readRecord(s.dir(entry.Name()))
+		var syntax *json.SyntaxError
+		switch {
+		case err == nil, errors.Is(err, errNewer):
 			records = append(records, r)
+		case !errors.Is(err, fs.ErrNotExist) && !errors.As(err, &syntax):
+			return nil, err
 		}
 	}
 	return records, nil

@@ -39,15 +39,3 @@ func outOfTasks(record Record, before uint64) *OutOfTasks {
 	limit, _ := readNumber(record.Cgroup, "pids.max")
 	return &OutOfTasks{record.Image, limit}
 }
-
-// tasksRefusedIn searches lines of the kernel's log for what kernel/cgroup/pids.c
-// says of a control group, or one below it.
-func tasksRefusedIn(lines []string, cgroup string) bool {
-	for _, line := range lines {
-		_, group, found := strings.Cut(line, "cgroup: fork rejected by pids controller in ")
-		if group, _, _ = strings.Cut(group, "\n"); found && strings.HasPrefix(group+"/", cgroup+"/") {
-			return true
-		}
-	}
-	return false
-}

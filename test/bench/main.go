@@ -84,7 +84,7 @@ func (b *bench) all(ctx context.Context) error {
 	row("run of an empty script", run, "systemd-run --machine --pipe --wait true", plainRun)
 	row("cleanup", cleanup, "machinectl terminate until gone", plainStop)
 	fmt.Println()
-	if err := b.breakdown(); err != nil {
+	if err := errors.Join(b.limited(), b.breakdown()); err != nil {
 		return err
 	}
 
@@ -107,6 +107,49 @@ func (b *bench) all(ctx context.Context) error {
 	}
 	row("a hello job, 7 calls", one, "with a driver that does nothing", nothing)
 	row("ten at once", ten, "with a driver that does nothing", tenNothing)
+	return nil
+}
+
+// limited measures what disk_max costs, where it can be had.
+func (b *bench) limited() error {
+	settings, err := os.ReadFile(b.config)
+	if err != nil {
+		return err
+	}
+	limited := b.config + ".limited"
+	if err := os.WriteFile(limited, append(settings, "disk_max: 20G\n"...), 0o600); err != nil {
+		return err
+	}
+	writes := filepath.Join(b.state, ".writes")
+	if err := os.WriteFile(writes, []byte("head -c 200M /dev/urandom > /root/file"), 0o600); err != nil {
+		return err
+	}
+	if err := command(b.driver, "--config", limited, "try", b.image, "--", "true"); err != nil {
+		fmt.Printf("disk_max is not measured: %v\n", err)
+		return nil
+	}
+	var prepare, plainPrepare, cleanup, plainCleanup []time.Duration
+	for range b.rounds {
+		for _, c := range []struct {
+			config           string
+			prepare, cleanup *[]time.Duration
+		}{{limited, &prepare, &cleanup}, {b.config, &plainPrepare, &plainCleanup}} {
+			id := b.next()
+			stage := func(args ...string) func() error {
+				return func() error { return command(b.driver, append([]string{"--config", c.config}, args...)...) }
+			}
+			if err := errors.Join(
+				timed(c.prepare, stage("prepare", "--id", id, b.image)),
+				command(b.driver, "--config", c.config, "run", "--id", id, writes),
+				timed(c.cleanup, stage("cleanup", "--id", id)),
+			); err != nil {
+				return err
+			}
+		}
+	}
+	row("prepare with disk_max", prepare, "without", plainPrepare)
+	row("cleanup with disk_max, 200 MB in it", cleanup, "without", plainCleanup)
+	fmt.Println()
 	return nil
 }
 

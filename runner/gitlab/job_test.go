@@ -131,6 +131,25 @@ func FuzzParseResponse(f *testing.F) {
 	})
 }
 
+// What a job sets itself names its machine, its image and files of this program's.
+func FuzzFromEnvironment(f *testing.F) {
+	f.Add("42", "debian:bookworm", `[{"name":"postgres"}]`)
+	f.Add("x/../../../../../var/tmp/victim", "registry.example:5000/a/b:c", "[")
+	f.Fuzz(func(t *testing.T, id, reference, services string) {
+		variables := map[string]string{"CUSTOM_ENV_CI_JOB_ID": id, "CUSTOM_ENV_CI_JOB_IMAGE": reference, "CUSTOM_ENV_CI_JOB_SERVICES": services}
+		job, err := FromEnvironment(func(name string) string { return variables[name] }, "", "")
+		if err != nil {
+			return
+		}
+		if job.ID != id || strings.ContainsAny(id, "/\x00\n ") || id == ".." || job.Trusted || job.Owner != "" || job.CacheKey() != "" {
+			t.Errorf("%+v", job)
+		}
+		if name, err := ImageName(job.Image); err == nil && (name == "" || name[0] == '.' || strings.ContainsAny(name, "/\x00\n")) {
+			t.Errorf("image %q", name)
+		}
+	})
+}
+
 func TestConfigIsOneJSONObject(t *testing.T) {
 	var c Config
 	if err := json.Unmarshal(ConfigJSON("1.2.3"), &c); err != nil {

@@ -23,6 +23,9 @@ func FuzzKilledIn(f *testing.F) {
 		if process, used := killedIn(strings.Split(log, "\n"), "/a"); process == "" && used > 0 {
 			t.Errorf("%d bytes of nobody in %q", used, log)
 		}
+		if tasksRefusedIn(strings.Split(log, "\n"), "/a") && !strings.Contains(log, "pids controller in /a") {
+			t.Errorf("nobody was refused a process in %q", log)
+		}
 	})
 }
 

@@ -45,6 +45,9 @@ func (h *Host) MachineLogin(ctx context.Context, id string) error {
 	if err := h.needHost(); err != nil {
 		return err
 	}
+	if !isTerminal(h.Stdin) { // machinectl would wait for ever
+		return fmt.Errorf("machine login wants a terminal; 'nspawn-runner run --id %s SCRIPT' executes a script in a machine", id)
+	}
 	records, err := h.machines().Records()
 	if err != nil {
 		return err

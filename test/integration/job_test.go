@@ -3,6 +3,7 @@ package integration
 import (
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -341,5 +342,30 @@ func TestMachineListShowsWhatRuns(t *testing.T) {
 	}
 	if c := h.drive(t, "machine", "list", "--json"); !strings.Contains(c.stdout, `"name": "run-`+id+`"`) {
 		t.Errorf("%s %s", c.stdout, c.stderr)
+	}
+}
+
+func TestMachineLoginOpensAShellAtATerminalAndRefusesElsewhere(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	if c := h.drive(t, "machine", "login", id); c.status != 1 || !strings.Contains(c.stderr, "wants a terminal") {
+		t.Errorf("%+v", c)
+	}
+	login := exec.CommandContext(t.Context(), "script", "--quiet", "--command", fmt.Sprintf("%s --config %s machine login %s", h.driver, h.config, id), "/dev/null")
+	typing, err := login.StdinPipe()
+	must(t, err)
+	shown, err := login.StdoutPipe()
+	must(t, err, login.Start())
+	screen, some := "", make([]byte, 4096)
+	for err == nil {
+		var n int
+		n, err = shown.Read(some)
+		screen += string(some[:n])
+		if strings.HasSuffix(screen, "root@run-"+id+":~# ") { // typed before, it would be lost
+			_, err = typing.Write([]byte("exit\n"))
+		}
+	}
+	if waitErr := login.Wait(); err != io.EOF || waitErr != nil {
+		t.Errorf("%v, %v: %q", err, waitErr, screen)
 	}
 }

@@ -34,6 +34,8 @@ func diskFull(ctx context.Context, dir string, record Record) *DiskFull {
 	if err != nil || record.DiskMax == 0 {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, reasonTimeout)
+	defer cancel()
 	host, err := systemd.Host(ctx)
 	if err != nil {
 		return nil

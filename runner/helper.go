@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,6 +36,19 @@ func caller() *systemd.Process {
 		return nil
 	}
 	return &process
+}
+
+// unheard says whether nobody reads a pipe any more. Of the pipes to gitlab-runner
+// that means that it is dead, maybe since before we asked for our parent, and then
+// caller has found who adopted us. So it is asked after caller.
+func unheard(pipe io.Writer) bool {
+	file, ok := pipe.(*os.File)
+	if !ok {
+		return false
+	}
+	ends := []unix.PollFd{{Fd: int32(file.Fd())}}
+	_, err := unix.Poll(ends, 0)
+	return err == nil && ends[0].Revents&unix.POLLERR != 0
 }
 
 func parent(pid int) (int, error) {

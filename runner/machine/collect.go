@@ -116,5 +116,7 @@ func (s Store) collect(ctx context.Context, bus *systemd.Bus, id string) error {
 	if s.abandoned(id) == "" {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
+	defer cancel()
 	return s.remove(ctx, bus, id)
 }

@@ -254,6 +254,8 @@ func (s Store) stopScript(ctx context.Context, bus *systemd.Bus, unit string, re
 		return false
 	}
 	s.logf("the script in %s does not stop (%v): stop the machine", Name(record.ID), err)
+	ctx, cancel = context.WithTimeout(ctx, undoTimeout)
+	defer cancel()
 	host, err := systemd.Host(ctx)
 	if err != nil {
 		return false

@@ -81,7 +81,7 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 		if err != nil {
 			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 			defer cancel()
-			if undoErr := s.remove(undo, bus, spec.ID); undoErr != nil {
+			if undoErr := s.removeAtLast(undo, spec.ID); undoErr != nil {
 				err = fmt.Errorf("%w (and then: %v)", err, undoErr)
 			}
 		}

@@ -42,12 +42,33 @@ func (s Store) Stop(ctx context.Context, id string, may func(Record) error) erro
 		// For Collect, if this process is killed. On a full disk it goes without.
 		_ = os.WriteFile(filepath.Join(s.dir(id), stopping), nil, 0o600)
 	}
-	bus, err := systemd.Host(ctx)
-	if err != nil {
-		return err
+	return s.removeAtLast(ctx, id)
+}
+
+// awayLimit is how long the host's service manager, or its bus, may be away before
+// a machine that is to be stopped is left to Collect.
+const awayLimit = 30 * time.Second
+
+// removeAtLast is remove, and again when the host's service manager or its bus went
+// away meanwhile: they are being restarted. gitlab-runner calls cleanup once, and
+// nobody else would stop the machine soon.
+func (s Store) removeAtLast(ctx context.Context, id string) error {
+	remove := withBus(func(ctx context.Context, bus *systemd.Bus) error { return s.remove(ctx, bus, id) })
+	limit := time.After(awayLimit)
+	for {
+		err := remove(ctx)
+		if err == nil || !systemd.IsAway(err) {
+			return err
+		}
+		s.logf("once more: %v", err)
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-limit:
+			return err
+		case <-ctx.Done():
+			return err
+		}
 	}
-	defer bus.Close()
-	return s.remove(ctx, bus, id)
 }
 
 // remove is Stop under a lock that is held already.

@@ -12,6 +12,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"sync"
 	"time"
 
@@ -226,6 +228,17 @@ func isError(err error, names ...string) bool {
 // IsNoSuchUnit says whether err means that the unit, or the machine, is not there.
 func IsNoSuchUnit(err error) bool {
 	return isError(err, destination+".NoSuchUnit", "org.freedesktop.machine1.NoSuchMachine")
+}
+
+// IsAway says whether err, of the host's bus, means that the bus or the service
+// manager was not there: it is being restarted, and so comes back soon. What was
+// asked of it may have been done or not.
+func IsAway(err error) bool {
+	var network *net.OpError // of a dial
+	return errors.Is(err, ErrGone) || errors.Is(err, dbus.ErrClosed) || errors.Is(err, io.EOF) || errors.As(err, &network) ||
+		isError(err, "org.freedesktop.DBus.Error.NoReply", "org.freedesktop.DBus.Error.Disconnected",
+			"org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner",
+			"org.freedesktop.DBus.Error.Spawn.ChildExited") // there is a name systemd1 that starts /bin/false
 }
 
 // IsUnitExists says whether err means that there is such a unit already.

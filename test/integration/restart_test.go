@@ -1,0 +1,73 @@
+package integration
+
+import (
+	"os/exec"
+	"sync"
+	"testing"
+	"time"
+
+	"nspawn-runner/test/gitlab"
+)
+
+// restarts are what an administrator, or an upgrade of systemd or of dbus, does to
+// a host while jobs run.
+var restarts = []string{
+	"systemctl daemon-reload", "systemctl daemon-reexec",
+	"systemctl restart systemd-machined.service", "systemctl restart dbus.service",
+}
+
+// restarted is a gitlab-runner on whose host something is restarted three times in
+// each of prepare, build_script and cleanup, a time after they began and that time
+// after each other. What is being restarted must be waited for.
+func (h *host) restarted(t *testing.T, command string, age time.Duration) (gitlab.Runner, *sync.WaitGroup) {
+	t.Helper()
+	var restarting sync.WaitGroup
+	runner := h.runner()
+	runner.RetryPause = time.Second // the real one's is longer, this one suffices
+	runner.OnStart = func(_ *gitlab.Running, p *gitlab.Process) {
+		if p.SubStage != "build_script" && (p.Stage != "prepare" && p.Stage != "cleanup" || p.Try > 1) {
+			return
+		}
+		restarting.Go(func() {
+			for range 3 {
+				time.Sleep(age) // the moment is the point
+				// Without the reset systemd refuses more than five starts in ten seconds; and
+				// systemctl fails if it asks in the middle of another job's restart.
+				again := "until systemctl reset-failed && " + command + "; do :; done"
+				if out, err := exec.Command("timeout", "30", "sh", "-c", again).CombinedOutput(); err != nil {
+					t.Errorf("%s: %v: %s", command, err, out)
+				}
+			}
+		})
+	}
+	return runner, &restarting
+}
+
+func TestWhenTheHostsSystemdIsRestartedJobsGoOnOrFailAsTheSystem(t *testing.T) {
+	needLab(t)
+	h := onHost(t, "overlay")
+	for _, command := range restarts {
+		t.Run(command, func(t *testing.T) {
+			for _, age := range []time.Duration{0, 20 * time.Millisecond, 60 * time.Millisecond, 150 * time.Millisecond} {
+				runner, restarting := h.restarted(t, command, age)
+				job := stopJob()
+				job.Script = []string{"sleep 0.5; echo built"}
+				start := time.Now()
+				r := h.playOn(t, runner, job)
+				took := time.Since(start)
+				restarting.Wait()
+				// A prepare may fail, and be tried again. A script has nothing to do with the
+				// host's systemd, and nobody would call cleanup again.
+				built := r.Last("build_script")
+				if r.Status != gitlab.Success && (r.Reason != gitlab.SystemFailure || built != nil) || took > time.Minute {
+					t.Errorf("after %v each: %s %s in %v: %s", age, r.Status, r.Reason, took, r.Log)
+				}
+				if c := r.Last("cleanup"); c.ExitStatus != 0 {
+					t.Errorf("after %v each: cleanup: %+v", age, c)
+				}
+				h.checkNothingLeft(t)
+				t.Logf("after %v each: %s in %v, %d calls of the driver", age, r.Status, took, len(r.Stages))
+			}
+		})
+	}
+}

@@ -24,6 +24,7 @@ import (
 var Aliases = map[string]any{
 	"test":  Test.All,
 	"bench": Bench.Jobs,
+	"soak":  Soak.All,
 }
 
 // Chroot creates and maintains the images of this host.
@@ -141,7 +142,20 @@ func Fuzz(ctx context.Context) error {
 	return suite.Run(ctx, os.Stdout, suite.Fuzz(each))
 }
 
-// Soak cuts a VM's power in the middle of publications, CUTS times (50), until an image is broken; two hours.
-func Soak(ctx context.Context) error {
-	return suite.Run(ctx, os.Stdout, suite.Soak(os.Getenv("CUTS")))
+// Soak goes on until something breaks, or long enough.
+type Soak mg.Namespace
+
+// All plays jobs by the thousand, and then cuts a VM's power; two and a half hours.
+func (Soak) All(ctx context.Context) error {
+	return suite.Run(ctx, os.Stdout, suite.SoakJobs(os.Getenv("JOBS")), suite.SoakPower(os.Getenv("CUTS")))
+}
+
+// Jobs plays JOBS jobs (1000) on each backend in a lab, some of them killed, canceled or out of time; half an hour.
+func (Soak) Jobs(ctx context.Context) error {
+	return suite.Run(ctx, os.Stdout, suite.SoakJobs(os.Getenv("JOBS")))
+}
+
+// Power cuts a VM's power in the middle of publications, CUTS times (50), until an image is broken; two hours.
+func (Soak) Power(ctx context.Context) error {
+	return suite.Run(ctx, os.Stdout, suite.SoakPower(os.Getenv("CUTS")))
 }

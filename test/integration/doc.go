@@ -7,6 +7,9 @@
 //
 //	NSPAWN_RUNNER_DRIVER   the driver's binary
 //	NSPAWN_RUNNER_FAULTS   the same, built with the tag faults, in the VM
+//	NSPAWN_RUNNER_SIMULATE the simulator as a command, in the lab
+//	NSPAWN_RUNNER_JOBS     how many jobs a soak plays on each backend, if not a hundred in all
+//	NSPAWN_RUNNER_SEED     the seed of what it does to them, if not a new one
 //	NSPAWN_RUNNER_CUT      in a VM that lost power, the mark of the driver it was at
 //	NSPAWN_RUNNER_BASE     a Debian tree that can be an image
 //	NSPAWN_RUNNER_SCRATCH  a directory on a disk, where state directories go

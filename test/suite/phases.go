@@ -101,31 +101,35 @@ const (
 	hostPackaging = "/opt/packaging"
 )
 
-// testCommand is the command that runs the integration tests in a host.
-func testCommand(host, base, run string) []string {
-	return []string{"env",
+// testCommand is the command that runs the integration tests in a host, with more
+// variables in its environment.
+func testCommand(host, base, run string, more ...string) []string {
+	return slices.Concat([]string{"env",
 		"NSPAWN_RUNNER_HOST=" + host,
 		"NSPAWN_RUNNER_DRIVER=" + hostBuild + "/nspawn-runner",
 		"NSPAWN_RUNNER_FAULTS=" + hostFaults + "/nspawn-runner",
+		"NSPAWN_RUNNER_SIMULATE=" + hostBuild + "/simulate",
+		"NSPAWN_RUNNER_JOBS=" + os.Getenv("JOBS"),
+		"NSPAWN_RUNNER_SEED=" + os.Getenv("SEED"),
 		"NSPAWN_RUNNER_BASE=" + base,
 		"NSPAWN_RUNNER_SCRATCH=" + hostScratch,
 		"NSPAWN_RUNNER_TESTDATA=" + hostTestdata,
 		"NSPAWN_RUNNER_PACKAGING=" + hostPackaging,
-		hostBuild + "/integration.test", "-test.v", "-test.timeout=40m", "-test.run=" + run,
-	}
+	}, more, []string{hostBuild + "/integration.test", "-test.v", "-test.timeout=40m", "-test.run=" + run})
 }
 
 // prepareHost compiles what runs in a host.
 func prepareHost(ctx context.Context) error {
-	if _, err := Compile(ctx, "./cmd/nspawn-runner"); err != nil {
+	if _, err := Compile(ctx, "./cmd/nspawn-runner", "./test/gitlab/simulate"); err != nil {
 		return err
 	}
 	return compileTests(ctx, "./test/integration", "integration.test")
 }
 
 // Lab runs the integration tests in a lab of a Debian release, with machines of
-// the same one; "" is bookworm. run is a pattern for the tests' names, "" for all.
-func Lab(release, run string) func(*Suite, context.Context) error {
+// the same one; "" is bookworm. run is a pattern for the tests' names, "" for all,
+// more are variables for them.
+func Lab(release, run string, more ...string) func(*Suite, context.Context) error {
 	return func(s *Suite, ctx context.Context) error {
 		labTree, baseTree := of(harness.LabTree, release), of(harness.BaseTree, release)
 		var lab *harness.Lab
@@ -163,7 +167,7 @@ func Lab(release, run string) func(*Suite, context.Context) error {
 			return err
 		}
 		tests := s.phase("lab: integration tests", func() error {
-			argv := testCommand("lab", hostBase, run)
+			argv := testCommand("lab", hostBase, run, more...)
 			return s.tests(&reader{where: "lab"}, lab.Command(ctx, argv...))
 		})
 		return errors.Join(tests, s.phase("lab: stop", lab.Stop))

@@ -103,7 +103,7 @@ func (r *reader) other(line string) {
 	}
 	switch {
 	case begins("=== ", "?   "), line == "PASS", line == "FAIL":
-	case begins("after the power cut: ", "held"):
+	case begins("after the power cut: ", "held", "soak: "):
 		fmt.Fprintln(r.out, line)
 	case begins("panic:", "WARNING: DATA RACE", "fatal error:"):
 		r.flushHeld()

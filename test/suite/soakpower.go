@@ -8,10 +8,10 @@ import (
 	"strconv"
 )
 
-// Soak cuts a VM's power in the middle of publications, a number of times, ""  for
+// SoakPower cuts a VM's power in the middle of publications, a number of times, ""  for
 // 50, or until an image is broken. Each boot looks at what the last cut left and is
 // the scene of the next.
-func Soak(number string) func(*Suite, context.Context) error {
+func SoakPower(number string) func(*Suite, context.Context) error {
 	return func(s *Suite, ctx context.Context) error {
 		often, err := strconv.Atoi(cmp.Or(number, "50"))
 		if err != nil {

@@ -1,0 +1,121 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// daemons are those of the host that each job has to do with.
+var daemons = []string{"init.scope", "dbus.service", "systemd-machined.service", "systemd-logind.service", "systemd-journald.service"}
+
+// burden is what a host carries when no job runs: things of which each job may leave
+// a little, until after thousands of jobs the host is ill.
+type burden struct {
+	// daemons by their units.
+	daemons map[string]daemon
+	// things are what there is one of or not: KIND: NAME.
+	things []string
+	// cursor is the last line of the journal.
+	cursor string
+}
+
+// daemon is what a process holds. Its memory is what no file backs: journald maps
+// its files, which grow.
+type daemon struct{ pid, descriptors, memory int }
+
+func (h *host) burden(t *testing.T) burden {
+	t.Helper()
+	b := burden{daemons: map[string]daemon{}}
+	for _, unit := range daemons {
+		d := daemon{pid: 1}
+		if unit != "init.scope" {
+			d.pid = number(t, shell(t, "systemctl show --property=MainPID --value "+unit))
+		}
+		of := fmt.Sprintf("/proc/%d/", d.pid)
+		entries, err := os.ReadDir(of + "fd")
+		must(t, err)
+		d.descriptors = len(entries)
+		d.memory = number(t, shell(t, "awk '/^RssAnon:/ {print $2}' "+of+"status")) << 10
+		b.daemons[unit] = d
+	}
+	add := func(kind, command string) {
+		for name := range strings.Lines(shell(t, command)) {
+			b.things = append(b.things, kind+": "+strings.TrimSpace(name))
+		}
+	}
+	add("failed unit", "systemctl list-units --failed --plain --no-legend | cut -d' ' -f1")
+	add("network interface", "ls /sys/class/net")
+	add("namespace", "readlink /proc/[0-9]*/ns/{net,user,mnt,pid,uts,ipc,cgroup} | sort -u || true")
+	// Loop devices are everybody's: labs share them. So only those with a file here.
+	add("loop device", "for f in "+filepath.Dir(filepath.Dir(h.state))+"/*.img; do [ ! -e $f ] || losetup --noheadings --output NAME -j $f; done")
+	// What udev notes is of everybody's devices, and the journal's files are bounded.
+	add("entry of /run", "find /run \\( -path /run/log -o -path /run/udev \\) -prune -o -print")
+	b.cursor = strings.TrimSpace(shell(t, "journalctl --lines=1 --output=cat --show-cursor | sed -n 's/^-- cursor: //p'"))
+	return b
+}
+
+// journalled is how many lines the host's journal got since then.
+func (b burden) journalled(t *testing.T) int {
+	t.Helper()
+	return number(t, shell(t, "journalctl --output=json --output-fields=_PID --after-cursor='"+b.cursor+"' | wc -l"))
+}
+
+// added are the things that were not there before.
+func (b burden) added(before burden) []string {
+	return slices.DeleteFunc(slices.Clone(b.things), func(thing string) bool { return slices.Contains(before.things, thing) })
+}
+
+// What jobs may cost the host, when none runs any more. A leak is known by that it
+// grows with the number of jobs: each limit has a part that does, of less than what
+// one leak in so many jobs would take, and one that does not, for what a daemon
+// keeps of its busiest moment. (Seen after some hundred jobs: one descriptor more or
+// less, 200 KiB, and 17 lines a job.)
+const (
+	descriptorsAtRest, jobsADescriptor = 8, 50
+	memoryAtRest, memoryAJob           = 1 << 20, 1 << 10
+	linesAJob                          = 40
+)
+
+// checkBurden looks at what a number of jobs added to the host's burden, and says
+// what they cost.
+func (h *host) checkBurden(t *testing.T, before burden, jobs int) (costs string) {
+	t.Helper()
+	lines := before.journalled(t) / jobs
+	after := h.burden(t)
+	for deadline := time.Now().Add(30 * time.Second); len(after.added(before)) > 0 && time.Now().Before(deadline); after = h.burden(t) {
+		time.Sleep(100 * time.Millisecond) // daemons tidy up after a while
+	}
+	if added := after.added(before); len(added) > 0 {
+		t.Errorf("added to the host:\n%s", strings.Join(added, "\n"))
+	}
+	if lines > linesAJob {
+		t.Errorf("%d lines of journal a job", lines)
+	}
+	costs = fmt.Sprintf("%d lines of journal a job", lines)
+	for _, unit := range daemons {
+		was, is := before.daemons[unit], after.daemons[unit]
+		descriptors, memory := is.descriptors-was.descriptors, is.memory-was.memory
+		costs += fmt.Sprintf("; %s %+d descriptors, %+d KiB", unit, descriptors, memory>>10)
+		if is.pid != was.pid {
+			t.Errorf("%s died: it was process %d, and is %d", unit, was.pid, is.pid)
+		}
+		if descriptors > descriptorsAtRest+jobs/jobsADescriptor || memory > memoryAtRest+jobs*memoryAJob {
+			t.Errorf("%s: %+v, before %+v", unit, is, was)
+		}
+	}
+	return costs
+}
+
+// number is what a command printed that prints one.
+func number(t *testing.T, output string) int {
+	t.Helper()
+	n, err := strconv.Atoi(strings.TrimSpace(output))
+	must(t, err)
+	return n
+}

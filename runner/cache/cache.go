@@ -74,10 +74,14 @@ type use struct {
 
 // readUse reads what is known. Of a cache from a build that noted nothing, or
 // whose note a power cut took, that is nothing: it is the oldest.
+// never is when a cache was used of which nobody noted that: a time that a file
+// can have, so that it stays the oldest when its size is noted.
+var never = time.Unix(0, 0)
+
 func readUse(path string) (use, error) {
 	info, err := os.Lstat(path + ".used")
 	if errors.Is(err, fs.ErrNotExist) {
-		return use{}, nil
+		return use{at: never}, nil
 	}
 	if err != nil {
 		return use{}, err

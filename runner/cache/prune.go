@@ -207,7 +207,7 @@ func (c cached) shrink(bound uint64) eviction {
 }
 
 func since(at time.Time) string {
-	if at.IsZero() {
+	if at.Equal(never) {
 		return "long"
 	}
 	return time.Since(at).Round(time.Minute).String()

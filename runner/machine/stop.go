@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"nspawn-runner/runner/storage"
@@ -47,7 +48,27 @@ func (s Store) Stop(ctx context.Context, id string, may func(Record) error) erro
 		return err
 	}
 	defer bus.Close()
-	return s.remove(ctx, bus, id)
+	if err := s.remove(ctx, bus, id); err != nil {
+		return err
+	}
+	return s.removeTrash(ctx, bus, id)
+}
+
+// removeTrash removes what an earlier start or stop of the machine left in the
+// trash, killed before it could.
+func (s Store) removeTrash(ctx context.Context, bus *systemd.Bus, id string) error {
+	entries, err := os.ReadDir(s.Trash)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("list the trash: %w", err)
+	}
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), id+".") {
+			if err := s.discard(ctx, bus, filepath.Join(s.Trash, entry.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // remove is Stop under a lock that is held already.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/storage"
 )
 
@@ -247,6 +248,7 @@ func (s Store) evictLocked(ctx context.Context, e *eviction) (bin string, err er
 	}
 	defer lock.Close()
 	if !e.all && e.removeFiles(time.Now().Add(holdMost)) == nil {
+		fault.Here("cache: some files removed")
 		e.known = true
 		return "", writeUse(e.path, e.use)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/storage"
 )
 
@@ -40,6 +41,7 @@ func Boot(dir string) error {
 	if err != nil {
 		return err
 	}
+	fault.Here("boot: record read")
 	backend, err := storage.Named(record.Backend)
 	if err != nil {
 		return err
@@ -50,13 +52,16 @@ func Boot(dir string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("make / a slave: %w", err)
 	}
+	fault.Here("boot: namespace made")
 	root, err := backend.Mount(dir, record.Chroot, record.RootUID)
 	if err != nil {
 		return err
 	}
+	fault.Here("boot: root mounted")
 	if err := furnish(root, record); err != nil {
 		return err
 	}
+	fault.Here("boot: root furnished")
 	argv := []string{
 		"systemd-nspawn",
 		"--quiet",
@@ -97,6 +102,7 @@ func Boot(dir string) error {
 	if err != nil {
 		return fmt.Errorf("%w: apt-get install systemd-container", err)
 	}
+	fault.Here("boot: about to become systemd-nspawn")
 	return fmt.Errorf("execute %s: %w", nspawn, unix.Exec(nspawn, argv, os.Environ()))
 }
 
@@ -187,5 +193,6 @@ func replaceIn(dir *os.File, name string, data []byte, owner int) error {
 	if err := file.Chown(owner, owner); err != nil {
 		return err
 	}
+	fault.Here("boot: next " + name + " written")
 	return unix.Renameat(int(dir.Fd()), temporary, int(dir.Fd()), name)
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/storage"
 	"nspawn-runner/runner/systemd"
 )
@@ -40,8 +41,10 @@ func (s Store) Stop(ctx context.Context, id string, may func(Record) error) erro
 				return fmt.Errorf("machine %s: %w", Name(id), err)
 			}
 		}
+		fault.Here("machine: about to be stopped")
 		// For Collect, if this process is killed. On a full disk it goes without.
 		_ = os.WriteFile(filepath.Join(s.dir(id), stopping), nil, 0o600)
+		fault.Here("machine: its stop noted")
 	}
 	bus, err := systemd.Host(ctx)
 	if err != nil {
@@ -87,6 +90,7 @@ func (s Store) throwAway(ctx context.Context, bus *systemd.Bus, path, id string)
 	err := os.Rename(path, bin)
 	switch {
 	case err == nil:
+		fault.Here("machine: moved to the trash")
 		return s.discard(ctx, bus, bin)
 	case errors.Is(err, fs.ErrNotExist):
 		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
@@ -111,13 +115,16 @@ func (s Store) halt(ctx context.Context, bus *systemd.Bus, id string) error {
 	if err := bus.Stop(ctx, unit); err != nil {
 		return fmt.Errorf("machine %s: stop %s: %w", Name(id), unit, err)
 	}
+	fault.Here("machine: service stopped")
 	if err := bus.ResetFailed(ctx, unit); err != nil {
 		return fmt.Errorf("machine %s: reset %s: %w", Name(id), unit, err)
 	}
+	fault.Here("machine: service forgotten")
 	s.logf("%s is stopped", unit)
 	for _, dir := range mountPoints {
 		_ = removeMountPoint(filepath.Join(dir, Name(id)))
 	}
+	fault.Here("machine: mount points removed")
 	return nil
 }
 
@@ -163,6 +170,7 @@ func EmptyTrash(ctx context.Context, trash string) error {
 		}
 		for _, entry := range entries {
 			failed = errors.Join(failed, storage.Remove(ctx, filepath.Join(trash, entry.Name())))
+			fault.Here("trash: a tree removed")
 		}
 	}
 }

@@ -24,6 +24,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/fault"
 )
 
 // Backend is a way to give machines a writable root.
@@ -148,5 +150,6 @@ func scratch(dir string, options string) (string, error) {
 	if err := unix.Mount("machine", mnt, "tmpfs", unix.MS_NODEV, "mode=0755"+options); err != nil {
 		return "", fmt.Errorf("mount tmpfs on %s: %w", mnt, err)
 	}
+	fault.Here("storage: scratch mounted")
 	return mnt, nil
 }

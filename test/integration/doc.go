@@ -6,7 +6,7 @@
 // into such a host, and run it there. Environment variables say what is where:
 //
 //	NSPAWN_RUNNER_DRIVER   the driver's binary
-//	NSPAWN_RUNNER_FAULTS   the same, built with the tag faults, in the VM
+//	NSPAWN_RUNNER_FAULTS   the same, built with the tag faults
 //	NSPAWN_RUNNER_CUT      in a VM that lost power, the mark of the driver it was at
 //	NSPAWN_RUNNER_BASE     a Debian tree that can be an image
 //	NSPAWN_RUNNER_SCRATCH  a directory on a disk, where state directories go

@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -161,35 +160,6 @@ func TestAJobThatTakesTooLongIsStopped(t *testing.T) {
 	r := h.playOn(t, h.runner(), job)
 	if r.Reason != gitlab.Timeout || r.Last("after_script") != nil {
 		t.Errorf("%s %v", r.Reason, r.Names())
-	}
-}
-
-// preparedByRunner starts a machine for a gitlab-runner that can be killed: its
-// process is a shell here, with the driver as a child in a process group of its
-// own.
-func (h *host) preparedByRunner(t *testing.T) (id string, kill func()) {
-	t.Helper()
-	number := newNumber()
-	response := filepath.Join(t.TempDir(), "response.json")
-	data, err := json.Marshal(map[string]any{
-		"id": number, "token": "t", "image": map[string]string{"name": "bookworm"},
-		"variables": []map[string]string{{"key": "CI_SERVER_URL", "value": "https://gitlab.example"}},
-	})
-	must(t, err, os.WriteFile(response, data, 0o600))
-	runner := exec.Command("bash", "-c", fmt.Sprintf("setsid %s --config %s prepare; echo $?; sleep 1000", h.driver, h.config))
-	runner.Env = append(os.Environ(), "JOB_RESPONSE_FILE="+response)
-	runner.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	out, err := runner.StdoutPipe()
-	must(t, err, runner.Start())
-	answer := make([]byte, 16)
-	n, err := out.Read(answer)
-	must(t, err)
-	if strings.TrimSpace(string(answer[:n])) != "0" {
-		t.Fatalf("prepare: exit %s", answer[:n])
-	}
-	return strconv.FormatInt(number, 10), func() {
-		must(t, syscall.Kill(-runner.Process.Pid, syscall.SIGKILL))
-		_ = runner.Wait()
 	}
 }
 

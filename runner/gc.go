@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"text/tabwriter"
 
+	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/storage"
 )
 
@@ -31,6 +32,7 @@ func (h *Host) GC(ctx context.Context, dryRun, asJSON bool) error {
 			err := context.Cause(ctx)
 			if err == nil {
 				err = l.Remove(ctx)
+				fault.Here("gc: one leftover removed")
 			}
 			if r.Removed = err == nil; err != nil {
 				r.Error = err.Error()

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/machine"
@@ -61,6 +62,7 @@ func (h *Host) Prepare(ctx context.Context, stage Stage) error {
 	if err := h.machines().Collect(ctx); err != nil {
 		h.say("warning: clean up after dead jobs: %v", err)
 	}
+	fault.Here("prepare: machines of dead jobs gone")
 	var from *systemd.Process
 	if job.Trusted {
 		from = caller()
@@ -86,6 +88,7 @@ func (h *Host) start(ctx context.Context, job gitlab.Job, from *systemd.Process)
 		return err
 	}
 	defer release() // again does no harm
+	fault.Here("prepare: image held")
 	if err := h.admit(); err != nil {
 		return err
 	}
@@ -116,6 +119,7 @@ func (h *Host) start(ctx context.Context, job gitlab.Job, from *systemd.Process)
 			return fmt.Errorf("cache of project %d: %w", job.Project, err)
 		}
 		defer letGo() // again does no harm
+		fault.Here("prepare: cache held")
 		spec.Recorded = func() { release(); letGo() }
 		spec.Binds = append(spec.Binds, machine.Bind{From: cache, To: gitlab.CacheDir, Writable: true})
 	}
@@ -207,6 +211,7 @@ func (h *Host) Cleanup(ctx context.Context, stage Stage) error {
 	if err := h.machines().Stop(ctx, job.ID, mayTouch(job, stage.ID)); err != nil {
 		return err
 	}
+	fault.Here("cleanup: machine gone")
 	if err := h.pruneCaches(ctx); err != nil {
 		h.say("warning: keep the caches within bounds: %v", err)
 	}

@@ -24,6 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/storage"
 )
 
@@ -55,6 +56,7 @@ func (s Store) Hold(ctx context.Context, key string) (path string, release func(
 		err = nil
 	}
 	if err == nil {
+		fault.Here("cache: directory made")
 		err = writeUse(path, use{at: time.Now()})
 	}
 	if err != nil {
@@ -72,12 +74,16 @@ type use struct {
 	known bool // the size
 }
 
+// never is when a cache was used of which nobody noted that: a time that a file
+// can have, so that it stays the oldest when its size is noted.
+var never = time.Unix(0, 0)
+
 // readUse reads what is known. Of a cache from a build that noted nothing, or
 // whose note a power cut took, that is nothing: it is the oldest.
 func readUse(path string) (use, error) {
 	info, err := os.Lstat(path + ".used")
 	if errors.Is(err, fs.ErrNotExist) {
-		return use{}, nil
+		return use{at: never}, nil
 	}
 	if err != nil {
 		return use{}, err
@@ -101,6 +107,7 @@ func writeUse(path string, u use) error {
 	if err := os.WriteFile(path+".used", text, 0o600); err != nil {
 		return err
 	}
+	fault.Here("cache: use written, but not when")
 	return os.Chtimes(path+".used", u.at, u.at)
 }
 
@@ -138,8 +145,10 @@ func (s Store) throwAway(ctx context.Context, path string) (bin string, err erro
 	if err := os.Remove(path + ".used"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
+	fault.Here("cache: its last use forgotten")
 	bin = filepath.Join(s.trash(), rand.Text()[:8])
 	if os.Rename(path, bin) == nil {
+		fault.Here("cache: moved to the trash")
 		return bin, nil
 	}
 	return "", storage.Remove(ctx, path)

@@ -97,6 +97,16 @@ func TestTheFilesOfAFullCacheThatWereNotUsedForTheLongestTimeGo(t *testing.T) {
 	s.prunes(t, "a/1/protected/group/newest/cache.zip a/1/protected/group/read/cache.zip a/1/unprotected/x/cache.zip a/1/unprotected/y/cache.zip")
 }
 
+func TestACacheWhoseUseNobodyNotedStaysTheOldestWhenItIsCounted(t *testing.T) {
+	s, _ := testStore(t, math.MaxUint64, 3*mib)
+	s.job(t, "a/1/protected", 9, "one", "two")
+	unknown := s.job(t, "a/2/protected", 0, "one", "two", "three", "four")
+	must(t, os.Remove(unknown+".used"))
+	s.prunes(t, "a/1/protected/one a/1/protected/two a/2/protected/four a/2/protected/three a/2/protected/two")
+	s.Max = 3 * mib
+	s.prunes(t, "a/1/protected/one a/1/protected/two")
+}
+
 func TestTheCachesThatWereNotUsedForTheLongestTimeGo(t *testing.T) {
 	s, _ := testStore(t, 5*mib, math.MaxUint64)
 	s.job(t, "a/1/protected", 2, "one", "two")

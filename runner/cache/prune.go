@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/storage"
 )
 
@@ -207,7 +208,7 @@ func (c cached) shrink(bound uint64) eviction {
 }
 
 func since(at time.Time) string {
-	if at.IsZero() {
+	if at.Equal(never) {
 		return "long"
 	}
 	return time.Since(at).Round(time.Minute).String()
@@ -247,6 +248,7 @@ func (s Store) evictLocked(ctx context.Context, e *eviction) (bin string, err er
 	}
 	defer lock.Close()
 	if !e.all && e.removeFiles(time.Now().Add(holdMost)) == nil {
+		fault.Here("cache: some files removed")
 		e.known = true
 		return "", writeUse(e.path, e.use)
 	}

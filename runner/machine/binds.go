@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/storage"
 )
 
@@ -76,6 +77,7 @@ func bindOptions(mnt string, record Record) ([]string, error) {
 		if err := storage.Bind(bind.From, at, record.RootUID, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV); err != nil {
 			return nil, err
 		}
+		fault.Here("boot: bind made")
 		show("--bind=", at, bind.To)
 	}
 	if len(record.Devices) == 0 {

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/storage"
 )
 
@@ -38,6 +39,7 @@ func Boot(dir string) error {
 	if err != nil {
 		return err
 	}
+	fault.Here("boot: record read")
 	backend, err := storage.Named(record.Backend)
 	if err != nil {
 		return err
@@ -48,13 +50,16 @@ func Boot(dir string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("make / a slave: %w", err)
 	}
+	fault.Here("boot: namespace made")
 	root, err := backend.Mount(dir, record.Chroot, record.RootUID, storage.Disk{Limit: record.DiskMax, Device: record.Layer})
 	if err != nil {
 		return err
 	}
+	fault.Here("boot: root mounted")
 	if err := furnish(root, record); err != nil {
 		return err
 	}
+	fault.Here("boot: root furnished")
 	argv := []string{
 		"systemd-nspawn",
 		"--quiet",
@@ -95,5 +100,6 @@ func Boot(dir string) error {
 	if err != nil {
 		return fmt.Errorf("%w: apt-get install systemd-container", err)
 	}
+	fault.Here("boot: about to become systemd-nspawn")
 	return fmt.Errorf("execute %s: %w", nspawn, unix.Exec(nspawn, argv, os.Environ()))
 }

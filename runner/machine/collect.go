@@ -60,7 +60,7 @@ func (s Store) allAbandoned() ([]abandonedMachine, error) {
 	for _, entry := range entries {
 		id := entry.Name()
 		if id[0] == '.' && isYoung(s.dir(id)) {
-			continue // another process tries what the file system can do
+			continue // somebody makes it, and has not locked it yet
 		}
 		lock, err := s.tryLock(id)
 		if err != nil {

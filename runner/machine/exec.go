@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -97,6 +98,7 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 		return Outcome{}, fmt.Errorf("read the script: %w", err)
 	}
 	defer body.Close()
+	fault.Here("run: script read")
 	output, err := newStreams(script.Stdout, script.Stderr, record.RootUID)
 	if err != nil {
 		return Outcome{}, err
@@ -108,6 +110,7 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 		return Outcome{}, err
 	}
 	defer bus.Close()
+	fault.Here("run: connected")
 	s.logf("connected to the bus of %s", Name(record.ID))
 
 	if script.Alone {
@@ -117,6 +120,7 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	}
 	unit := "job-" + strings.ToLower(rand.Text()[:10]) + ".service"
 	properties := s.scriptProperties(script, body, output)
+	fault.Here("run: nothing else runs")
 	killed, refused := oomKills(record.Cgroup), refusedTasks(record.Cgroup)
 	output.start()
 
@@ -147,6 +151,7 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 		// Nobody reads the log any more, so nobody wants the script's end.
 		end = giveUp(fmt.Errorf("write the job's log: %w", err))
 	}
+	fault.Here("run: no more waiting")
 	if end.err != nil {
 		if s.stopScript(context.WithoutCancel(ctx), bus, unit, record) {
 			if errors.Is(end.err, systemd.ErrGone) {
@@ -155,6 +160,7 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 			end.err = stoppedError{end.err}
 		}
 	}
+	fault.Here("run: script at its end")
 	if err := output.finish(); err != nil && end.err == nil {
 		end.err = fmt.Errorf("write the job's log: %w", err)
 	}

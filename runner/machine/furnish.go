@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/fault"
 )
 
 // furnish gives a machine what its chroot cannot know: names for its loopback
@@ -96,5 +98,6 @@ func replaceIn(dir *os.File, name string, data []byte, owner int) error {
 	if err := file.Chown(owner, owner); err != nil {
 		return err
 	}
+	fault.Here("boot: next " + name + " written")
 	return unix.Renameat(int(dir.Fd()), temporary, int(dir.Fd()), name)
 }

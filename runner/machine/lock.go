@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/storage"
 )
 
@@ -42,8 +43,10 @@ func (s Store) makeLocked(ctx context.Context, id string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	fault.Here("machine: directory made aside")
 	dir, err := storage.LockDirectory(ctx, made, unix.LOCK_EX)
 	if err == nil {
+		fault.Here("machine: directory locked")
 		err = unix.Renameat2(unix.AT_FDCWD, made, unix.AT_FDCWD, s.dir(id), unix.RENAME_NOREPLACE)
 	}
 	if err != nil {
@@ -53,6 +56,7 @@ func (s Store) makeLocked(ctx context.Context, id string) (*os.File, error) {
 		}
 		return nil, err
 	}
+	fault.Here("machine: directory named")
 	return dir, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -72,6 +73,7 @@ func (s Store) connect(ctx context.Context, bus *systemd.Bus, record Record) err
 	if err := os.Mkdir(group, 0o755); err != nil {
 		return fmt.Errorf("network private: %w", err)
 	}
+	fault.Here("machine: control group of its network made")
 	cgroup, err := os.Open(group)
 	if err != nil {
 		return fmt.Errorf("network private: %w", err)
@@ -88,9 +90,11 @@ func (s Store) connect(ctx context.Context, bus *systemd.Bus, record Record) err
 	if err := keepFromLoopback(cgroup, resolver); err != nil {
 		return fmt.Errorf("network private: %w", err)
 	}
+	fault.Here("machine: kept from the loopback of the host")
 	if err := s.attach(ctx, leader, record, cgroup, resolver); err != nil {
 		return err
 	}
+	fault.Here("machine: network there")
 	s.logf("%s: its network is there", Name(record.ID))
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -100,9 +101,11 @@ func (r Record) write(dir string) error {
 	if err := os.WriteFile(path+".new", append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("record of machine %s: %w", r.ID, err)
 	}
+	fault.Here("machine: next record written, " + r.State())
 	if err := os.Rename(path+".new", path); err != nil {
 		return fmt.Errorf("record of machine %s: %w", r.ID, err)
 	}
+	fault.Here("machine: record written, " + r.State())
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -56,6 +57,7 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 	if err := s.clear(ctx, bus, spec.ID); err != nil {
 		return err
 	}
+	fault.Here("machine: directory empty")
 
 	now := time.Now()
 	record := Record{
@@ -108,6 +110,7 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 			return err
 		}
 	}
+	fault.Here("machine: root prepared")
 	if err := s.boot(ctx, bus, spec, &record); err != nil {
 		return fmt.Errorf("machine %s of image %s: %w", Name(spec.ID), spec.Image, err)
 	}
@@ -137,6 +140,7 @@ func (s Store) clear(ctx context.Context, bus *systemd.Bus, id string) error {
 		if err := s.throwAway(ctx, bus, filepath.Join(s.dir(id), entry.Name()), id); err != nil {
 			return err
 		}
+		fault.Here("machine: part of an earlier one removed")
 	}
 	return nil
 }
@@ -172,6 +176,7 @@ func (s Store) startConnected(ctx context.Context, bus *systemd.Bus, spec Spec, 
 		if err == nil && result != "done" {
 			err = errors.New("it ended while it started")
 		}
+		fault.Here("machine: service started")
 		return err
 	})
 	both.Go(func() error { return s.connect(ctx, bus, record) })
@@ -189,6 +194,7 @@ func (s Store) awaitUp(ctx context.Context, bus *systemd.Bus, id string, record 
 		return fmt.Errorf("ask machined for its first process: %w", err)
 	}
 	record.Leader = &leader
+	fault.Here("machine: first process known")
 	s.logf("%s: systemd-nspawn is ready, its first process is %d", Name(id), leader.PID)
 	if record.Cgroup, err = serviceCgroup(leader.PID, unitName(id)); err != nil {
 		return err
@@ -198,6 +204,7 @@ func (s Store) awaitUp(ctx context.Context, bus *systemd.Bus, id string, record 
 		return err
 	}
 	defer inside.Close()
+	fault.Here("machine: its bus answers")
 	state, err := inside.AwaitStartup(ctx)
 	if err != nil {
 		return err

@@ -8,8 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/storage"
 	"nspawn-runner/runner/systemd"
 )
@@ -39,8 +41,10 @@ func (s Store) Stop(ctx context.Context, id string, may func(Record) error) erro
 				return fmt.Errorf("machine %s: %w", Name(id), err)
 			}
 		}
+		fault.Here("machine: about to be stopped")
 		// For Collect, if this process is killed. On a full disk it goes without.
 		_ = os.WriteFile(filepath.Join(s.dir(id), stopping), nil, 0o600)
+		fault.Here("machine: its stop noted")
 	}
 	return s.removeAtLast(ctx, id)
 }
@@ -76,7 +80,27 @@ func (s Store) remove(ctx context.Context, bus *systemd.Bus, id string) error {
 	if err := s.halt(ctx, bus, id); err != nil {
 		return err
 	}
+	if err := s.removeTrash(ctx, bus, id); err != nil {
+		return err
+	}
 	return s.throwAway(ctx, bus, s.dir(id), id)
+}
+
+// removeTrash removes what an earlier start or stop of the machine left in the
+// trash, killed before it could.
+func (s Store) removeTrash(ctx context.Context, bus *systemd.Bus, id string) error {
+	entries, err := os.ReadDir(s.Trash)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("list the trash: %w", err)
+	}
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), id+".") {
+			if err := s.discard(ctx, bus, filepath.Join(s.Trash, entry.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // throwAway moves a tree to the trash and deletes it there: once moved, its
@@ -87,6 +111,7 @@ func (s Store) throwAway(ctx context.Context, bus *systemd.Bus, path, id string)
 	err := os.Rename(path, bin)
 	switch {
 	case err == nil:
+		fault.Here("machine: moved to the trash")
 		return s.discard(ctx, bus, bin)
 	case errors.Is(err, fs.ErrNotExist):
 		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
@@ -111,13 +136,16 @@ func (s Store) halt(ctx context.Context, bus *systemd.Bus, id string) error {
 	if err := bus.Stop(ctx, unit); err != nil {
 		return fmt.Errorf("machine %s: stop %s: %w", Name(id), unit, err)
 	}
+	fault.Here("machine: service stopped")
 	if err := bus.ResetFailed(ctx, unit); err != nil {
 		return fmt.Errorf("machine %s: reset %s: %w", Name(id), unit, err)
 	}
+	fault.Here("machine: service forgotten")
 	s.logf("%s is stopped", unit)
 	for _, dir := range mountPoints {
 		_ = removeMountPoint(filepath.Join(dir, Name(id)))
 	}
+	fault.Here("machine: mount points removed")
 	return nil
 }
 
@@ -163,6 +191,7 @@ func EmptyTrash(ctx context.Context, trash string) error {
 		}
 		for _, entry := range entries {
 			failed = errors.Join(failed, storage.Remove(ctx, filepath.Join(trash, entry.Name())))
+			fault.Here("trash: a tree removed")
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/fault"
 )
 
 // The upper layer of an overlay that is limited is a file system of its own, in a
@@ -49,10 +51,12 @@ func makeLayer(dir string, bytes uint64) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w: %s", mkfs, path, err, lastLine(out))
 	}
+	fault.Here("storage: layer made")
 	device, err := attach(file)
 	if err != nil {
 		return nil, fmt.Errorf("attach %s to a loop device: %w", path, err)
 	}
+	fault.Here("storage: layer attached")
 	return device, nil
 }
 
@@ -97,5 +101,6 @@ func mountLayer(mnt, device string) (string, error) {
 	if err := unix.Mount(device, path, "ext4", unix.MS_NOATIME, "noinit_itable,nobarrier,discard"); err != nil {
 		return "", fmt.Errorf("mount %s, the layer, on %s: %w", device, path, err)
 	}
+	fault.Here("boot: layer mounted")
 	return path, nil
 }

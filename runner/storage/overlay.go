@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/fault"
 )
 
 // overlay is the overlay backend, and with inMemory the tmpfs backend.
@@ -65,6 +67,7 @@ func layers(dir, chroot string, owner int) error {
 		if err := os.Mkdir(path, 0o700); err != nil {
 			return err
 		}
+		fault.Here("storage: layer " + name + " made")
 		if err := os.Chmod(path, info.Mode().Perm()); err != nil {
 			return err
 		}
@@ -98,6 +101,7 @@ func (o overlay) Mount(dir, chroot string, owner int, disk Disk) (string, error)
 	if err := Bind(chroot, lower, owner, 0); err != nil {
 		return "", err
 	}
+	fault.Here("storage: lower layer bound")
 	upperDir := dir
 	switch {
 	case o.inMemory:

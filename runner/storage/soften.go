@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/fault"
 )
 
 // soften takes from a tree what keeps root from deleting it: attribute flags,
@@ -106,6 +108,7 @@ func (s softener) below(top, dir *os.File, name string, depth int, moved *[]stri
 		if err := s.tree(sub); err != nil {
 			return err
 		}
+		fault.Here("storage: about to delete a subvolume inside")
 		return destroyAt(dir, name)
 	}
 	if depth < maxDepth {
@@ -117,6 +120,7 @@ func (s softener) below(top, dir *os.File, name string, depth int, moved *[]stri
 	if err != nil {
 		return fmt.Errorf("move a deep directory up: %w", err)
 	}
+	fault.Here("storage: a deep directory moved up")
 	*moved = append(*moved, up)
 	return nil
 }

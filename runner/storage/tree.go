@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"syscall"
+
+	"nspawn-runner/runner/fault"
 )
 
 // Clone copies the tree from to the path to, which must not exist: a snapshot
@@ -49,11 +51,13 @@ func Remove(ctx context.Context, path string) error {
 	if err == nil {
 		return nil
 	}
+	fault.Here("storage: a tree resists its removal")
 	// Something in it resists. Soften the whole tree and try again; the
 	// second error is the one that counts.
 	if softenErr := soften(ctx, path); softenErr != nil && !errors.Is(softenErr, fs.ErrNotExist) {
 		return fmt.Errorf("remove %s: %w", path, softenErr)
 	}
+	fault.Here("storage: a tree softened")
 	if err := os.RemoveAll(path); err != nil {
 		return fmt.Errorf("remove %s: %w", path, err)
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/godbus/dbus/v5"
+
+	"nspawn-runner/runner/fault"
 )
 
 // Exit is how a service's main process ended.
@@ -24,6 +26,7 @@ func (b *Bus) Wait(ctx context.Context, unit string, properties []Property) (Exi
 	if err := b.Launch(ctx, unit, properties); err != nil {
 		return Exit{}, err
 	}
+	fault.Here("systemd: start of a script asked for")
 	return b.awaitExit(ctx, unit, changes)
 }
 

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/godbus/dbus/v5"
+
+	"nspawn-runner/runner/fault"
 )
 
 // Property is one setting of a transient unit, as systemd.exec(5) and its
@@ -54,6 +56,7 @@ func (b *Bus) Start(ctx context.Context, unit string, properties []Property) (re
 	if err != nil {
 		return "", err
 	}
+	fault.Here("systemd: start of a unit asked for")
 	return b.jobResult(ctx, removed, job)
 }
 

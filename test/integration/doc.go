@@ -6,7 +6,7 @@
 // into such a host, and run it there. Environment variables say what is where:
 //
 //	NSPAWN_RUNNER_DRIVER   the driver's binary
-//	NSPAWN_RUNNER_FAULTS   the same, built with the tag faults, in the VM
+//	NSPAWN_RUNNER_FAULTS   the same, built with the tag faults
 //	NSPAWN_RUNNER_SIMULATE the simulator as a command, in the lab
 //	NSPAWN_RUNNER_JOBS     how many jobs a soak plays on each backend, if not a hundred in all
 //	NSPAWN_RUNNER_SEED     the seed of what it does to them, if not a new one

@@ -319,6 +319,7 @@ func (h *host) leftovers(t *testing.T) []string {
 			add("file", filepath.Join(dir, e.Name()))
 		}
 	}
+	add("loop device", h.loops(t))
 	add("process", shell(t, "ps -eo user:20,pid,args --cols 200 | grep -E 'systemd-nspawn|pasta --quiet|^[0-9]{6,}' | grep -v grep || true"))
 	if h.backend == "btrfs" {
 		add("subvolume", shell(t, "btrfs subvolume list "+filepath.Dir(h.state)+" | grep -v -e ' path state/.generations/' -e ' path state/.bases/' || true"))

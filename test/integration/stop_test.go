@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -164,49 +163,13 @@ func TestAJobThatTakesTooLongIsStopped(t *testing.T) {
 	}
 }
 
-// preparedByRunner starts a machine for a gitlab-runner that can be killed: its
-// process is a shell here, with the driver as a child in a process group of its
-// own.
-func (h *host) preparedByRunner(t *testing.T) (id string, kill func()) {
-	t.Helper()
-	number := newNumber()
-	response := writeResponse(t, number)
-	runner := exec.Command("bash", "-c", fmt.Sprintf("setsid %s --config %s prepare; echo $?; sleep 1000", h.driver, h.config))
-	runner.Env = append(os.Environ(), "JOB_RESPONSE_FILE="+response)
-	runner.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	out, err := runner.StdoutPipe()
-	must(t, err, runner.Start())
-	answer := make([]byte, 16)
-	n, err := out.Read(answer)
-	must(t, err)
-	if strings.TrimSpace(string(answer[:n])) != "0" {
-		t.Fatalf("prepare: exit %s", answer[:n])
-	}
-	return strconv.FormatInt(number, 10), func() {
-		must(t, syscall.Kill(-runner.Process.Pid, syscall.SIGKILL))
-		_ = runner.Wait()
-	}
-}
-
-// writeResponse writes the response file of a job, and returns its path.
-func writeResponse(t *testing.T, id int64) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "response.json")
-	data, err := json.Marshal(map[string]any{
-		"id": id, "token": "t", "image": map[string]string{"name": "bookworm"},
-		"variables": []map[string]string{{"key": "CI_SERVER_URL", "value": "https://gitlab.example"}},
-	})
-	must(t, err, os.WriteFile(path, data, 0o600))
-	return path
-}
-
 func TestAPrepareThatNobodyListensToAnyMoreStartsNoMachine(t *testing.T) {
 	h := onHost(t, "overlay")
 	nobody, stderr, err := os.Pipe()
 	must(t, err, nobody.Close())
 	defer stderr.Close()
 	prepare := exec.Command(h.driver, "--config", h.config, "prepare")
-	prepare.Env = append(os.Environ(), "JOB_RESPONSE_FILE="+writeResponse(t, newNumber()))
+	prepare.Env = append(os.Environ(), "JOB_RESPONSE_FILE="+writeResponse(t, newNumber(), "bookworm"))
 	prepare.Stderr = stderr
 	if err := prepare.Run(); err == nil {
 		t.Error("it prepared a machine for a gitlab-runner that is dead")

@@ -94,7 +94,7 @@ func (s *Suite) tests(r *reader, cmd *exec.Cmd) error {
 // Where things lie in a host.
 const (
 	hostBuild     = "/opt/nspawn-runner"
-	hostFaults    = "/opt/faults"
+	hostFaults    = hostBuild + "/faults"
 	hostBase      = "/opt/base"
 	hostScratch   = harness.Scratch
 	hostTestdata  = "/opt/testdata"
@@ -121,6 +121,9 @@ func testCommand(host, base, run string, more ...string) []string {
 // prepareHost compiles what runs in a host.
 func prepareHost(ctx context.Context) error {
 	if _, err := Compile(ctx, "./cmd/nspawn-runner", "./test/gitlab/simulate"); err != nil {
+		return err
+	}
+	if err := compileFaults(ctx); err != nil {
 		return err
 	}
 	return compileTests(ctx, "./test/integration", "integration.test")

@@ -71,9 +71,6 @@ func (s *Suite) vmOptions(ctx context.Context, dir string) (harness.VMOptions, e
 	if err := prepareHost(ctx); err != nil {
 		return harness.VMOptions{}, err
 	}
-	if err := compileFaults(ctx); err != nil {
-		return harness.VMOptions{}, err
-	}
 	base, err := harness.Tree(ctx, s.Out, harness.BaseTree)
 	if err != nil {
 		return harness.VMOptions{}, err

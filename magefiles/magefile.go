@@ -150,7 +150,7 @@ func (Soak) All(ctx context.Context) error {
 	return suite.Run(ctx, os.Stdout, suite.SoakJobs(os.Getenv("JOBS")), suite.SoakPower(os.Getenv("CUTS")))
 }
 
-// Jobs plays JOBS jobs (1000) on each backend in a lab, some of them killed, canceled or out of time; half an hour.
+// Jobs plays JOBS jobs (1000) on each backend in a lab, some of them killed, canceled or out of time; twenty minutes.
 func (Soak) Jobs(ctx context.Context) error {
 	return suite.Run(ctx, os.Stdout, suite.SoakJobs(os.Getenv("JOBS")))
 }

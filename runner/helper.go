@@ -1,6 +1,8 @@
 package runner
 
 import (
+	"context"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -38,17 +40,25 @@ func caller() *systemd.Process {
 	return &process
 }
 
-// unheard says whether nobody reads a pipe any more. Of the pipes to gitlab-runner
-// that means that it is dead, maybe since before we asked for our parent, and then
-// caller has found who adopted us. So it is asked after caller.
-func unheard(pipe io.Writer) bool {
-	file, ok := pipe.(*os.File)
-	if !ok {
-		return false
+// whileHeard returns a context that ends when nobody reads a pipe any more. Of the
+// pipes to gitlab-runner that means that it is dead. caller cannot be sure of that: it
+// may have asked when gitlab-runner was dead already, and have found who adopted us, or
+// nobody, even before the last of gitlab-runner's threads was gone, and with it the pipe.
+func whileHeard(ctx context.Context, pipe io.Writer) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	if file, ok := pipe.(*os.File); ok {
+		ends := []unix.PollFd{{Fd: int32(file.Fd())}}
+		go func() {
+			_, err := unix.Poll(ends, -1)
+			for err == unix.EINTR {
+				_, err = unix.Poll(ends, -1)
+			}
+			if err == nil && ends[0].Revents&unix.POLLERR != 0 {
+				cancel(errors.New("gitlab-runner is gone, so nobody would stop the machine"))
+			}
+		}()
 	}
-	ends := []unix.PollFd{{Fd: int32(file.Fd())}}
-	_, err := unix.Poll(ends, 0)
-	return err == nil && ends[0].Revents&unix.POLLERR != 0
+	return ctx, func() { cancel(nil) }
 }
 
 func parent(pid int) (int, error) {

@@ -66,9 +66,9 @@ func (h *Host) Prepare(ctx context.Context, stage Stage) error {
 	var from *systemd.Process
 	if job.Trusted {
 		from = caller()
-		if unheard(h.Stderr) {
-			return errors.New("gitlab-runner is gone, so nobody would stop the machine")
-		}
+		var cancel context.CancelFunc
+		ctx, cancel = whileHeard(ctx, h.Stderr)
+		defer cancel()
 	}
 	return h.start(ctx, job, from)
 }

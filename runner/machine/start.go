@@ -29,16 +29,16 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 			return err
 		}
 	}
+	bus, err := systemd.Host(ctx) // before there is anything that it takes one to remove
+	if err != nil {
+		return err
+	}
+	defer bus.Close()
 	lock, err := s.lock(ctx, spec.ID, true)
 	if err != nil {
 		return fmt.Errorf("machine %s: %w", Name(spec.ID), err)
 	}
 	defer lock.Close()
-	bus, err := systemd.Host(ctx)
-	if err != nil {
-		return err
-	}
-	defer bus.Close()
 
 	old, err := readRecord(s.dir(spec.ID))
 	if errors.Is(err, errNewer) {

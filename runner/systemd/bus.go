@@ -42,11 +42,34 @@ type Bus struct {
 
 // Host connects to the host's service manager.
 func Host(ctx context.Context) (*Bus, error) {
-	conn, err := dbus.Connect("unix:path=" + hostSocket)
+	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, errNoAnswer)
+	defer cancel()
+	conn, err := dbus.Dial("unix:path=" + hostSocket)
+	if err == nil {
+		err = greet(ctx, conn, nil)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("connect to the host's system bus: %w", err)
 	}
 	return newBus(conn), nil
+}
+
+// greet introduces us to the bus at the other end of a connection, which may be one
+// that never answers, and closes the connection when that fails.
+func greet(ctx context.Context, conn *dbus.Conn, methods []dbus.Auth) error {
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	err := conn.Auth(methods)
+	if err == nil {
+		err = conn.Hello()
+	}
+	if err != nil {
+		conn.Close()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+	}
+	return err
 }
 
 func newBus(conn *dbus.Conn) *Bus {

@@ -188,14 +188,7 @@ func dialMachine(ctx context.Context, leader Process, owner int) (*dbus.Conn, er
 	if err != nil {
 		return nil, fmt.Errorf("connect to the machine's bus: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-	if err := conn.Auth([]dbus.Auth{dbus.AuthExternal("0")}); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("authenticate at the machine's bus: %w", err)
-	}
-	if err := conn.Hello(); err != nil {
-		conn.Close()
+	if err := greet(ctx, conn, []dbus.Auth{dbus.AuthExternal("0")}); err != nil {
 		return nil, fmt.Errorf("greet the machine's bus: %w", err)
 	}
 	return conn, nil

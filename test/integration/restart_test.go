@@ -71,3 +71,28 @@ func TestWhenTheHostsSystemdIsRestartedJobsGoOnOrFailAsTheSystem(t *testing.T) {
 		})
 	}
 }
+
+func TestOnAHostWhoseBusHangsScriptsGoOnAndAllElseFailsInBoundedTime(t *testing.T) {
+	needLab(t)
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	shell(t, "systemctl kill --signal=STOP dbus.service")
+	wakeUp := func() { _ = exec.Command("systemctl", "kill", "--signal=CONT", "dbus.service").Run() }
+	defer wakeUp()
+	defer time.AfterFunc(90*time.Second, wakeUp).Stop() // or what waits without a limit never ends
+	if c := h.run(t, id, "echo works"); c.stdout != "works\n" {
+		t.Errorf("run: %+v", c)
+	}
+	var all sync.WaitGroup
+	for _, args := range [][]string{{"prepare", "--id", newID(), "bookworm"}, {"cleanup", "--id", id}, {"gc"}} {
+		all.Go(func() {
+			start := time.Now()
+			if c := h.drive(t, args...); c.status == 0 || time.Since(start) > time.Minute {
+				t.Errorf("%s: after %v: %+v", args[0], time.Since(start), c)
+			} else {
+				wantLog(t, c.stderr, "the host's system bus: its D-Bus does not answer")
+			}
+		})
+	}
+	all.Wait()
+}

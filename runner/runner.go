@@ -17,7 +17,8 @@
 //	doctor.go       what is wrong with this host; doctor_*.go: its checks
 //	host.go         what a host must have
 //	admission.go    when it takes no job
-//	helper.go       gitlab-runner's own program inside the machine
+//	caller.go       the gitlab-runner that calls
+//	helper.go       its program inside the machine
 //	toml.go         the block for config.toml
 //
 // The packages below it do the work and know nothing of each other's: image

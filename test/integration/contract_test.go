@@ -35,13 +35,13 @@ type contract struct {
 	id  int64
 }
 
-// wrap puts a line of shell before each call of the driver in a stage: $driver is
-// the rest.
+// wrap puts a line of shell before each call of the driver in a stage; "$@" is the
+// call. No file: one that was just written may be busy when it is executed.
 func (c *contract) wrap(stage, line string) {
+	wrapper := fmt.Sprintf("name=${4#gitlab-}\n[ $name != run ] || name=${!#}\nif [ $name = %s ]; then %s\nfi\nexec \"$@\"", stage, line)
 	for _, command := range []*gitlab.Command{&c.Driver.Config, &c.Driver.Prepare, &c.Driver.Run, &c.Driver.Cleanup} {
-		wrapper := filepath.Join(c.dir, "wrapper")
-		_ = os.WriteFile(wrapper, fmt.Appendf(nil, "#!/bin/bash\nname=${4#gitlab-}\n[ $name != run ] || name=${!#}\nif [ $name = %s ]; then %s\nfi\nexec \"$@\"\n", stage, line), 0o755)
-		command.Args, command.Exec = append([]string{command.Exec}, command.Args...), wrapper
+		command.Args = append([]string{"-c", wrapper, "wrapper", command.Exec}, command.Args...)
+		command.Exec = "/bin/bash"
 	}
 }
 
@@ -104,6 +104,17 @@ func dying(stage string) string {
 	return "unset NSPAWN_RUNNER_MARKS; export '" + killAt(strings.TrimPrefix(wellUnderWay(stage), "mark: ")) + "'"
 }
 
+// canceledDriverDies is a driver that is killed while it stops its script, and
+// canceledDriverDiesLate one that is when it has.
+func canceledDriverDies(c *contract, stage string) { c.canceledAt(stage, "run: no more waiting") }
+
+func canceledDriverDiesLate(c *contract, stage string) { c.canceledAt(stage, "run: script at its end") }
+
+func (c *contract) canceledAt(stage, mark string) {
+	c.wrap(stage, "unset NSPAWN_RUNNER_MARKS; export '"+killAt(mark)+"'")
+	c.at(stage, "ready", false, (*gitlab.Running).Cancel)
+}
+
 func driverIsTerminated(c *contract, stage string) {
 	c.at(stage, wellUnderWay(stage), false, func(r *gitlab.Running) { _ = r.Process().SignalGroup(syscall.SIGTERM) })
 }
@@ -160,6 +171,9 @@ func TestTheContractWithGitlabRunnerIsKeptWhateverHappens(t *testing.T) {
 	type job = gitlab.Job
 	script := func(lines ...string) func(*job) { return func(j *job) { j.Script = lines } }
 	after := func(lines ...string) func(*job) { return func(j *job) { j.AfterScript = lines } }
+	scripts := func(line, after string) func(*job) {
+		return func(j *job) { j.Script, j.AfterScript = []string{line}, []string{after} }
+	}
 	with := func(key, value string, more func(*job)) func(*job) {
 		return func(j *job) { j.Variables = []gitlab.Variable{{Key: key, Value: value}}; more(j) }
 	}
@@ -229,6 +243,8 @@ func TestTheContractWithGitlabRunnerIsKeptWhateverHappens(t *testing.T) {
 		{nil, "prepare", canceled, canceledJob, "", 0, noPrepare, "canceled"},
 		{nil, "get_sources", canceled, canceledJob, "", 0, toSources + " cleanup", "canceled"},
 		{script("sleep 1000"), "build_script", canceled, canceledJob, "", 0, toScript + rescued + end, "canceled"},
+		{scripts("echo ready; sleep 1000", "echo left: $(pgrep -c sleep)"), "build_script", canceledDriverDies, canceledJob, "", 0, toScript + rescued + end, "left: 0"},
+		{scripts("echo ready; sleep 1000", "echo left: $(pgrep -c sleep)"), "build_script", canceledDriverDiesLate, canceledJob, "", 0, toScript + rescued + end, "left: 0"},
 		{nil, "after_script", canceled, success, "", 0, toScript + saved + end, "Job succeeded"},
 		{nil, "prepare", aborted, canceledJob, "", 0, noPrepare, "canceled"},
 		{nil, "prepare_script", aborted, canceledJob, "", 0, "config prepare prepare_script cleanup", "canceled"},

@@ -59,10 +59,7 @@ func (h *Host) Prepare(ctx context.Context, stage Stage) error {
 	if len(job.Services) > 0 {
 		h.say("services are not offered by this runner yet, so these do not run: %s", machine.Printable(strings.Join(job.Services, ", ")))
 	}
-	if err := h.machines().Collect(ctx); err != nil {
-		h.say("warning: clean up after dead jobs: %v", err)
-	}
-	fault.Here("prepare: machines of dead jobs gone")
+	// First of all: once gitlab-runner is dead, nobody can tell who it was.
 	var from *systemd.Process
 	if job.Trusted {
 		from = caller()
@@ -70,6 +67,11 @@ func (h *Host) Prepare(ctx context.Context, stage Stage) error {
 		ctx, cancel = whileHeard(ctx, h.Stderr)
 		defer cancel()
 	}
+	fault.Here("prepare: caller known")
+	if err := h.machines().Collect(ctx); err != nil {
+		h.say("warning: clean up after dead jobs: %v", err)
+	}
+	fault.Here("prepare: machines of dead jobs gone")
 	return h.start(ctx, job, from)
 }
 

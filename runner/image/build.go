@@ -217,7 +217,7 @@ func (s *Store) build(ctx context.Context, name string, noWait bool, fill func(*
 	}
 	generation, err := s.begin(lock, name)
 	if err != nil {
-		return Generation{}, err
+		return Generation{}, fmt.Errorf("begin a generation: %w", err)
 	}
 	defer func() {
 		if endErr := errors.Join(s.end(always, lock, name), s.forget(always, name), s.pruneBases(always)); endErr != nil {
@@ -226,7 +226,7 @@ func (s *Store) build(ctx context.Context, name string, noWait bool, fill func(*
 	}()
 	log, err := s.openLog(generation)
 	if err != nil {
-		return Generation{}, err
+		return Generation{}, fmt.Errorf("begin a log: %w", err)
 	}
 	defer log.Close()
 
@@ -238,7 +238,8 @@ func (s *Store) build(ctx context.Context, name string, noWait bool, fill func(*
 		}
 	}
 	defer func() {
-		if err != nil && b.suspect && ctx.Err() == nil {
+		// Where it fills the disk, there is nothing in it to look for.
+		if err != nil && b.suspect && ctx.Err() == nil && !b.lacksRoom(err) {
 			err = b.keepFailed(err)
 		}
 	}()
@@ -344,6 +345,9 @@ func (b *build) step(ctx context.Context, name string, do func() error) error {
 	if err := do(); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
+		}
+		if b.lacksRoom(err) {
+			err = b.store.sayRoom(err)
 		}
 		fmt.Fprintf(b.log, "== %s: %v\n", name, err)
 		return &StepError{Step: name, Err: err, Log: b.log.path}

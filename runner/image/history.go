@@ -244,14 +244,20 @@ func (s *Store) discard(ctx context.Context, name string, keep int) (pruned Prun
 	pruned = Pruned{Removed: []string{}, InUse: []string{}}
 	throw := func(path, as string) error {
 		trash := filepath.Join(s.StateDir, ".trash")
-		if err := os.MkdirAll(trash, 0o700); err != nil {
-			return err
-		}
 		to := filepath.Join(trash, strings.ReplaceAll(as, "/", "-"))
-		if err := storage.Remove(ctx, to); err != nil { // of a prune that was killed
-			return err
+		err := os.MkdirAll(trash, 0o700)
+		if err == nil {
+			err = storage.Remove(ctx, to) // of a prune that was killed
 		}
-		if err := os.Rename(path, to); err != nil {
+		if err == nil {
+			err = os.Rename(path, to)
+		}
+		if errors.Is(err, unix.ENOSPC) {
+			// A full disk, for which this is the remedy, allows no more than to
+			// remove it where it is.
+			return storage.Remove(ctx, path)
+		}
+		if err != nil {
 			return err
 		}
 		fault.Here("image: old generation in the trash")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"nspawn-runner/runner/storage"
 )
@@ -17,6 +18,28 @@ const (
 	// for a minbase of sid, before any playbook.
 	firstRoom = 500 << 20
 )
+
+// noSpace is how the kernel's word for a full disk ends, in everybody's spelling.
+const noSpace = "o space left on device"
+
+// lacksRoom says whether something failed because the disk is full: by its error,
+// or in the words of a program of the build.
+func (b *build) lacksRoom(err error) bool {
+	return strings.Contains(err.Error(), noSpace) || b.log.mentions(noSpace)
+}
+
+// sayRoom adds to the error of something that failed because the disk is full how
+// much is there. It may have been another one that was: the memory for a bootstrap.
+func (s *Store) sayRoom(err error) error {
+	free, freeErr := storage.Free(s.StateDir)
+	if freeErr != nil || free > spareRoom {
+		return err
+	}
+	if !strings.Contains(err.Error(), noSpace) {
+		err = fmt.Errorf("%w: n%s", err, noSpace)
+	}
+	return fmt.Errorf("%w; %s has %d MB free; 'nspawn-runner gc' and chroot-prune make room", err, s.StateDir, free/1e6)
+}
 
 // needRoom fails if the state directory lacks room for another tree. copied is
 // the tree that is to be copied, "" for one that is built from nothing.

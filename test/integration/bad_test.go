@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -124,22 +123,6 @@ func TestAMachineThatDiesDuringAScriptIsTheSystemsFailure(t *testing.T) {
 			wantLog(t, r.Log, want)
 		})
 	}
-}
-
-func TestAMachineThatIsKilledFromOutsideIsTheSystemsFailure(t *testing.T) {
-	h := onHost(t, "overlay")
-	id := newNumber()
-	runner := h.runner()
-	runner.OnLine = func(_ *gitlab.Running, line string) {
-		if line == "ready" {
-			go exec.Command("systemctl", "kill", "--signal=KILL", fmt.Sprintf("nspawn-runner-%d.service", id)).Run()
-		}
-	}
-	r := h.playOn(t, runner, gitlab.Job{ID: id, Script: []string{"echo ready; sleep 30"}})
-	if r.Reason != gitlab.SystemFailure {
-		t.Errorf("%s %s: %s", r.Status, r.Reason, r.Log)
-	}
-	wantLog(t, r.Log, "was killed (signal 9)")
 }
 
 func TestAShellThatIsNotThereIsNotTheJobsFault(t *testing.T) {

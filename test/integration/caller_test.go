@@ -3,8 +3,10 @@ package integration
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -62,19 +64,33 @@ func writeResponse(t *testing.T, id int64, image string) string {
 // returns its exit status, 128+n when signal n killed it, and what it printed.
 func (c *caller) call(t *testing.T, driver string, env []string, args ...string) (status int, output string) {
 	t.Helper()
+	c.begin(t, driver, env, args...)
+	answer, err := c.answers.ReadString('\n')
+	must(t, err)
+	status, err = strconv.Atoi(strings.TrimSpace(answer))
+	must(t, err)
+	return status, c.printed(t)
+}
+
+// begin is call that does not wait for the driver's end.
+func (c *caller) begin(t *testing.T, driver string, env []string, args ...string) {
+	t.Helper()
 	var words strings.Builder
 	for _, word := range append(append([]string{"env"}, env...), append([]string{"setsid", driver, "--config", c.h.config}, args...)...) {
 		fmt.Fprintf(&words, "'%s' ", word)
 	}
 	_, err := fmt.Fprintf(c.in, "%s>%s 2>&1 </dev/null; echo $?\n", words.String(), c.output)
 	must(t, err)
-	answer, err := c.answers.ReadString('\n')
-	must(t, err)
-	status, err = strconv.Atoi(strings.TrimSpace(answer))
-	must(t, err)
+}
+
+// printed is what the last call has printed up to now.
+func (c *caller) printed(t *testing.T) string {
+	t.Helper()
 	text, err := os.ReadFile(c.output)
-	must(t, err)
-	return status, string(text)
+	if !errors.Is(err, fs.ErrNotExist) {
+		must(t, err)
+	}
+	return string(text)
 }
 
 // die is kill -9 of this gitlab-runner. Again does no harm.

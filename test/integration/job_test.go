@@ -81,14 +81,6 @@ func TestTheScriptsExitCodeIsTheJobs(t *testing.T) {
 	}
 }
 
-func TestAFailedScriptIsTheJobsFailureWithItsCode(t *testing.T) {
-	h := onHost(t, "overlay")
-	r := h.play(t, gitlab.Job{Script: []string{"exit 3"}})
-	if r.Status != gitlab.Failed || r.Reason != gitlab.ScriptFailure || r.ExitCode != 3 {
-		t.Errorf("got %s, %s, %d: %s", r.Status, r.Reason, r.ExitCode, r.Log)
-	}
-}
-
 func TestOutputComesOutByteForByteAndApart(t *testing.T) {
 	h := onHost(t, "overlay")
 	id := h.prepared(t, "bookworm")

@@ -221,6 +221,31 @@ func TestAKillAtAnyMarkOfAStageIsMendedByWhatComesNext(t *testing.T) {
 	}
 }
 
+func TestAGitlabRunnerThatDiesWhileItsDriverIsAtWorkLeavesNothingThatGCDoesNotFind(t *testing.T) {
+	h := onHost(t, "overlay")
+	for _, test := range []struct {
+		before [][]string
+		stage  []string
+		mark   string
+	}{
+		{nil, []string{"prepare"}, "prepare: caller known"},
+		{nil, []string{"prepare"}, "machine: control group of its network made"},
+		{[][]string{{"prepare"}}, []string{"run", script(t, "sleep 2"), "build_script"}, "systemd: start of a script asked for"},
+		{[][]string{{"prepare"}}, []string{"cleanup"}, "machine: its stop noted"},
+	} {
+		c := killing{image: "bookworm", before: test.before}.begin(t, h)
+		c.begin(t, faults(), []string{tellMarks}, test.stage...)
+		await(t, "the driver to be at "+test.mark, func() bool { return strings.Contains(c.printed(t), "mark: "+test.mark+"\n") })
+		c.die()
+		// The driver lives on, and ends in its own time.
+		await(t, "the driver's end", func() bool { return shell(t, "pgrep -f '^"+faults()+"' || true") == "" })
+		h.collect(t)
+		if h.checkNothingLeft(t); t.Failed() {
+			t.Fatalf("gitlab-runner died when %q was at %q", test.stage, test.mark)
+		}
+	}
+}
+
 // tellHelper gives the helper of all machines a variable: a line NAME=VALUE. A
 // drop-in of its unit is how an administrator would.
 func tellHelper(t *testing.T, line string) {

@@ -137,7 +137,7 @@ func (s *soak) ends(p plan, r gitlab.Result, ways ...string) {
 
 const (
 	success       = string(gitlab.Success)
-	canceled      = string(gitlab.Canceled)
+	wasCanceled   = string(gitlab.Canceled)
 	timeout       = string(gitlab.Timeout)
 	systemFailure = string(gitlab.SystemFailure)
 )
@@ -171,7 +171,7 @@ func (s *soak) at(p plan, do func(*gitlab.Running, *gitlab.Process)) gitlab.Runn
 
 func (s *soak) isCanceled(p plan) {
 	r := s.plays(p, s.at(p, func(job *gitlab.Running, _ *gitlab.Process) { job.Cancel() }), stopJob())
-	s.ends(p, r, canceled, success) // it may come too late
+	s.ends(p, r, wasCanceled, success) // it may come too late
 }
 
 func (s *soak) timesOut(p plan) {

@@ -40,6 +40,7 @@ func (h *Host) checks(job string) []check {
 		{"kernel", checkKernel},
 		{"systemd", checkSystemd},
 		{"cgroups", checkCgroups},
+		{"inotify", checkInotify},
 		{"bus", checkBus},
 		{"machined", checkMachined},
 		{"nspawn", checkNspawn},

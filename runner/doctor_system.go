@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -71,6 +72,29 @@ func checkCgroups(context.Context) []finding {
 			"cgroup v2 without %s: limits of these do not hold", strings.Join(missing, ", "))
 	}
 	return isGood("cgroup v2 with cpu, memory, pids")
+}
+
+// inotifyOfAMachine is how many instances of inotify(7) a booted machine holds:
+// systemd five, D-Bus and logind one each (seen), and the job what it likes.
+const inotifyOfAMachine = 8
+
+// checkInotify looks at a limit that all machines share, though each has a user
+// namespace of its own: what is made there counts to who made the namespace, root.
+func checkInotify(context.Context) []finding {
+	const name, enough = "fs.inotify.max_user_instances", 1024
+	text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
+	if err != nil {
+		return isBad("", "%v", err)
+	}
+	limit, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return isBad("", "%s: %v", name, err)
+	}
+	if limit < enough {
+		return isWarning(fmt.Sprintf("set %s = %d in a file of /etc/sysctl.d, and by sysctl", name, enough),
+			"%s is %d: with some %d machines at a time the next ones hang as they boot", name, limit, limit/inotifyOfAMachine)
+	}
+	return isGood("%s is %d", name, limit)
 }
 
 func checkBus(ctx context.Context) []finding {

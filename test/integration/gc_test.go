@@ -77,58 +77,6 @@ func TestGarbageCollectionTouchesNothingOfLivingJobsAndBuilds(t *testing.T) {
 	}
 }
 
-// killed runs the driver and kills it after a time. It says whether it had
-// ended before.
-func (h *host) killed(t *testing.T, after time.Duration, args ...string) (ended bool) {
-	t.Helper()
-	cmd := exec.Command(h.driver, append([]string{"--config", h.config}, args...)...)
-	must(t, cmd.Start())
-	time.Sleep(after) // the moment is the point
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
-	return cmd.ProcessState.Exited()
-}
-
-func TestGarbageCollectionRemovesWhatAKilledDriverLeft(t *testing.T) {
-	needLab(t)
-	onEach(t, func(t *testing.T, h *host) {
-		kills := map[string]int{}
-		for i := range 10 {
-			id := newID()
-			machine := filepath.Join(h.state, ".machines", id)
-			if !h.killed(t, time.Duration(5+30*i)*time.Millisecond, "prepare", "--id", id, "bookworm") {
-				kills["prepare"]++
-				h.drives(t, "gc")
-				if _, err := os.Stat(machine); err == nil {
-					t.Errorf("prepare, killed: the machine is still there: %q", h.garbage(t))
-				}
-			}
-			h.drives(t, "cleanup", "--id", id)
-
-			h.drives(t, "prepare", "--id", id, "bookworm")
-			if h.killed(t, time.Duration(4+4*i)*time.Millisecond, "cleanup", "--id", id) {
-				continue
-			}
-			kills["cleanup"]++
-			h.drives(t, "gc")
-			if _, err := os.Stat(machine); err == nil {
-				// It was killed before it began, or the machine would be gone.
-				if c := h.run(t, id, "echo alive"); c.stdout != "alive\n" {
-					t.Errorf("cleanup, killed: half of the machine is still there: %+v", c)
-				}
-				h.drives(t, "cleanup", "--id", id)
-			}
-		}
-		t.Logf("killed: %v", kills)
-		if kills["prepare"] < 3 {
-			t.Errorf("too few were killed: %v", kills)
-		}
-		if got := h.garbage(t); len(got) > 0 {
-			t.Errorf("after all: %q", got)
-		}
-	})
-}
-
 func TestGarbageCollectionRemovesMachinesOfADeadGitlabRunnerAndOfAnEarlierBoot(t *testing.T) {
 	needLab(t)
 	onEach(t, func(t *testing.T, h *host) {

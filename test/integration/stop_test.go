@@ -79,30 +79,6 @@ func TestACleanupGoesOnThroughASIGTERM(t *testing.T) {
 	h.checkNothingLeft(t)
 }
 
-func TestAKilledDriverInAnyStageIsCleanedUpAfter(t *testing.T) {
-	onEach(t, func(t *testing.T, h *host) {
-		for _, stage := range everyStage {
-			delays := []time.Duration{0, 40 * time.Millisecond, 300 * time.Millisecond}
-			if stage != "prepare" && h.backend != "overlay" {
-				continue // what differs between backends is prepare
-			}
-			for _, delay := range delays {
-				t.Run(fmt.Sprintf("%s after %v", stage, delay), func(t *testing.T) {
-					job := stopJob()
-					h.playOn(t, h.signalled(stage, delay, syscall.SIGKILL), job)
-					if stage == "cleanup" {
-						// Nobody calls cleanup again; the administrator, or the
-						// next prepare, does.
-						h.drive(t, "cleanup", "--id", fmt.Sprint(job.ID))
-						h.play(t, stopJob())
-					}
-					h.checkNothingLeft(t)
-				})
-			}
-		}
-	})
-}
-
 func TestAScriptWhoseDriverWasKilledDoesNotReachTheNextSubStage(t *testing.T) {
 	h := onHost(t, "overlay")
 	runner := h.runner()

@@ -3,6 +3,7 @@ package runner
 import (
 	"fmt"
 
+	"nspawn-runner/runner/machine"
 	"nspawn-runner/runner/storage"
 )
 
@@ -24,6 +25,25 @@ func (h *Host) admitDisk(dir string) error {
 	if want := h.Config.MinFreeDisk.Bytes(diskSize(dir)); uint64(free) < want {
 		return fmt.Errorf("this host is short of disk space: %s has %d MB free, and jobs start with %d (min_free_disk); 'nspawn-runner gc' and chroot-prune make room",
 			dir, free/1e6, want/1e6)
+	}
+	return nil
+}
+
+// admitLayer refuses a job whose machine would take so much room for itself, when it
+// starts, that too little stayed for the others. On other backends than overlay
+// nothing is reserved.
+func (h *Host) admitLayer(spec machine.Spec) error {
+	if spec.Backend.Name() != "overlay" || spec.Limits.DiskMax == 0 {
+		return nil
+	}
+	dir := h.Config.StateDir
+	free, err := storage.Free(dir)
+	if err != nil {
+		return err
+	}
+	if stays := h.Config.MinFreeDisk.Bytes(diskSize(dir)); uint64(free) < stays || uint64(free)-stays < spec.Limits.DiskMax {
+		return fmt.Errorf("this host is short of disk space: %s has %d MB free; a machine of image %s takes %d (disk_max), and %d stay free (min_free_disk)",
+			dir, free/1e6, spec.Image, spec.Limits.DiskMax/1e6, stays/1e6)
 	}
 	return nil
 }

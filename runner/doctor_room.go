@@ -57,10 +57,7 @@ func (h *Host) checkBackend(context.Context) []finding {
 	if kind != "btrfs" && h.Config.Backend == "btrfs" {
 		return isBad("set \"backend: auto\", or put state_dir on btrfs", "%s lies on %s, and the backend is btrfs", dir, kind)
 	}
-	backend, err := h.newBackend(h.Config.Backend)
-	if err == nil {
-		_, err = h.diskLimit(h.Config, backend)
-	}
+	backend, err := h.checkDiskLimit(h.Config)
 	if err != nil {
 		return isBad("", "%v", err)
 	}

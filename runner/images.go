@@ -65,11 +65,7 @@ func (h *Host) buildConfig(name string) (config.Config, error) {
 	if err := wantOfHost(&machine.Spec{}, settings); err != nil {
 		return config.Config{}, fmt.Errorf("image %s: %w", name, err)
 	}
-	backend, err := h.newBackend(settings.Backend)
-	if err == nil {
-		_, err = h.diskLimit(settings, backend)
-	}
-	if err != nil {
+	if _, err := h.checkDiskLimit(settings); err != nil {
 		return config.Config{}, fmt.Errorf("image %s: %w", name, err)
 	}
 	return settings, nil

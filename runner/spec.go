@@ -93,6 +93,17 @@ func (h *Host) newBackend(wanted string) (storage.Backend, error) {
 	return storage.Choose(wanted, dir, dir)
 }
 
+// checkDiskLimit looks whether a limit could be kept of the machines of what is still
+// to be built, and what their backend would be.
+func (h *Host) checkDiskLimit(settings config.Config) (storage.Backend, error) {
+	backend, err := h.newBackend(settings.Backend)
+	if err != nil {
+		return nil, err
+	}
+	_, err = h.diskLimit(settings, backend)
+	return backend, err
+}
+
 // diskLimit is how many bytes a machine may write to its root, 0 for no limit. A
 // limit that the backend cannot keep on this host is an error.
 func (h *Host) diskLimit(settings config.Config, backend storage.Backend) (uint64, error) {

@@ -102,6 +102,9 @@ func (h *Host) start(ctx context.Context, job gitlab.Job, from *systemd.Process)
 	if err != nil {
 		return err
 	}
+	if err := h.admitLayer(spec); err != nil {
+		return err
+	}
 	h.warnOfAge(name, generation, settings.MaxAge)
 	if settings.Privileged {
 		h.say("image %s is privileged: root in this job is root on the host", name)

@@ -11,13 +11,20 @@ import (
 
 // DiskFull says that a machine has written as much as it may.
 type DiskFull struct {
-	Image       string // whose limit it was
-	Used, Limit uint64 // in bytes
+	Image string // whose limit it was
+	Limit uint64 // in bytes
+	// Files says that it was their number, of which as many go into a machine as
+	// there are 8 KiB in the limit.
+	Files bool
 }
 
 // String says it to a person who looks at a job's log.
 func (d DiskFull) String() string {
-	return fmt.Sprintf("disk full: the job wrote %s, the limit of image %s is %s (disk_max)", mebibytes(d.Used), d.Image, mebibytes(d.Limit))
+	what := "as much"
+	if d.Files {
+		what = "as many files"
+	}
+	return fmt.Sprintf("disk full: the job wrote %s as image %s allows, whose limit is %s (disk_max)", what, d.Image, mebibytes(d.Limit))
 }
 
 // nearlyFull is from which share of its limit on, in percent, a machine's disk counts
@@ -45,10 +52,13 @@ func diskFull(ctx context.Context, dir string, record Record) *DiskFull {
 	if err := host.Property(ctx, unitName(record.ID), "Service", "MainPID", &nspawn); err != nil || nspawn == 0 {
 		return nil
 	}
-	used, limit, err := backend.Used(filepath.Join(fmt.Sprintf("/proc/%d/root", nspawn), dir))
-	if err != nil || used < limit/100*nearlyFull {
+	// Of a link there, the kernel would look for what it names in our own namespace.
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return nil
 	}
-	// A file system is a little larger than what fits into it.
-	return &DiskFull{record.Image, min(used, record.DiskMax), record.DiskMax}
+	bytes, files, err := backend.Used(filepath.Join(fmt.Sprintf("/proc/%d/root", nspawn), dir))
+	if err != nil || max(bytes, files) < nearlyFull {
+		return nil
+	}
+	return &DiskFull{record.Image, record.DiskMax, files > bytes}
 }

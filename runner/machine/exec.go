@@ -121,7 +121,10 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	unit := "job-" + strings.ToLower(rand.Text()[:10]) + ".service"
 	properties := s.scriptProperties(script, body, output)
 	fault.Here("run: nothing else runs")
-	killed, refused := oomKills(record.Cgroup), refusedTasks(record.Cgroup)
+	killed := oomKills(record.Cgroup)
+	refused, _ := refusedTasks(record.Cgroup)
+	kernel := followKernelLog()
+	defer kernel.close()
 	output.start()
 
 	type ended struct {
@@ -177,11 +180,12 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	if outcome.Signal > 0 {
 		outcome.Code = 128 + outcome.Signal
 	}
+	log := kernel.lines()
 	if oomKills(record.Cgroup) > killed {
-		outcome.OutOfMemory = outOfMemory(record)
+		outcome.OutOfMemory = outOfMemory(record, log)
 	}
 	if outcome.Code != 0 {
-		outcome.OutOfTasks = outOfTasks(record, refused)
+		outcome.OutOfTasks = outOfTasks(record, refused, log)
 		outcome.DiskFull = diskFull(ctx, s.dir(record.ID), record)
 	}
 	return outcome, nil
@@ -259,7 +263,7 @@ func (s Store) stopScript(ctx context.Context, bus *systemd.Bus, unit string, re
 	if err == nil || !record.Leader.Alive() {
 		return false
 	}
-	s.logf("the script in %s does not stop (%v): stop the machine", Name(record.ID), err)
+	s.logf("the script in %s does not stop (%s): stop the machine", Name(record.ID), Printable(err.Error()))
 	ctx, cancel = context.WithTimeout(ctx, undoTimeout)
 	defer cancel()
 	host, err := systemd.Host(ctx)

@@ -10,26 +10,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kernelLog reads the kernel's log, as it is in /dev/kmsg: all that can be had of it.
-func kernelLog() (lines []string) {
-	log, err := os.OpenFile("/dev/kmsg", os.O_RDONLY|unix.O_NONBLOCK, 0)
+// kernelLog is the kernel's log, as it is in /dev/kmsg, from a moment on.
+type kernelLog struct{ file *os.File }
+
+// followKernelLog begins now. Where the log cannot be read, it stays empty.
+func followKernelLog() kernelLog {
+	file, err := os.OpenFile("/dev/kmsg", os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
+		return kernelLog{}
+	}
+	if _, err := unix.Seek(int(file.Fd()), 0, unix.SEEK_END); err != nil {
+		file.Close()
+		return kernelLog{}
+	}
+	return kernelLog{file}
+}
+
+func (l kernelLog) close() { _ = l.file.Close() } // also of no file
+
+// lines reads what came since, and was not read yet.
+func (l kernelLog) lines() (lines []string) {
+	if l.file == nil {
 		return nil
 	}
-	defer log.Close()
 	record := make([]byte, 8192) // one read is one record
 	for {
 		// Not through the file: its Read would wait for more.
-		n, err := unix.Read(int(log.Fd()), record)
+		n, err := unix.Read(int(l.file.Fd()), record)
 		if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.EINTR) { // overwritten meanwhile
 			continue
 		}
 		if err != nil || n == 0 {
-			break
+			return lines
 		}
 		lines = append(lines, string(record[:n]))
 	}
-	return lines
 }
 
 var (

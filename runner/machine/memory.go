@@ -37,13 +37,14 @@ func (o OutOfMemory) String() string {
 
 func mebibytes(n uint64) string { return fmt.Sprintf("%d MiB", n>>20) }
 
-// outOfMemory looks up what is known of the last kill in a machine.
-func outOfMemory(record Record) *OutOfMemory {
+// outOfMemory looks up what is known of the last kill in a machine, in lines of the
+// kernel's log.
+func outOfMemory(record Record, log []string) *OutOfMemory {
 	o := OutOfMemory{Image: record.Image}
 	// The file is there since Linux 5.19.
 	o.Peak, _ = readNumber(record.Cgroup, "memory.peak")
 	o.Limit, _ = readNumber(record.Cgroup, "memory.max")
-	o.Process, o.Used = killedIn(kernelLog(), record.Cgroup)
+	o.Process, o.Used = killedIn(log, record.Cgroup)
 	return &o
 }
 

@@ -78,6 +78,8 @@ func insideReasons(ctx context.Context, record Record) []string {
 
 // consoleTail is the end of what the machine printed while it booted.
 func consoleTail(ctx context.Context, record Record) []string {
+	// The last line is the one that matters, and may still be on its way.
+	_ = exec.CommandContext(ctx, "journalctl", "--sync").Run()
 	out, err := exec.CommandContext(ctx, "journalctl", "--quiet", "--no-pager", "--output=cat", "--lines=12",
 		fmt.Sprintf("--since=@%d", record.Created.Unix()),
 		"_SYSTEMD_UNIT="+unitName(record.ID)).Output()

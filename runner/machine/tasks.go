@@ -11,7 +11,7 @@ import (
 // because it had as many as it may.
 type OutOfTasks struct {
 	Image string // whose limit it was
-	Limit uint64 // 0 where it is not known
+	Limit uint64
 }
 
 // String says it to a person who looks at a job's log.
@@ -19,23 +19,28 @@ func (o OutOfTasks) String() string {
 	return fmt.Sprintf("out of processes: the limit of image %s is %d, threads included (tasks_max)", o.Image, o.Limit)
 }
 
-// refusedTasks is how often a control group was at its limit of tasks. Linux counts
-// that there since 6.11; before, in the group of whoever was refused.
-func refusedTasks(cgroup string) uint64 {
-	text, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", cgroup, "pids.events"))
+// refusedTasks is how often a control group was at its own limit of tasks, if the
+// kernel counts that, which Linux does since 6.11.
+func refusedTasks(cgroup string) (often uint64, counted bool) {
+	text, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", cgroup, "pids.events.local"))
 	if err != nil || cgroup == "" {
-		return 0
+		return 0, false
 	}
 	_, count, _ := strings.Cut(string(text), "max ")
-	return parseNumber([]byte(count))
+	return parseNumber([]byte(count)), true
 }
 
-// outOfTasks looks whether a machine was at its limit since it had been so often.
-// Before Linux 6.11 only the kernel's log says so, once for each group.
-func outOfTasks(record Record, before uint64) *OutOfTasks {
-	if record.Cgroup == "" || refusedTasks(record.Cgroup) <= before && !tasksRefusedIn(kernelLog(), record.Cgroup) {
+// outOfTasks looks whether a machine was at its limit since it had been so often. An
+// older kernel only says so in its log, once for each group below the machine's, and
+// not whether the limit was that group's own.
+func outOfTasks(record Record, before uint64, log []string) *OutOfTasks {
+	often, counted := refusedTasks(record.Cgroup)
+	if counted && often <= before || !counted && !tasksRefusedIn(log, record.Cgroup) {
 		return nil
 	}
-	limit, _ := readNumber(record.Cgroup, "pids.max")
+	limit, err := readNumber(record.Cgroup, "pids.max")
+	if err != nil {
+		return nil
+	}
 	return &OutOfTasks{record.Image, limit}
 }

@@ -22,11 +22,17 @@ func (btrfs) Prepare(dir, chroot string, owner int, limit uint64) (*os.File, err
 	return nil, limitSubvolume(snapshot, limit)
 }
 
-func (btrfs) Used(dir string) (used, limit uint64, err error) {
-	return subvolumeUse(filepath.Join(dir, "snapshot"))
+func (btrfs) Used(dir string) (bytes, files uint64, err error) {
+	used, limit, err := subvolumeUse(filepath.Join(dir, "snapshot"))
+	return percent(used, limit), 0, err
 }
 
-func (btrfs) Mount(dir, chroot string, owner int, _ Disk) (string, error) {
+func (btrfs) Mount(dir, chroot string, owner int, disk Disk) (string, error) {
+	if disk.Limit > 0 {
+		if err := refuseQuotaGroups(); err != nil {
+			return "", err
+		}
+	}
 	mnt, err := scratch(dir, "")
 	if err != nil {
 		return "", err

@@ -13,7 +13,7 @@ import (
 )
 
 // The upper layer of an overlay that is limited is a file system of its own, in a
-// sparse file in the machine's directory. It works wherever an overlay does: a
+// file in the machine's directory. It works wherever an overlay does: a
 // project quota needs a file system mounted for it, and on ext4 it does not hold
 // for an overlay, which writes with the rights of the host's root.
 
@@ -41,10 +41,11 @@ func makeLayer(dir string, bytes uint64) (*os.File, error) {
 		return nil, err
 	}
 	defer file.Close()
-	// What ext4 needs for itself, nearly all of it for inodes: one for 8 KiB, of
-	// 256 bytes each.
-	if err := file.Truncate(int64(bytes + bytes/32 + 4<<20)); err != nil {
-		return nil, err
+	// Reserved, or a host's disk that is full would show only when the layer's pages
+	// are written, of which nobody in the machine learns. What ext4 needs for itself
+	// comes on top: one inode of 256 bytes for 8 KiB, and 16 MiB that it keeps back.
+	if err := unix.Fallocate(int(file.Fd()), 0, 0, int64(bytes+bytes/32+20<<20)); err != nil {
+		return nil, fmt.Errorf("reserve %d MB (disk_max) in %s: %w", bytes/1e6, dir, err)
 	}
 	// Nothing of it survives a crash, so it needs no journal.
 	out, err := exec.Command(mkfs, "-q", "-F", "-m", "0", "-i", "8192", "-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1,nodiscard", path).CombinedOutput()
@@ -83,24 +84,49 @@ func attach(file *os.File) (*os.File, error) {
 			return device, nil
 		}
 		device.Close()
-		if !errors.Is(err, unix.EBUSY) || tries == 100 {
+		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENXIO) || tries == 100 {
 			return nil, fmt.Errorf("%s: %w", device.Name(), err)
 		}
-		// Another process was faster.
+		// Another process was faster, or is not yet done with it.
 	}
 }
 
-// mountLayer mounts a layer beside the machine's root and returns its path.
-func mountLayer(mnt, device string) (string, error) {
+// mountLayer mounts the layer of dir beside the machine's root and returns its path.
+func mountLayer(dir, mnt, device string) (string, error) {
+	attached, err := os.Open(device)
+	if err != nil {
+		return "", err
+	}
+	defer attached.Close()
+	// When prepare was killed, the device may be another machine's by now.
+	if err := isAttached(attached, filepath.Join(dir, "layer")); err != nil {
+		return "", err
+	}
 	path := filepath.Join(mnt, "layer")
 	if err := os.Mkdir(path, 0o755); err != nil {
 		return "", err
 	}
-	// Inode tables are not written before they are used, nothing waits for the
-	// disk, and what is deleted in the layer leaves the file.
-	if err := unix.Mount(device, path, "ext4", unix.MS_NOATIME, "noinit_itable,nobarrier,discard"); err != nil {
+	// Inode tables are not written before they are used, and nothing waits for the
+	// disk.
+	if err := unix.Mount(device, path, "ext4", unix.MS_NOATIME, "noinit_itable,nobarrier"); err != nil {
 		return "", fmt.Errorf("mount %s, the layer, on %s: %w", device, path, err)
 	}
 	fault.Here("boot: layer mounted")
 	return path, nil
+}
+
+// isAttached says whether a file is what a loop device shows.
+func isAttached(device *os.File, path string) error {
+	info, err := unix.IoctlLoopGetStatus64(int(device.Fd()))
+	if err != nil {
+		return fmt.Errorf("ask %s for its file: %w", device.Name(), err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return fmt.Errorf("stat %s: %w", path, err)
+	}
+	if info.Inode != st.Ino {
+		return fmt.Errorf("%s is not attached to %s", device.Name(), path)
+	}
+	return nil
 }

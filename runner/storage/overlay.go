@@ -43,7 +43,7 @@ func (o overlay) Prepare(dir, chroot string, owner int, limit uint64) (*os.File,
 }
 
 // Used asks the file system that holds the upper layer and nothing else.
-func (o overlay) Used(dir string) (used, limit uint64, err error) {
+func (o overlay) Used(dir string) (bytes, files uint64, err error) {
 	holder := filepath.Join(dir, "mnt")
 	if !o.inMemory {
 		holder = filepath.Join(holder, "layer")
@@ -52,7 +52,23 @@ func (o overlay) Used(dir string) (used, limit uint64, err error) {
 	if err := unix.Statfs(holder, &fs); err != nil {
 		return 0, 0, fmt.Errorf("statfs %s: %w", holder, err)
 	}
-	return (fs.Blocks - fs.Bavail) * uint64(fs.Bsize), fs.Blocks * uint64(fs.Bsize), nil
+	return percent(fs.Blocks-fs.Bavail, fs.Blocks), percent(fs.Files-fs.Ffree, fs.Files), nil
+}
+
+// percent is a share of a whole, and 0 of nothing.
+func percent(part, whole uint64) uint64 {
+	if whole == 0 {
+		return 0
+	}
+	return uint64(float64(part) / float64(whole) * 100)
+}
+
+// holder is a file system that holds the layers and nothing else.
+func (o overlay) holder(dir, mnt string, disk Disk) (string, error) {
+	if o.inMemory {
+		return mnt, nil
+	}
+	return mountLayer(dir, mnt, disk.Device)
 }
 
 // layers makes the upper and work directories in dir. The root directory of
@@ -102,16 +118,11 @@ func (o overlay) Mount(dir, chroot string, owner int, disk Disk) (string, error)
 		return "", err
 	}
 	fault.Here("storage: lower layer bound")
-	upperDir := dir
-	switch {
-	case o.inMemory:
-		upperDir = mnt
-	case disk.Device != "":
-		if upperDir, err = mountLayer(mnt, disk.Device); err != nil {
+	upperDir := dir // where Prepare made the layers
+	if o.inMemory || disk.Limit > 0 {
+		if upperDir, err = o.holder(dir, mnt, disk); err != nil {
 			return "", err
 		}
-	}
-	if upperDir != dir { // else Prepare made them
 		if err := layers(upperDir, chroot, owner); err != nil {
 			return "", err
 		}

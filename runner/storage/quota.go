@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -112,8 +113,9 @@ func subvolumeID(dir *os.File) (uint64, error) {
 	return args.tree, nil
 }
 
-// forgetGroups removes our groups whose subvolume is gone. The kernel keeps one
-// until it has given back the space, so there is no better moment than later.
+// forgetGroups removes our groups whose subvolume is gone, and with it the kernel's own
+// group of it, which goes when the space is given back (since Linux 6.11; before, both
+// stay). So there is no better moment than later.
 func forgetGroups(dir *os.File) {
 	groups, err := quotaGroups(dir.Name())
 	if err != nil {
@@ -126,8 +128,7 @@ func forgetGroups(dir *os.File) {
 		if err != nil {
 			continue
 		}
-		err = ioctl(dir, ioctlInoLookup, unsafe.Pointer(&inoLookupArgs{tree: id, object: subvolumeInode}))
-		if errors.Is(err, unix.ENOENT) {
+		if _, err := os.Stat(filepath.Join(groups, "0_"+number)); errors.Is(err, fs.ErrNotExist) {
 			_ = ioctl(dir, ioctlQgroupCreate, unsafe.Pointer(&qgroupCreateArgs{id: quotaLevel<<48 | id}))
 		}
 	}

@@ -45,9 +45,9 @@ type Backend interface {
 	// Mount mounts the machine's root on dir/mnt/root and returns that path.
 	// It must run in a mount namespace of its own.
 	Mount(dir, chroot string, owner int, disk Disk) (root string, err error)
-	// Used is how many bytes of its limit a machine has used. dir is its
-	// directory as its mount namespace sees it.
-	Used(dir string) (used, limit uint64, err error)
+	// Used is which share of its limit a machine has used, in percent, of bytes and of
+	// files. dir is its directory as its mount namespace sees it.
+	Used(dir string) (bytes, files uint64, err error)
 }
 
 // Disk is what a machine writes to.

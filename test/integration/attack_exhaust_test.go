@@ -62,15 +62,29 @@ func (h *host) exhaust(t *testing.T, name, text, bystander string) {
 		return
 	}
 	var attack call
-	var attacking sync.WaitGroup
-	attacking.Go(func() { attack = h.runUntilCancelled(t, id, text) })
+	attacked := make(chan struct{})
+	go func() { defer close(attacked); attack = h.runUntilCancelled(t, id, text) }()
 	const limit = 2 * time.Minute
 	took := func(do func()) time.Duration { start := time.Now(); do(); return time.Since(start) }
 	var beside, cleanup call
-	besideTook := took(func() { beside = h.run(t, bystander, "mkdir /root/$$ && seq 1000 | sort | wc -l") })
-	attacking.Wait()
+	besideTook := time.Duration(0)
+	for over := false; !over; {
+		// All the while, the last time at the attack's end.
+		select {
+		case <-attacked:
+			over = true
+		default:
+		}
+		took := took(func() { beside = h.run(t, bystander, "mkdir /root/$$ && seq 1000 | sort | wc -l") })
+		if besideTook = max(besideTook, took); beside.stdout != "1000\n" {
+			break
+		}
+	}
+	<-attacked
 	cleanupTook := took(func() { cleanup = h.drive(t, "cleanup", "--id", id) })
 	switch {
+	case attack.code == "126" || attack.code == "127":
+		t.Errorf("%s: the machine could not try: %+v", name, attack)
 	case beside.stdout != "1000\n" || besideTook > limit:
 		t.Errorf("got through: %s: beside it after %v: %+v", name, besideTook, beside)
 	case cleanup.status != 0 || cleanup.stderr != "" || cleanupTook > limit:

@@ -272,6 +272,12 @@ func TestManyJobsOfAllEndsBesideAGarbageCollectorLeaveTheHostAsItWas(t *testing.
 	must(t, err, os.WriteFile(limit, []byte("1024"), 0))
 	t.Cleanup(func() { must(t, os.WriteFile(limit, before, 0)) })
 	onEach(t, func(t *testing.T, h *host) {
+		if h.backend == "btrfs" {
+			quotas(t, h.state, true)
+			defer quotas(t, h.state, false)
+		}
+		h.configure(t, "disk_max: 200M\n")
+		defer h.configure(t, "")
 		fmt.Printf("soak: %d jobs on %s, those of SEED=%d\n", number, h.backend, seed)
 		s := &soak{host: h, t: t}
 		random := rand.New(rand.NewPCG(seed, 0))

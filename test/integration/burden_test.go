@@ -49,6 +49,7 @@ func (h *host) burden(t *testing.T) burden {
 			b.things = append(b.things, kind+": "+strings.TrimSpace(name))
 		}
 	}
+	shell(t, "journalctl --sync") // after the first of these there is one entry of /run more
 	add("failed unit", "systemctl list-units --failed --plain --no-legend | cut -d' ' -f1")
 	add("network interface", "ls /sys/class/net")
 	add("namespace", "readlink /proc/[0-9]*/ns/{net,user,pid} | sort -u || true")

@@ -167,11 +167,11 @@ func (s Store) boot(ctx context.Context, bus *systemd.Bus, spec Spec, record *Re
 	return s.whyNotUp(context.WithoutCancel(ctx), bus, spec, *record, err)
 }
 
-// startConnected starts the machine's service and, at the same time, its
-// network. The first failure ends both.
+// startConnected starts the machine's service and, at the same time, gives it its
+// network and its limits. The first failure ends all of that.
 func (s Store) startConnected(ctx context.Context, bus *systemd.Bus, spec Spec, record Record) error {
-	both, ctx := errgroup.WithContext(ctx)
-	both.Go(func() error {
+	all, ctx := errgroup.WithContext(ctx)
+	all.Go(func() error {
 		result, err := bus.Start(ctx, unitName(spec.ID), s.properties(spec, record.Layer))
 		if err == nil && result != "done" {
 			err = errors.New("it ended while it started")
@@ -179,8 +179,9 @@ func (s Store) startConnected(ctx context.Context, bus *systemd.Bus, spec Spec, 
 		fault.Here("machine: service started")
 		return err
 	})
-	both.Go(func() error { return s.connect(ctx, bus, record) })
-	return both.Wait()
+	all.Go(func() error { return s.connect(ctx, bus, record) })
+	all.Go(func() error { return s.share(ctx, bus, record) })
+	return all.Wait()
 }
 
 var errBootTimeout = errors.New("it did not come up in time")

@@ -1,0 +1,77 @@
+package machine
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+
+	"nspawn-runner/runner/systemd"
+)
+
+// What user namespaces count (user_namespaces(7), /proc/sys/user): instances and
+// watches of inotify, namespaces and more. What is made in a machine's counts there,
+// and to the host's root too, who made that namespace: all machines share the host's
+// limits. One that takes all there is of inotify keeps the others from booting.
+
+// A machine may have a quarter of each, but at least what a booted system and some
+// programs that watch files need.
+const (
+	shareOfHost  = 4
+	leastOfShare = 32
+)
+
+// shares are a machine's limits, NAME=NUMBER, of what the host has.
+func shares(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, entry := range entries {
+		text, err := os.ReadFile(filepath.Join(dir, entry.Name()))
+		if err != nil {
+			return nil, err
+		}
+		host, err := strconv.ParseInt(string(bytes.TrimSpace(text)), 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", filepath.Join(dir, entry.Name()), err)
+		}
+		all = append(all, fmt.Sprintf("%s=%d", entry.Name(), max(host/shareOfHost, min(host, leastOfShare))))
+	}
+	return all, nil
+}
+
+// share gives a machine its limits of what user namespaces count, as soon as its first
+// process is there. A privileged machine has no such namespace.
+func (s Store) share(ctx context.Context, bus *systemd.Bus, record Record) error {
+	if record.RootUID == 0 {
+		return nil
+	}
+	const sysctls = "/proc/sys/user"
+	limits, err := shares(sysctls)
+	if err != nil {
+		return fmt.Errorf("the host's limits of user namespaces: %w", err)
+	}
+	leader, err := bus.AwaitLeader(ctx, Name(record.ID))
+	if err != nil {
+		return fmt.Errorf("wait for its first process: %w", err)
+	}
+	users, err := leader.Namespace("user")
+	if err != nil {
+		return err
+	}
+	defer users.Close()
+	// Whoever opens these files changes those of the user namespace it is in.
+	script := `cd "$0" && for limit; do echo "${limit#*=}" > "${limit%%=*}" || exit; done`
+	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--user=/proc/self/fd/3", "--setuid=0", "--setgid=0", "--", "sh", "-c", script, sysctls}, limits...)...)
+	cmd.ExtraFiles = []*os.File{users}
+	cmd.Dir = "/"
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("limits of its user namespace: %w: %s", err, Printable(string(out)))
+	}
+	return nil
+}

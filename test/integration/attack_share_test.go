@@ -1,0 +1,51 @@
+package integration
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// The host's root counts what all machines make of inotify and of namespaces: one
+// machine must not take all there is, or no other one boots.
+func TestAttacksOnWhatMachinesShareAreHeld(t *testing.T) {
+	h := onHost(t, "overlay")
+	limit := func(what string) int { return number(t, shell(t, "cat /proc/sys/user/max_"+what)) }
+	id := h.prepared(t, "bookworm")
+	for what, try := range map[string]string{
+		"inotify_instances": "while libc.inotify_init() >= 0: made += 1",
+		"inotify_watches":   "fd = libc.inotify_init()\nfor n in range(20): os.mkdir(\"/tmp/%d\" % n)\nwhile made < 20 and libc.inotify_add_watch(fd, b\"/tmp/%d\" % made, 0x100) >= 0: made += 1",
+	} {
+		name := "take all " + what
+		// The sysctls are the machine's own, and it cannot write them.
+		text := "python3 -c '\nimport ctypes, os, resource\nmade, libc = 0, ctypes.CDLL(None)\n" +
+			"resource.setrlimit(resource.RLIMIT_NOFILE, (500000, 500000))\n" + try + "\nprint(made, open(\"/proc/sys/user/max_" + what + "\").read())'"
+		c := h.run(t, id, text)
+		words := strings.Fields(c.stdout)
+		if len(words) != 2 {
+			t.Fatalf("%s: the machine could not try: %+v", name, c)
+		}
+		made, _ := strconv.Atoi(words[0])
+		own, _ := strconv.Atoi(words[1])
+		if host := limit(what); made < 10 || made > own || own > max(host/4, 32) {
+			gotThrough(t, name, made, "of its", own, "of the host's", host)
+		}
+		held(name)
+	}
+	// While it keeps what it got, others boot.
+	c := h.run(t, id, `systemd-run -q --collect python3 -c '
+import ctypes, os, resource, time
+libc = ctypes.CDLL(None)
+resource.setrlimit(resource.RLIMIT_NOFILE, (500000, 500000))
+while libc.inotify_init() >= 0: pass
+open("/ready", "w")
+time.sleep(10000)'; while [ ! -e /ready ]; do sleep 0.01; done; echo "$((1 << 30))" > /proc/sys/user/max_inotify_instances`)
+	if c.status == 0 || !strings.Contains(c.stderr, "/proc/sys/user/max_inotify_instances: ") {
+		gotThrough(t, "raise its share", c)
+	}
+	held("raise its share")
+	if c := h.run(t, h.prepared(t, "bookworm"), "python3 -c 'import ctypes; exit(ctypes.CDLL(None).inotify_init() < 0)'"); c.status != 0 {
+		gotThrough(t, "keep others from inotify", c)
+	}
+	held("keep others from booting")
+}

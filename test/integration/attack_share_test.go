@@ -18,8 +18,7 @@ func TestAttacksOnWhatMachinesShareAreHeld(t *testing.T) {
 	} {
 		name := "take all " + what
 		// The sysctls are the machine's own, and it cannot write them.
-		text := "python3 -c '\nimport ctypes, os, resource\nmade, libc = 0, ctypes.CDLL(None)\n" +
-			"resource.setrlimit(resource.RLIMIT_NOFILE, (500000, 500000))\n" + try + "\nprint(made, open(\"/proc/sys/user/max_" + what + "\").read())'"
+		text := "python3 -c '\n" + exhausting + "made = 0\n" + try + "\nprint(made, open(\"/proc/sys/user/max_" + what + "\").read())'"
 		c := h.run(t, id, text)
 		words := strings.Fields(c.stdout)
 		if len(words) != 2 {
@@ -33,10 +32,7 @@ func TestAttacksOnWhatMachinesShareAreHeld(t *testing.T) {
 		held(name)
 	}
 	// While it keeps what it got, others boot.
-	c := h.run(t, id, `systemd-run -q --collect python3 -c '
-import ctypes, os, resource, time
-libc = ctypes.CDLL(None)
-resource.setrlimit(resource.RLIMIT_NOFILE, (500000, 500000))
+	c := h.run(t, id, `systemd-run -q --collect python3 -c '`+exhausting+`
 while libc.inotify_init() >= 0: pass
 open("/ready", "w")
 time.sleep(10000)'; while [ ! -e /ready ]; do sleep 0.01; done; echo "$((1 << 30))" > /proc/sys/user/max_inotify_instances`)

@@ -117,7 +117,7 @@ func (b *bench) limited() error {
 		return err
 	}
 	limited := b.config + ".limited"
-	if err := os.WriteFile(limited, append(settings, "disk_max: 20G\n"...), 0o600); err != nil {
+	if err := os.WriteFile(limited, append(settings, "disk_max: 4G\n"...), 0o600); err != nil {
 		return err
 	}
 	writes := filepath.Join(b.state, ".writes")

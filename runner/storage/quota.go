@@ -16,7 +16,8 @@ import (
 
 // A machine on btrfs is limited by a quota group that has its subvolume, and the
 // subvolumes that the job makes in it: those of simple quotas, which Linux has
-// since 6.7, go into the groups of the one around them. With the older quotas they
+// since 6.7, go into the groups of the one around them, where nobody says otherwise
+// (quotafilter.go). With the older quotas they
 // would be in none, and a job without a limit. What a snapshot shares counts as
 // the chroot's.
 

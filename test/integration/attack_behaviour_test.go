@@ -35,6 +35,7 @@ func TestAttacksOnItsOwnMachineDoNotHangAJob(t *testing.T) {
 		"stop all units":                   later("systemctl isolate rescue.target"),
 		"detach daemons":                   "for i in $(seq 20); do setsid nohup sleep 10000 >/dev/null 2>&1 & systemd-run -q --collect sleep 10000; done",
 		"replace bash by a sleeper":        "printf '#!/bin/sh\\nexec sleep 10\\n' > /b; chmod 755 /b; mv /b /usr/bin/bash",
+		"replace git and gitlab-runner":    "printf '#!/bin/sh\\nexec sleep 10000\\n' > /s; chmod 755 /s; umount -l /usr/local/bin/gitlab-runner 2>/dev/null; for p in /usr/bin/git /usr/local/sbin/gitlab-runner /usr/local/bin/gitlab-runner; do cp --remove-destination /s $p; done; true",
 		"replace bash by a directory":      "rm /usr/bin/bash; mkdir /usr/bin/bash",
 		"remove all programs":              "rm -rf /usr/bin /usr/sbin /usr/lib 2>/dev/null; true",
 		"make /etc/machine-id a fifo":      "umount -l /etc/machine-id 2>/dev/null; rm -f /etc/machine-id; mkfifo /etc/machine-id; rm -f /etc/passwd; mkfifo /etc/passwd",

@@ -34,7 +34,7 @@ func (h *Host) MachineList(asJSON bool) error {
 	table := tabwriter.NewWriter(h.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "ID\tSTATE\tIMAGE\tGENERATION\tBACKEND\tAGE")
 	for _, r := range records {
-		age := time.Since(r.Created).Round(time.Second)
+		age := r.Age().Round(time.Second)
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.State(), r.Image, r.Generation, r.Backend, age)
 	}
 	return table.Flush()

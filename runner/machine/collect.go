@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"nspawn-runner/runner/systemd"
 )
@@ -59,8 +58,8 @@ func (s Store) allAbandoned() ([]abandonedMachine, error) {
 	var all []abandonedMachine
 	for _, entry := range entries {
 		id := entry.Name()
-		if id[0] == '.' && isYoung(s.dir(id)) {
-			continue // somebody makes it, and has not locked it yet
+		if isBeingMade(id) {
+			continue // and is not locked yet
 		}
 		lock, err := s.tryLock(id)
 		if err != nil {
@@ -90,20 +89,17 @@ func (s Store) abandoned(id string) string {
 		return fmt.Sprintf("its gitlab-runner (process %d) is gone", r.Caller.PID)
 	case r.Leader == nil:
 		return "its start was killed"
-	case time.Now().After(r.Expires):
+	case r.isOver():
 		return "its time is over"
 	}
-	if _, err := os.Lstat(filepath.Join(s.dir(id), stopping)); err == nil {
-		return "its cleanup was killed"
+	note, err := os.Lstat(filepath.Join(s.dir(id), stopping))
+	switch {
+	case err != nil:
+		return ""
+	case note.Size() > 0:
+		return "its cleanup could not kill all of its processes"
 	}
-	return ""
-}
-
-// isYoung says whether a directory was made, or changed, within a minute: longer
-// than anybody needs to begin what it is for.
-func isYoung(path string) bool {
-	info, err := os.Lstat(path)
-	return err == nil && time.Since(info.ModTime()) < time.Minute
+	return "its cleanup was killed"
 }
 
 // collect removes a machine, if it still is abandoned once its lock is held.

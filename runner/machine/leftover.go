@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"nspawn-runner/runner/storage"
 	"nspawn-runner/runner/systemd"
@@ -130,6 +131,12 @@ func (s Store) emptyMountPoints(ctx context.Context, bus *systemd.Bus) []storage
 		}
 	}
 	return all
+}
+
+// isYoung says whether a directory was made within a minute, as far as the clock tells.
+func isYoung(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && time.Since(info.ModTime()) < time.Minute
 }
 
 // removeMountPoint removes an empty directory. One that is not empty is in use.

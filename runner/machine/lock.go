@@ -3,9 +3,13 @@ package machine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"strconv"
+	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -39,7 +43,7 @@ func (s Store) lock(ctx context.Context, id string, create bool) (*os.File, erro
 // locked before it has its name: Collect takes a directory without a lock and
 // without a record for one whose maker was killed.
 func (s Store) makeLocked(ctx context.Context, id string) (*os.File, error) {
-	made, err := os.MkdirTemp(s.Dir, ".new-") // of mode 0700
+	made, err := os.MkdirTemp(s.Dir, fmt.Sprintf("%s%d-", beingMade, uptime()/time.Second)) // of mode 0700
 	if err != nil {
 		return nil, err
 	}
@@ -58,6 +62,20 @@ func (s Store) makeLocked(ctx context.Context, id string) (*os.File, error) {
 	}
 	fault.Here("machine: directory named")
 	return dir, nil
+}
+
+// beingMade begins the name of a directory that is to be a machine's. The time follows
+// at which it was made, in seconds of uptime.
+const beingMade = ".new-"
+
+// isBeingMade says whether a directory may not be locked yet by who makes it: for a
+// minute, which is longer than anybody needs for that.
+func isBeingMade(name string) bool {
+	text, is := strings.CutPrefix(name, beingMade)
+	seconds, _, _ := strings.Cut(text, "-")
+	made, err := strconv.Atoi(seconds)
+	age := uptime() - time.Duration(made)*time.Second
+	return is && err == nil && age >= 0 && age < time.Minute
 }
 
 // tryLock is lock without waiting and without making anything.

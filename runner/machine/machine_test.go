@@ -61,7 +61,10 @@ func TestOnlyMachinesThatNobodyWillStopAreAbandoned(t *testing.T) {
 		{Record{ID: "that-died", Expires: later, Caller: &alive, Leader: &dead}, ""},
 		{Record{ID: "of-a-dead-one", Expires: later, Caller: &dead, Leader: &alive}, "gone"},
 		{Record{ID: "half-started", Expires: later, Caller: &alive}, "start was killed"},
-		{Record{ID: "expired", Expires: past, Caller: &alive, Leader: &alive}, "time is over"},
+		{Record{ID: "expired", ExpiresUptime: uptime() - 1, Boot: bootID(), Caller: &alive, Leader: &alive}, "time is over"},
+		{Record{ID: "when-the-clock-made-a-step", Expires: past, ExpiresUptime: uptime() + time.Hour, Boot: bootID(), Leader: &alive}, ""},
+		{Record{ID: "of-an-older-build", Expires: past, Leader: &alive}, "time is over"},
+		{Record{ID: "of-an-older-build-and-a-runner", Expires: past, Caller: &alive, Leader: &alive}, ""},
 		{Record{ID: "rebooted", Expires: later, Boot: "another"}, "rebooted"},
 	} {
 		test.record.Format = recordFormat

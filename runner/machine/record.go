@@ -39,8 +39,12 @@ type Record struct {
 	Boot string `json:"boot,omitempty"`
 	// Expires is when nobody can be using the machine any more.
 	Expires time.Time `json:"expires"`
-	Binds   []Bind    `json:"binds,omitempty"`
-	Devices []Device  `json:"devices,omitempty"`
+	// CreatedUptime and ExpiresUptime are the same two in nanoseconds since that boot
+	// began. Older builds did not note them.
+	CreatedUptime time.Duration `json:"created_uptime,omitempty"`
+	ExpiresUptime time.Duration `json:"expires_uptime,omitempty"`
+	Binds         []Bind        `json:"binds,omitempty"`
+	Devices       []Device      `json:"devices,omitempty"`
 	// Network is what the machine has of one. Older builds did not note it, and
 	// gave all machines the host's.
 	Network string `json:"network,omitempty"`
@@ -68,6 +72,23 @@ var bootID = sync.OnceValue(func() string {
 
 // up says whether the machine came up and its first process still lives.
 func (r Record) up() bool { return r.Leader != nil && r.Leader.Alive() }
+
+// Age is how long ago a machine was made.
+func (r Record) Age() time.Duration {
+	if r.CreatedUptime > 0 {
+		return uptime() - r.CreatedUptime
+	}
+	return time.Since(r.Created)
+}
+
+// isOver says whether nobody can be using a machine any more, made in this boot. The clock
+// alone does not say so where a gitlab-runner lives that will.
+func (r Record) isOver() bool {
+	if r.ExpiresUptime > 0 {
+		return uptime() > r.ExpiresUptime
+	}
+	return r.Caller == nil && time.Now().After(r.Expires)
+}
 
 // readRecord reads the record in a machine's directory. A record that cannot
 // be read is a leftover: the host crashed while it was written.

@@ -59,7 +59,7 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 	}
 	fault.Here("machine: directory empty")
 
-	now := time.Now()
+	now, life := time.Now(), spec.BootTimeout+spec.MaxRuntime
 	record := Record{
 		Format:     recordFormat,
 		ID:         spec.ID,
@@ -72,13 +72,15 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 		Privileged: spec.Privileged,
 		Created:    now,
 		Boot:       bootID(),
-		Expires:    now.Add(spec.BootTimeout + spec.MaxRuntime),
+		Expires:    now.Add(life),
 		Binds:      spec.Binds,
 		Devices:    spec.Devices,
 		DiskMax:    spec.Limits.DiskMax,
 		Shell:      spec.Shell,
 		Network:    spec.Network,
 	}
+	record.CreatedUptime = uptime()
+	record.ExpiresUptime = record.CreatedUptime + life
 	defer func() {
 		if err != nil {
 			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)

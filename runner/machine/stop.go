@@ -20,8 +20,20 @@ import (
 // rest of a big tree to a unit of its own.
 const discardInline = 2 * time.Second
 
-// stopping is a file in the directory of a machine that somebody began to stop.
+// stopping is a file in the directory of a machine that somebody began to stop. It holds
+// what was in the way, as far as that is known.
 const stopping = "stopping"
+
+// noteStop is for Collect, if this process does not come to an end. On a full disk it
+// goes without. What was in the way of an earlier stop stays there.
+func (s Store) noteStop(id, why string) {
+	note, err := os.OpenFile(filepath.Join(s.dir(id), stopping), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return
+	}
+	defer note.Close()
+	_, _ = note.WriteString(why)
+}
 
 // Stop makes a machine gone: processes, service, directory. It returns when
 // it is; only the deletion of a big tree may go on, in the background. That
@@ -36,14 +48,13 @@ func (s Store) Stop(ctx context.Context, id string, may func(Record) error) erro
 	}
 	if lock != nil {
 		defer lock.Close()
-		if record, err := readRecord(s.dir(id)); err == nil {
+		if record, err := readRecord(s.dir(id)); err == nil || errors.Is(err, errNewer) {
 			if err := may(record); err != nil {
 				return fmt.Errorf("machine %s: %w", Name(id), err)
 			}
 		}
 		fault.Here("machine: about to be stopped")
-		// For Collect, if this process is killed. On a full disk it goes without.
-		_ = os.WriteFile(filepath.Join(s.dir(id), stopping), nil, 0o600)
+		s.noteStop(id, "")
 		fault.Here("machine: its stop noted")
 	}
 	return s.removeAtLast(ctx, id)
@@ -119,34 +130,6 @@ func (s Store) throwAway(ctx context.Context, bus *systemd.Bus, path, id string)
 		}
 	}
 	return s.discard(ctx, bus, path)
-}
-
-// halt stops a machine's service and removes what systemd keeps of it.
-func (s Store) halt(ctx context.Context, bus *systemd.Bus, id string) error {
-	unit := unitName(id)
-	// Another state directory on this host may have a machine of this id.
-	argv, err := bus.Command(ctx, unit)
-	if err != nil && !systemd.IsNoSuchUnit(err) {
-		return fmt.Errorf("machine %s: look at %s: %w", Name(id), unit, err)
-	}
-	if len(argv) > 0 && argv[len(argv)-1] != s.dir(id) {
-		return nil
-	}
-	s.logf("stop %s", unit)
-	if err := bus.Stop(ctx, unit); err != nil {
-		return fmt.Errorf("machine %s: stop %s: %w", Name(id), unit, err)
-	}
-	fault.Here("machine: service stopped")
-	if err := bus.ResetFailed(ctx, unit); err != nil {
-		return fmt.Errorf("machine %s: reset %s: %w", Name(id), unit, err)
-	}
-	fault.Here("machine: service forgotten")
-	s.logf("%s is stopped", unit)
-	for _, dir := range mountPoints {
-		_ = removeMountPoint(filepath.Join(dir, Name(id)))
-	}
-	fault.Here("machine: mount points removed")
-	return nil
 }
 
 // discard deletes a tree in the trash. A big one is left to a service, in

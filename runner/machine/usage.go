@@ -34,7 +34,7 @@ func (s Store) Usage(id string) (Record, Usage, error) {
 	if err != nil {
 		return record, Usage{}, fmt.Errorf("machine %s: %w", Name(id), err)
 	}
-	u := Usage{Elapsed: time.Since(record.Created)}
+	u := Usage{Elapsed: record.Age()}
 	for line := range bytes.Lines(stat) {
 		if number, is := bytes.CutPrefix(line, []byte("usage_usec ")); is {
 			u.Processor = time.Duration(parseNumber(number)) * time.Microsecond

@@ -76,7 +76,7 @@ func (b *Bus) launch(ctx context.Context, unit string, properties []Property) (j
 }
 
 // Stop stops a unit and waits until it has stopped. A unit that is not there
-// has.
+// has. Systemd also calls stopped what it could not kill within the unit's timeout.
 func (b *Bus) Stop(ctx context.Context, unit string) error {
 	removed := b.watchJob(unit)
 	defer b.unwatch(removed)
@@ -88,7 +88,10 @@ func (b *Bus) Stop(ctx context.Context, unit string) error {
 	if err != nil {
 		return err
 	}
-	_, err = b.jobResult(ctx, removed, job)
+	result, err := b.jobResult(ctx, removed, job)
+	if err == nil && result != "done" {
+		err = fmt.Errorf("its stop ended as %q", result)
+	}
 	return err
 }
 

@@ -1,0 +1,147 @@
+package machine
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/storage"
+)
+
+// A process that waits for the answer of a FUSE file system cannot be killed, once its
+// request was read. When it has that file system's connection open itself, so that its
+// death would end the connection, it waits for ever: "simple deadlock" in the kernel's
+// Documentation/filesystems/fuse/fuse.rst, which names the cure, to abort the connection.
+
+// abortFUSE aborts the FUSE connections that a machine made, with all requests that
+// wait. Nobody but the machine can be using them.
+func abortFUSE(rootUID int, group string) error {
+	control, err := fuseControl()
+	if errors.Is(err, unix.ENODEV) {
+		return nil // this kernel has no FUSE, or nobody has used it yet
+	}
+	if err != nil {
+		return fmt.Errorf("mount fusectl: %w", err)
+	}
+	defer control.Close()
+	names, err := control.Readdirnames(-1)
+	if err != nil {
+		return fmt.Errorf("list FUSE connections: %w", err)
+	}
+	var mounted map[string]bool
+	if rootUID == 0 && len(names) > 0 {
+		mounted = fuseMounts(group)
+	}
+	var failed error
+	for _, name := range names {
+		if rootUID == 0 && mounted[name] || rootUID > 0 && ownedBy(control, name, rootUID) {
+			failed = errors.Join(failed, abort(control, name))
+		}
+	}
+	return failed
+}
+
+// fuseControl opens a mount of fusectl that nobody else sees: a directory for each
+// connection of the host's kernel, named by the number of its file system's device.
+func fuseControl() (*os.File, error) {
+	fs, err := unix.Fsopen("fusectl", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return nil, err
+	}
+	mount, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(mount)
+	// Of the mount itself nothing can be read: it is open as by O_PATH.
+	fd, err := unix.Openat(mount, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "fusectl"), nil
+}
+
+// ownedBy says whether a connection belongs to a user id of a machine. Who mounts a
+// FUSE file system names its owner, but only one of those that his user namespace has.
+func ownedBy(control *os.File, name string, rootUID int) bool {
+	var st unix.Stat_t
+	err := unix.Fstatat(int(control.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	return err == nil && int(st.Uid) >= rootUID && int(st.Uid) < rootUID+storage.RangeSize
+}
+
+func abort(control *os.File, name string) error {
+	fd, err := unix.Openat(int(control.Fd()), name+"/abort", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil // it has ended
+	}
+	if err == nil {
+		_, err = unix.Write(fd, []byte("1"))
+		unix.Close(fd)
+	}
+	if err != nil {
+		return fmt.Errorf("abort FUSE connection %s: %w", name, err)
+	}
+	return nil
+}
+
+// fuseMounts are the devices of the FUSE file systems that the processes of a control
+// group have mounted and the host has not: what a privileged machine mounts belongs to
+// the host's root, as the host's own do, of which the machine sees those in its binds.
+func fuseMounts(group string) map[string]bool {
+	found, seen := map[string]bool{}, map[string]bool{}
+	for _, pid := range processes(group) {
+		// Of a process that is half dead, one thread may still know.
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+		for _, thread := range threads {
+			namespace, err := os.Readlink(filepath.Join(thread, "ns/mnt"))
+			if err == nil && !seen[namespace] {
+				seen[namespace] = true
+				addFUSE(found, thread, true)
+			}
+		}
+	}
+	addFUSE(found, "/proc/1", false)
+	return found
+}
+
+// addFUSE adds the FUSE file systems in a thread's mount namespace, or takes them out.
+func addFUSE(devices map[string]bool, thread string, mounted bool) {
+	text, err := os.ReadFile(filepath.Join(thread, "mountinfo"))
+	if err != nil {
+		return
+	}
+	for line := range bytes.Lines(text) {
+		if device, is := fuseDevice(string(line)); is {
+			devices[device] = mounted
+		}
+	}
+}
+
+// isFUSE matches its types: fuse, fuse.sshfs, fuseblk.
+var isFUSE = regexp.MustCompile(`^fuse(blk)?(\.|$)`)
+
+// fuseDevice is the name in fusectl of the file system in a line of proc_pid_mountinfo(5),
+// if it is of FUSE.
+func fuseDevice(line string) (string, bool) {
+	mount, source, _ := strings.Cut(line, " - ")
+	words, kind := strings.Fields(mount), strings.Fields(source)
+	if len(words) < 3 || len(kind) == 0 || !isFUSE.MatchString(kind[0]) {
+		return "", false
+	}
+	var major, minor uint32
+	if _, err := fmt.Sscanf(words[2], "%d:%d", &major, &minor); err != nil {
+		return "", false
+	}
+	return strconv.FormatUint(uint64(major)<<20|uint64(minor), 10), true
+}

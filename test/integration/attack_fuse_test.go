@@ -1,0 +1,72 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// unkillable is a script that leaves a process on a FUSE file system which no signal ends.
+func unkillable(t *testing.T) string {
+	t.Helper()
+	program, err := os.ReadFile(filepath.Join(os.Getenv("NSPAWN_RUNNER_TESTDATA"), "hang.py"))
+	must(t, err)
+	return "cat > /root/hang.py <<'END'\n" + string(program) + "END\n" +
+		"systemd-run -q --collect python3 /root/hang.py /root/fuse 50; while [ ! -e /run/hangs ]; do sleep 0.01; done\n"
+}
+
+// cgroup is the control group of a machine's service, below the root of all.
+func cgroup(t *testing.T, id string) string {
+	t.Helper()
+	return "/sys/fs/cgroup" + strings.TrimSpace(shell(t, "systemctl show -P ControlGroup nspawn-runner-"+id+".service"))
+}
+
+func TestAttacksByProcessesThatCannotBeKilledAreHeld(t *testing.T) {
+	onEach(t, func(t *testing.T, h *host) {
+		if h.backend != "btrfs" { // whose limit needs quotas
+			h.configure(t, "disk_max: 200M\n")
+			t.Cleanup(func() { h.configure(t, "") })
+		}
+		h.addImage(t, "privileged", "")
+		h.book(t, "privileged", "nspawn_runner_privileged: true")
+		for _, image := range []string{"bookworm", "privileged"} {
+			name := "leave a process that cannot be killed in a machine of image " + image
+			id := newID()
+			if c := h.drive(t, "prepare", "--id", id, image); c.status != 0 {
+				t.Fatalf("%+v", c)
+			}
+			if c := h.run(t, id, unkillable(t)); c.status != 0 {
+				t.Fatalf("the machine could not try: %+v", c)
+			}
+			group := cgroup(t, id)
+			resistsKill(t, group)
+			start := time.Now()
+			c := h.drive(t, "cleanup", "--id", id)
+			took := time.Since(start)
+			left, _ := exec.Command("grep", "-rl", "", group, "--include=cgroup.procs").Output()
+			switch {
+			case len(left) > 0 || h.loops(t) != "":
+				gotThrough(t, name, fmt.Sprintf("%s%s after %v: %+v", left, h.loops(t), took, c))
+			case c.status != 0 || c.stderr != "" || took > 5*time.Second:
+				t.Errorf("%s: cleanup took %v: %+v", name, took, c)
+			default:
+				held(name)
+			}
+		}
+	})
+}
+
+// resistsKill is the control: a signal ends all of the process but the thread that waits.
+func resistsKill(t *testing.T, group string) {
+	t.Helper()
+	pid := strings.TrimSpace(shell(t, "grep -l hang.py $(find "+group+" -name cgroup.procs -exec cat {} + | sed 's,.*,/proc/&/cmdline,') | cut -d/ -f3"))
+	shell(t, "kill -9 "+pid)
+	await(t, "the process to be half dead", func() bool {
+		states := shell(t, "sed -n 's/^State:.//p' /proc/"+pid+"/status /proc/"+pid+"/task/*/status")
+		return strings.Contains(states, "Z (zombie)") && strings.Contains(states, "D (disk sleep)")
+	})
+}

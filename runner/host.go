@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -19,8 +20,16 @@ func needRoot() error {
 	return nil
 }
 
-// needHost is asked before machines are touched.
+// needHost is asked before machines are started.
 func (h *Host) needHost() error {
+	if err := needSystemd(); err != nil {
+		return err
+	}
+	return h.makeStateDir()
+}
+
+// needSystemd is asked before machines are touched.
+func needSystemd() error {
 	if err := needRoot(); err != nil {
 		return err
 	}
@@ -28,7 +37,7 @@ func (h *Host) needHost() error {
 		return errors.New("systemd does not run this host, so no machine can be started here; " +
 			"to try nspawn-runner anyway, run 'go tool mage demo' in its source: it boots a lab that has one")
 	}
-	return h.makeStateDir()
+	return nil
 }
 
 // runsSystemd says whether systemd runs this host: sd_booted(3).
@@ -47,6 +56,17 @@ func (h *Host) makeStateDir() error {
 		return fmt.Errorf("state directory: %w", err)
 	}
 	return h.oneFileSystem()
+}
+
+// withoutLinks is a directory by the one name that leads through no link, since machines
+// and caches are known by their paths. What of it does not exist yet stays as it is.
+func withoutLinks(dir string) string {
+	there := lowest(dir)
+	real, err := filepath.EvalSymlinks(there)
+	if err != nil {
+		return dir
+	}
+	return filepath.Join(real, strings.TrimPrefix(dir, there))
 }
 
 // oneFileSystem looks at the parts of the state directory between which trees

@@ -58,16 +58,30 @@ type Host struct {
 	Program string
 
 	configFile string
-	shown      *progress // while live lines may be on the terminal, else nil
-	untested   sync.Once // said that new generations are not tested
+	// unread is why the configuration, or a part of it, could not be read: NewForStage.
+	unread   error
+	shown    *progress // while live lines may be on the terminal, else nil
+	untested sync.Once // said that new generations are not tested
 }
 
 // New returns the host as configured in a file, "" for the usual one.
 func New(configFile string) (*Host, error) {
-	settings, err := config.Load(configFile)
+	h, err := NewForStage(configFile)
 	if err != nil {
 		return nil, err
 	}
+	if h.unread != nil {
+		return nil, h.unread
+	}
+	return h, nil
+}
+
+// NewForStage is New for stages that come after prepare: whatever the configuration has
+// become, the jobs that run shall end well, and their machines go. What they need is in
+// the machine's record; a configuration that cannot be read is no error.
+func NewForStage(configFile string) (*Host, error) {
+	settings, unread := config.Load(configFile)
+	settings.StateDir = withoutLinks(settings.StateDir)
 	program, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
@@ -81,7 +95,7 @@ func New(configFile string) (*Host, error) {
 		Config: settings,
 		Stdin:  os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Env:     os.Getenv,
-		Program: program, configFile: configFile,
+		Program: program, configFile: configFile, unread: unread,
 	}, nil
 }
 
@@ -94,13 +108,25 @@ func (h *Host) say(format string, args ...any) {
 	fmt.Fprintf(h.Stderr, format+"\n", args...)
 }
 
-func (h *Host) machines() machine.Store {
+func (h *Host) machines() machine.Store { return h.machinesIn(h.Config.StateDir) }
+
+func (h *Host) machinesIn(stateDir string) machine.Store {
 	return machine.Store{
-		Dir:     filepath.Join(h.Config.StateDir, ".machines"),
-		Trash:   filepath.Join(h.Config.StateDir, ".trash"),
+		Dir:     filepath.Join(stateDir, ".machines"),
+		Trash:   filepath.Join(stateDir, ".trash"),
 		Program: h.Program,
 		Log:     h.Log,
 	}
+}
+
+// machinesOf are the machines of the state directory in which a job's machine was
+// started: the configuration may have named another one then. By hand it is the one that
+// the configuration names, as long as it does.
+func (h *Host) machinesOf(job gitlab.Job) machine.Store {
+	if dir, found := machine.Find(job.ID); found && (job.Trusted || h.unread != nil) {
+		return h.machinesIn(filepath.Dir(filepath.Dir(dir)))
+	}
+	return h.machines()
 }
 
 func (h *Host) images() *image.Store {

@@ -71,6 +71,7 @@ func (h *Host) spec(name string, generation image.Generation, settings config.Co
 			DiskMax:       diskMax,
 		},
 		Shell:   settings.Shell,
+		Quiet:   !settings.Usage,
 		Network: settings.Network,
 	}
 	if err := wantOfHost(&spec, settings); err != nil {

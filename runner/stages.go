@@ -155,25 +155,22 @@ func (h *Host) Run(ctx context.Context, stage Stage, script, label string) error
 		Alone: job.Trusted,
 	})
 	if err == nil && label == gitlab.LastScript {
-		h.sayUsage(job.ID)
+		h.sayUsage(job)
 	}
 	return err
 }
 
 // sayUsage ends a job's log with what the job used.
-func (h *Host) sayUsage(id string) {
-	record, usage, err := h.machines().Usage(id)
-	if err != nil {
-		return // the job is over, and was none the worse for it
-	}
-	if settings, err := h.imageConfig(record.Image); err == nil && settings.Usage {
+func (h *Host) sayUsage(job gitlab.Job) {
+	record, usage, err := h.machinesOf(job).Usage(job.ID)
+	if err == nil && !record.Quiet { // else the job is over, and was none the worse for it
 		h.say("%s", usage)
 	}
 }
 
 // exec executes a script and sorts out whose failure its end is.
 func (h *Host) exec(ctx context.Context, job gitlab.Job, explicit string, script machine.Script) error {
-	outcome, err := h.machines().Exec(ctx, job.ID, mayTouch(job, explicit), script)
+	outcome, err := h.machinesOf(job).Exec(ctx, job.ID, mayTouch(job, explicit), script)
 	if err != nil {
 		return err
 	}
@@ -208,15 +205,19 @@ func (h *Host) Cleanup(ctx context.Context, stage Stage) error {
 	if err != nil {
 		return err
 	}
-	if err := h.needHost(); err != nil {
+	if err := needSystemd(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, cleanupTimeout)
 	defer cancel()
-	if err := h.machines().Stop(ctx, job.ID, mayTouch(job, stage.ID)); err != nil {
+	if err := h.machinesOf(job).Stop(ctx, job.ID, mayTouch(job, stage.ID)); err != nil {
 		return err
 	}
 	fault.Here("cleanup: machine gone")
+	if h.unread != nil {
+		h.say("warning: %v; the job's machine was removed all the same, caches stay as they are", h.unread)
+		return nil
+	}
 	if err := h.pruneCaches(ctx); err != nil {
 		h.say("warning: keep the caches within bounds: %v", err)
 	}

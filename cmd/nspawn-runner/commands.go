@@ -60,8 +60,13 @@ func commands() *cobra.Command {
 
 // on makes what a command does of what it does on a host.
 func (o *options) on(do func(ctx context.Context, h *runner.Host, args []string) error) func(*cobra.Command, []string) error {
+	return o.onHost(runner.New, do)
+}
+
+// onHost is on with another way to make the host.
+func (o *options) onHost(make func(config string) (*runner.Host, error), do func(ctx context.Context, h *runner.Host, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		h, err := o.host()
+		h, err := o.host(make)
 		if err != nil {
 			return err
 		}
@@ -70,8 +75,8 @@ func (o *options) on(do func(ctx context.Context, h *runner.Host, args []string)
 }
 
 // host makes the runner for a command.
-func (o *options) host() (*runner.Host, error) {
-	h, err := runner.New(o.config)
+func (o *options) host(make func(config string) (*runner.Host, error)) (*runner.Host, error) {
+	h, err := make(o.config)
 	if err != nil {
 		return nil, err
 	}

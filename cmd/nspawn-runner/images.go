@@ -22,7 +22,7 @@ func imageCommand(o *options, use, short string, do func(ctx context.Context, h 
 // completeImages offers the names of images to the shell.
 func completeImages(o *options) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		if h, err := o.host(); err == nil && len(args) == 0 {
+		if h, err := o.host(runner.New); err == nil && len(args) == 0 {
 			return h.ImageNames(), cobra.ShellCompDirectiveNoFileComp
 		}
 		return nil, cobra.ShellCompDirectiveNoFileComp

@@ -19,6 +19,13 @@ func stage(o *options, use, short string, args cobra.PositionalArgs, do func(con
 	}
 }
 
+// laterStage is stage of one that comes after prepare, and works without a configuration.
+func laterStage(o *options, use, short string, args cobra.PositionalArgs, do func(context.Context, *runner.Host, []string) error) *cobra.Command {
+	c := stage(o, use, short, args, do)
+	c.RunE = o.onHost(runner.NewForStage, do)
+	return c
+}
+
 // ofJob gives a stage the flag that names its job.
 func ofJob(c *cobra.Command, s *runner.Stage) *cobra.Command {
 	c.Flags().StringVar(&s.ID, "id", "", "id of the job (default: $CUSTOM_ENV_CI_JOB_ID)")
@@ -43,7 +50,7 @@ func prepare(o *options) *cobra.Command {
 
 func run(o *options) *cobra.Command {
 	var s runner.Stage
-	c := stage(o, "run SCRIPT [LABEL]", "run: execute a script in the machine", cobra.RangeArgs(1, 2),
+	c := laterStage(o, "run SCRIPT [LABEL]", "run: execute a script in the machine", cobra.RangeArgs(1, 2),
 		func(ctx context.Context, h *runner.Host, args []string) error {
 			return h.Run(ctx, s, args[0], strings.Join(args[1:], ""))
 		})
@@ -55,7 +62,7 @@ const shellUsage = "shell that executes the script (default: the image's, /bin/b
 
 func cleanup(o *options) *cobra.Command {
 	var s runner.Stage
-	c := stage(o, "cleanup", "cleanup: make the machine gone", cobra.NoArgs,
+	c := laterStage(o, "cleanup", "cleanup: make the machine gone", cobra.NoArgs,
 		func(ctx context.Context, h *runner.Host, _ []string) error {
 			// A signal does not stop a cleanup: when gitlab-runner's service
 			// stops, every process of it gets one.

@@ -58,16 +58,7 @@ func (s Store) halt(ctx context.Context, bus *systemd.Bus, id string) error {
 // isOf says whether the command line of a machine's service is that of the machine with
 // this id here. The directory in it may be called by another name, as behind a link.
 func (s Store) isOf(argv []string, id string) bool {
-	if len(argv) == 0 {
-		return false
-	}
-	theirs := argv[len(argv)-1]
-	if theirs == s.dir(id) {
-		return true
-	}
-	there, err := os.Stat(theirs)
-	here, hereErr := os.Stat(s.dir(id))
-	return err == nil && hereErr == nil && os.SameFile(there, here)
+	return len(argv) > 0 && isSame(argv[len(argv)-1], s.dir(id))
 }
 
 const (

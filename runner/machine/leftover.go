@@ -83,7 +83,7 @@ func (s Store) strayUnits(ctx context.Context, bus *systemd.Bus) ([]storage.Left
 			continue
 		}
 		argv, err := bus.Command(ctx, unit.Name)
-		ours := err == nil && len(argv) > 0 && argv[len(argv)-1] == s.dir(id) // and no other state directory's
+		ours := err == nil && s.isOf(argv, id) // and no other state directory's
 		if !ours || exists(s.dir(id)) {
 			continue
 		}

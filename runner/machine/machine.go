@@ -64,6 +64,8 @@ type Spec struct {
 	Devices []Device
 	// Shell executes scripts that name none: a path in the machine.
 	Shell string
+	// Quiet leaves what the job used out of its log.
+	Quiet bool
 }
 
 // Limits are what systemd.resource-control(5) says of them; math.MaxUint64 is no

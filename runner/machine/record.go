@@ -54,6 +54,8 @@ type Record struct {
 	Layer   string `json:"layer,omitempty"`
 	// Shell executes scripts that name none. Older builds did not note it.
 	Shell string `json:"shell,omitempty"`
+	// Quiet leaves what the job used out of its log.
+	Quiet bool `json:"quiet,omitempty"`
 
 	// Leader is the machine's first process, Cgroup the path of its service's
 	// control group. Both are set once the machine is up.

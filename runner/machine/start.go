@@ -58,6 +58,11 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 		return err
 	}
 	fault.Here("machine: directory empty")
+	if err := s.notePlace(spec.ID); err != nil {
+		_ = os.Remove(s.dir(spec.ID))
+		return fmt.Errorf("machine %s: %w", Name(spec.ID), err)
+	}
+	fault.Here("machine: place noted")
 
 	now, life := time.Now(), spec.BootTimeout+spec.MaxRuntime
 	record := Record{
@@ -77,6 +82,7 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 		Devices:    spec.Devices,
 		DiskMax:    spec.Limits.DiskMax,
 		Shell:      spec.Shell,
+		Quiet:      spec.Quiet,
 		Network:    spec.Network,
 	}
 	record.CreatedUptime = uptime()

@@ -94,6 +94,11 @@ func (s Store) remove(ctx context.Context, bus *systemd.Bus, id string) error {
 	if err := s.removeTrash(ctx, bus, id); err != nil {
 		return err
 	}
+	// First, since without its directory no lock keeps another one of its id away.
+	if err := s.forgetPlace(id); err != nil {
+		return err
+	}
+	fault.Here("machine: place forgotten")
 	return s.throwAway(ctx, bus, s.dir(id), id)
 }
 

@@ -312,7 +312,7 @@ func (h *host) leftovers(t *testing.T) []string {
 	add("mount", shell(t, "grep -E '\\.machines/|/nspawn/[a-z-]+/run-' /proc/self/mountinfo || true"))
 	for _, dir := range []string{
 		filepath.Join(h.state, ".machines"), filepath.Join(h.state, ".trash"),
-		"/run/systemd/nspawn/propagate", "/run/systemd/nspawn/unix-export", "/run/systemd/machines",
+		"/run/systemd/nspawn/propagate", "/run/systemd/nspawn/unix-export", "/run/systemd/machines", "/run/nspawn-runner",
 	} {
 		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {

@@ -115,3 +115,28 @@ func TestTwoStateDirectoriesDoNotTouchEachOthersMachines(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 }
+
+// A directory has more than one name: behind a link, or where it is mounted again.
+func TestAMachineIsFoundByAnotherNameOfItsStateDirectory(t *testing.T) {
+	h := onHost(t, "overlay")
+	link, mount := filepath.Join(t.TempDir(), "link"), filepath.Join(t.TempDir(), "mount")
+	must(t, os.Symlink(h.state, link), os.Mkdir(mount, 0o700))
+	shell(t, "mount --bind "+h.state+" "+mount)
+	t.Cleanup(func() { shell(t, "umount "+mount) })
+	for _, name := range []string{link, mount} {
+		other := &host{driver: h.driver, config: filepath.Join(t.TempDir(), "config.yaml"), state: name, playbooks: h.playbooks, backend: h.backend}
+		other.configure(t, "")
+		for _, hosts := range [][]*host{{h, other}, {other, h}} {
+			id := newID()
+			hosts[0].drives(t, "prepare", "--id", id, "bookworm")
+			if c := hosts[1].run(t, id, "echo alive"); c.stdout != "alive\n" {
+				t.Errorf("%+v", c)
+			}
+			hosts[1].drives(t, "cleanup", "--id", id)
+			if state := shell(t, "systemctl is-active nspawn-runner-"+id+".service || true"); state != "inactive\n" {
+				t.Errorf("after cleanup the machine is %s", state)
+			}
+			h.checkNothingLeft(t)
+		}
+	}
+}

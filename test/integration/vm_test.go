@@ -89,6 +89,23 @@ func TestInAVMNoMachineOpensTheHostsDisk(t *testing.T) {
 	}
 }
 
+func TestInAVMAStepOfTheClockEndsNoJob(t *testing.T) {
+	needVM(t)
+	h := onHost(t, "overlay")
+	c := h.caller(t, "bookworm")
+	if status, out := c.call(t, h.driver, nil, "prepare"); status != 0 {
+		t.Fatal(out)
+	}
+	for _, step := range []string{"+ 2 years", "- 4 years", "+ 2 years"} {
+		shell(t, "date --set \"$(date '+%F %T') "+step+"\"")
+		h.drives(t, "gc")
+		if status, out := c.call(t, h.driver, nil, "run", script(t, "echo alive"), "build_script"); out != "alive\n" {
+			t.Errorf("%s: exit %d: %s", step, status, out)
+		}
+	}
+	c.cleanup(t)
+}
+
 func TestAfterARebootTheNextPrepareRemovesWhatWasLeft(t *testing.T) {
 	needVM(t)
 	h := install(t, "overlay")

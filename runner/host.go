@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -100,6 +102,23 @@ func memory() (uint64, error) {
 		return 0, fmt.Errorf("sysinfo: %w", err)
 	}
 	return uint64(info.Totalram) * uint64(info.Unit), nil
+}
+
+// mostTasks is how many processes and threads the host can have.
+func mostTasks() (uint64, error) {
+	most := uint64(math.MaxUint64)
+	for _, name := range []string{"threads-max", "pid_max"} {
+		text, err := os.ReadFile("/proc/sys/kernel/" + name)
+		if err != nil {
+			return 0, err
+		}
+		limit, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("kernel.%s: %w", name, err)
+		}
+		most = min(most, limit)
+	}
+	return most, nil
 }
 
 // diskSize is the size in bytes of the file system of a directory, or 0 as long

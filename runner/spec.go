@@ -49,6 +49,10 @@ func (h *Host) spec(name string, generation image.Generation, settings config.Co
 	if err != nil {
 		return machine.Spec{}, err
 	}
+	tasks, err := mostTasks()
+	if err != nil {
+		return machine.Spec{}, err
+	}
 	diskMax, err := h.diskLimit(settings, backend)
 	if err != nil {
 		return machine.Spec{}, fmt.Errorf("image %s: %w", name, err)
@@ -66,9 +70,13 @@ func (h *Host) spec(name string, generation image.Generation, settings config.Co
 			CPUQuota:      settings.CPUs,
 			CPUWeight:     settings.CPUWeight,
 			IOWeight:      settings.IOWeight,
-			TasksMax:      settings.TasksMax,
+			TasksMax:      settings.TasksMax.Bytes(tasks),
 			OpenFiles:     settings.OpenFiles,
 			DiskMax:       diskMax,
+		},
+		Together: machine.Together{
+			MemoryMax: settings.MachinesMemoryMax.Bytes(total),
+			TasksMax:  settings.MachinesTasksMax.Bytes(tasks),
 		},
 		Shell:   settings.Shell,
 		Quiet:   !settings.Usage,

@@ -10,8 +10,8 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Amount is an amount of memory as systemd.resource-control(5) writes it:
-// bytes, a share of the host's, or no limit.
+// Amount is an amount of memory, disk or tasks as systemd.resource-control(5) writes it:
+// bytes or a number, a share of the host's, or no limit.
 type Amount struct {
 	bytes    uint64
 	percent  uint64
@@ -50,6 +50,20 @@ func (a *Amount) parseAtLeast(n *yaml.Node, least uint64) error {
 	}
 	if !read.infinite && read.percent == 0 && read.bytes < least {
 		return fmt.Errorf("want at least %dM, not %q", least>>20, n.Value)
+	}
+	*a = read
+	return nil
+}
+
+// parseTasks takes a number of processes or a percentage.
+func (a *Amount) parseTasks(n *yaml.Node) error {
+	var read Amount
+	if strings.HasSuffix(n.Value, "%") && read.parse(n) == nil {
+		*a = read
+		return nil
+	}
+	if err := number(n, &read.bytes, 64, 4194304); err != nil {
+		return fmt.Errorf("want a number from 64 to 4194304 or a percentage, not %q", n.Value)
 	}
 	*a = read
 	return nil

@@ -45,6 +45,8 @@ type Config struct {
 	// MinFreeDisk may be a share of the file system, MinFreeMemory of the
 	// memory; 0 for none.
 	MinFreeDisk, MinFreeMemory Amount
+	// MachinesMemoryMax and MachinesTasksMax hold for all machines together.
+	MachinesMemoryMax, MachinesTasksMax Amount
 
 	// Of the host, overridden by an image.
 	Backend       string
@@ -57,7 +59,7 @@ type Config struct {
 	IOWeight      uint64
 	OpenFiles     uint64
 	JobTimeout    time.Duration // 0: as GitLab says
-	TasksMax      uint64
+	TasksMax      Amount        // of the tasks that the host can have
 	MaxAge        time.Duration // 0: never too old
 	Network       string
 	Usage         bool

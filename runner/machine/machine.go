@@ -55,6 +55,8 @@ type Spec struct {
 	BootTimeout, MaxRuntime time.Duration
 	// Limits hold for all of the machine's processes together.
 	Limits Limits
+	// Together hold for all machines of the host.
+	Together Together
 	// Recorded, if set, is called when the machine is on record: from then on
 	// whoever removes generations sees that this one is in use.
 	Recorded func()

@@ -19,12 +19,17 @@ type OutOfMemory struct {
 	// memory in bytes; empty where the kernel's log cannot be read.
 	Process string
 	Used    uint64
+	// Together says that it was not this machine that reached its limit but all
+	// machines of the host, together.
+	Together bool
 }
 
 // String says it to a person who looks at a job's log.
 func (o OutOfMemory) String() string {
 	text := "out of memory"
-	if o.Limit > 0 {
+	if o.Together {
+		text += fmt.Sprintf(": all jobs on this host together reached their limit (machines_memory_max); this one used %s", mebibytes(o.Peak))
+	} else if o.Limit > 0 {
 		text += fmt.Sprintf(": the job used %s, the limit of image %s is %s (memory_max)", mebibytes(o.Peak), o.Image, mebibytes(o.Limit))
 	} else {
 		text += ": the job reached the limit of image " + o.Image + " (memory_max)"
@@ -45,6 +50,7 @@ func outOfMemory(record Record, log []string) *OutOfMemory {
 	o.Peak, _ = readNumber(record.Cgroup, "memory.peak")
 	o.Limit, _ = readNumber(record.Cgroup, "memory.max")
 	o.Process, o.Used = killedIn(log, record.Cgroup)
+	o.Together = atLimit(record.Cgroup) == 0 && atLimit(filepath.Dir(record.Cgroup)) > 0
 	return &o
 }
 
@@ -59,18 +65,23 @@ func readNumber(cgroup, file string) (uint64, error) {
 
 // oomKills is how many processes in a control group and below it the kernel
 // has killed for memory, 0 where the host does not count them.
-func oomKills(cgroup string) uint64 {
+func oomKills(cgroup string) uint64 { return countIn(cgroup, "memory.events", "oom_kill ") }
+
+// atLimit is how often a control group had no memory left within its own limit.
+func atLimit(cgroup string) uint64 { return countIn(cgroup, "memory.events.local", "oom ") }
+
+// countIn reads a count in a file of a control group, 0 where there is none.
+func countIn(cgroup, file, name string) uint64 {
 	if cgroup == "" {
 		return 0
 	}
-	data, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", cgroup, "memory.events"))
+	data, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", cgroup, file))
 	if err != nil {
 		return 0
 	}
 	for line := range bytes.Lines(data) {
-		if count, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte("oom_kill ")); ok {
-			n, _ := strconv.ParseUint(string(count), 10, 64)
-			return n
+		if count, ok := bytes.CutPrefix(line, []byte(name)); ok {
+			return parseNumber(count)
 		}
 	}
 	return 0

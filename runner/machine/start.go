@@ -119,6 +119,9 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 		}
 	}
 	fault.Here("machine: root prepared")
+	if err := limitSlice(ctx, bus, spec.Together); err != nil {
+		return err
+	}
 	if err := s.boot(ctx, bus, spec, &record); err != nil {
 		return fmt.Errorf("machine %s of image %s: %w", Name(spec.ID), spec.Image, err)
 	}

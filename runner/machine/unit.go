@@ -21,7 +21,7 @@ func (s Store) properties(spec Spec, layer string) []systemd.Property {
 		systemd.ExecStart(s.Program, "boot", s.dir(spec.ID)),
 		set("Type", "notify"),
 		set("NotifyAccess", "main"),
-		set("Slice", "machine-ci.slice"),
+		set("Slice", slice),
 		// With --keep-unit the machine's processes are in this unit's control
 		// group, and these limits are theirs.
 		set("Delegate", true),

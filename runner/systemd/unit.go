@@ -95,6 +95,11 @@ func (b *Bus) Stop(ctx context.Context, unit string) error {
 	return err
 }
 
+// SetProperties changes settings of a unit, until the host's next boot.
+func (b *Bus) SetProperties(ctx context.Context, unit string, properties []Property) error {
+	return b.call(ctx, managerPath, manager+"SetUnitProperties", nil, unit, true, properties)
+}
+
 // Kill sends a signal to all processes of a unit.
 func (b *Bus) Kill(ctx context.Context, unit string, signal int32) error {
 	return b.call(ctx, managerPath, manager+"KillUnit", nil, unit, "all", signal)

@@ -110,6 +110,9 @@ func (h *Host) start(ctx context.Context, job gitlab.Job, from *systemd.Process)
 		h.say("image %s is privileged: root in this job is root on the host", name)
 	}
 	spec.ID, spec.Owner, spec.Caller, spec.Recorded = job.ID, job.Owner, from, release
+	if job.Trusted && from != nil {
+		spec.CallerDir = machine.FindCallerDir(h.Env("JOB_RESPONSE_FILE"))
+	}
 	spec.MaxRuntime = lifeWithoutTimeout
 	if job.Timeout > 0 {
 		spec.MaxRuntime = job.Timeout + lifeMargin

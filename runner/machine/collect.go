@@ -114,5 +114,12 @@ func (s Store) collect(ctx context.Context, bus *systemd.Bus, id string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
 	defer cancel()
-	return s.remove(ctx, bus, id)
+	record, _ := readRecord(s.dir(id))
+	if err := s.remove(ctx, bus, id); err != nil {
+		return err
+	}
+	if record.CallerDir != nil && (record.Boot != bootID() || !record.Caller.Alive()) {
+		return record.CallerDir.remove()
+	}
+	return nil
 }

@@ -43,6 +43,8 @@ type Spec struct {
 	// Caller is the gitlab-runner the machine is for, if known: when it is
 	// dead, nobody will stop the machine.
 	Caller *systemd.Process
+	// CallerDir is what that has on the host for the job; it goes when the caller dies.
+	CallerDir *CallerDir
 	// Image is the image's name, Generation its generation's, Chroot that
 	// generation's path.
 	Image, Generation, Chroot string

@@ -22,15 +22,17 @@ const recordFormat = 1
 
 // Record is what is known of a machine, kept from its start to its end.
 type Record struct {
-	Format     int              `json:"format"`
-	ID         string           `json:"id"`
-	Owner      string           `json:"owner,omitempty"`
-	Caller     *systemd.Process `json:"caller,omitempty"`
-	Image      string           `json:"image"`
-	Generation string           `json:"generation"`
-	Chroot     string           `json:"chroot"`
-	Backend    string           `json:"backend"`
-	Privileged bool             `json:"privileged,omitempty"`
+	Format int              `json:"format"`
+	ID     string           `json:"id"`
+	Owner  string           `json:"owner,omitempty"`
+	Caller *systemd.Process `json:"caller,omitempty"`
+	// CallerDir is what that has on the host for the job.
+	CallerDir  *CallerDir `json:"caller_dir,omitempty"`
+	Image      string     `json:"image"`
+	Generation string     `json:"generation"`
+	Chroot     string     `json:"chroot"`
+	Backend    string     `json:"backend"`
+	Privileged bool       `json:"privileged,omitempty"`
 	// RootUID is the host's user id of the machine's root: the first of its
 	// range, 0 when privileged.
 	RootUID int       `json:"root_uid"`

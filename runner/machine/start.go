@@ -70,6 +70,7 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 		ID:         spec.ID,
 		Owner:      spec.Owner,
 		Caller:     spec.Caller,
+		CallerDir:  spec.CallerDir,
 		Image:      spec.Image,
 		Generation: spec.Generation,
 		Chroot:     spec.Chroot,

@@ -150,13 +150,13 @@ func (s Store) discard(ctx context.Context, bus *systemd.Bus, path string) error
 	}
 }
 
-// trashUnit is the one service that empties the trash.
+// trashUnit is the one service that empties this trash.
 // No id can make a machine's unit of this name.
-const trashUnit = "nspawn-runner_trash.service"
+func (s Store) trashUnit() string { return systemd.UnitOf("nspawn-runner_trash", s.Trash) }
 
 func (s Store) emptyTrashLater(ctx context.Context, bus *systemd.Bus) error {
 	s.logf("empty %s in the background", s.Trash)
-	err := bus.Launch(ctx, trashUnit, []systemd.Property{
+	err := bus.Launch(ctx, s.trashUnit(), []systemd.Property{
 		systemd.Set("Description", "Delete what CI machines left"),
 		systemd.ExecStart(s.Program, "empty-trash", s.Trash),
 		systemd.Set("Type", "exec"),

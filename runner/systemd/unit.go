@@ -2,6 +2,7 @@ package systemd
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"strings"
 
@@ -229,6 +230,13 @@ func (b *Bus) get(ctx context.Context, path dbus.ObjectPath, iface, name string,
 		return fmt.Errorf("property %s of %s: %w", name, path, err)
 	}
 	return nil
+}
+
+// UnitOf is the name of the service that does something with a directory. Others of the
+// same kind may be at work on other directories of the host.
+func UnitOf(kind, dir string) string {
+	sum := sha256.Sum256([]byte(dir))
+	return fmt.Sprintf("%s-%x.service", kind, sum[:4])
 }
 
 // UnitPath is the object path of a unit: all but letters and digits escaped.

@@ -12,18 +12,23 @@ import (
 func TestAttacksByExhaustionAreHeldInAVM(t *testing.T) {
 	needVM(t)
 	h := onHost(t, "overlay")
-	h.configure(t, "memory_max: 250M\ntasks_max: 1000\ndisk_max: 200M\n")
+	// The other limits are those that a host has without a word: together they would be
+	// more than there is.
+	h.configure(t, "disk_max: 200M\n")
 	t.Cleanup(func() { h.configure(t, "") })
 	const forever = "; wait; sleep 10000"
+	memory := `for i in 1 2 3; do python3 -c 'x = []; [x.append(bytearray(b"x") * (1 << 20)) for n in range(1 << 20)]' & done
+			mount -t tmpfs -o size=100G none /mnt; for f in /dev/shm/x /run/x /mnt/x; do head -c 10G /dev/zero > $f & done` + forever
 	python := func(text string) string { return "python3 -c '\n" + exhausting + text + "\ntime.sleep(10000)'" }
 	bystander := h.prepared(t, "bookworm")
 	var wait sync.WaitGroup
 	for name, text := range map[string]string{
-		"fork without end":    `f() { f | f & }; f` + forever,
-		"keep all processors": `for i in 1 2 3 4 5 6 7 8; do while :; do :; done & done` + forever,
-		"take memory, also as files": `for i in 1 2 3; do python3 -c 'x = []; [x.append(bytearray(b"x") * (1 << 20)) for n in range(1 << 20)]' & done
-			mount -t tmpfs -o size=100G none /mnt; for f in /dev/shm/x /run/x /mnt/x; do head -c 10G /dev/zero > $f & done` + forever,
-		"fill the disk and the journal": `for i in 1 2 3; do head -c 10G /dev/zero > /root/$i & yes "$(head -c 1000 /dev/zero | tr '\0' x)" | systemd-cat & done` + forever,
+		"fork without end":                     `f() { f | f & }; f` + forever,
+		"keep all processors":                  `for i in 1 2 3 4 5 6 7 8; do while :; do :; done & done` + forever,
+		"take memory, also as files":           memory,
+		"take memory beside another that does": memory,
+		"take memory beside two others":        memory,
+		"fill the disk and the journal":        `for i in 1 2 3; do head -c 10G /dev/zero > /root/$i & yes "$(head -c 1000 /dev/zero | tr '\0' x)" | systemd-cat & done` + forever,
 		"open files, pipes and watches": python(`
 for n in range(50):
     fork(lambda: [os.pipe() for n in range(1 << 20)])
@@ -37,6 +42,11 @@ for n in range(500): fork(lambda: libc.unshare(0x7e020000))`),
 		wait.Go(func() { h.exhaust(t, name, text, bystander) })
 	}
 	wait.Wait()
+	name := "have processes of the host killed for memory"
+	if log := shell(t, "journalctl --dmesg --output=cat | grep -E 'oom-kill:constraint=CONSTRAINT_NONE|Out of memory: ' || true"); log != "" {
+		gotThrough(t, name, log)
+	}
+	held(name)
 }
 
 // exhausting is what the scripts in Python begin with: fork leaves a process that did

@@ -155,7 +155,7 @@ func (p *Play) jobs(ctx context.Context) error {
 // nothingLeft searches the host for what the jobs may have left, once the deletion
 // of big trees, which goes on in the background, is done.
 func (p *Play) nothingLeft(ctx context.Context) error {
-	look := fmt.Sprintf(`timeout 120 sh -c 'while systemctl --quiet is-active nspawn-runner_trash.service; do sleep 0.1; done'
+	look := fmt.Sprintf(`timeout 120 sh -c 'while systemctl --quiet is-active "nspawn-runner_trash*.service"; do sleep 0.1; done'
 machinectl list --no-legend
 systemctl list-units --all --plain --no-legend 'nspawn-runner*'
 grep -E '\.machines/' /proc/mounts

@@ -43,9 +43,9 @@ func (s Store) properties(spec Spec, layer string) []systemd.Property {
 		systemd.DeviceAllow(allowed(spec.Devices, layer)...),
 		// What a job writes to its console comes to the host's journal. It is not
 		// to choose how urgent that is, since journald shows an emergency at every
-		// terminal, nor to push out all else there is.
+		// terminal, nor to push out all else there is: a line may have 48 KiB.
 		set("SyslogLevelPrefix", false),
-		set("LogRateLimitIntervalUSec", microseconds(30*time.Second)),
+		set("LogRateLimitIntervalUSec", microseconds(time.Hour)),
 		set("LogRateLimitBurst", uint32(200)),
 		// Nobody needs a machine to shut down in good order.
 		set("KillMode", "mixed"),

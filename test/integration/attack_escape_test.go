@@ -149,6 +149,14 @@ beyond = sum(1 << n for n in (16, 17, 25, 34, 35, 36, 32, 33, 38, 39))
 status = open("/proc/1/status").read()
 sys.exit(not any(int(re.search(kind + r":\s*(\w+)", status)[1], 16) & beyond for kind in ("CapPrm", "CapEff", "CapBnd")))'`, onTheHost},
 		{"run without a filter of system calls", `grep -qE '^Seccomp:[[:space:]]*0' /proc/1/status /proc/self/status`, onTheHost},
+		{"make as many control groups as it likes", `python3 -c '
+import os, sys
+made = []
+try:
+    for n in range(3000): os.mkdir("/sys/fs/cgroup/x%d" % n); made.append(n)
+except OSError as e: print(e)
+for n in made: os.rmdir("/sys/fs/cgroup/x%d" % n)
+sys.exit(len(made) < 3000)'`, onTheHost},
 		{"be the root of the host", `[ "$(awk '{print $2}' /proc/self/uid_map)" = 0 ]`, inAPrivilegedMachine},
 		{"raise its own limits", same + `cd /sys/fs/cgroup; for f in *.max *.high *.low *.min *.weight cgroup.max.* cgroup.freeze; do same $f && exit 0; done; exit 1`, inAPrivilegedMachine},
 	} {

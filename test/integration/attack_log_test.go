@@ -47,3 +47,29 @@ with open("/dev/console", "wb", 0) as console:
 	}
 	held(name)
 }
+
+// A machine's first process is its systemd only as long as the job wants that, and
+// systemd-nspawn passes on what it says of itself.
+func TestAttacksOnWhoAsksSystemctlAreHeld(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	name := "write control characters to who asks systemctl"
+	c := h.run(t, id, `cat > /init <<'END'
+#!/usr/bin/python3
+import socket, time
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"STATUS=\x1b[31mevil", "/run/host/notify")
+open("/dev/console", "w").write("the status is sent\n")
+time.sleep(10000)
+END
+chmod 755 /init; mv /init /usr/lib/systemd/systemd; systemd-run -q bash -c 'sleep 0.2; systemctl daemon-reexec'`)
+	if c.status != 0 {
+		t.Fatalf("%s: the machine could not try: %+v", name, c)
+	}
+	await(t, "the status to be sent", func() bool {
+		return strings.Contains(shell(t, "journalctl --sync; journalctl --quiet --unit=nspawn-runner-"+id+".service"), "the status is sent")
+	})
+	if status := shell(t, "systemctl status nspawn-runner-"+id+".service"); strings.Contains(status, "evil") || hasControls(status) {
+		gotThrough(t, name, status)
+	}
+	held(name)
+}

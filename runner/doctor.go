@@ -41,6 +41,7 @@ func (h *Host) checks(job string) []check {
 		{"systemd", checkSystemd},
 		{"cgroups", checkCgroups},
 		{"inotify", checkInotify},
+		{"core dumps", checkCoreDumps},
 		{"bus", checkBus},
 		{"machined", checkMachined},
 		{"nspawn", checkNspawn},

@@ -153,3 +153,18 @@ func (h *Host) checkNetwork(context.Context) []finding {
 	}
 	return isGood("%s", h.Config.Network)
 }
+
+// checkCoreDumps looks whether the kernel hands core dumps to a program: it does so for
+// machines too, whatever their limit of core dumps is (core(5)), outside of all control
+// groups (seen), so that a job which crashes on purpose takes processors and the journal.
+func checkCoreDumps(context.Context) []finding {
+	text, err := os.ReadFile("/proc/sys/kernel/core_pattern")
+	if err != nil {
+		return isBad("", "%v", err)
+	}
+	if program, piped := strings.CutPrefix(strings.TrimSpace(string(text)), "|"); piped {
+		return isWarning("set kernel.core_pattern = core in a file of /etc/sysctl.d, and by sysctl",
+			"each crash of a job's program starts a process of the host's root, which no limit of jobs counts: %s", program)
+	}
+	return isGood("kernel.core_pattern names no program")
+}

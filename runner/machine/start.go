@@ -224,7 +224,7 @@ func (s Store) awaitUp(ctx context.Context, bus *systemd.Bus, id string, record 
 	}
 	switch state {
 	case "running", "degraded":
-		return confine(ctx, bus, *record)
+		return handOver(ctx, bus, *record)
 	}
 	return fmt.Errorf("it came up in state %q", state)
 }

@@ -19,9 +19,9 @@ import (
 // each service of the host from starting.
 const mostGroups = 2000
 
-// confine takes from a machine that is up what only its boot needs, and what it could
+// handOver takes from a machine that is up what only its boot needs, and what it could
 // take from others. From now on it is its job's.
-func confine(ctx context.Context, bus *systemd.Bus, record Record) error {
+func handOver(ctx context.Context, bus *systemd.Bus, record Record) error {
 	limit := filepath.Join("/sys/fs/cgroup", record.Cgroup, "cgroup.max.descendants")
 	if err := os.WriteFile(limit, []byte(strconv.Itoa(mostGroups)), 0); err != nil {
 		return fmt.Errorf("limit its control groups: %w", err)

@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/magefile/mage/mg"
@@ -53,7 +54,7 @@ func (Chroot) Maintenance(ctx context.Context) error {
 // Toml prints the block for gitlab-runner's config.toml, with the program that install puts in place.
 func Toml() error {
 	return onHost(func(h *runner.Host) error {
-		return h.TOML(os.Getenv("NAME"), os.Getenv("URL"), os.Getenv("TOKEN_FILE"), os.Getenv("DEFAULT_IMAGE"))
+		return h.TOML(os.Getenv("NAME"), os.Getenv("URL"), os.Getenv("TOKEN_FILE"), os.Getenv("DEFAULT_IMAGE"), strings.Fields(os.Getenv("ALLOW_IMAGE")))
 	})
 }
 

@@ -3,6 +3,7 @@ package runner
 import (
 	"context"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"nspawn-runner/runner/cache"
@@ -18,8 +19,8 @@ const pruneInline = 200 * time.Millisecond
 const pruneUnit = "nspawn-runner_caches.service"
 
 func (h *Host) caches() cache.Store {
-	dir := filepath.Join(h.Config.StateDir, ".cache")
-	disk := diskSize(lowest(dir)) // it may lie elsewhere
+	dir := resolved(filepath.Join(h.Config.StateDir, ".cache")) // no bind is reached by links
+	disk := diskSize(lowest(dir))                               // it may lie elsewhere
 	return cache.Store{
 		Dir:        dir,
 		Max:        h.Config.CacheMax.Bytes(disk),
@@ -28,13 +29,24 @@ func (h *Host) caches() cache.Store {
 	}
 }
 
+// resolved is a path without links, as far as it is there; what is not there yet is
+// made where the links lead.
+func resolved(path string) string {
+	there := lowest(path)
+	end, err := filepath.EvalSymlinks(there)
+	if err != nil {
+		return path
+	}
+	return filepath.Join(end, strings.TrimPrefix(path, there))
+}
+
 // bound lists what of the host machines on record have bound.
 func (h *Host) bound() ([]string, error) {
 	records, err := h.machines().Records()
 	var all []string
 	for _, record := range records {
 		for _, bind := range record.Binds {
-			all = append(all, bind.From)
+			all = append(all, resolved(bind.From))
 		}
 	}
 	return all, err

@@ -39,11 +39,13 @@ func (h *Host) checkRegistration(path string) []finding {
 	}
 	var all []finding
 	ours := 0
+	var allowed Permission
 	for _, r := range known.Runners {
 		if r.Executor != "custom" || !slices.ContainsFunc(r.Stages(), h.isCalledBy) {
 			continue
 		}
 		ours++
+		allowed = append(allowed, allowedBy(r)...)
 		problems := h.checkRunner(r)
 		if problems == nil {
 			problems = isGood("%s: runner %q calls this program", path, r.Name)
@@ -53,6 +55,7 @@ func (h *Host) checkRegistration(path string) []finding {
 	if ours == 0 {
 		return isBad(paste, "%s: none of its %d runners has the executor \"custom\" and calls %s", path, len(known.Runners), h.Program)
 	}
+	all = append(all, h.checkAllowed(allowed)...)
 	if known.Concurrent < 2 {
 		all = append(all, isWarning("raise concurrent at its top", "%s: one job at a time, of all runners (concurrent)", path)...)
 	}
@@ -123,13 +126,49 @@ func (h *Host) usedConfig() string {
 
 // configOf is the configuration file that arguments name.
 func configOf(args []string) string {
+	return append(valuesOf(args, "--config"), config.DefaultFile)[0]
+}
+
+// valuesOf are the values of a flag in arguments, which has some.
+func valuesOf(args []string, flag string) []string {
+	var all []string
 	for i, arg := range args {
-		if path, ok := strings.CutPrefix(arg, "--config="); ok {
-			return path
+		if value, ok := strings.CutPrefix(arg, flag+"="); ok {
+			all = append(all, value)
 		}
-		if arg == "--config" && i+1 < len(args) {
-			return args[i+1]
+		if arg == flag && i+1 < len(args) {
+			all = append(all, args[i+1])
 		}
 	}
-	return config.DefaultFile
+	return all
+}
+
+// allowedBy is which images a runner allows that give jobs more than others.
+func allowedBy(r gitlab.Runner) Permission {
+	for _, stage := range r.Stages() {
+		if stage.Command == "prepare" {
+			return valuesOf(stage.Args, "--allow-image")
+		}
+	}
+	return nil
+}
+
+// checkAllowed looks for images that no runner allows.
+func (h *Host) checkAllowed(allowed Permission) []finding {
+	images, err := h.images().List()
+	if err != nil {
+		return nil // see checkImages
+	}
+	var all []finding
+	for _, i := range images {
+		settings, err := h.imageConfig(i.Name)
+		if err != nil || allowed.allows(i.Name) {
+			continue // see checkPlaybooks
+		}
+		if given := h.gives(settings); given != nil {
+			all = append(all, isWarning("add \"--allow-image="+i.Name+"\" to prepare_args of the runner that may have it",
+				"image %s %s, and no runner allows that: its jobs are refused", i.Name, strings.Join(given, ", "))...)
+		}
+	}
+	return all
 }

@@ -76,6 +76,38 @@ func TestTheDoctorKnowsARunnerThatCallsThisProgram(t *testing.T) {
 	}
 }
 
+func TestTheDoctorKnowsImagesThatNoRunnerAllows(t *testing.T) {
+	for vars, want := range map[string]string{
+		"privileged: true":         "image image is privileged, and no runner allows that",
+		"devices: [/dev/kvm]":      "has devices of the host",
+		"binds: ['/srv/x:/x:rw']":  "has writable binds",
+		"network: host":            "has the host's network",
+		"binds: [/srv/x, /srv/y]":  "",
+		"chroot_suite: sid":        "",
+		"shell: /bin/sh":           "",
+		"memory_max: 1G":           "",
+		"test: echo --allow-image": "",
+	} {
+		h, _ := bootstrapHost(t, "", "- vars: {nspawn_runner_"+vars+"}\n")
+		if _, says := worst(h.checkAllowed(nil)); !strings.Contains(says, want) || want == "" && says != "" {
+			t.Errorf("%s: %q", vars, says)
+		}
+		for _, pattern := range []string{"image", "im*", "*"} {
+			if found := h.checkAllowed(Permission{"other", pattern}); found != nil {
+				t.Errorf("%s: allowed by %s, but %v", vars, pattern, found)
+			}
+		}
+	}
+	h, _ := bootstrapHost(t, "network: host\n", "- vars: {nspawn_runner_network: host}\n")
+	if found := h.checkAllowed(nil); found != nil {
+		t.Errorf("what all images have: %v", found)
+	}
+	r, err := gitlab.ParseRunners([]byte(gitlab.TOML(gitlab.Registration{Driver: "/x", Allowed: []string{"a*", "b"}})))
+	if err != nil || !slices.Equal(allowedBy(r.Runners[0]), Permission{"a*", "b"}) {
+		t.Errorf("%v, %v", r, err)
+	}
+}
+
 func TestTheDoctorKnowsWhoElseHasMachinesUserIDs(t *testing.T) {
 	const subuid = "low:100000:65536\nup-to:524287:1\ninto:524287:2\ninside:600000:65536\nabove:1878982656:65536\n\nodd:x:y\n"
 	if got := ownersOf(subuid, true, 524288, 1878982655); !slices.Equal(got, []string{"into", "inside"}) {

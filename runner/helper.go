@@ -42,13 +42,18 @@ func (h *Host) findHelper(caller *systemd.Process) string {
 			}
 		}
 	}
+	// No bind is reached by links.
 	if path, err := exec.LookPath("gitlab-runner"); err == nil {
 		if path, err = filepath.EvalSymlinks(path); err == nil {
 			return path
 		}
 	}
-	if info, err := os.Stat(h.Config.GitlabRunner); err == nil && info.Mode().IsRegular() {
-		return h.Config.GitlabRunner
+	path, err := filepath.EvalSymlinks(h.Config.GitlabRunner)
+	if err != nil {
+		return ""
+	}
+	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+		return path
 	}
 	return ""
 }

@@ -62,7 +62,7 @@ func (h *Host) buildConfig(name string) (config.Config, error) {
 	if err != nil {
 		return config.Config{}, err
 	}
-	if err := wantOfHost(&machine.Spec{}, settings); err != nil {
+	if err := h.wantOfHost(&machine.Spec{}, settings); err != nil {
 		return config.Config{}, fmt.Errorf("image %s: %w", name, err)
 	}
 	if _, err := h.checkDiskLimit(settings); err != nil {

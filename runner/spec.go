@@ -3,7 +3,6 @@ package runner
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"math"
 	"os"
 
@@ -82,7 +81,7 @@ func (h *Host) spec(name string, generation image.Generation, settings config.Co
 		Quiet:   !settings.Usage,
 		Network: settings.Network,
 	}
-	if err := wantOfHost(&spec, settings); err != nil {
+	if err := h.wantOfHost(&spec, settings); err != nil {
 		return machine.Spec{}, fmt.Errorf("image %s: %w", name, err)
 	}
 	return spec, nil
@@ -136,7 +135,7 @@ func (h *Host) diskLimit(settings config.Config, backend storage.Backend) (uint6
 
 // wantOfHost adds to a spec what the settings give machines of this host, all of
 // which must be there.
-func wantOfHost(spec *machine.Spec, settings config.Config) error {
+func (h *Host) wantOfHost(spec *machine.Spec, settings config.Config) error {
 	if err := machine.CheckNetwork(settings.Network); err != nil {
 		return err
 	}
@@ -147,23 +146,51 @@ func wantOfHost(spec *machine.Spec, settings config.Config) error {
 		}
 		spec.Devices = append(spec.Devices, device)
 	}
+	jobs := writable(settings.Binds)
+	if jobs != nil { // else it does not matter
+		others, err := h.writable()
+		if err != nil {
+			return err
+		}
+		jobs = append(jobs, others...)
+	}
 	for _, bind := range settings.Binds {
-		if err := checkBind(bind); err != nil {
+		if bind.To == gitlab.CacheDir {
+			return fmt.Errorf("nspawn_runner_binds: %s: jobs' own caches lie there", bind.To)
+		}
+		bind := machine.Bind(bind)
+		if err := bind.Check(jobs); err != nil {
 			return fmt.Errorf("nspawn_runner_binds: %w", err)
 		}
-		spec.Binds = append(spec.Binds, machine.Bind(bind))
+		spec.Binds = append(spec.Binds, bind)
 	}
 	return nil
 }
 
-// checkBind refuses what this host cannot show to a machine.
-func checkBind(bind config.Bind) error {
-	if bind.To == gitlab.CacheDir {
-		return fmt.Errorf("%s: jobs' own caches lie there", bind.To)
+// writable lists what of the host some binds let jobs write to.
+func writable(binds []config.Bind) []string {
+	var all []string
+	for _, bind := range binds {
+		if bind.Writable {
+			all = append(all, bind.From)
+		}
 	}
-	_, err := os.Stat(bind.From)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: there is no such file or directory on this host", bind.From)
+	return all
+}
+
+// writable lists what of the host jobs of any image can write to, and what those can
+// that run now.
+func (h *Host) writable() ([]string, error) {
+	images, err := h.images().List()
+	if err != nil {
+		return nil, err
 	}
-	return err
+	var all []string
+	for _, i := range images {
+		if settings, err := h.imageConfig(i.Name); err == nil { // else no job has it
+			all = append(all, writable(settings.Binds)...)
+		}
+	}
+	now, err := h.bound()
+	return append(all, now...), err
 }

@@ -40,6 +40,8 @@ type Stage struct {
 	ID, Image string
 	// DefaultImage is for jobs that name none.
 	DefaultImage string
+	// Allowed is which images that give more than others the job may have.
+	Allowed Permission
 	// Shell executes scripts, "" for the image's.
 	Shell string
 }
@@ -72,11 +74,11 @@ func (h *Host) Prepare(ctx context.Context, stage Stage) error {
 		h.say("warning: clean up after dead jobs: %v", err)
 	}
 	fault.Here("prepare: machines of dead jobs gone")
-	return h.start(ctx, job, from)
+	return h.start(ctx, job, from, stage.Allowed)
 }
 
 // start starts a machine for a job.
-func (h *Host) start(ctx context.Context, job gitlab.Job, from *systemd.Process) error {
+func (h *Host) start(ctx context.Context, job gitlab.Job, from *systemd.Process, may Permission) error {
 	name, err := gitlab.ImageName(job.Image)
 	if err != nil {
 		return &gitlab.BuildFailure{Code: 1, Err: err}
@@ -96,6 +98,9 @@ func (h *Host) start(ctx context.Context, job gitlab.Job, from *systemd.Process)
 	}
 	settings, err := h.imageConfig(name)
 	if err != nil {
+		return err
+	}
+	if err := h.permit(name, settings, may); err != nil {
 		return err
 	}
 	spec, err := h.spec(name, generation, settings)

@@ -10,8 +10,8 @@ import (
 
 // TOML prints a complete block for gitlab-runner's config.toml. The token is
 // read from a file, since what is on a command line everybody can see.
-func (h *Host) TOML(name, url, tokenFile, defaultImage string) error {
-	r := gitlab.Registration{Driver: h.Program, Name: name, URL: url, DefaultImage: defaultImage}
+func (h *Host) TOML(name, url, tokenFile, defaultImage string, allowed Permission) error {
+	r := gitlab.Registration{Driver: h.Program, Name: name, URL: url, DefaultImage: defaultImage, Allowed: allowed}
 	if h.configFile != "" {
 		r.Args = []string{"--config", h.configFile}
 	}

@@ -36,7 +36,7 @@ func (h *Host) try(ctx context.Context, image string, script machine.Script) (er
 	}
 	job := gitlab.Job{ID: ownID("try"), Image: image}
 	job.Owner = job.ID
-	if err := h.start(ctx, job, &self); err != nil {
+	if err := h.start(ctx, job, &self, Everything); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.end(ctx, job.ID)) }()

@@ -11,17 +11,19 @@ import (
 
 func toml(o *options) *cobra.Command {
 	var name, url, tokenFile, defaultImage string
+	var allowed runner.Permission
 	c := &cobra.Command{
 		Use: "toml", Short: "Print the block for gitlab-runner's config.toml",
 		Args: cobra.NoArgs,
 		RunE: o.on(func(_ context.Context, h *runner.Host, _ []string) error {
-			return h.TOML(name, url, tokenFile, defaultImage)
+			return h.TOML(name, url, tokenFile, defaultImage, allowed)
 		}),
 	}
 	c.Flags().StringVar(&name, "name", "", "name of the runner")
 	c.Flags().StringVar(&url, "url", "", "URL of your GitLab")
 	c.Flags().StringVar(&tokenFile, "token-file", "", "file that holds the runner's authentication token")
 	c.Flags().StringVar(&defaultImage, "default-image", "", "the image of jobs that name none")
+	allowImage(c, &allowed)
 	return c
 }
 

@@ -45,7 +45,15 @@ func prepare(o *options) *cobra.Command {
 			return h.Prepare(ctx, s)
 		})
 	c.Flags().StringVar(&s.DefaultImage, "default-image", "", "the image of jobs that name none")
+	allowImage(c, &s.Allowed)
 	return ofJob(c, &s)
+}
+
+// allowImage gives a command the flag that lets jobs have images with privileges.
+func allowImage(c *cobra.Command, allowed *runner.Permission) {
+	c.Flags().StringArrayVar((*[]string)(allowed), "allow-image", nil,
+		"pattern of names of images that jobs may have though they give privileges, devices, writable binds or the host's network; may be repeated")
+	c.PreRunE = func(*cobra.Command, []string) error { return allowed.Check() }
 }
 
 func run(o *options) *cobra.Command {

@@ -2,6 +2,7 @@ package gitlab
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"text/template"
 )
@@ -16,13 +17,28 @@ type Registration struct {
 	Name, URL, Token string
 	// DefaultImage is the image of jobs that name none, "" for a refusal.
 	DefaultImage string
+	// Allowed are patterns of images that give jobs more than others.
+	Allowed []string
+}
+
+// prepare are the arguments of the stage prepare.
+func (r Registration) prepare() []string {
+	args := []string{"prepare"}
+	if r.DefaultImage != "" {
+		args = append(args, "--default-image="+r.DefaultImage)
+	}
+	for _, pattern := range r.Allowed {
+		args = append(args, "--allow-image="+pattern)
+	}
+	return args
 }
 
 var block = template.Must(template.New("toml").Funcs(template.FuncMap{
 	"string": quoteTOML,
-	"stage": func(args []string, stage ...string) string {
+	"words":  func(words ...string) []string { return words },
+	"stage": func(args []string, stage []string) string {
 		var quoted []string
-		for _, arg := range append(append([]string{}, args...), stage...) {
+		for _, arg := range slices.Concat(args, stage) {
 			quoted = append(quoted, quoteTOML(arg))
 		}
 		return "[" + strings.Join(quoted, ", ") + "]"
@@ -40,23 +56,25 @@ var block = template.Must(template.New("toml").Funcs(template.FuncMap{
   # limit = 4                  # jobs of this runner at a time
   [runners.custom]
     config_exec = {{string .Driver}}
-    config_args = {{stage .Args "gitlab-config"}}
+    config_args = {{stage .Args (words "gitlab-config")}}
     config_exec_timeout = 60
 
     prepare_exec = {{string .Driver}}
-{{- if .DefaultImage}}
-    prepare_args = {{stage .Args "prepare" (printf "--default-image=%s" .DefaultImage)}}
-{{- else}}
+{{- if not .DefaultImage}}
     # Jobs that name no image are refused, unless you add "--default-image=NAME".
-    prepare_args = {{stage .Args "prepare"}}
 {{- end}}
+{{- if not .Allowed}}
+    # Jobs of images with privileges, devices or writable binds are refused, unless
+    # you add "--allow-image=NAME".
+{{- end}}
+    prepare_args = {{stage .Args .Prepare}}
     prepare_exec_timeout = 300   # longer than boot_timeout
 
     run_exec = {{string .Driver}}
-    run_args = {{stage .Args "run"}}
+    run_args = {{stage .Args (words "run")}}
 
     cleanup_exec = {{string .Driver}}
-    cleanup_args = {{stage .Args "cleanup"}}
+    cleanup_args = {{stage .Args (words "cleanup")}}
     cleanup_exec_timeout = 120
 
     # A stage that is told to stop does so within seconds.
@@ -73,7 +91,8 @@ func TOML(r Registration) string {
 	err := block.Execute(&out, struct {
 		Registration
 		BuildsDir, CacheDir string
-	}{r, BuildsDir, CacheDir})
+		Prepare             []string
+	}{r, BuildsDir, CacheDir, r.prepare()})
 	if err != nil {
 		panic(err) // the template is a constant
 	}

@@ -18,9 +18,22 @@ import (
 type Bind struct {
 	From string `json:"from"`
 	To   string `json:"to"`
-	// Writable binds belong to the machine's root inside, and to root on the
-	// disk; nothing in them is setuid or a device.
+	// Writable binds belong to the machine's root inside, and to root on the disk:
+	// programs in them that are setuid, or have capabilities, are so on the host.
 	Writable bool `json:"writable,omitempty"`
+}
+
+// Check says whether machines can have a bind, and whether it would open this host to
+// its own users. jobs are directories that jobs can write to.
+func (b Bind) Check(jobs []string) error {
+	if b.Writable {
+		return storage.CheckClosed(b.From, jobs)
+	}
+	from, err := storage.OpenPlace(b.From)
+	if err != nil {
+		return err
+	}
+	return from.Close()
 }
 
 // Device is a character device of the host's that a machine may use.
@@ -56,9 +69,8 @@ func (d Device) allow() [2]string {
 	return [2]string{fmt.Sprintf("/dev/char/%d:%d", unix.Major(d.Number), unix.Minor(d.Number)), "rwm"}
 }
 
-// bindOptions mounts what a machine sees of the host, where that needs more than
-// a bind, beside the machine's root, and returns nspawn's options for all of it.
-// nspawn makes the mount points.
+// bindOptions mounts what a machine sees of the host beside the machine's root, and
+// returns nspawn's options for all of it. nspawn makes the mount points.
 func bindOptions(mnt string, record Record) ([]string, error) {
 	var options []string
 	escape := strings.NewReplacer(`\`, `\\`, ":", `\:`)
@@ -66,16 +78,9 @@ func bindOptions(mnt string, record Record) ([]string, error) {
 		options = append(options, option+escape.Replace(from)+":"+escape.Replace(to))
 	}
 	for i, bind := range record.Binds {
-		if !bind.Writable {
-			show("--bind-ro=", bind.From, bind.To)
-			continue
-		}
 		at := filepath.Join(mnt, fmt.Sprintf("bind-%d", i))
-		if err := mountPoint(bind.From, at); err != nil {
-			return nil, err
-		}
-		if err := storage.Bind(bind.From, at, record.RootUID, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV); err != nil {
-			return nil, err
+		if err := bind.mount(at, record.RootUID); err != nil {
+			return nil, fmt.Errorf("bind %w", err)
 		}
 		fault.Here("boot: bind made")
 		show("--bind=", at, bind.To)
@@ -93,9 +98,30 @@ func bindOptions(mnt string, record Record) ([]string, error) {
 	return options, nil
 }
 
+// mount mounts what a machine sees on at, which it makes. systemd-nspawn would follow
+// links to it, and let the machine see what the host mounts below it later.
+func (b Bind) mount(at string, owner int) error {
+	from, err := storage.OpenPlace(b.From)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	if err := mountPoint(from, at); err != nil {
+		return err
+	}
+	view := storage.View{Set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
+	if b.Writable {
+		view.Owner = owner
+	} else {
+		view.Set |= unix.MOUNT_ATTR_RDONLY
+		view.Below = true
+	}
+	return storage.Bind(from, at, view)
+}
+
 // mountPoint makes what a mount of from can lie on.
-func mountPoint(from, at string) error {
-	info, err := os.Stat(from)
+func mountPoint(from *os.File, at string) error {
+	info, err := from.Stat()
 	if err != nil {
 		return err
 	}

@@ -41,7 +41,7 @@ func (btrfs) Mount(dir, chroot string, owner int, disk Disk) (string, error) {
 	if err := os.Mkdir(root, 0o755); err != nil {
 		return "", err
 	}
-	if err := Bind(filepath.Join(dir, "snapshot"), root, owner, 0); err != nil {
+	if err := bindTree(filepath.Join(dir, "snapshot"), root, owner); err != nil {
 		return "", fmt.Errorf("backend btrfs: %w", err)
 	}
 	return root, nil

@@ -114,7 +114,7 @@ func (o overlay) Mount(dir, chroot string, owner int, disk Disk) (string, error)
 			return "", err
 		}
 	}
-	if err := Bind(chroot, lower, owner, 0); err != nil {
+	if err := bindTree(chroot, lower, owner); err != nil {
 		return "", err
 	}
 	fault.Here("storage: lower layer bound")

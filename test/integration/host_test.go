@@ -162,6 +162,16 @@ func (h *host) runner() gitlab.Runner {
 	}
 }
 
+// allowing is a gitlab-runner whose jobs may have images of these names that give more
+// than others do.
+func (h *host) allowing(patterns ...string) gitlab.Runner {
+	r := h.runner()
+	for _, pattern := range patterns {
+		r.Driver.Prepare.Args = append(r.Driver.Prepare.Args, "--allow-image="+pattern)
+	}
+	return r
+}
+
 // play plays a job and returns what became of it.
 func (h *host) play(t *testing.T, job gitlab.Job) gitlab.Result {
 	t.Helper()
@@ -219,7 +229,7 @@ func (h *host) driveWith(t *testing.T, env []string, args ...string) call {
 func (h *host) prepared(t *testing.T, image string) (id string) {
 	t.Helper()
 	id = newID()
-	c := h.drive(t, "prepare", "--id", id, image)
+	c := h.drive(t, "prepare", "--id", id, "--allow-image=*", image)
 	if c.status != 0 {
 		t.Fatalf("prepare: exit %d: %s", c.status, c.stderr)
 	}

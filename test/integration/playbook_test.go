@@ -54,7 +54,7 @@ func TestAnImagesDevicesAreThereForEverybodyInItsMachinesInAVMToo(t *testing.T) 
 		"/dev/nothing":   "device /dev/nothing: there is no such device on this host",
 	} {
 		h.book(t, "devices", "nspawn_runner_devices: ["+device+"]")
-		c := h.drive(t, "prepare", "--id", newID(), "devices")
+		c := h.drive(t, "prepare", "--id", newID(), "--allow-image=devices", "devices")
 		if c.status != 2 {
 			t.Errorf("%s: %+v", device, c)
 		}
@@ -65,7 +65,7 @@ func TestAnImagesDevicesAreThereForEverybodyInItsMachinesInAVMToo(t *testing.T) 
 func TestAnImagesBindsAreReadOnlyUnlessItSaysSo(t *testing.T) {
 	onEach(t, func(t *testing.T, h *host) {
 		top := filepath.Join(filepath.Dir(h.config), "binds of "+h.backend)
-		must(t, os.MkdirAll(filepath.Join(top, "open"), 0o755), os.MkdirAll(filepath.Join(top, "mine"), 0o700),
+		must(t, os.MkdirAll(filepath.Join(top, "open"), 0o755), os.MkdirAll(filepath.Join(top, "mine"), 0o700), os.Chmod(top, 0o700),
 			os.WriteFile(filepath.Join(top, "open", "file"), []byte("public\n"), 0o644),
 			os.WriteFile(filepath.Join(top, "secret"), []byte("secret\n"), 0o600),
 			os.WriteFile(filepath.Join(top, "one"), []byte("one\n"), 0o644))

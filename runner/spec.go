@@ -72,6 +72,8 @@ func (h *Host) spec(name string, generation image.Generation, settings config.Co
 		},
 		Shell:   settings.Shell,
 		Network: settings.Network,
+
+		CloudMetadata: settings.CloudMetadata,
 	}
 	if err := wantOfHost(&spec, settings); err != nil {
 		return machine.Spec{}, fmt.Errorf("image %s: %w", name, err)

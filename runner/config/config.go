@@ -60,6 +60,7 @@ type Config struct {
 	TasksMax      uint64
 	MaxAge        time.Duration // 0: never too old
 	Network       string
+	CloudMetadata bool
 	Usage         bool
 	Mirror        string
 	Components    []string

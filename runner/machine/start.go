@@ -78,6 +78,8 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 		DiskMax:    spec.Limits.DiskMax,
 		Shell:      spec.Shell,
 		Network:    spec.Network,
+
+		CloudMetadata: spec.CloudMetadata,
 	}
 	defer func() {
 		if err != nil {
@@ -180,6 +182,7 @@ func (s Store) startConnected(ctx context.Context, bus *systemd.Bus, spec Spec, 
 		return err
 	})
 	all.Go(func() error { return s.connect(ctx, bus, record) })
+	all.Go(func() error { return s.keepFromMetadata(ctx, bus, record) })
 	all.Go(func() error { return s.share(ctx, bus, record) })
 	return all.Wait()
 }

@@ -38,6 +38,9 @@ const (
 	prefixLength    = "29"
 )
 
+// interfaceName is its network interface.
+const interfaceName = "host0"
+
 // CheckNetwork says whether the host has what a machine with such a network
 // needs.
 func CheckNetwork(network string) error {
@@ -200,7 +203,7 @@ func (s Store) attach(ctx context.Context, leader systemd.Process, record Record
 func pastaCommand() []string {
 	return []string{
 		"pasta", "--quiet", "--config-net", "--no-map-gw", "--netns-only", "--netns=/proc/self/fd/0", "--no-netns-quit",
-		"--ns-ifname=host0",
+		"--ns-ifname=" + interfaceName,
 		"--address=" + ownAddress, "--netmask=" + prefixLength, "--gateway=" + gatewayAddress,
 		"--tcp-ports=none", "--udp-ports=none", "--tcp-ns=none", "--udp-ns=none",
 		"--dns=none", "--search=none",

@@ -51,18 +51,23 @@ func resolvers(text string) []netip.Addr {
 	return all
 }
 
-// withoutLoopback puts resolverAddress in the place of the first nameserver on
-// the loopback, and leaves out others there.
-func withoutLoopback(text string) string {
+// forMachine is what a machine with a private network gets of it: resolverAddress in
+// the place of the first nameserver on the loopback, none of the others there, and the
+// zones of link-local addresses, which are the host's interfaces, by the name of its
+// own one: pasta sends on what leaves that.
+func forMachine(text string) string {
 	var out strings.Builder
 	forwarded := false
 	for line := range strings.Lines(text) {
-		if address, ok := nameserver(line); ok && address.IsLoopback() {
-			if forwarded {
-				continue
-			}
+		address, ok := nameserver(line)
+		switch {
+		case ok && address.IsLoopback() && forwarded:
+			continue
+		case ok && address.IsLoopback():
 			forwarded = true
 			line = "nameserver " + resolverAddress + "\n"
+		case ok && address.Zone() != "":
+			line = "nameserver " + address.WithZone(interfaceName).String() + "\n"
 		}
 		out.WriteString(line)
 	}

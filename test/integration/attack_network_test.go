@@ -199,7 +199,7 @@ func TestAttacksOnTheCloudsMetadataAreHeld(t *testing.T) {
 		questions += askFor(address)
 	}
 	asked := func(id string) string {
-		c := s.run(t, id, "cat > /ask.py <<'END'\n"+questions+"END\npython3 /ask.py")
+		c := s.run(t, id, linkLocal+"cat > /ask.py <<'END'\n"+questions+"END\npython3 /ask.py")
 		if c.status != 0 {
 			t.Fatalf("%+v", c)
 		}
@@ -225,6 +225,50 @@ func TestAttacksOnTheCloudsMetadataAreHeld(t *testing.T) {
 		}
 	}
 }
+
+// A machine that has the host's network sends from there, without pasta.
+func TestAttacksOnTheCloudsMetadataFromTheHostsNetworkAreHeld(t *testing.T) {
+	// Labs share a network: an address that no other one takes.
+	address := fmt.Sprintf("169.254.%d.%d", os.Getpid()>>8&0xff, os.Getpid()&0xff)
+	shell(t, "ip address add "+address+"/32 dev lo")
+	t.Cleanup(func() { shell(t, "ip address delete "+address+"/32 dev lo") })
+	door := openDoor(t, "tcp4", address+":0")
+	h := withNetwork(t, "host")
+	id := h.prepared(t, "bookworm")
+	if c := h.run(t, id, ask(address, door.port(t))); c.stdout != "no\n" || door.count() > 0 {
+		gotThrough(t, "reach the cloud's metadata from the host's network", c)
+	}
+	held("reach the cloud's metadata from the host's network")
+	h.configure(t, "network: host\ncloud_metadata: true\n")
+	if c := h.run(t, h.prepared(t, "bookworm"), ask(address, door.port(t))); c.stdout != "the host\n" {
+		t.Errorf("nor is it reached where it may be, so this shows nothing: %+v", c)
+	}
+}
+
+// Clouds have their resolvers among those addresses too.
+func TestAResolverBesideTheCloudsMetadataAnswersJobs(t *testing.T) {
+	const four, six = "169.254.169.253", "fe80::53"
+	s := onSite(t, withNetwork(t, "private"), four, six)
+	for _, address := range []string{four, six + "%wire"} {
+		in(t, s.beyond, func() error { return answerNames(t, net.JoinHostPort(address, "53")) })
+	}
+	overTCP, other := doorIn(t, s.beyond, four, "53"), doorIn(t, s.beyond, four, "80")
+	resolvedBy(t, "nameserver "+six+"%wire\nnameserver "+four+"\n")
+	id := s.prepared(t, "bookworm")
+	c := s.run(t, id, linkLocal+`cat /etc/resolv.conf; getent ahostsv4 www.example.org | head -1; sed -i 1d /etc/resolv.conf; getent ahostsv4 www.example.net | head -1`)
+	want := "nameserver fe80::53%host0\nnameserver 169.254.169.253\n203.0.113.7 "
+	if !strings.HasPrefix(c.stdout, want) || strings.Count(c.stdout, "203.0.113.7 ") != 2 {
+		t.Errorf("%+v", c)
+	}
+	if c := s.run(t, id, ask(four, "53")+ask(four, "80")); c.stdout != "the host\nno\n" || overTCP.count() != 1 || other.count() != 0 {
+		t.Errorf("%+v", c)
+	}
+}
+
+// linkLocal waits until the machine's interface has its address of that kind, which
+// nobody else on the wire may have.
+const linkLocal = `until grep -q '^fe80.* 80 *host0$' /proc/net/if_inet6; do sleep 0.05; done
+`
 
 // askFor is a line of Python that prints what a server on port 80 says, or no.
 func askFor(address string) string {
@@ -266,5 +310,4 @@ END`)
 		return nil
 	})
 	held(name)
-	t.Log(shell(t, "ls /proc/"+pasta(t, id)+"/fd | wc -l; nsenter --net=/run/netns/"+s.here+" cat /proc/net/sockstat"))
 }

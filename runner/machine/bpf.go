@@ -34,6 +34,7 @@ func attachBPF(cgroup *os.File, kind ebpf.ProgramType, where ebpf.AttachType, in
 // that a program may change. The port is that of a packet, in 32 bits.
 const (
 	callIPv4   = 4
+	callIPv6   = 8
 	callPort   = 24
 	callType   = 32
 	callSocket = 64

@@ -49,12 +49,23 @@ type egress struct {
 	resolvers []netip.Addr
 }
 
-// keepFrom drops what the processes of a control group send to where they may not.
-// It looks at packets, not at calls: so it holds for all protocols, and wherever the
-// host's own firewall redirects them.
+// keepFrom drops what the processes of a control group send to where they may not. It
+// looks at packets: so it holds for all protocols, and after the host's own firewall
+// has redirected them. It looks at calls before: so it also holds for what the firewall
+// redirects elsewhere, and a job is refused a connection and does not wait for one.
 func (e egress) keepFrom(cgroup *os.File) error {
-	if err := attachBPF(cgroup, ebpf.CGroupSKB, ebpf.AttachCGroupInetEgress, e.program()); err != nil {
-		return fmt.Errorf("the filter that keeps jobs from the host's loopback and metadata: %w", err)
+	for _, program := range []struct {
+		kind         ebpf.ProgramType
+		where        ebpf.AttachType
+		instructions asm.Instructions
+	}{
+		{ebpf.CGroupSKB, ebpf.AttachCGroupInetEgress, e.packets()},
+		{ebpf.CGroupSockAddr, ebpf.AttachCGroupInet4Connect, e.calls(headers[0])},
+		{ebpf.CGroupSockAddr, ebpf.AttachCGroupInet6Connect, e.calls(headers[1])},
+	} {
+		if err := attachBPF(cgroup, program.kind, program.where, program.instructions); err != nil {
+			return fmt.Errorf("the filter that keeps jobs from the host's loopback and metadata: %w", err)
+		}
 	}
 	return nil
 }
@@ -65,11 +76,12 @@ type header struct {
 	name               string
 	size               int // of an address
 	protocol, to, port int32
+	call               int16 // where the address is in struct bpf_sock_addr
 }
 
 var headers = []header{
-	{name: "ipv4", size: 4, protocol: 9, to: 16, port: 22},
-	{name: "ipv6", size: 16, protocol: 6, to: 24, port: 42},
+	{name: "ipv4", size: 4, protocol: 9, to: 16, port: 22, call: callIPv4},
+	{name: "ipv6", size: 16, protocol: 6, to: 24, port: 42, call: callIPv6},
 }
 
 // has says whether an address is of this kind.
@@ -78,8 +90,8 @@ func (h header) has(address netip.Addr) bool { return address.BitLen() == 8*h.si
 // skbProtocol is where a packet's protocol is in struct __sk_buff (linux/bpf.h).
 const skbProtocol = 16
 
-// program ends with 1 for a packet that may pass, with 0 for others.
-func (e egress) program() asm.Instructions {
+// packets ends with 1 for a packet that may pass, with 0 for others.
+func (e egress) packets() asm.Instructions {
 	program := asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
 		asm.LoadMem(asm.R7, asm.R6, skbProtocol, asm.Word),
@@ -88,42 +100,59 @@ func (e egress) program() asm.Instructions {
 		asm.Ja.Label("allow"),
 	}
 	for _, header := range headers {
-		program = append(program, e.family(header)...)
+		program = append(program, labelled(header.name, header.read(header.to, header.size))...)
+		program = append(program, e.decide(header, header.isQuestion())...)
 	}
-	program = append(program, asm.Mov.Imm(asm.R0, 0).WithSymbol("drop"), asm.Return())
-	return append(program, allow()...)
+	return append(program, dropOrAllow()...)
 }
 
-// family is the part of the program for one kind of addresses.
-func (e egress) family(h header) asm.Instructions {
-	program := labelled(h.name, h.read(h.to, h.size))
-	closed := h.name + " closed"
+// calls does so for connect(2).
+func (e egress) calls(h header) asm.Instructions {
+	program := asm.Instructions{asm.Mov.Reg(asm.R6, asm.R1)}
+	for at := range int16(h.size / 4) {
+		program = append(program, asm.LoadMem(asm.R1, asm.R6, h.call+4*at, asm.Word), asm.StoreMem(asm.RFP, 4*at-16, asm.R1, asm.Word))
+	}
+	program = append(program, e.decide(h, asm.Instructions{
+		asm.LoadMem(asm.R1, asm.R6, callPort, asm.Word),
+		asm.JEq.Imm(asm.R1, inPacket16(53), "allow"),
+		asm.Ja.Label("drop"),
+	})...)
+	return append(program, dropOrAllow()...)
+}
+
+func dropOrAllow() asm.Instructions {
+	return append(asm.Instructions{asm.Mov.Imm(asm.R0, 0).WithSymbol("drop"), asm.Return()}, allow()...)
+}
+
+// decide is about the address on the stack. isQuestion looks whether a resolver is
+// asked.
+func (e egress) decide(h header, isQuestion asm.Instructions) asm.Instructions {
+	var program asm.Instructions
+	closed, question := h.name+" closed", h.name+" question"
 	for i, prefix := range e.closed {
 		if h.has(prefix.Addr()) {
 			program = append(program, goIfWithin(prefix, closed, fmt.Sprint(closed, i))...)
 		}
 	}
 	program = append(program, asm.Ja.Label("allow"), nothing(closed))
-	return append(program, e.questions(h)...)
-}
-
-// questions drops all but questions to the resolvers.
-func (e egress) questions(h header) asm.Instructions {
-	var program asm.Instructions
-	question := h.name + " question"
+	none := len(program)
 	for i, address := range e.resolvers {
 		if h.has(address) {
 			program = append(program, goIfWithin(netip.PrefixFrom(address, address.BitLen()), question, fmt.Sprint(question, i))...)
 		}
 	}
 	program = append(program, asm.Ja.Label("drop"))
-	if len(program) == 1 { // the kernel takes no program with a part that nothing leads to
+	if len(program) == none+1 { // the kernel takes no program with a part that nothing leads to
 		return program
 	}
-	program = append(program, nothing(question))
+	return append(program, labelled(question, isQuestion)...)
+}
+
+// isQuestion looks into a packet.
+func (h header) isQuestion() asm.Instructions {
+	var program asm.Instructions
 	if h.size == 4 { // options would lie where the port is looked for
-		program = append(program, h.read(0, 1)...)
-		program = append(program, fromStack(0, asm.Byte), asm.JNE.Imm(asm.R1, 0x45, "drop"))
+		program = append(h.read(0, 1), fromStack(0, asm.Byte), asm.JNE.Imm(asm.R1, 0x45, "drop"))
 	}
 	program = append(program, h.read(h.protocol, 1)...)
 	program = append(program,

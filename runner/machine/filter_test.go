@@ -29,7 +29,7 @@ func TestAFilterDropsWhatItShouldAndNothingElse(t *testing.T) {
 	resolvers := []netip.Addr{netip.MustParseAddr("127.0.0.53"), netip.MustParseAddr("169.254.169.253"), netip.MustParseAddr("fe80::53")}
 	filter, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: ebpf.CGroupSKB, AttachType: ebpf.AttachCGroupInetEgress, License: "GPL",
-		Instructions: egress{slices.Concat(loopback, metadata), resolvers}.program(),
+		Instructions: egress{slices.Concat(loopback, metadata), resolvers}.packets(),
 	})
 	if err != nil {
 		t.Skip("this kernel, or container, loads no BPF: ", err)

@@ -188,7 +188,7 @@ func TestAttacksOnTheCloudsMetadataAreHeld(t *testing.T) {
 	s := onSite(t, withNetwork(t, "private"), metadata...)
 	forge, err := os.ReadFile(filepath.Join(os.Getenv("NSPAWN_RUNNER_TESTDATA"), "forge.py"))
 	must(t, err)
-	questions := "import socket\n"
+	questions := askFor
 	doors := map[string]*door{}
 	for _, address := range metadata {
 		zoned := address
@@ -196,10 +196,10 @@ func TestAttacksOnTheCloudsMetadataAreHeld(t *testing.T) {
 			zoned += "%wire"
 		}
 		doors[address] = doorIn(t, s.beyond, zoned, "80")
-		questions += askFor(address)
+		questions += fmt.Sprintf(" %q", address)
 	}
 	asked := func(id string) string {
-		c := s.run(t, id, linkLocal+"cat > /ask.py <<'END'\n"+questions+"END\npython3 /ask.py")
+		c := s.run(t, id, linkLocal+questions)
 		if c.status != 0 {
 			t.Fatalf("%+v", c)
 		}
@@ -270,17 +270,17 @@ func TestAResolverBesideTheCloudsMetadataAnswersJobs(t *testing.T) {
 const linkLocal = `until grep -q '^fe80.* 80 *host0$' /proc/net/if_inet6; do sleep 0.05; done
 `
 
-// askFor is a line of Python that prints what a server on port 80 says, or no.
-func askFor(address string) string {
-	to := address
-	if strings.HasPrefix(address, "fe80:") {
-		to += "%host0"
-	}
-	return fmt.Sprintf(`
-try: print("%s", socket.create_connection(("%s", 80), 1).recv(100).decode().strip())
-except OSError: print("%[1]s no")
-`, address, to)
-}
+// askFor prints for each address what a server on port 80 there says, or no.
+const askFor = `cat > /ask.py <<'END'
+import socket, sys, threading
+def ask(address):
+    to = address + ("%host0" if address.startswith("fe80:") else "")
+    try: answer = socket.create_connection((to, 80), 2).recv(100).decode().strip()
+    except OSError: answer = "no"
+    print(f"{address} {answer}\n", end="")
+for address in sys.argv[1:]: threading.Thread(target=ask, args=[address]).start()
+END
+python3 /ask.py`
 
 // A job that opens all that it can must leave ports of the host to the others.
 func TestAttacksByTakingAllPortsAreHeld(t *testing.T) {

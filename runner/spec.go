@@ -80,6 +80,8 @@ func (h *Host) spec(name string, generation image.Generation, settings config.Co
 		Shell:   settings.Shell,
 		Quiet:   !settings.Usage,
 		Network: settings.Network,
+
+		CloudMetadata: settings.CloudMetadata,
 	}
 	if err := h.wantOfHost(&spec, settings); err != nil {
 		return machine.Spec{}, fmt.Errorf("image %s: %w", name, err)

@@ -62,6 +62,7 @@ type Config struct {
 	TasksMax      Amount        // of the tasks that the host can have
 	MaxAge        time.Duration // 0: never too old
 	Network       string
+	CloudMetadata bool
 	Usage         bool
 	Mirror        string
 	Components    []string

@@ -36,7 +36,7 @@ func furnish(root string, record Record) error {
 		return err
 	}
 	if record.Network == NetworkPrivate {
-		resolver = withoutLoopback(resolver)
+		resolver = forMachine(resolver)
 	}
 	if err := replaceIn(etc, "resolv.conf", []byte(resolver), owner); err != nil {
 		return fmt.Errorf("write /etc/resolv.conf: %w", err)

@@ -53,6 +53,8 @@ type Spec struct {
 	Privileged bool
 	// Network is one of NetworkPrivate, NetworkHost and NetworkNone.
 	Network string
+	// CloudMetadata lets it reach what clouds tell their hosts.
+	CloudMetadata bool
 	// BootTimeout bounds the start, MaxRuntime the machine's whole life.
 	BootTimeout, MaxRuntime time.Duration
 	// Limits hold for all of the machine's processes together.

@@ -5,10 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -37,6 +38,9 @@ const (
 	prefixLength    = "29"
 )
 
+// interfaceName is its network interface.
+const interfaceName = "host0"
+
 // CheckNetwork says whether the host has what a machine with such a network
 // needs.
 func CheckNetwork(network string) error {
@@ -61,15 +65,11 @@ func (s Store) connect(ctx context.Context, bus *systemd.Bus, record Record) err
 	if record.Network != NetworkPrivate {
 		return nil
 	}
-	leader, err := bus.AwaitLeader(ctx, Name(record.ID))
-	if err != nil {
-		return fmt.Errorf("wait for its first process: %w", err)
-	}
-	path, err := serviceCgroup(leader.PID, unitName(record.ID))
+	leader, service, err := s.serviceGroup(ctx, bus, record.ID)
 	if err != nil {
 		return err
 	}
-	group := filepath.Join("/sys/fs/cgroup", path, "network")
+	group := filepath.Join(service, "network")
 	if err := os.Mkdir(group, 0o755); err != nil {
 		return fmt.Errorf("network private: %w", err)
 	}
@@ -79,19 +79,11 @@ func (s Store) connect(ctx context.Context, bus *systemd.Bus, record Record) err
 		return fmt.Errorf("network private: %w", err)
 	}
 	defer cgroup.Close()
-	text, err := hostResolver()
-	if err != nil {
-		return err
-	}
-	resolver, err := forwarded(text)
-	if err != nil {
-		return fmt.Errorf("network private: %w", err)
-	}
-	if err := keepFromLoopback(cgroup, resolver); err != nil {
+	if err := confine(cgroup, record); err != nil {
 		return fmt.Errorf("network private: %w", err)
 	}
 	fault.Here("machine: kept from the loopback of the host")
-	if err := s.attach(ctx, leader, record, cgroup, resolver); err != nil {
+	if err := s.attach(ctx, leader, record, cgroup); err != nil {
 		return err
 	}
 	fault.Here("machine: network there")
@@ -99,9 +91,67 @@ func (s Store) connect(ctx context.Context, bus *systemd.Bus, record Record) err
 	return nil
 }
 
+// serviceGroup is a machine's first process, as soon as it is there, and the control
+// group of its service.
+func (s Store) serviceGroup(ctx context.Context, bus *systemd.Bus, id string) (systemd.Process, string, error) {
+	leader, err := bus.AwaitLeader(ctx, Name(id))
+	if err != nil {
+		return leader, "", fmt.Errorf("wait for its first process: %w", err)
+	}
+	path, err := serviceCgroup(leader.PID, unitName(id))
+	return leader, filepath.Join("/sys/fs/cgroup", path), err
+}
+
+// confine keeps what pasta does for a job from what is the host's own.
+func confine(cgroup *os.File, record Record) error {
+	text, err := hostResolver()
+	if err != nil {
+		return err
+	}
+	resolver, err := forwarded(text)
+	if err != nil {
+		return err
+	}
+	closed := egress{closed: loopback, resolvers: resolvers(text)}
+	if !record.CloudMetadata {
+		closed.closed = slices.Concat(loopback, metadata)
+	}
+	if err := closed.keepFrom(cgroup); err != nil {
+		return err
+	}
+	if resolver.IsValid() {
+		if err := forwardNames(cgroup, resolver); err != nil {
+			return err
+		}
+	}
+	return hidePorts(cgroup)
+}
+
+// keepFromMetadata does for a machine that has the host's network what confine does
+// for others. Root in it has no privilege in that network, and makes no packets.
+func (s Store) keepFromMetadata(ctx context.Context, bus *systemd.Bus, record Record) error {
+	if record.Network != NetworkHost || record.CloudMetadata {
+		return nil
+	}
+	_, service, err := s.serviceGroup(ctx, bus, record.ID)
+	if err != nil {
+		return err
+	}
+	cgroup, err := os.Open(service)
+	if err != nil {
+		return err
+	}
+	defer cgroup.Close()
+	text, err := hostResolver()
+	if err != nil {
+		return err
+	}
+	return egress{closed: metadata, resolvers: resolvers(text)}.keepFrom(cgroup)
+}
+
 // attach starts pasta, which goes on in the background when the network is
 // there.
-func (s Store) attach(ctx context.Context, leader systemd.Process, record Record, cgroup *os.File, resolver netip.Addr) error {
+func (s Store) attach(ctx context.Context, leader systemd.Process, record Record, cgroup *os.File) error {
 	// Opened here: pids are used again, and who is not root may not look at the
 	// leader before it is the machine's init.
 	network, err := leader.Namespace("net")
@@ -115,12 +165,17 @@ func (s Store) attach(ctx context.Context, leader systemd.Process, record Record
 	}
 	defer users.Close()
 
-	argv := pastaCommand(resolver)
+	argv := pastaCommand()
 	if record.RootUID > 0 {
 		argv = append([]string{"nsenter", "--user=/proc/self/fd/3", "--setuid=0", "--setgid=0", "--"}, argv...)
 	} else {
 		argv = append(argv, "--runas=0") // who may enter a privileged machine's
 	}
+	files, err := pastaFiles()
+	if err != nil {
+		return err
+	}
+	argv = append([]string{"prlimit", "--nofile=" + files}, argv...)
 	var words bytes.Buffer
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	// Not one of the other descriptors, which pasta is free to close.
@@ -145,17 +200,31 @@ func (s Store) attach(ctx context.Context, leader systemd.Process, record Record
 // pastaCommand is pasta's command line: pasta(1). Nothing is forwarded into
 // the machine, and standard input is the namespace of its network. The options
 // are those that also the pasta of 2023 has.
-func pastaCommand(resolver netip.Addr) []string {
-	argv := []string{
+func pastaCommand() []string {
+	return []string{
 		"pasta", "--quiet", "--config-net", "--no-map-gw", "--netns-only", "--netns=/proc/self/fd/0", "--no-netns-quit",
-		"--ns-ifname=host0",
+		"--ns-ifname=" + interfaceName,
 		"--address=" + ownAddress, "--netmask=" + prefixLength, "--gateway=" + gatewayAddress,
 		"--tcp-ports=none", "--udp-ports=none", "--tcp-ns=none", "--udp-ns=none",
+		"--dns=none", "--search=none",
 	}
-	if resolver.IsValid() {
-		argv = append(argv, "--dns-forward="+resolverAddress)
+}
+
+// pastaFiles is how many files pasta may have open. It has a socket of the host for
+// each of a job's connections, and for each port that it sends datagrams from, which
+// takes a port of the host's for three minutes: a job may have a share of those, as of
+// all that machines have in common. A connection takes two files of the pasta of 2023.
+func pastaFiles() (string, error) {
+	const its = 256 // for itself
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		return "", fmt.Errorf("network private: the host's ports: %w", err)
 	}
-	return argv
+	var first, last int
+	if _, err := fmt.Sscan(string(text), &first, &last); err != nil {
+		return "", fmt.Errorf("network private: the host's ports: %w", err)
+	}
+	return strconv.Itoa(its + (last-first+1)/shareOfHost), nil
 }
 
 // pastaWords is what pasta said that tells something.

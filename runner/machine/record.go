@@ -50,6 +50,8 @@ type Record struct {
 	// Network is what the machine has of one. Older builds did not note it, and
 	// gave all machines the host's.
 	Network string `json:"network,omitempty"`
+	// CloudMetadata says that the machine may reach it.
+	CloudMetadata bool `json:"cloud_metadata,omitempty"`
 	// DiskMax is how many bytes the machine may write to its root, 0 for no limit;
 	// Layer the block device that its writable layer lies on, if it has one.
 	DiskMax uint64 `json:"disk_max,omitempty"`

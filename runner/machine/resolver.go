@@ -18,41 +18,56 @@ func hostResolver() (string, error) {
 	return string(text), nil
 }
 
-// forwarded is the nameserver that pasta asks in place of one on the host's
-// loopback: the first with an IPv4 address, as pasta reads the host's
-// resolv.conf itself. It is not valid where no nameserver is on the loopback.
+// forwarded is the first nameserver on the host's loopback that has an IPv4 address.
+// It is not valid where no nameserver is on the loopback.
 func forwarded(text string) (netip.Addr, error) {
-	var first netip.Addr
-	loopback := false
+	found := false
 	for line := range strings.Lines(text) {
-		if address, ok := nameserver(line); ok {
-			loopback = loopback || address.IsLoopback()
-			if address.Is4() && !first.IsValid() {
-				first = address
+		if address, ok := nameserver(line); ok && address.IsLoopback() {
+			if address.Is4() {
+				return address, nil
 			}
+			found = true
 		}
 	}
-	switch {
-	case !loopback:
-		return netip.Addr{}, nil
-	case !first.IsValid():
-		return netip.Addr{}, errors.New("/etc/resolv.conf names a resolver on ::1 and none with an IPv4 address, which jobs need: add 127.0.0.1")
+	if found {
+		return netip.Addr{}, errors.New("/etc/resolv.conf names a resolver on ::1 and none on 127.0.0.1, which jobs need: add it")
 	}
-	return first, nil
+	return netip.Addr{}, nil
 }
 
-// withoutLoopback puts resolverAddress in the place of the first nameserver on
-// the loopback, and leaves out others there.
-func withoutLoopback(text string) string {
+// resolvers are the nameservers that jobs may ask: the one to which their questions
+// are forwarded, and all that are not on the loopback.
+func resolvers(text string) []netip.Addr {
+	var all []netip.Addr
+	if address, err := forwarded(text); err == nil && address.IsValid() {
+		all = append(all, address)
+	}
+	for line := range strings.Lines(text) {
+		if address, ok := nameserver(line); ok && !address.IsLoopback() {
+			all = append(all, address.WithZone(""))
+		}
+	}
+	return all
+}
+
+// forMachine is what a machine with a private network gets of it: resolverAddress in
+// the place of the first nameserver on the loopback, none of the others there, and the
+// zones of link-local addresses, which are the host's interfaces, by the name of its
+// own one: pasta sends on what leaves that.
+func forMachine(text string) string {
 	var out strings.Builder
 	forwarded := false
 	for line := range strings.Lines(text) {
-		if address, ok := nameserver(line); ok && address.IsLoopback() {
-			if forwarded {
-				continue
-			}
+		address, ok := nameserver(line)
+		switch {
+		case ok && address.IsLoopback() && forwarded:
+			continue
+		case ok && address.IsLoopback():
 			forwarded = true
 			line = "nameserver " + resolverAddress + "\n"
+		case ok && address.Zone() != "":
+			line = "nameserver " + address.WithZone(interfaceName).String() + "\n"
 		}
 		out.WriteString(line)
 	}

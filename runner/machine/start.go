@@ -85,6 +85,8 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 		Shell:      spec.Shell,
 		Quiet:      spec.Quiet,
 		Network:    spec.Network,
+
+		CloudMetadata: spec.CloudMetadata,
 	}
 	record.CreatedUptime = uptime()
 	record.ExpiresUptime = record.CreatedUptime + life
@@ -192,6 +194,8 @@ func (s Store) startConnected(ctx context.Context, bus *systemd.Bus, spec Spec, 
 		return err
 	})
 	all.Go(func() error { return s.connect(ctx, bus, record) })
+	all.Go(func() error { return s.keepFromMetadata(ctx, bus, record) })
+	all.Go(func() error { return s.keepToFamilies(ctx, bus, record) })
 	all.Go(func() error { return s.share(ctx, bus, record) })
 	return all.Wait()
 }

@@ -16,7 +16,7 @@ import (
 func (s Store) properties(spec Spec, layer string) []systemd.Property {
 	set := systemd.Set
 	microseconds := func(d time.Duration) uint64 { return uint64(d / time.Microsecond) }
-	return []systemd.Property{
+	properties := []systemd.Property{
 		set("Description", "CI machine "+Name(spec.ID)+", image "+spec.Image),
 		systemd.ExecStart(s.Program, "boot", s.dir(spec.ID)),
 		set("Type", "notify"),
@@ -61,6 +61,10 @@ func (s Store) properties(spec Spec, layer string) []systemd.Property {
 			"SYSTEMD_NSPAWN_TMPFS_TMP=0",
 		}),
 	}
+	if !spec.Privileged {
+		properties = append(properties, restrictFamilies())
+	}
+	return properties
 }
 
 // allowed are the devices that machines may use, and those of this one.

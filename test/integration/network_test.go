@@ -244,9 +244,35 @@ func TestAJobWhoseWayOutIsKilledLosesItsNetworkOnly(t *testing.T) {
 func TestAResolverOnTheHostsLoopbackAnswersJobs(t *testing.T) {
 	// Labs share one loopback, which is wide.
 	address := fmt.Sprintf("127.%d.%d.53", os.Getpid()>>8&0xff, os.Getpid()&0xff)
-	server, err := net.ListenPacket("udp4", address+":53")
-	must(t, err)
-	defer server.Close()
+	must(t, answerNames(t, address+":53"))
+	overTCP := openDoor(t, "tcp4", address+":53")
+	resolvedBy(t, "search example.org\nnameserver "+address+"\noptions timeout:2\n")
+
+	h := withNetwork(t, "private")
+	id := h.prepared(t, "bookworm")
+	c := h.run(t, id, "cat /etc/resolv.conf; getent ahostsv4 www.example.org | head -1")
+	want := "search example.org\nnameserver 192.0.0.3\noptions timeout:2\n203.0.113.7 "
+	if !strings.HasPrefix(c.stdout, want) {
+		t.Errorf("%+v", c)
+	}
+	if c := h.run(t, id, ask("192.0.0.3", "53")); c.stdout != "the host\n" || overTCP.count() != 1 {
+		t.Errorf("over TCP: %+v", c)
+	}
+	// The way to it leads nowhere else.
+	four := openDoor(t, "tcp4", address+":0")
+	h.run(t, id, ask("192.0.0.1", four.port(t))+ask("192.0.0.3", four.port(t)))
+	if four.count() > 0 {
+		t.Error("a job reached the host's loopback by the resolver's way")
+	}
+}
+
+// answerNames starts a resolver.
+func answerNames(t *testing.T, address string) error {
+	server, err := net.ListenPacket("udp", address)
+	if err != nil {
+		return err
+	}
+	t.Cleanup(func() { server.Close() })
 	go func() {
 		buffer := make([]byte, 1500)
 		for {
@@ -257,23 +283,15 @@ func TestAResolverOnTheHostsLoopbackAnswersJobs(t *testing.T) {
 			_, _ = server.WriteTo(answer(buffer[:n]), from)
 		}
 	}()
-	old, err := os.ReadFile("/etc/resolv.conf")
-	must(t, err, os.WriteFile("/etc/resolv.conf", []byte("search example.org\nnameserver "+address+"\noptions timeout:2\n"), 0o644))
-	defer func() { must(t, os.WriteFile("/etc/resolv.conf", old, 0o644)) }()
+	return nil
+}
 
-	h := withNetwork(t, "private")
-	id := h.prepared(t, "bookworm")
-	c := h.run(t, id, "cat /etc/resolv.conf; getent ahostsv4 www.example.org | head -1")
-	want := "search example.org\nnameserver 192.0.0.3\noptions timeout:2\n203.0.113.7 "
-	if !strings.HasPrefix(c.stdout, want) {
-		t.Errorf("%+v", c)
-	}
-	// The way to it leads nowhere else.
-	four := openDoor(t, "tcp4", address+":0")
-	h.run(t, id, ask("192.0.0.1", four.port(t))+ask("192.0.0.3", four.port(t)))
-	if four.count() > 0 {
-		t.Error("a job reached the host's loopback by the resolver's way")
-	}
+// resolvedBy gives the host such a resolv.conf, as long as the test lasts.
+func resolvedBy(t *testing.T, text string) {
+	t.Helper()
+	old, err := os.ReadFile("/etc/resolv.conf")
+	must(t, err, os.WriteFile("/etc/resolv.conf", []byte(text), 0o644))
+	t.Cleanup(func() { must(t, os.WriteFile("/etc/resolv.conf", old, 0o644)) })
 }
 
 // answer is a DNS server's (RFC 1035): the question, and for type A one address.

@@ -83,6 +83,10 @@ func (s Store) Exec(ctx context.Context, id string, may func(Record) error, scri
 	}
 	script.Shell = cmp.Or(script.Shell, record.Shell, "/bin/bash")
 	outcome, err := s.exec(ctx, record, script)
+	if systemd.Holding() {
+		s.stopMachine(context.WithoutCancel(ctx), record, systemd.ErrPassed)
+		err = stoppedError{cmp.Or(err, systemd.ErrPassed)}
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return outcome, context.Cause(ctx)
@@ -263,8 +267,14 @@ func (s Store) stopScript(ctx context.Context, bus *systemd.Bus, unit string, re
 	if err == nil || !record.Leader.Alive() {
 		return false
 	}
-	s.logf("the script in %s does not stop (%s): stop the machine", Name(record.ID), Printable(err.Error()))
-	ctx, cancel = context.WithTimeout(ctx, undoTimeout)
+	return s.stopMachine(ctx, record, err)
+}
+
+// stopMachine stops a machine that does not do what it is told, and says whether it
+// could ask for that.
+func (s Store) stopMachine(ctx context.Context, record Record, why error) bool {
+	s.logf("stop %s, which does not obey: %s", Name(record.ID), Printable(why.Error()))
+	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
 	defer cancel()
 	host, err := systemd.Host(ctx)
 	if err != nil {

@@ -97,7 +97,7 @@ func (s Store) Exec(ctx context.Context, id string, may func(Record) error, scri
 }
 
 func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome, error) {
-	body, err := sealed(script.Source)
+	body, err := sealed(withFarewell(script.Source, script.Shell))
 	if err != nil {
 		return Outcome{}, fmt.Errorf("read the script: %w", err)
 	}
@@ -122,7 +122,7 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 			return Outcome{}, err
 		}
 	}
-	unit := "job-" + strings.ToLower(rand.Text()[:10]) + ".service"
+	unit := unitPrefix + strings.ToLower(rand.Text()[:10]) + ".service"
 	properties := s.scriptProperties(script, body, output)
 	fault.Here("run: nothing else runs")
 	killed := oomKills(record.Cgroup)
@@ -289,7 +289,7 @@ func (s Store) stopMachine(ctx context.Context, record Record, why error) bool {
 
 // stopEarlier stops the scripts that are still running in a machine.
 func (s Store) stopEarlier(ctx context.Context, bus *systemd.Bus, record Record) error {
-	units, err := bus.RunningUnits(ctx, "job-*.service")
+	units, err := bus.RunningUnits(ctx, unitPrefix+"*.service")
 	if err != nil {
 		return err
 	}

@@ -184,7 +184,7 @@ func openSocket(leader Process, root int, path string) (socket int, err error) {
 // resolveCached is RESOLVE_CACHED of openat2(2).
 const resolveCached = 0x20
 
-var errNotInMemory = errors.New("it does not lie in memory")
+var errNotInMemory = errors.New("it is not there, or not in a tmpfs")
 
 func isSocketInMemory(leader Process, socket int) error {
 	var st unix.Statx_t

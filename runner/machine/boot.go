@@ -82,7 +82,9 @@ func Boot(dir string) error {
 	if record.RootUID > 0 {
 		argv = append(argv,
 			fmt.Sprintf("--private-users=%d:%d", record.RootUID, storage.RangeSize),
-			"--private-users-ownership=off")
+			"--private-users-ownership=off",
+			// With it root would raise the machine's share again: see share.
+			"--drop-capability=CAP_SYS_RESOURCE")
 	}
 	if _, err := os.Stat("/dev/fuse"); err == nil {
 		argv = append(argv, "--bind=/dev/fuse")

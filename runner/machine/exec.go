@@ -83,6 +83,10 @@ func (s Store) Exec(ctx context.Context, id string, may func(Record) error, scri
 	}
 	script.Shell = cmp.Or(script.Shell, record.Shell, "/bin/bash")
 	outcome, err := s.exec(ctx, record, script)
+	if systemd.Holding() {
+		s.stopMachine(context.WithoutCancel(ctx), record, systemd.ErrPassed)
+		err = stoppedError{cmp.Or(err, systemd.ErrPassed)}
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return outcome, context.Cause(ctx)
@@ -93,7 +97,7 @@ func (s Store) Exec(ctx context.Context, id string, may func(Record) error, scri
 }
 
 func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome, error) {
-	body, err := sealed(script.Source)
+	body, err := sealed(withFarewell(script.Source, script.Shell))
 	if err != nil {
 		return Outcome{}, fmt.Errorf("read the script: %w", err)
 	}
@@ -118,7 +122,7 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 			return Outcome{}, err
 		}
 	}
-	unit := "job-" + strings.ToLower(rand.Text()[:10]) + ".service"
+	unit := unitPrefix + strings.ToLower(rand.Text()[:10]) + ".service"
 	properties := s.scriptProperties(script, body, output)
 	fault.Here("run: nothing else runs")
 	killed := oomKills(record.Cgroup)
@@ -263,8 +267,14 @@ func (s Store) stopScript(ctx context.Context, bus *systemd.Bus, unit string, re
 	if err == nil || !record.Leader.Alive() {
 		return false
 	}
-	s.logf("the script in %s does not stop (%s): stop the machine", Name(record.ID), Printable(err.Error()))
-	ctx, cancel = context.WithTimeout(ctx, undoTimeout)
+	return s.stopMachine(ctx, record, err)
+}
+
+// stopMachine stops a machine that does not do what it is told, and says whether it
+// could ask for that.
+func (s Store) stopMachine(ctx context.Context, record Record, why error) bool {
+	s.logf("stop %s, which does not obey: %s", Name(record.ID), Printable(why.Error()))
+	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
 	defer cancel()
 	host, err := systemd.Host(ctx)
 	if err != nil {
@@ -279,7 +289,7 @@ func (s Store) stopScript(ctx context.Context, bus *systemd.Bus, unit string, re
 
 // stopEarlier stops the scripts that are still running in a machine.
 func (s Store) stopEarlier(ctx context.Context, bus *systemd.Bus, record Record) error {
-	units, err := bus.RunningUnits(ctx, "job-*.service")
+	units, err := bus.RunningUnits(ctx, unitPrefix+"*.service")
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,10 +15,30 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
-// wrapper executes the script's shell. It moves the script from stdin to
-// another descriptor: left there, a command in it that reads stdin would eat
-// the rest of the script. Before, it reads the last byte: see executed.
-const wrapper = `command -v "$0" >/dev/null || exit 127; read -r byte; exec "$0" /dev/fd/3 3<&0 </dev/null`
+// wrapper executes the script's shell. The script comes to it on stdin: left there, a
+// command in it that reads stdin would eat the rest of the script. Before, it reads the
+// last byte: see executed. The shell's descriptor is one that it shares with nobody.
+const wrapper = `command -v "$0" >/dev/null || exit 127; read -r byte; exec "$0" /dev/fd/3 3</dev/stdin </dev/null`
+
+// farewell comes before the first line of a script. By then its shell has opened the
+// script anew; what else the shell starts is not to inherit the script, which holds the
+// job's secrets, as its descriptor 3.
+const farewell = "exec 3<&-; "
+
+// farewells are the shells that understand it. Others take a path, and may be anything.
+var farewells = []string{"sh", "bash", "dash", "ash", "ksh", "mksh", "yash", "zsh"}
+
+// withFarewell is a script as its shell reads it.
+func withFarewell(source io.Reader, shell string) io.Reader {
+	if !slices.Contains(farewells, path.Base(shell)) {
+		return source
+	}
+	return io.MultiReader(strings.NewReader(farewell), source)
+}
+
+// unitPrefix begins the names of scripts' units in a machine. A job does not take it
+// for its own units by accident.
+const unitPrefix = "nspawn-runner-script-"
 
 func (s Store) scriptProperties(script Script, body *scriptBody, output *streams) []systemd.Property {
 	set := systemd.Set
@@ -79,8 +101,8 @@ func (b *scriptBody) fill(source io.Reader) (err error) {
 
 // executed says whether the machine executed the wrapper, and found the shell.
 // An exit status cannot: systemd's word for a failed execve, 203, can also be
-// the script's. But the wrapper shares this descriptor with us, and with it the
-// position, which it moves to the end; the shell opens the script anew.
+// the script's. But the wrapper shares its stdin with us, and with it the position,
+// which it moves to the end; the shell opens the script anew.
 func (b *scriptBody) executed() bool {
 	position, err := b.file.Seek(0, io.SeekCurrent)
 	return err == nil && position == b.size

@@ -34,6 +34,7 @@ var ErrGone = errors.New("the connection to its bus is lost")
 // Bus is a connection to one service manager.
 type Bus struct {
 	conn *dbus.Conn
+	link *link // of a machine's bus
 
 	mu       sync.Mutex
 	watchers []*watcher
@@ -51,7 +52,7 @@ func Host(ctx context.Context) (*Bus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the host's system bus: %w", err)
 	}
-	return newBus(conn), nil
+	return newBus(conn, nil), nil
 }
 
 // greet introduces us to the bus at the other end of a connection, which may be one
@@ -72,8 +73,8 @@ func greet(ctx context.Context, conn *dbus.Conn, methods []dbus.Auth) error {
 	return err
 }
 
-func newBus(conn *dbus.Conn) *Bus {
-	b := &Bus{conn: conn, gone: make(chan struct{})}
+func newBus(conn *dbus.Conn, link *link) *Bus {
+	b := &Bus{conn: conn, link: link, gone: make(chan struct{})}
 	signals := make(chan *dbus.Signal, 64)
 	conn.Signal(signals)
 	go b.dispatch(signals)
@@ -82,6 +83,14 @@ func newBus(conn *dbus.Conn) *Bus {
 
 // Close ends the connection.
 func (b *Bus) Close() { b.conn.Close() }
+
+// lost is why the connection is.
+func (b *Bus) lost() error {
+	if b.link != nil {
+		return b.link.reason()
+	}
+	return ErrGone
+}
 
 // Gone is closed when the connection is lost.
 func (b *Bus) Gone() <-chan struct{} { return b.gone }
@@ -161,7 +170,7 @@ func (b *Bus) next(ctx context.Context, w *watcher) (*event, error) {
 			if e := w.pending.pop(); e != nil {
 				return e, nil
 			}
-			return nil, ErrGone
+			return nil, b.lost()
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
@@ -221,8 +230,8 @@ func (b *Bus) call(ctx context.Context, path dbus.ObjectPath, method string, out
 	return nil
 }
 
-// explain turns the errors of a dead connection into ErrGone and those of a
-// dead context into its cause.
+// explain turns the errors of a dead connection into why it is lost, ErrGone mostly,
+// and those of a dead context into its cause.
 func (b *Bus) explain(ctx context.Context, err error) error {
 	var remote dbus.Error
 	switch {
@@ -231,7 +240,7 @@ func (b *Bus) explain(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	default:
-		return ErrGone
+		return b.lost()
 	}
 }
 

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
@@ -118,63 +121,104 @@ func (b *Bus) Leader(ctx context.Context, machine string) (Process, error) {
 // Everything on the way to the socket belongs to the job. The path is
 // therefore resolved below the machine's root and through no magic link, so
 // that it cannot lead to a socket of the host, and what it leads to must be a
-// socket.
+// socket in memory, as all of /run is.
 func Machine(ctx context.Context, leader Process, owner int) (*Bus, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, errNoAnswer)
 	defer cancel()
 	type result struct {
-		conn *dbus.Conn
-		err  error
+		bus *Bus
+		err error
 	}
 	done := make(chan result, 1)
 	go func() {
 		// This goroutine's thread is never unlocked, so that it ends with it:
 		// it has changed its user.
 		runtime.LockOSThread()
-		conn, err := dialMachine(ctx, leader, owner)
-		done <- result{conn, err}
+		bus, err := dialMachine(ctx, leader, owner)
+		done <- result{bus, err}
 	}()
 	select {
 	case r := <-done:
 		if ctx.Err() != nil && r.err != nil {
 			return nil, context.Cause(ctx)
 		}
-		if r.err != nil {
-			return nil, r.err
-		}
-		return newBus(r.conn), nil
+		return r.bus, r.err
 	case <-ctx.Done():
 		go func() {
-			if r := <-done; r.conn != nil {
-				r.conn.Close()
+			if r := <-done; r.bus != nil {
+				r.bus.Close()
 			}
 		}()
 		return nil, context.Cause(ctx)
 	}
 }
 
+// openSocket opens a socket in a machine, for its path only.
+//
+// On the way there may be a FUSE of the job's, or an overlay on one, that never
+// answers, and who asks it waits in the kernel until it is gone. So only what the
+// kernel has in its cache is looked at, as everything in a tmpfs is.
+func openSocket(leader Process, root int, path string) (socket int, err error) {
+	how := &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | resolveCached,
+	}
+	socket, err = unix.Openat2(root, path, how)
+	for tries := 0; err == unix.EAGAIN && tries < 20; tries++ { // somebody mounts or renames
+		time.Sleep(5 * time.Millisecond)
+		socket, err = unix.Openat2(root, path, how)
+	}
+	if err == unix.EAGAIN {
+		return -1, errNotInMemory
+	}
+	if err != nil {
+		return -1, err
+	}
+	if err := isSocketInMemory(leader, socket); err != nil {
+		unix.Close(socket)
+		return -1, err
+	}
+	return socket, nil
+}
+
+// resolveCached is RESOLVE_CACHED of openat2(2).
+const resolveCached = 0x20
+
+var errNotInMemory = errors.New("it is not there, or not in a tmpfs")
+
+func isSocketInMemory(leader Process, socket int) error {
+	var st unix.Statx_t
+	if err := unix.Statx(socket, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_MNT_ID, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return errors.New("it is no socket")
+	}
+	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", leader.PID))
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		mount, device, found := strings.Cut(line, " - ")
+		if id, _, _ := strings.Cut(mount, " "); found && id == strconv.FormatUint(st.Mnt_id, 10) && strings.HasPrefix(device, "tmpfs ") {
+			return nil
+		}
+	}
+	return errNotInMemory
+}
+
 // dialMachine connects and authenticates. It must run on a thread of its own.
-func dialMachine(ctx context.Context, leader Process, owner int) (*dbus.Conn, error) {
+func dialMachine(ctx context.Context, leader Process, owner int) (*Bus, error) {
 	root, err := leader.Root()
 	if err != nil {
 		return nil, fmt.Errorf("%w: its first process is gone", ErrGone)
 	}
 	defer root.Close()
-	socket, err := unix.Openat2(int(root.Fd()), strings.TrimPrefix(hostSocket, "/"), &unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	socket, err := openSocket(leader, int(root.Fd()), strings.TrimPrefix(hostSocket, "/"))
 	if err != nil {
 		return nil, fmt.Errorf("open the machine's bus socket: %w", err)
 	}
 	defer unix.Close(socket)
-	var st unix.Stat_t
-	if err := unix.Fstat(socket, &st); err != nil {
-		return nil, fmt.Errorf("stat the machine's bus socket: %w", err)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return nil, errors.New("the machine's bus socket is no socket")
-	}
 	// The bus asks the kernel who connects. The host's root has no name
 	// inside the machine's user namespace, so connect as its root. The raw
 	// call changes this thread only.
@@ -184,12 +228,27 @@ func dialMachine(ctx context.Context, leader Process, owner int) (*dbus.Conn, er
 			return nil, fmt.Errorf("become user %d: %w", owner, errno)
 		}
 	}
-	conn, err := dbus.Dial(fmt.Sprintf("unix:path=/proc/self/fd/%d", socket))
+	// What is sent out of band would otherwise be thrown away unseen: see link.
+	inline := func(_, _ string, raw syscall.RawConn) error {
+		return raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) })
+	}
+	machine, err := (&net.Dialer{Control: inline}).DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d", socket))
 	if err != nil {
 		return nil, fmt.Errorf("connect to the machine's bus: %w", err)
 	}
+	link, err := newLink(machine.(*net.UnixConn))
+	if err != nil {
+		return nil, err
+	}
+	conn, err := link.connect()
+	if err != nil {
+		return nil, err
+	}
 	if err := greet(ctx, conn, []dbus.Auth{dbus.AuthExternal("0")}); err != nil {
+		if reason := link.reason(); !errors.Is(reason, ErrGone) {
+			err = reason
+		}
 		return nil, fmt.Errorf("greet the machine's bus: %w", err)
 	}
-	return conn, nil
+	return newBus(conn, link), nil
 }

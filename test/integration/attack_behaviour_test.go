@@ -43,7 +43,7 @@ func TestAttacksOnItsOwnMachineDoNotHangAJob(t *testing.T) {
 		"fill /dev with traps":             "for f in null zero full random urandom ptmx; do umount -l /dev/$f; rm -f /dev/$f; mkfifo /dev/$f; done 2>/dev/null; true",
 		"mount over its root":              "mount -t tmpfs none /mnt; mount --move /mnt / 2>/dev/null; mount -t tmpfs none /usr; true",
 		"unmount all it can":               "umount -l -a 2>/dev/null; umount -l /proc /sys /run /dev 2>/dev/null; true",
-		"take a name like those of stages": "systemd-run -q --collect --unit=job-aaaaaaaaaa -p TimeoutStopSec=600 bash -c 'trap \"\" TERM; while :; do sleep 1; done'",
+		"take a name like those of stages": "systemd-run -q --collect --unit=nspawn-runner-script-aaaaaaaaaa -p TimeoutStopSec=600 bash -c 'trap \"\" TERM; while :; do sleep 1; done'",
 	} {
 		wait.Go(func() {
 			slots <- struct{}{}

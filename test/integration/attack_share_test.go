@@ -31,15 +31,36 @@ func TestAttacksOnWhatMachinesShareAreHeld(t *testing.T) {
 		}
 		held(name)
 	}
+	// /proc/sys is the machine's own, and read-only only as long as its root leaves it so.
+	raise := `echo "$((1 << 30))" > /proc/sys/user/max_inotify_instances`
+	for name, in := range map[string]string{
+		"raise its share":                 "mount -o remount,rw,bind /proc/sys && sh -c",
+		"raise its share in another proc": "unshare --mount --pid --fork --mount-proc sh -c",
+	} {
+		c := h.run(t, id, in+" '"+raise+"'")
+		if c.status == 0 || !strings.Contains(c.stderr, "/proc/sys/user/max_inotify_instances: ") {
+			gotThrough(t, name, c)
+		}
+		held(name)
+	}
+	// The same is allowed in a user namespace of its own, which gets no more by it.
+	c := h.run(t, id, "unshare --user --map-root-user --mount --pid --fork --mount-proc sh -c '"+raise+`; python3 -c "
+import ctypes
+made = 0
+while ctypes.CDLL(None).inotify_init() >= 0: made += 1
+print(made)"'`)
+	if made, err := strconv.Atoi(strings.TrimSpace(c.stdout)); c.status != 0 || err != nil || made > max(limit("inotify_instances")/4, 32) {
+		gotThrough(t, "raise its share in a user namespace of its own", c)
+	}
+	held("raise its share in a user namespace of its own")
 	// While it keeps what it got, others boot.
-	c := h.run(t, id, `systemd-run -q --collect python3 -c '`+exhausting+`
+	c = h.run(t, id, `systemd-run -q --collect python3 -c '`+exhausting+`
 while libc.inotify_init() >= 0: pass
 open("/ready", "w")
-time.sleep(10000)'; while [ ! -e /ready ]; do sleep 0.01; done; echo "$((1 << 30))" > /proc/sys/user/max_inotify_instances`)
-	if c.status == 0 || !strings.Contains(c.stderr, "/proc/sys/user/max_inotify_instances: ") {
-		gotThrough(t, "raise its share", c)
+time.sleep(10000)'; while [ ! -e /ready ]; do sleep 0.01; done`)
+	if c.status != 0 {
+		t.Fatalf("%+v", c)
 	}
-	held("raise its share")
 	if c := h.run(t, h.prepared(t, "bookworm"), "python3 -c 'import ctypes; exit(ctypes.CDLL(None).inotify_init() < 0)'"); c.status != 0 {
 		gotThrough(t, "keep others from inotify", c)
 	}

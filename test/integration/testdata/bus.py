@@ -54,7 +54,7 @@ def serve(c):
         buffer += data
         for line in data.split(b"\r\n"):
             line = line.strip(b"\0")
-            if line == b"AUTH":
+            if line == b"AUTH" and not kind.startswith("passing what was written"):
                 send(b"REJECTED EXTERNAL\r\n")
             elif line.startswith(b"AUTH") or line.startswith(b"DATA"):
                 send(b"OK 0123456789abcdef0123456789abcdef\r\n")
@@ -74,6 +74,28 @@ def serve(c):
         answer(c, send, request, content, fds)
 
 
+def passed():
+    """a file that whoever is handed it cannot close again"""
+    import fuse
+    fuse.mount("/hangs", fuse.FLUSH)
+    return os.open("/hangs/f", os.O_RDWR)
+
+
+def held():
+    """a file that only a socket holds, and of which another one has written more: whoever
+    lets go of the socket, be it unseen, waits for that to be stored"""
+    import fuse
+    fuse.mount("/hangs", fuse.WRITE)
+    inner, outer = socket.socketpair()
+    file, other = os.open("/hangs/f", os.O_RDWR), os.open("/hangs/f", os.O_RDWR)
+    socket.send_fds(inner, [b"x"], [file])
+    os.close(file)
+    inner.close()
+    os.pwrite(other, b"x" * 4096, 0)
+    held.other = other
+    return outer.detach()
+
+
 def lengths(data):
     body, _, fields = struct.unpack_from("<III", data, 4)
     return -(-(16 + fields) // 8) * 8, body
@@ -82,19 +104,28 @@ def lengths(data):
 def answer(c, send, request, content, fds):
     serial = struct.unpack_from("<I", request, 8)[0]
 
-    def reply(sort="", body=b""):
-        send(message(2, [(5, "u", serial), (8, "g", sort)] if sort else [(5, "u", serial)], body))
+    def reply(sort="", body=b"", descriptors=()):
+        data = message(2, [(5, "u", serial), (8, "g", sort)] if sort else [(5, "u", serial)], body)
+        if descriptors:
+            socket.send_fds(c, [data], descriptors)
+        else:
+            send(data)
 
     def signal(path, iface, member, sort, body):
         send(message(4, [(1, "o", path), (2, "s", iface), (3, "s", member), (8, "g", sort)], body))
 
     if b"Hello" in request:
-        reply("s", string(":1.1"))
+        reply("s", string(":1.1"), [passed()] if kind == "passing a file" else [])
         if kind == "malformed":
             send(message(4, [(1, "o", "/org/freedesktop/DBus"), (2, "s", "org.freedesktop.DBus"), (3, "s", "NameLost"), (7, "s", "org.freedesktop.DBus"), (8, "g", "u")], struct.pack("<I", 1)))
         if kind == "malformed header":
             c.sendall(struct.pack("<cBBBIII", b"l", 2, 1, 1, 0, 1, 8) + b"\x05\x01s\x00\x01\0\0\0")
     elif b"StartTransientUnit" in request:
+        if kind == "deaf":
+            # It calls us, and reads no answer.
+            call = message(1, [(1, "o", "/"), (2, "s", "org.freedesktop.DBus.Peer"), (3, "s", "GetMachineId"), (7, "s", ":1.2")])
+            while True:
+                c.sendall(call)
         if kind == "giant":
             # The sum of its lengths is small, as far as 32 bits go.
             c.sendall(message(2, [(5, "u", serial), (8, "g", "s")], length=0xFFFFFFC0))
@@ -144,6 +175,18 @@ listener = socket.socket(socket.AF_UNIX)
 listener.bind(PATH)
 os.chmod(PATH, 0o666)
 listener.listen(100)
+os.makedirs("/hangs", exist_ok=True)
+if kind.startswith("passing what was written"):
+    descriptor = held()
+    passing = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))]
 open("/ready", "w")
 while True:
-    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+    client = listener.accept()[0]
+    if kind.startswith("passing what was written"):
+        # It is to be the other's alone before that one reads.
+        if kind.endswith("out of band"):
+            client.sendmsg([b"R"], passing, socket.MSG_OOB)
+        else:
+            client.sendmsg([b"REJECTED EXTERNAL\r\n"], passing)
+        os.close(descriptor)
+    threading.Thread(target=serve, args=(client,), daemon=True).start()

@@ -3,7 +3,6 @@ package runner
 import (
 	"context"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"nspawn-runner/runner/cache"
@@ -27,17 +26,6 @@ func (h *Host) caches() cache.Store {
 		ProjectMax: h.Config.CacheMaxProject.Bytes(disk),
 		InUse:      h.bound,
 	}
-}
-
-// resolved is a path without links, as far as it is there; what is not there yet is
-// made where the links lead.
-func resolved(path string) string {
-	there := lowest(path)
-	end, err := filepath.EvalSymlinks(there)
-	if err != nil {
-		return path
-	}
-	return filepath.Join(end, strings.TrimPrefix(path, there))
 }
 
 // bound lists what of the host machines on record have bound.

@@ -60,15 +60,15 @@ func (h *Host) makeStateDir() error {
 	return h.oneFileSystem()
 }
 
-// withoutLinks is a directory by the one name that leads through no link, since machines
-// and caches are known by their paths. What of it does not exist yet stays as it is.
-func withoutLinks(dir string) string {
-	there := lowest(dir)
-	real, err := filepath.EvalSymlinks(there)
+// resolved is a path without links, as far as it is there; what is not there yet is
+// made where the links lead.
+func resolved(path string) string {
+	there := lowest(path)
+	end, err := filepath.EvalSymlinks(there)
 	if err != nil {
-		return dir
+		return path
 	}
-	return filepath.Join(real, strings.TrimPrefix(dir, there))
+	return filepath.Join(end, strings.TrimPrefix(path, there))
 }
 
 // oneFileSystem looks at the parts of the state directory between which trees

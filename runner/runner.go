@@ -81,7 +81,7 @@ func New(configFile string) (*Host, error) {
 // the machine's record; a configuration that cannot be read is no error.
 func NewForStage(configFile string) (*Host, error) {
 	settings, unread := config.Load(configFile)
-	settings.StateDir = withoutLinks(settings.StateDir)
+	settings.StateDir = resolved(settings.StateDir) // names are compared
 	program, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)

@@ -281,7 +281,7 @@ func (s Store) stopMachine(ctx context.Context, record Record, why error) bool {
 		return false
 	}
 	defer host.Close()
-	if err := host.Stop(ctx, unitName(record.ID)); err != nil {
+	if err := stopService(ctx, host, unitName(record.ID), record, emptyLimit); err != nil {
 		s.logf("stop %s: %v", unitName(record.ID), err)
 	}
 	return true

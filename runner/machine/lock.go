@@ -72,10 +72,10 @@ const beingMade = ".new-"
 // minute, which is longer than anybody needs for that.
 func isBeingMade(name string) bool {
 	text, is := strings.CutPrefix(name, beingMade)
-	seconds, _, _ := strings.Cut(text, "-")
+	seconds, _, timed := strings.Cut(text, "-")
 	made, err := strconv.Atoi(seconds)
 	age := uptime() - time.Duration(made)*time.Second
-	return is && err == nil && age >= 0 && age < time.Minute
+	return is && timed && err == nil && age >= 0 && age < time.Minute
 }
 
 // tryLock is lock without waiting and without making anything.

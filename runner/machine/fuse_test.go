@@ -1,9 +1,6 @@
 package machine
 
-import (
-	"strconv"
-	"testing"
-)
+import "testing"
 
 func TestFUSEFileSystemsAreToldByTheirMounts(t *testing.T) {
 	for line, want := range map[string]string{
@@ -19,23 +16,6 @@ func TestFUSEFileSystemsAreToldByTheirMounts(t *testing.T) {
 	} {
 		if got, is := fuseDevice(line); got != want || is != (want != "") {
 			t.Errorf("%s: %q", line, got)
-		}
-	}
-}
-
-func TestADirectoryIsBeingMadeForAMinute(t *testing.T) {
-	now := int(uptime().Seconds())
-	for name, want := range map[string]bool{
-		beingMade + strconv.Itoa(now) + "-x":      true,
-		beingMade + strconv.Itoa(now-50) + "-x":   true,
-		beingMade + strconv.Itoa(now-70) + "-x":   false,
-		beingMade + strconv.Itoa(now+1000) + "-x": false, // of an earlier boot
-		beingMade + strconv.Itoa(now):             false,
-		beingMade + "x-x":                         false,
-		"7":                                       false,
-	} {
-		if isBeingMade(name) != want {
-			t.Errorf("%s: not %v", name, want)
 		}
 	}
 }

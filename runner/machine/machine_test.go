@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -280,5 +281,22 @@ func TestFilesAreReplacedInAMachineAndLinksNotFollowed(t *testing.T) {
 func TestWhatAMachineSaysCannotWriteToATerminal(t *testing.T) {
 	if got := Printable("\x1b[31mred\x07\r\n\u009b1mx\xff" + strings.Repeat("y", 1000)); strings.ContainsAny(got, "\x1b\x07\r\n\u009b") || len(got) > 320 {
 		t.Errorf("%q", got)
+	}
+}
+
+func TestADirectoryIsBeingMadeForAMinute(t *testing.T) {
+	now := int(uptime().Seconds())
+	for name, want := range map[string]bool{
+		beingMade + strconv.Itoa(now) + "-x":      true,
+		beingMade + strconv.Itoa(now-50) + "-x":   true,
+		beingMade + strconv.Itoa(now-70) + "-x":   false,
+		beingMade + strconv.Itoa(now+1000) + "-x": false, // of an earlier boot
+		beingMade + strconv.Itoa(now):             false,
+		beingMade + "x-x":                         false,
+		"7":                                       false,
+	} {
+		if isBeingMade(name) != want {
+			t.Errorf("%s: not %v", name, want)
+		}
 	}
 }

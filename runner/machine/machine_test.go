@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strconv"
 	"strings"
 	"testing"
 	"time"

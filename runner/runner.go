@@ -121,12 +121,13 @@ func (h *Host) machinesIn(stateDir string) machine.Store {
 
 // machinesOf are the machines of the state directory in which a job's machine was
 // started: the configuration may have named another one then. By hand it is the one that
-// the configuration names, as long as it does.
-func (h *Host) machinesOf(job gitlab.Job) machine.Store {
+// the configuration names, as long as it does. That nothing names one is an error: there
+// may be a machine all the same.
+func (h *Host) machinesOf(job gitlab.Job) (machine.Store, error) {
 	if dir, found := machine.Find(job.ID); found && (job.Trusted || h.unread != nil) {
-		return h.machinesIn(filepath.Dir(filepath.Dir(dir)))
+		return h.machinesIn(filepath.Dir(filepath.Dir(dir))), nil
 	}
-	return h.machines()
+	return h.machines(), h.unread
 }
 
 func (h *Host) images() *image.Store {

@@ -170,15 +170,23 @@ func (h *Host) Run(ctx context.Context, stage Stage, script, label string) error
 
 // sayUsage ends a job's log with what the job used.
 func (h *Host) sayUsage(job gitlab.Job) {
-	record, usage, err := h.machinesOf(job).Usage(job.ID)
-	if err == nil && !record.Quiet { // else the job is over, and was none the worse for it
+	machines, err := h.machinesOf(job)
+	if err != nil {
+		return // the job is over, and was none the worse for it
+	}
+	record, usage, err := machines.Usage(job.ID)
+	if err == nil && !record.Quiet {
 		h.say("%s", usage)
 	}
 }
 
 // exec executes a script and sorts out whose failure its end is.
 func (h *Host) exec(ctx context.Context, job gitlab.Job, explicit string, script machine.Script) error {
-	outcome, err := h.machinesOf(job).Exec(ctx, job.ID, mayTouch(job, explicit), script)
+	machines, err := h.machinesOf(job)
+	if err != nil {
+		return err
+	}
+	outcome, err := machines.Exec(ctx, job.ID, mayTouch(job, explicit), script)
 	if err != nil {
 		return err
 	}
@@ -218,7 +226,11 @@ func (h *Host) Cleanup(ctx context.Context, stage Stage) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, cleanupTimeout)
 	defer cancel()
-	if err := h.machinesOf(job).Stop(ctx, job.ID, mayTouch(job, stage.ID)); err != nil {
+	machines, err := h.machinesOf(job)
+	if err != nil {
+		return err
+	}
+	if err := machines.Stop(ctx, job.ID, mayTouch(job, stage.ID)); err != nil {
 		return err
 	}
 	fault.Here("cleanup: machine gone")

@@ -38,3 +38,20 @@ func TestAConfigurationThatChangesWhileAJobRunsDoesNotKeepItsMachine(t *testing.
 		})
 	}
 }
+
+// Without a configuration and without a machine's place nobody knows whether it is gone.
+func TestACleanupThatCannotKnowWhereAMachineIsDoesNotSaySuccess(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	place := filepath.Join("/run/nspawn-runner", id)
+	dir, err := os.Readlink(place)
+	must(t, err, os.Remove(place)) // as of an older build
+	h.configure(t, "backned: overlay\n")
+	c := h.drive(t, "cleanup", "--id", id)
+	h.configure(t, "")
+	if c.status != 2 {
+		t.Errorf("%+v", c)
+	}
+	wantLog(t, c.stderr, "unknown key \"backned\"")
+	must(t, os.Symlink(dir, place))
+}

@@ -40,6 +40,10 @@ func resolved(path string) string {
 	return filepath.Join(end, strings.TrimPrefix(path, there))
 }
 
+// pruneMemory bounds the service's memory. What it keeps of a cache has bounds of its
+// own, a tenth of that: this is a net below them, and for what the kernel keeps of files.
+const pruneMemory = 256 << 20
+
 // bound lists what of the host machines on record have bound.
 func (h *Host) bound() ([]string, error) {
 	records, err := h.machines().Records()
@@ -84,6 +88,8 @@ func (h *Host) pruneCaches(ctx context.Context) error {
 		systemd.ExecStart(command...),
 		systemd.Set("Type", "exec"),
 		systemd.Set("CollectMode", "inactive-or-failed"),
+		systemd.Set("MemoryMax", uint64(pruneMemory)),
+		systemd.Set("CPUWeight", uint64(10)), // nobody waits for it
 	})
 	if systemd.IsUnitExists(err) {
 		return nil

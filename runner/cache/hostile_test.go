@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -38,13 +39,18 @@ func TestADirectoryThatBecomesALinkAfterItWasCountedLeadsNowhere(t *testing.T) {
 	outside := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(outside, "one"), nil, 0o600))
 	path := s.job(t, "a/1/protected", 0, "dir/one", "new")
-	left, err := s.Leftovers(t.Context())
-	if err != nil || len(left) != 1 {
-		t.Fatalf("%+v, %v", left, err)
+	held, err := measure(t.Context(), path)
+	must(t, err)
+	use, err := readUse(path)
+	must(t, err)
+	use.size = held.size
+	e := cached{path, use}.shrink(held, mib)
+	if len(e.files) == 0 {
+		t.Fatalf("%+v", e)
 	}
 	must(t, os.RemoveAll(filepath.Join(path, "dir")))
 	must(t, os.Symlink(outside, filepath.Join(path, "dir")))
-	must(t, left[0].Remove(t.Context()))
+	must(t, s.evict(t.Context(), e))
 	if _, err := os.Stat(filepath.Join(outside, "one")); err != nil {
 		t.Error(err)
 	}
@@ -92,6 +98,50 @@ func TestTreesWithoutContentCountAndGo(t *testing.T) {
 			s.job(t, "a/2/protected", 0, "stays")
 			s.prunes(t, "a/2/protected/stays")
 		})
+	}
+}
+
+// long is the name of a file or directory as long as it can be.
+func long(n int) string { return fmt.Sprintf("%0255d", n) }
+
+func TestLongNamesTakeBoundedMemory(t *testing.T) {
+	s, _ := testStore(t, math.MaxUint64, 4*mib)
+	path := s.job(t, "a/1/protected", 0)
+	at, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	for range maxDepth - 1 {
+		must(t, err)
+		must(t, unix.Mkdirat(at, long(0), 0o700))
+		above := at
+		at, err = unix.Openat(at, long(0), unix.O_PATH|unix.O_CLOEXEC, 0)
+		unix.Close(above)
+	}
+	must(t, err)
+	for i := range 5000 {
+		must(t, unix.Mknodat(at, long(i), unix.S_IFREG|0o600, 0))
+	}
+	unix.Close(at)
+
+	used := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := used()
+	held, err := measure(t.Context(), path)
+	must(t, err)
+	if took := used() - before; len(held.files) != 5000 || took > 8*mib {
+		t.Errorf("%d files take %d bytes of memory", len(held.files), took)
+	}
+	maxNames = mib
+	t.Cleanup(func() { maxNames = 16 << 20 })
+	if held, err = measure(t.Context(), path); err != nil || !held.tooMany || held.files != nil || held.size < 5000*leastCost {
+		t.Errorf("more names than are kept: %d files, of %d bytes, %v", len(held.files), held.size, err)
+	}
+	maxNames = 16 << 20
+	must(t, s.Prune(t.Context()))
+	if held, err = measure(t.Context(), path); err != nil || len(held.files) == 0 || held.size > 4*mib {
+		t.Errorf("%d files of %d bytes are left, %v", len(held.files), held.size, err)
 	}
 }
 

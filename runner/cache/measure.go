@@ -18,22 +18,50 @@ const (
 	// maxDepth is deeper than any tree that somebody keeps on purpose. Each
 	// level costs the walk a file descriptor.
 	maxDepth = 128
+	// nameCost is what is kept of a file beside its name.
+	nameCost = 64
 )
 
-// maxFiles is how many files of a cache are told apart; a variable for tests.
-var maxFiles = 100_000
+// Variables for tests.
+var (
+	// maxFiles is how many files of a cache are told apart.
+	maxFiles = 100_000
+	// maxNames bounds the bytes that they take in memory: a job may give its files
+	// names of 255 letters.
+	maxNames = 16 << 20
+)
 
 // file is a file of a cache, or an empty directory.
 type file struct {
-	path string // below the cache
+	dir  *directory
+	name string
 	size uint64
 	used int64 // when it was read or written last, in nanoseconds
+}
+
+// directory is a directory of a cache. Files share theirs: a path for each could be a
+// hundred times as long as its name.
+type directory struct {
+	in     *directory // nil for the cache itself
+	name   string
+	number int // in the order in which they are come to
+}
+
+// path is a directory's path below the cache.
+func (d *directory) path() string {
+	if d.in == nil {
+		return "."
+	}
+	return filepath.Join(d.in.path(), d.name)
 }
 
 // content is what a cache holds.
 type content struct {
 	size  uint64
 	files []file
+	// names is how much memory names take, of files and of directories.
+	names       int
+	directories int
 	// tooDeep: not all was counted. tooMany: files is empty.
 	tooDeep, tooMany bool
 }
@@ -46,19 +74,19 @@ func measure(ctx context.Context, path string) (content, error) {
 		return content{}, fmt.Errorf("open %s: %w", path, err)
 	}
 	var c content
-	if _, err := c.add(ctx, fd, "", 0); err != nil {
+	if _, err := c.add(ctx, fd, &directory{}, 0); err != nil {
 		return content{}, fmt.Errorf("measure %s: %w", path, err)
 	}
 	return c, nil
 }
 
 // add counts an open directory, closes it, and says whether it is empty.
-func (c *content) add(ctx context.Context, fd int, path string, depth int) (empty bool, err error) {
-	dir := os.NewFile(uintptr(fd), path)
+func (c *content) add(ctx context.Context, fd int, at *directory, depth int) (empty bool, err error) {
+	dir := os.NewFile(uintptr(fd), at.name)
 	defer dir.Close()
 	empty = true
 	for {
-		names, err := dir.Readdirnames(1024) // there may be millions
+		names, err := dir.Readdirnames(128) // there may be millions, in each of the directories above
 		if errors.Is(err, io.EOF) {
 			return empty, nil
 		}
@@ -70,7 +98,7 @@ func (c *content) add(ctx context.Context, fd int, path string, depth int) (empt
 		}
 		empty = false
 		for _, name := range names {
-			if err := c.addEntry(ctx, fd, filepath.Join(path, name), name, depth); err != nil && !isGone(err) {
+			if err := c.addEntry(ctx, fd, at, name, depth); err != nil && !isGone(err) {
 				return false, err
 			}
 		}
@@ -82,7 +110,7 @@ func isGone(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
 }
 
-func (c *content) addEntry(ctx context.Context, dir int, path, name string, depth int) error {
+func (c *content) addEntry(ctx context.Context, dir int, at *directory, name string, depth int) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
@@ -99,7 +127,9 @@ func (c *content) addEntry(ctx context.Context, dir int, path, name string, dept
 		if err != nil {
 			return err
 		}
-		empty, err := c.add(ctx, fd, path, depth+1)
+		c.keep(name)
+		c.directories++
+		empty, err := c.add(ctx, fd, &directory{at, name, c.directories}, depth+1)
 		if err != nil || !empty {
 			return err // it goes with the last one of its files
 		}
@@ -107,11 +137,18 @@ func (c *content) addEntry(ctx context.Context, dir int, path, name string, dept
 	switch {
 	case isDir && depth == maxDepth:
 		c.tooDeep = true
-	case len(c.files) == maxFiles:
-		c.tooMany, c.files = true, nil
-	case !c.tooMany:
+	case c.keep(name):
 		used := max(time.Unix(st.Atim.Unix()).UnixNano(), time.Unix(st.Mtim.Unix()).UnixNano())
-		c.files = append(c.files, file{path, size, used})
+		c.files = append(c.files, file{at, name, size, used})
 	}
 	return nil
+}
+
+// keep says whether there is room for one more name, and else lets go of all of them.
+func (c *content) keep(name string) bool {
+	c.names += nameCost + len(name)
+	if len(c.files) == maxFiles || c.names > maxNames {
+		c.tooMany, c.files = true, nil
+	}
+	return !c.tooMany
 }

@@ -19,21 +19,7 @@ import (
 // Prune takes away what is too much, and notes the sizes of caches that were
 // used. Where none was, it takes a few system calls a cache.
 func (s Store) Prune(ctx context.Context) error {
-	idle, err := s.look(ctx)
-	if err != nil {
-		return err
-	}
-	var failed error
-	for i := range idle {
-		if c := idle[i]; !c.known && !c.tooDeep {
-			failed = errors.Join(failed, s.note(ctx, &idle[i]))
-		}
-	}
-	excess, err := s.excess(ctx, idle)
-	failed = errors.Join(failed, err)
-	for _, e := range excess {
-		failed = errors.Join(failed, s.evict(ctx, e))
-	}
+	failed := s.excess(ctx, s.note, func(e eviction) error { return s.evict(ctx, e) })
 	left, err := s.unfinished()
 	failed = errors.Join(failed, err)
 	for _, path := range left {
@@ -44,16 +30,19 @@ func (s Store) Prune(ctx context.Context) error {
 
 // Leftovers lists what Prune takes away. It changes nothing.
 func (s Store) Leftovers(ctx context.Context) ([]storage.Leftover, error) {
-	idle, failed := s.look(ctx)
-	excess, err := s.excess(ctx, idle)
-	failed = errors.Join(failed, err)
 	var all []storage.Leftover
-	for _, e := range excess {
-		all = append(all, storage.Leftover{
-			What: "cache", Path: e.path, Why: e.why,
-			Remove: func(ctx context.Context) error { return s.evict(ctx, e) },
-		})
-	}
+	unnoted := func(context.Context, cached) error { return nil }
+	failed := s.excess(ctx, unnoted, func(e eviction) error {
+		evict := func(ctx context.Context) error { return s.evict(ctx, e) }
+		if c := e.cached; !e.all { // its files are found again, not kept until then
+			evict = func(ctx context.Context) error {
+				_, err := s.trim(ctx, &c, unnoted, func(e eviction) error { return s.evict(ctx, e) })
+				return err
+			}
+		}
+		all = append(all, storage.Leftover{What: "cache", Path: e.path, Why: e.why, Remove: evict})
+		return nil
+	})
 	left, err := s.unfinished()
 	for _, path := range left {
 		all = append(all, storage.Leftover{
@@ -68,12 +57,11 @@ func (s Store) Leftovers(ctx context.Context) ([]storage.Leftover, error) {
 type cached struct {
 	path string
 	use
-	*content // nil as long as nobody looked
 }
 
-// look lists the caches that nobody uses, and how big they are. One that is in
-// use is left out: it may grow while it is counted, and must stay anyway.
-func (s Store) look(ctx context.Context) ([]cached, error) {
+// look lists the caches that nobody uses. One that is in use is left out: it may grow
+// while it is counted, and must stay anyway.
+func (s Store) look() ([]cached, error) {
 	if s.Max == math.MaxUint64 && s.ProjectMax == math.MaxUint64 {
 		return nil, nil
 	}
@@ -92,38 +80,18 @@ func (s Store) look(ctx context.Context) ([]cached, error) {
 		if info, err := os.Lstat(path); err != nil || !info.IsDir() || slices.Contains(inUse, path) {
 			continue
 		}
-		c := cached{path: path}
-		c.use, err = readUse(path)
-		if err == nil {
-			err = c.measureIf(ctx, !c.known)
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // another one threw it away
-		}
+		use, err := readUse(path)
 		if err != nil {
 			failed = errors.Join(failed, err)
 			continue
 		}
-		idle = append(idle, c)
+		idle = append(idle, cached{path, use})
 	}
 	return idle, failed
 }
 
-// measureIf fills in what a cache holds, if that is wanted and not known yet.
-func (c *cached) measureIf(ctx context.Context, wanted bool) error {
-	if !wanted || c.content != nil {
-		return nil
-	}
-	content, err := measure(ctx, c.path)
-	if err != nil {
-		return err
-	}
-	c.content, c.use.size = &content, content.size
-	return nil
-}
-
 // note keeps the size of a cache until its next use.
-func (s Store) note(ctx context.Context, c *cached) error {
+func (s Store) note(ctx context.Context, c cached) error {
 	lock, err := s.lockIdle(ctx, c.path, c.use)
 	if lock == nil || err != nil {
 		return err
@@ -141,31 +109,21 @@ type eviction struct {
 	why   string
 }
 
-// excess lists what goes: of caches that are too big the files that were not
+// excess finds what goes: of caches that are too big the files that were not
 // used for the longest time; then, while all take too much, the caches that were
-// not.
-func (s Store) excess(ctx context.Context, idle []cached) ([]eviction, error) {
-	var all []eviction
+// not. Each cache is dealt with before the next is looked at: what it holds takes
+// memory.
+func (s Store) excess(ctx context.Context, note func(context.Context, cached) error, take func(eviction) error) error {
+	idle, failed := s.look()
 	var rest []cached
 	var total uint64
-	var failed error
 	for _, c := range idle {
-		if err := c.measureIf(ctx, c.use.size > s.ProjectMax); err != nil {
-			failed = errors.Join(failed, err)
-			continue
+		stays, err := s.trim(ctx, &c, note, take)
+		failed = errors.Join(failed, err)
+		if stays {
+			rest = append(rest, c)
+			total += c.use.size
 		}
-		if c.use.size > s.ProjectMax || c.content != nil && c.tooDeep {
-			e := c.shrink(s.ProjectMax)
-			all = append(all, e)
-			if e.all {
-				continue
-			}
-			for _, f := range e.files {
-				c.use.size -= f.size
-			}
-		}
-		rest = append(rest, c)
-		total += c.use.size
 	}
 	slices.SortStableFunc(rest, func(a, b cached) int { return a.at.Compare(b.at) })
 	before := total
@@ -174,21 +132,48 @@ func (s Store) excess(ctx context.Context, idle []cached) ([]eviction, error) {
 			break
 		}
 		why := fmt.Sprintf("it was not used for %s, and all caches take %s, more than %s (cache_max)", since(c.at), mb(before), mb(s.Max))
-		all = append(all, eviction{cached: c, all: true, why: why})
+		failed = errors.Join(failed, take(eviction{cached: c, all: true, why: why}))
 		total -= c.use.size
 	}
-	return all, failed
+	return failed
+}
+
+// trim measures a cache where that is needed, has its size noted, and what is too
+// much of it taken. It says whether some of the cache stays, whose size is in c then.
+func (s Store) trim(ctx context.Context, c *cached, note func(context.Context, cached) error, take func(eviction) error) (stays bool, err error) {
+	if c.known && c.use.size <= s.ProjectMax {
+		return true, nil
+	}
+	held, err := measure(ctx, c.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // another one threw it away
+	}
+	if err != nil {
+		return false, err
+	}
+	c.use.size = held.size
+	if !c.known && !held.tooDeep {
+		err = note(ctx, *c)
+	}
+	if c.use.size <= s.ProjectMax && !held.tooDeep {
+		return true, err
+	}
+	e := c.shrink(held, s.ProjectMax)
+	for _, f := range e.files {
+		c.use.size -= f.size
+	}
+	return !e.all, errors.Join(err, take(e))
 }
 
 // shrink picks the files that go so that the rest is within a bound.
-func (c cached) shrink(bound uint64) eviction {
+func (c cached) shrink(held content, bound uint64) eviction {
 	e := eviction{cached: c, why: fmt.Sprintf("it takes %s, more than %s (cache_max_project)", mb(c.use.size), mb(bound))}
-	if c.tooDeep {
+	if held.tooDeep {
 		e.all, e.why = true, fmt.Sprintf("it cannot be counted: it is deeper than %d directories", maxDepth)
 		return e
 	}
 	size := c.use.size
-	byUse := slices.SortedFunc(slices.Values(c.content.files), func(a, b file) int { return cmp.Compare(a.used, b.used) })
+	byUse := slices.SortedFunc(slices.Values(held.files), func(a, b file) int { return cmp.Compare(a.used, b.used) })
 	for _, f := range byUse {
 		if size <= bound {
 			break
@@ -196,9 +181,11 @@ func (c cached) shrink(bound uint64) eviction {
 		e.files = append(e.files, f)
 		size -= f.size
 	}
+	// Directory by directory: to come to one of them may take long.
+	slices.SortStableFunc(e.files, func(a, b file) int { return cmp.Compare(a.dir.number, b.dir.number) })
 	switch {
-	case c.tooMany:
-		e.all, e.why = true, e.why+fmt.Sprintf(", and has more than %d files", maxFiles)
+	case held.tooMany:
+		e.all, e.why = true, e.why+", and has more files than can be told apart"
 	case size > bound: // by its directories alone
 		e.all = true
 	default:
@@ -265,16 +252,37 @@ func (e *eviction) removeFiles(until time.Time) error {
 	}
 	defer root.Close()
 	for len(e.files) > 0 && time.Now().Before(until) {
-		f := e.files[0]
-		if err := root.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := e.removeOfFirst(root, until); err != nil {
 			return err
-		}
-		e.files, e.use.size = e.files[1:], e.use.size-f.size
-		for dir := filepath.Dir(f.path); dir != "." && root.Remove(dir) == nil; {
-			dir = filepath.Dir(dir)
 		}
 	}
 	return nil
+}
+
+// removeOfFirst is removeFiles of the directory of the first one.
+func (e *eviction) removeOfFirst(root *os.Root, until time.Time) error {
+	at := e.files[0].dir
+	path := at.path()
+	dir, err := root.OpenRoot(path)
+	if err != nil && !isGone(err) {
+		return err
+	}
+	for len(e.files) > 0 && e.files[0].dir == at && time.Now().Before(until) {
+		f := e.files[0]
+		if dir != nil {
+			if err = dir.Remove(f.name); err != nil && !isGone(err) {
+				break
+			}
+		}
+		err = nil
+		e.files, e.use.size = e.files[1:], e.use.size-f.size
+	}
+	if dir != nil {
+		dir.Close()
+	}
+	for ; err == nil && path != "." && root.Remove(path) == nil; path = filepath.Dir(path) {
+	}
+	return err
 }
 
 // unfinished lists what a killed Prune left in the trash.

@@ -163,6 +163,7 @@ func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string,
 	} else if _, err := exec.LookPath("eatmydata"); err == nil {
 		args = append([]string{"eatmydata"}, args...) // all is flushed once, before it is published
 	}
+	args, _ = lifted(root, args)
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env = append(b.store.environment(), "LC_ALL=C.UTF-8")
 	if d != nil {

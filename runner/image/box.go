@@ -226,16 +226,18 @@ func boxDirs(image string) []string {
 // nspawn is the command line of systemd-nspawn for a tree that is being built:
 // it leaves no trace in the tree, and it does without systemd on the host.
 func nspawn(ctx context.Context, root, image string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "systemd-nspawn", append([]string{
+	argv, alone := lifted(root, append([]string{
+		"systemd-nspawn",
 		"--quiet", "--register=no", "--keep-unit", "--settings=no",
 		"--directory=" + root, "--machine=" + boxName(image), "--hostname=" + hostname(image),
 		"--resolv-conf=off", "--timezone=off", "--link-journal=no",
 		"--suppress-sync=yes", // all is flushed once, before it is published
-	}, args...)...)
+	}, args...))
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(),
 		"SYSTEMD_NSPAWN_LOCK=0",              // else a lock file appears beside the tree
 		"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1") // for hosts with a hybrid hierarchy
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Unshareflags: alone}
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
 }

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"nspawn-runner/runner/fault"
 )
 
 func TestBackendsHaveTheNamesOfTheConfiguration(t *testing.T) {
@@ -57,6 +59,34 @@ END`)
 	}
 	if _, err := os.Lstat(filepath.Join(dir, "tree")); err == nil {
 		t.Error("it is still there")
+	}
+}
+
+// The directory's end is deeper than a process may have open files, by far.
+func TestRemoveOfADeepTreeHasFewFilesOpen(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	shell(t, dir, `python3 -c '
+import os
+os.mkdir("tree"); os.chdir("tree")
+for i in range(5000): os.mkdir("d"); os.mkdir("e"); os.chdir("d")'`)
+	moved, most := 0, 0
+	fault.Hook = func(string) {
+		open, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Error(err)
+		}
+		moved, most = moved+1, max(most, len(open))
+	}
+	t.Cleanup(func() { fault.Hook = nil })
+	if err := Remove(t.Context(), filepath.Join(dir, "tree")); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "tree")); err == nil {
+		t.Error("it is still there")
+	}
+	if moved < 20 || most > maxDepth+50 {
+		t.Errorf("%d directories were moved, and %d files open", moved, most)
 	}
 }
 

@@ -100,26 +100,8 @@ func Snapshot(from, to string) error {
 	return nil
 }
 
-// destroySubvolume deletes the subvolume name in the directory dir, read-only
-// or not. The kernel refuses while there are subvolumes inside it.
-func destroySubvolume(dir, name string) error {
-	parent, err := openDir(unix.AT_FDCWD, dir)
-	if err != nil {
-		return err
-	}
-	defer parent.Close()
-	sub, err := openDir(int(parent.Fd()), name)
-	if err != nil {
-		return err
-	}
-	defer sub.Close()
-	if err := makeWritable(sub); err != nil {
-		return err
-	}
-	return destroyAt(parent, name)
-}
-
-// destroyAt deletes a subvolume that is writable.
+// destroyAt deletes a subvolume that is writable. The kernel refuses while there are
+// subvolumes inside it.
 func destroyAt(dir *os.File, name string) error {
 	var args volArgs
 	copy(args.name[:], name)

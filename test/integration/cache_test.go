@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -84,6 +85,36 @@ func TestACacheStaysWhileAMachineHasIt(t *testing.T) {
 	})
 }
 
+// A job gives its cache's files and directories names as long as they can be, and this
+// program reads them as the host's root.
+func TestAttacksByLongNamesInACacheAreHeld(t *testing.T) {
+	h := onHost(t, "overlay")
+	h.boundCaches(t, "")
+	r := h.play(t, gitlab.Job{Script: []string{`python3 -c '
+import os
+os.chdir("/cache")
+for n in range(126): os.mkdir("d" * 255); os.chdir("d" * 255)
+for n in range(15000): os.mknod(f"{n:0255}")'`}})
+	if r.Status != gitlab.Success {
+		t.Fatal(r.Log)
+	}
+	cache := filepath.Join(h.state, ".cache")
+	await(t, "the size of the cache", func() bool {
+		return strings.TrimSpace(shell(t, "cat "+cache+"/*/*/*.used")) != ""
+	})
+	shell(t, "rm "+cache+"/*/*/*.used") // or nobody would look again
+	h.configure(t, "cache_max_project: 50M\n")
+	name := "take the host's memory by names in a cache"
+	out, err := exec.Command("prlimit", "--data=200000000", h.driver, "--config", h.config, "gc").CombinedOutput()
+	if err != nil {
+		gotThrough(t, name, err, string(out[:min(len(out), 1000)]))
+	}
+	if left := strings.Count(shell(t, "find "+cache+" -type f"), "\n"); left == 0 || left > 13000 {
+		t.Errorf("%d files are left: %s", left, out)
+	}
+	held(name)
+}
+
 func TestACacheOfManyFilesDoesNotKeepCleanupWaiting(t *testing.T) {
 	h := onHost(t, "overlay")
 	h.boundCaches(t, "cache_max_project: 1M\n")
@@ -94,9 +125,9 @@ func TestACacheOfManyFilesDoesNotKeepCleanupWaiting(t *testing.T) {
 	}
 	// Its service goes on, and is gone at its end.
 	await(t, "the unit that prunes", func() bool {
-		return strings.TrimSpace(shell(t, "systemctl list-units --all --plain --no-legend nspawn-runner_caches.service")) == ""
+		return strings.TrimSpace(shell(t, "systemctl list-units --all --plain --no-legend 'nspawn-runner_caches*.service'")) == ""
 	})
-	if !strings.Contains(shell(t, fmt.Sprintf("journalctl --since=@%d --unit nspawn-runner_caches.service", start.Unix())), "Keep the caches of CI jobs within bounds") {
+	if !strings.Contains(shell(t, fmt.Sprintf("journalctl --since=@%d --unit 'nspawn-runner_caches*.service'", start.Unix())), "Keep the caches of CI jobs within bounds") {
 		t.Error("there was no unit")
 	}
 	if got := len(h.cached(t)); got > 256 {

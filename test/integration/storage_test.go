@@ -87,3 +87,26 @@ func TestAChrootOnAnotherFileSystemIsNotSnapshot(t *testing.T) {
 	}
 	wantLog(t, c.stderr, "lie on different file systems: use backend overlay or tmpfs")
 }
+
+// Guides to hardening mount /var so.
+func TestJobsAndBuildsWorkWhereTheHostMayNotExecute(t *testing.T) {
+	onEach(t, func(t *testing.T, h *host) {
+		top := filepath.Dir(h.state)
+		if h.backend != "btrfs" { // which has a mount of its own
+			shell(t, "mount --bind "+top+" "+top)
+			t.Cleanup(func() { shell(t, "umount --lazy "+top) })
+		}
+		shell(t, "mount -o remount,bind,nosuid,nodev,noexec "+top)
+		t.Cleanup(func() { shell(t, "mount -o remount,bind,suid,dev,exec "+top) })
+		if c := h.run(t, h.prepared(t, "bookworm"), "install -m 4755 /usr/bin/id /usr/local/bin/setuid-id; su -s /bin/sh nobody -c 'setuid-id -u'"); c.stdout != "0\n" {
+			t.Errorf("%+v", c)
+		}
+		if h.backend == "tmpfs" || os.Getenv("NSPAWN_RUNNER_HOST") != "lab" {
+			return
+		}
+		h.addImage(t, "hardened", "")
+		h.book(t, "hardened", "nspawn_runner_test: 'test -e /built'", "- ansible.builtin.command: touch /built")
+		h.drives(t, "chroot-maintenance", "hardened")
+		wantLog(t, h.drives(t, "chroot-list", "--long").stdout, "maintenance")
+	})
+}

@@ -1,0 +1,229 @@
+package storage
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/fault"
+)
+
+// Remove deletes whatever is at path: file, tree or subvolume, with read-only
+// and nested subvolumes, immutable and append-only files inside. Links are
+// deleted, not followed. That nothing is there is success. It must not be used
+// on a tree that a running machine can still change.
+//
+// A job makes trees so deep that no path leads to their end and no process has as
+// many open files, and directories of millions of names: this takes some hundred open
+// files and a few megabytes for each of them.
+func Remove(ctx context.Context, path string) error {
+	dir, err := os.Open(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	r := remover{ctx: ctx}
+	if r.onBtrfs, err = IsBtrfs(filepath.Dir(path)); err == nil {
+		err = r.entry(dir, filepath.Base(path), 0)
+	}
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", path, err)
+	}
+	return nil
+}
+
+// remover is at work on one tree.
+type remover struct {
+	ctx     context.Context
+	onBtrfs bool
+	// tops are the root of the tree, and of the subvolume in it that is being emptied.
+	tops []*os.File
+	// went is how many names it took from where they were.
+	went int
+}
+
+// maxDepth is how deep a directory may lie in its tree, or its subvolume. What lies
+// deeper is moved up to the top.
+const maxDepth = 200
+
+// entry deletes a name in a directory of some depth.
+func (r *remover) entry(dir *os.File, name string, depth int) error {
+	err := unix.Unlinkat(int(dir.Fd()), name, 0)
+	var st unix.Stat_t
+	if err != nil {
+		if unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) == unix.ENOENT {
+			return nil
+		}
+		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			return r.directory(dir, name, st.Ino, depth)
+		}
+		fault.Here("storage: a file resists its removal")
+		clearFlags(dir)
+		if st.Mode&unix.S_IFMT == unix.S_IFREG {
+			clearFlagsAt(dir, name)
+		}
+		err = unix.Unlinkat(int(dir.Fd()), name, 0)
+	}
+	return r.done("unlink", name, err)
+}
+
+// done counts what went, and names what did not.
+func (r *remover) done(what, name string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%s %q: %w", what, name, err)
+	}
+	r.went++
+	return nil
+}
+
+// directory deletes a directory, or a subvolume, with all that is in it.
+func (r *remover) directory(dir *os.File, name string, inode uint64, depth int) error {
+	sub, err := openDir(int(dir.Fd()), name)
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
+	switch {
+	case r.onBtrfs && inode == subvolumeInode:
+		return r.subvolume(dir, sub, name)
+	case len(r.tops) == 0:
+		r.tops = []*os.File{sub}
+	case depth >= maxDepth:
+		clearFlags(sub)
+		if err := r.moveUp(dir, name, r.tops[len(r.tops)-1]); err == nil {
+			return nil
+		}
+		// No room, for one: then it must do without, as deep as it is.
+	}
+	if err := r.empty(sub, depth+1); err != nil {
+		return err
+	}
+	err = unix.Unlinkat(int(dir.Fd()), name, unix.AT_REMOVEDIR)
+	if err == unix.EPERM {
+		clearFlags(dir)
+		clearFlags(sub)
+		err = unix.Unlinkat(int(dir.Fd()), name, unix.AT_REMOVEDIR)
+	}
+	return r.done("remove directory", name, err)
+}
+
+// subvolume deletes a subvolume at once, if there are no others in it. One in another
+// one is moved to the top of the tree, so that no more than two are ever open.
+func (r *remover) subvolume(dir, sub *os.File, name string) error {
+	clearFlags(dir)
+	// Read-only ones must be opened up before anything can change.
+	if err := makeWritable(sub); err != nil {
+		return err
+	}
+	fault.Here("storage: about to delete a subvolume")
+	if destroyAt(dir, name) == nil {
+		return r.done("", name, nil)
+	}
+	clearFlags(sub)
+	if len(r.tops) >= 2 {
+		if err := r.moveUp(dir, name, r.tops[0]); err == nil {
+			return nil
+		}
+	}
+	r.tops = append(r.tops, sub)
+	err := r.empty(sub, 1)
+	r.tops = r.tops[:len(r.tops)-1]
+	if err != nil {
+		return err
+	}
+	return r.done("delete subvolume", name, destroyAt(dir, name))
+}
+
+// empty deletes what is in a directory, and what comes to be in it meanwhile: that is
+// moved up.
+func (r *remover) empty(dir *os.File, depth int) error {
+	for {
+		before := r.went
+		err := r.pass(dir, depth)
+		if r.went == before || r.ctx.Err() != nil {
+			return err
+		}
+		if _, err := dir.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+	}
+}
+
+// pass deletes what is in a directory. The first error counts, and is not the end.
+func (r *remover) pass(dir *os.File, depth int) (failed error) {
+	for {
+		names, err := dir.Readdirnames(512) // there may be millions
+		for _, name := range names {
+			if err := r.entry(dir, name, depth); failed == nil {
+				failed = err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return failed
+		case err == nil:
+			err = context.Cause(r.ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// moveUp moves a directory to the top of its tree.
+func (r *remover) moveUp(dir *os.File, name string, top *os.File) error {
+	up := rand.Text() // nobody can have taken it
+	err := unix.Renameat2(int(dir.Fd()), name, int(top.Fd()), up, unix.RENAME_NOREPLACE)
+	if err == unix.EPERM {
+		clearFlags(dir)
+		clearFlags(top)
+		err = unix.Renameat2(int(dir.Fd()), name, int(top.Fd()), up, unix.RENAME_NOREPLACE)
+	}
+	fault.Here("storage: a deep directory moved up")
+	return r.done("move", name, err)
+}
+
+func openDir(at int, name string) (*os.File, error) { return openAt(at, name, unix.O_DIRECTORY) }
+
+// openAt opens a file in a directory for reading, not following a link.
+func openAt(at int, name string, flags int) (*os.File, error) {
+	fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|flags, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// The flags of chattr(1), FS_IMMUTABLE_FL and FS_APPEND_FL of linux/fs.h.
+const (
+	immutable  = 0x10
+	appendOnly = 0x20
+)
+
+// clearFlagsAt is clearFlags of a regular file in a directory.
+func clearFlagsAt(dir *os.File, name string) {
+	if file, err := openAt(int(dir.Fd()), name, unix.O_NONBLOCK); err == nil {
+		clearFlags(file)
+		file.Close()
+	}
+}
+
+// clearFlags removes the immutable and append-only flags of chattr(1) from a
+// file. Failure shows when the file cannot be deleted.
+func clearFlags(file *os.File) {
+	flags, err := unix.IoctlGetInt(int(file.Fd()), unix.FS_IOC_GETFLAGS)
+	if err != nil || flags&(immutable|appendOnly) == 0 {
+		return
+	}
+	_ = unix.IoctlSetPointerInt(int(file.Fd()), unix.FS_IOC_SETFLAGS, flags&^(immutable|appendOnly))
+}

@@ -177,6 +177,28 @@ systemd-run -q -u take -p StandardOutput=file:/answers python3 /take.py`); c.sta
 	held(name)
 }
 
+// Echoes have identifiers, and sockets for them may share one.
+func TestAttacksOnOthersEchoesAreHeld(t *testing.T) {
+	s := onSite(t, withNetwork(t, "private"))
+	shell(t, "nsenter --net=/run/netns/"+s.here+" sh -c 'echo 0 2147483647 > /proc/sys/net/ipv4/ping_group_range'")
+	first, second := s.prepared(t, "bookworm"), s.prepared(t, "bookworm")
+	for i, id := range []string{first, second, first, second} {
+		c := s.run(t, id, fmt.Sprintf(`python3 - %d <<'END'
+import socket, struct, sys
+def echo(check): return struct.pack("!BBHHH4s", 8, 0, check, 4711, int(sys.argv[1]), b"data")
+total = sum(struct.unpack("!6H", echo(0)))
+s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+s.settimeout(2)
+s.sendto(echo(~(total + (total >> 16)) & 0xffff), ("%s", 0))
+print(struct.unpack("!B3xH", s.recv(100)[20:26]))
+END`, i+1, beyondAddress))
+		if c.stdout != "(0, 4711)\n" {
+			gotThrough(t, "take the answer to another machine's echo", i, c)
+		}
+	}
+	held("take the answer to another machine's echo")
+}
+
 // metadata are the addresses at which clouds keep what only the host may know.
 var metadata = []string{
 	"169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "192.0.0.192",

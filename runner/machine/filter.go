@@ -73,15 +73,15 @@ func (e egress) keepFrom(cgroup *os.File) error {
 // header says where things are in a packet: RFC 791, RFC 8200. The port is there if
 // no options come before it.
 type header struct {
-	name               string
-	size               int // of an address
-	protocol, to, port int32
-	call               int16 // where the address is in struct bpf_sock_addr
+	name                     string
+	size                     int // of an address
+	protocol, from, to, port int32
+	call                     int16 // where the address is in struct bpf_sock_addr
 }
 
 var headers = []header{
-	{name: "ipv4", size: 4, protocol: 9, to: 16, port: 22, call: callIPv4},
-	{name: "ipv6", size: 16, protocol: 6, to: 24, port: 42, call: callIPv6},
+	{name: "ipv4", size: 4, protocol: 9, from: 12, to: 16, port: 22, call: callIPv4},
+	{name: "ipv6", size: 16, protocol: 6, from: 8, to: 24, port: 42, call: callIPv6},
 }
 
 // has says whether an address is of this kind.
@@ -165,12 +165,14 @@ func (h header) isQuestion() asm.Instructions {
 }
 
 // read copies bytes of the packet to the stack.
-func (h header) read(at int32, size int) asm.Instructions {
+func (h header) read(at int32, size int) asm.Instructions { return h.copyTo(-16, at, size) }
+
+func (h header) copyTo(stack, at int32, size int) asm.Instructions {
 	return asm.Instructions{
 		asm.Mov.Reg(asm.R1, asm.R6),
 		asm.Mov.Imm(asm.R2, at),
 		asm.Mov.Reg(asm.R3, asm.RFP),
-		asm.Add.Imm(asm.R3, -16),
+		asm.Add.Imm(asm.R3, stack),
 		asm.Mov.Imm(asm.R4, int32(size)),
 		asm.FnSkbLoadBytes.Call(),
 		asm.JNE.Imm(asm.R0, 0, "drop"),

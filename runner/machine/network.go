@@ -124,6 +124,9 @@ func confine(cgroup *os.File, record Record) error {
 			return err
 		}
 	}
+	if err := letInAnswers(cgroup); err != nil { // who is asked is known by now
+		return err
+	}
 	return hidePorts(cgroup)
 }
 

@@ -146,24 +146,36 @@ END
 systemd-run -q -u take -p StandardOutput=file:/answers python3 /take.py`); c.status != 0 {
 		t.Fatalf("%+v", c)
 	}
+	var ports []string
 	for range 3 {
 		text, from := got(t, beyond)
 		if text != "from the job" {
 			t.Fatalf("the job's datagram did not arrive: %q; %+v", text, s.run(t, id, "journalctl -u take; cat /answers"))
 		}
 		send(t, beyond, "answer", from.String())
+		ports = append(ports, from.String())
 	}
 	await(t, "the answers", func() bool { return s.run(t, id, "test -e /ready").status == 0 })
 	if c := s.run(t, id, "cat /answers"); c.stdout != "answer\nanswer\nanswer\n" {
 		t.Errorf("the job's answers: %+v", c)
 	}
 	name := "take the datagrams of a service of the host"
-	// Of a stranger, and of whom the job wrote to.
-	for _, sender := range []net.PacketConn{post(t, s.beyond, beyondAddress+":25830"), beyond} {
+	stranger := post(t, s.beyond, beyondAddress+":25830")
+	for _, sender := range []net.PacketConn{stranger, beyond} {
 		send(t, sender, "for the service", hereAddress+":25826")
 		if text, _ := got(t, service); text != "for the service" {
 			gotThrough(t, name, s.run(t, id, "cat /taken"))
 		}
+	}
+	held(name)
+	name = "be reached by datagrams of others"
+	for _, port := range ports { // by all whom the job wrote to, and by no stranger
+		send(t, stranger, "from a stranger", port)
+		send(t, beyond, "of whom it wrote to", port)
+	}
+	await(t, "the datagrams", func() bool { return strings.Contains(s.run(t, id, "cat /taken").stdout, "of whom it wrote to") })
+	if c := s.run(t, id, "cat /taken"); strings.Contains(c.stdout, "stranger") {
+		gotThrough(t, name, c)
 	}
 	held(name)
 	name = "occupy a port of the host for datagrams"

@@ -34,18 +34,13 @@ func letInAnswers(cgroup *os.File) error {
 		return fmt.Errorf("a map of who was asked: %w", err)
 	}
 	defer asked.Close() // the programs have it
-	for _, program := range []struct {
-		kind         ebpf.ProgramType
-		where        ebpf.AttachType
-		instructions asm.Instructions
-	}{
-		{ebpf.CGroupSockAddr, ebpf.AttachCGroupUDP4Sendmsg, noteAsked(asked, headers[0])},
-		{ebpf.CGroupSockAddr, ebpf.AttachCGroupUDP6Sendmsg, noteAsked(asked, headers[1])},
-		{ebpf.CGroupSKB, ebpf.AttachCGroupInetIngress, dropUnasked(asked)},
-	} {
-		if err := attachBPF(cgroup, program.kind, program.where, program.instructions); err != nil {
-			return fmt.Errorf("keep others from jobs: %w", err)
-		}
+	err = attach(cgroup,
+		hook{ebpf.AttachCGroupUDP4Sendmsg, noteAsked(asked, headers[0])},
+		hook{ebpf.AttachCGroupUDP6Sendmsg, noteAsked(asked, headers[1])},
+		hook{ebpf.AttachCGroupInetIngress, dropUnasked(asked)},
+	)
+	if err != nil {
+		return fmt.Errorf("keep others from jobs: %w", err)
 	}
 	return nil
 }

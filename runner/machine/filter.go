@@ -54,18 +54,13 @@ type egress struct {
 // has redirected them. It looks at calls before: so it also holds for what the firewall
 // redirects elsewhere, and a job is refused a connection and does not wait for one.
 func (e egress) keepFrom(cgroup *os.File) error {
-	for _, program := range []struct {
-		kind         ebpf.ProgramType
-		where        ebpf.AttachType
-		instructions asm.Instructions
-	}{
-		{ebpf.CGroupSKB, ebpf.AttachCGroupInetEgress, e.packets()},
-		{ebpf.CGroupSockAddr, ebpf.AttachCGroupInet4Connect, e.calls(headers[0])},
-		{ebpf.CGroupSockAddr, ebpf.AttachCGroupInet6Connect, e.calls(headers[1])},
-	} {
-		if err := attachBPF(cgroup, program.kind, program.where, program.instructions); err != nil {
-			return fmt.Errorf("the filter that keeps jobs from the host's loopback and metadata: %w", err)
-		}
+	err := attach(cgroup,
+		hook{ebpf.AttachCGroupInetEgress, e.packets()},
+		hook{ebpf.AttachCGroupInet4Connect, e.calls(headers[0])},
+		hook{ebpf.AttachCGroupInet6Connect, e.calls(headers[1])},
+	)
+	if err != nil {
+		return fmt.Errorf("keep jobs from what only the host may reach: %w", err)
 	}
 	return nil
 }

@@ -26,20 +26,15 @@ func hidePorts(cgroup *os.File) error {
 		return fmt.Errorf("a map of sockets: %w", err)
 	}
 	defer wanted.Close() // the programs have it
-	for _, program := range []struct {
-		where        ebpf.AttachType
-		kind         ebpf.ProgramType
-		instructions asm.Instructions
-	}{
-		{ebpf.AttachCGroupSetsockopt, ebpf.CGroupSockopt, takeNoShare()},
-		{ebpf.AttachCGroupInet4Bind, ebpf.CGroupSockAddr, forgetPort(wanted)},
-		{ebpf.AttachCGroupInet6Bind, ebpf.CGroupSockAddr, forgetPort(wanted)},
-		{ebpf.AttachCgroupInet4GetSockname, ebpf.CGroupSockAddr, tellPort(wanted)},
-		{ebpf.AttachCgroupInet6GetSockname, ebpf.CGroupSockAddr, tellPort(wanted)},
-	} {
-		if err := attachBPF(cgroup, program.kind, program.where, program.instructions); err != nil {
-			return fmt.Errorf("keep jobs from the host's ports: %w", err)
-		}
+	err = attach(cgroup,
+		hook{ebpf.AttachCGroupSetsockopt, takeNoShare()},
+		hook{ebpf.AttachCGroupInet4Bind, forgetPort(wanted)},
+		hook{ebpf.AttachCGroupInet6Bind, forgetPort(wanted)},
+		hook{ebpf.AttachCgroupInet4GetSockname, tellPort(wanted)},
+		hook{ebpf.AttachCgroupInet6GetSockname, tellPort(wanted)},
+	)
+	if err != nil {
+		return fmt.Errorf("keep jobs from the host's ports: %w", err)
 	}
 	return nil
 }

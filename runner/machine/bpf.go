@@ -12,22 +12,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attachBPF loads a program and attaches it to a control group, for whose processes
-// the kernel then asks it, as long as there is the group.
-func attachBPF(cgroup *os.File, kind ebpf.ProgramType, where ebpf.AttachType, instructions asm.Instructions) error {
-	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: kind, AttachType: where, Instructions: instructions, License: "GPL"})
-	if err != nil {
-		return fmt.Errorf("load a program for %s: %w", where, err)
+// hook is a program, and of what the kernel asks it.
+type hook struct {
+	of      ebpf.AttachType
+	program asm.Instructions
+}
+
+// kind is what the kernel calls programs for that.
+func (h hook) kind() ebpf.ProgramType {
+	switch h.of {
+	case ebpf.AttachCGroupInetIngress, ebpf.AttachCGroupInetEgress:
+		return ebpf.CGroupSKB
+	case ebpf.AttachCGroupSetsockopt:
+		return ebpf.CGroupSockopt
 	}
-	defer program.Close()
-	// Not a link, which would end with this process.
-	err = link.RawAttachProgram(link.RawAttachProgramOptions{
-		Target: int(cgroup.Fd()), Program: program, Attach: where, Flags: unix.BPF_F_ALLOW_MULTI,
-	})
-	if err != nil {
-		return fmt.Errorf("attach a program for %s: %w", where, err)
+	return ebpf.CGroupSockAddr
+}
+
+// attach loads programs and attaches them to a control group, for whose processes the
+// kernel then asks them, in this order, as long as there is the group.
+func attach(cgroup *os.File, hooks ...hook) error {
+	for _, h := range hooks {
+		program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: h.kind(), AttachType: h.of, Instructions: h.program, License: "GPL"})
+		if err != nil {
+			return fmt.Errorf("load a program for %s: %w", h.of, err)
+		}
+		defer program.Close()
+		if err := attachProgram(cgroup, program, h.of); err != nil {
+			return fmt.Errorf("attach a program for %s: %w", h.of, err)
+		}
 	}
 	return nil
+}
+
+// attachProgram makes no link, which would end with this process.
+func attachProgram(cgroup *os.File, program *ebpf.Program, to ebpf.AttachType) error {
+	return link.RawAttachProgram(link.RawAttachProgramOptions{
+		Target: int(cgroup.Fd()), Program: program, Attach: to, Flags: unix.BPF_F_ALLOW_MULTI,
+	})
 }
 
 // Where things are in struct bpf_sock_addr (linux/bpf.h): the arguments of a call

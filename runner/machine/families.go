@@ -6,11 +6,12 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/systemd"
@@ -64,18 +65,19 @@ func (s Store) keepToFamilies(ctx context.Context, bus *systemd.Bus, record Reco
 		return nil
 	}
 	defer program.Close()
-	err = link.RawAttachProgram(link.RawAttachProgramOptions{
-		Target: int(cgroup.Fd()), Program: program, Attach: ebpf.AttachLSMCgroup, Flags: unix.BPF_F_ALLOW_MULTI,
-	})
-	if err != nil { // as on arm64 before Linux 6.4
+	if err := attachProgram(cgroup, program, ebpf.AttachLSMCgroup); err != nil { // as on arm64 before Linux 6.4
 		s.logf("%s: keep it to some address families: %v", Name(record.ID), err)
 	}
 	return nil
 }
 
-// CheckFamilies says whether this kernel takes a program that decides which sockets a
-// control group makes: Linux 6.0 with the security module bpf.
+// CheckFamilies says whether this kernel asks a program which sockets a control group
+// makes: Linux 6.0 with the security module bpf.
 func CheckFamilies() error {
+	modules, err := os.ReadFile("/sys/kernel/security/lsm")
+	if err == nil && !slices.Contains(strings.Split(strings.TrimSpace(string(modules)), ","), "bpf") {
+		return fmt.Errorf("bpf is none of the kernel's security modules %s", modules)
+	}
 	program, err := loadFamilies()
 	if err != nil {
 		return err
@@ -95,8 +97,8 @@ func loadFamilies() (*ebpf.Program, error) {
 
 // loadLSM loads a program that a hook of the kernel's security modules is to ask for
 // one control group. cilium/ebpf knows those only that are for all processes.
-func loadLSM(hook string, program asm.Instructions) (*ebpf.Program, error) {
-	function, err := kernelFunction("bpf_lsm_" + hook)
+func loadLSM(name string, program asm.Instructions) (*ebpf.Program, error) {
+	function, err := kernelFunction("bpf_lsm_" + name)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +121,7 @@ func loadLSM(hook string, program asm.Instructions) (*ebpf.Program, error) {
 	}
 	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&arguments)), unsafe.Sizeof(arguments))
 	if errno != 0 {
-		return nil, fmt.Errorf("load a program for the kernel's hook %s: %w", hook, errno)
+		return nil, fmt.Errorf("load a program for the kernel's hook %s: %w", name, errno)
 	}
 	return ebpf.NewProgramFromFD(int(fd))
 }

@@ -54,18 +54,13 @@ type egress struct {
 // has redirected them. It looks at calls before: so it also holds for what the firewall
 // redirects elsewhere, and a job is refused a connection and does not wait for one.
 func (e egress) keepFrom(cgroup *os.File) error {
-	for _, program := range []struct {
-		kind         ebpf.ProgramType
-		where        ebpf.AttachType
-		instructions asm.Instructions
-	}{
-		{ebpf.CGroupSKB, ebpf.AttachCGroupInetEgress, e.packets()},
-		{ebpf.CGroupSockAddr, ebpf.AttachCGroupInet4Connect, e.calls(headers[0])},
-		{ebpf.CGroupSockAddr, ebpf.AttachCGroupInet6Connect, e.calls(headers[1])},
-	} {
-		if err := attachBPF(cgroup, program.kind, program.where, program.instructions); err != nil {
-			return fmt.Errorf("the filter that keeps jobs from the host's loopback and metadata: %w", err)
-		}
+	err := attach(cgroup,
+		hook{ebpf.AttachCGroupInetEgress, e.packets()},
+		hook{ebpf.AttachCGroupInet4Connect, e.calls(headers[0])},
+		hook{ebpf.AttachCGroupInet6Connect, e.calls(headers[1])},
+	)
+	if err != nil {
+		return fmt.Errorf("keep jobs from what only the host may reach: %w", err)
 	}
 	return nil
 }
@@ -73,15 +68,15 @@ func (e egress) keepFrom(cgroup *os.File) error {
 // header says where things are in a packet: RFC 791, RFC 8200. The port is there if
 // no options come before it.
 type header struct {
-	name               string
-	size               int // of an address
-	protocol, to, port int32
-	call               int16 // where the address is in struct bpf_sock_addr
+	name                     string
+	size                     int // of an address
+	protocol, from, to, port int32
+	call                     int16 // where the address is in struct bpf_sock_addr
 }
 
 var headers = []header{
-	{name: "ipv4", size: 4, protocol: 9, to: 16, port: 22, call: callIPv4},
-	{name: "ipv6", size: 16, protocol: 6, to: 24, port: 42, call: callIPv6},
+	{name: "ipv4", size: 4, protocol: 9, from: 12, to: 16, port: 22, call: callIPv4},
+	{name: "ipv6", size: 16, protocol: 6, from: 8, to: 24, port: 42, call: callIPv6},
 }
 
 // has says whether an address is of this kind.
@@ -165,12 +160,14 @@ func (h header) isQuestion() asm.Instructions {
 }
 
 // read copies bytes of the packet to the stack.
-func (h header) read(at int32, size int) asm.Instructions {
+func (h header) read(at int32, size int) asm.Instructions { return h.copyTo(-16, at, size) }
+
+func (h header) copyTo(stack, at int32, size int) asm.Instructions {
 	return asm.Instructions{
 		asm.Mov.Reg(asm.R1, asm.R6),
 		asm.Mov.Imm(asm.R2, at),
 		asm.Mov.Reg(asm.R3, asm.RFP),
-		asm.Add.Imm(asm.R3, -16),
+		asm.Add.Imm(asm.R3, stack),
 		asm.Mov.Imm(asm.R4, int32(size)),
 		asm.FnSkbLoadBytes.Call(),
 		asm.JNE.Imm(asm.R0, 0, "drop"),

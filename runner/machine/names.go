@@ -18,14 +18,13 @@ import (
 // forwardNames sends questions of a control group's processes on to a resolver.
 func forwardNames(cgroup *os.File, resolver netip.Addr) error {
 	own := netip.MustParseAddr(resolverAddress)
-	for where, instructions := range map[ebpf.AttachType]asm.Instructions{
-		ebpf.AttachCGroupInet4Connect: exchange(own, resolver),
-		ebpf.AttachCGroupUDP4Sendmsg:  exchange(own, resolver),
-		ebpf.AttachCGroupUDP4Recvmsg:  exchange(resolver, own),
-	} {
-		if err := attachBPF(cgroup, ebpf.CGroupSockAddr, where, instructions); err != nil {
-			return fmt.Errorf("a way to the host's resolver: %w", err)
-		}
+	err := attach(cgroup,
+		hook{ebpf.AttachCGroupInet4Connect, exchange(own, resolver)},
+		hook{ebpf.AttachCGroupUDP4Sendmsg, exchange(own, resolver)},
+		hook{ebpf.AttachCGroupUDP4Recvmsg, exchange(resolver, own)},
+	)
+	if err != nil {
+		return fmt.Errorf("make a way to the host's resolver: %w", err)
 	}
 	return nil
 }

@@ -124,6 +124,9 @@ func confine(cgroup *os.File, record Record) error {
 			return err
 		}
 	}
+	if err := letInAnswers(cgroup); err != nil { // who is asked is known by now
+		return err
+	}
 	return hidePorts(cgroup)
 }
 
@@ -146,7 +149,10 @@ func (s Store) keepFromMetadata(ctx context.Context, bus *systemd.Bus, record Re
 	if err != nil {
 		return err
 	}
-	return egress{closed: metadata, resolvers: resolvers(text)}.keepFrom(cgroup)
+	if err := (egress{closed: metadata, resolvers: resolvers(text)}).keepFrom(cgroup); err != nil {
+		return fmt.Errorf(`network host: %w; "cloud_metadata: true" does without`, err)
+	}
+	return nil
 }
 
 // attach starts pasta, which goes on in the background when the network is

@@ -26,20 +26,15 @@ func hidePorts(cgroup *os.File) error {
 		return fmt.Errorf("a map of sockets: %w", err)
 	}
 	defer wanted.Close() // the programs have it
-	for _, program := range []struct {
-		where        ebpf.AttachType
-		kind         ebpf.ProgramType
-		instructions asm.Instructions
-	}{
-		{ebpf.AttachCGroupSetsockopt, ebpf.CGroupSockopt, ignoreReuse()},
-		{ebpf.AttachCGroupInet4Bind, ebpf.CGroupSockAddr, forgetPort(wanted)},
-		{ebpf.AttachCGroupInet6Bind, ebpf.CGroupSockAddr, forgetPort(wanted)},
-		{ebpf.AttachCgroupInet4GetSockname, ebpf.CGroupSockAddr, tellPort(wanted)},
-		{ebpf.AttachCgroupInet6GetSockname, ebpf.CGroupSockAddr, tellPort(wanted)},
-	} {
-		if err := attachBPF(cgroup, program.kind, program.where, program.instructions); err != nil {
-			return fmt.Errorf("keep jobs from the host's ports: %w", err)
-		}
+	err = attach(cgroup,
+		hook{ebpf.AttachCGroupSetsockopt, takeNoShare()},
+		hook{ebpf.AttachCGroupInet4Bind, forgetPort(wanted)},
+		hook{ebpf.AttachCGroupInet6Bind, forgetPort(wanted)},
+		hook{ebpf.AttachCgroupInet4GetSockname, tellPort(wanted)},
+		hook{ebpf.AttachCgroupInet6GetSockname, tellPort(wanted)},
+	)
+	if err != nil {
+		return fmt.Errorf("keep jobs from the host's ports: %w", err)
 	}
 	return nil
 }
@@ -83,21 +78,28 @@ func tellPort(wanted *ebpf.Map) asm.Instructions {
 
 // Where things are in struct bpf_sockopt (linux/bpf.h).
 const (
+	optionValue = 8
+	optionEnd   = 16
 	optionLevel = 24
 	optionName  = 28
-	optionSize  = 32
 )
 
-// ignoreReuse is for setsockopt(2), which then seems to have set SO_REUSEADDR: two
-// sockets that have it may get one port. A size of -1 is a call that is done.
-func ignoreReuse() asm.Instructions {
+// takeNoShare is for setsockopt(2): two sockets that have SO_REUSEADDR may get one
+// port, or one identifier of echoes, for which sockets have it from the start. What
+// asks to have it loses it.
+func takeNoShare() asm.Instructions {
 	return append(asm.Instructions{
 		asm.LoadMem(asm.R2, asm.R1, optionLevel, asm.Word),
 		asm.JNE.Imm(asm.R2, unix.SOL_SOCKET, "allow"),
 		asm.LoadMem(asm.R2, asm.R1, optionName, asm.Word),
-		asm.JEq.Imm(asm.R2, unix.SO_REUSEADDR, "ignore"),
+		asm.JEq.Imm(asm.R2, unix.SO_REUSEADDR, "refuse"),
 		asm.JNE.Imm(asm.R2, unix.SO_REUSEPORT, "allow"),
-		asm.Mov.Imm(asm.R2, -1).WithSymbol("ignore"),
-		asm.StoreMem(asm.R1, optionSize, asm.R2, asm.Word),
+		asm.LoadMem(asm.R2, asm.R1, optionValue, asm.DWord).WithSymbol("refuse"),
+		asm.LoadMem(asm.R3, asm.R1, optionEnd, asm.DWord),
+		asm.Mov.Reg(asm.R4, asm.R2),
+		asm.Add.Imm(asm.R4, 4),
+		asm.JGT.Reg(asm.R4, asm.R3, "allow"),
+		asm.Mov.Imm(asm.R3, 0),
+		asm.StoreMem(asm.R2, 0, asm.R3, asm.Word),
 	}, allow()...)
 }

@@ -146,24 +146,36 @@ END
 systemd-run -q -u take -p StandardOutput=file:/answers python3 /take.py`); c.status != 0 {
 		t.Fatalf("%+v", c)
 	}
+	var ports []string
 	for range 3 {
 		text, from := got(t, beyond)
 		if text != "from the job" {
 			t.Fatalf("the job's datagram did not arrive: %q; %+v", text, s.run(t, id, "journalctl -u take; cat /answers"))
 		}
 		send(t, beyond, "answer", from.String())
+		ports = append(ports, from.String())
 	}
 	await(t, "the answers", func() bool { return s.run(t, id, "test -e /ready").status == 0 })
 	if c := s.run(t, id, "cat /answers"); c.stdout != "answer\nanswer\nanswer\n" {
 		t.Errorf("the job's answers: %+v", c)
 	}
 	name := "take the datagrams of a service of the host"
-	// Of a stranger, and of whom the job wrote to.
-	for _, sender := range []net.PacketConn{post(t, s.beyond, beyondAddress+":25830"), beyond} {
+	stranger := post(t, s.beyond, beyondAddress+":25830")
+	for _, sender := range []net.PacketConn{stranger, beyond} {
 		send(t, sender, "for the service", hereAddress+":25826")
 		if text, _ := got(t, service); text != "for the service" {
 			gotThrough(t, name, s.run(t, id, "cat /taken"))
 		}
+	}
+	held(name)
+	name = "be reached by datagrams of others"
+	for _, port := range ports { // by all whom the job wrote to, and by no stranger
+		send(t, stranger, "from a stranger", port)
+		send(t, beyond, "of whom it wrote to", port)
+	}
+	await(t, "the datagrams", func() bool { return strings.Contains(s.run(t, id, "cat /taken").stdout, "of whom it wrote to") })
+	if c := s.run(t, id, "cat /taken"); strings.Contains(c.stdout, "stranger") {
+		gotThrough(t, name, c)
 	}
 	held(name)
 	name = "occupy a port of the host for datagrams"
@@ -175,6 +187,28 @@ systemd-run -q -u take -p StandardOutput=file:/answers python3 /take.py`); c.sta
 		return socket.Close()
 	})
 	held(name)
+}
+
+// Echoes have identifiers, and sockets for them may share one.
+func TestAttacksOnOthersEchoesAreHeld(t *testing.T) {
+	s := onSite(t, withNetwork(t, "private"))
+	shell(t, "nsenter --net=/run/netns/"+s.here+" sh -c 'echo 0 2147483647 > /proc/sys/net/ipv4/ping_group_range'")
+	first, second := s.prepared(t, "bookworm"), s.prepared(t, "bookworm")
+	for i, id := range []string{first, second, first, second} {
+		c := s.run(t, id, fmt.Sprintf(`python3 - %d <<'END'
+import socket, struct, sys
+def echo(check): return struct.pack("!BBHHH4s", 8, 0, check, 4711, int(sys.argv[1]), b"data")
+total = sum(struct.unpack("!6H", echo(0)))
+s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+s.settimeout(2)
+s.sendto(echo(~(total + (total >> 16)) & 0xffff), ("%s", 0))
+print(struct.unpack("!B3xH", s.recv(100)[20:26]))
+END`, i+1, beyondAddress))
+		if c.stdout != "(0, 4711)\n" {
+			gotThrough(t, "take the answer to another machine's echo", i, c)
+		}
+	}
+	held("take the answer to another machine's echo")
 }
 
 // metadata are the addresses at which clouds keep what only the host may know.
@@ -266,8 +300,8 @@ func TestAResolverBesideTheCloudsMetadataAnswersJobs(t *testing.T) {
 }
 
 // linkLocal waits until the machine's interface has its address of that kind, which
-// nobody else on the wire may have.
-const linkLocal = `until grep -q '^fe80.* 80 *host0$' /proc/net/if_inet6; do sleep 0.05; done
+// the kernel first looks for on the wire, and until then calls tentative (0x40).
+const linkLocal = `for _ in {1..100}; do grep -q '^fe80.* [08]. *host0$' /proc/net/if_inet6 && break; sleep 0.05; done
 `
 
 // askFor prints for each address what a server on port 80 there says, or no.

@@ -247,6 +247,9 @@ func TestAResolverOnTheHostsLoopbackAnswersJobs(t *testing.T) {
 	must(t, answerNames(t, address+":53"))
 	overTCP := openDoor(t, "tcp4", address+":53")
 	resolvedBy(t, "search example.org\nnameserver "+address+"\noptions timeout:2\n")
+	// pasta, which is nobody here, cannot read it: so it is where AppArmor keeps it
+	// from systemd-resolved's.
+	must(t, os.Chmod("/etc/resolv.conf", 0o600))
 
 	h := withNetwork(t, "private")
 	id := h.prepared(t, "bookworm")
@@ -291,7 +294,7 @@ func resolvedBy(t *testing.T, text string) {
 	t.Helper()
 	old, err := os.ReadFile("/etc/resolv.conf")
 	must(t, err, os.WriteFile("/etc/resolv.conf", []byte(text), 0o644))
-	t.Cleanup(func() { must(t, os.WriteFile("/etc/resolv.conf", old, 0o644)) })
+	t.Cleanup(func() { must(t, os.WriteFile("/etc/resolv.conf", old, 0o644), os.Chmod("/etc/resolv.conf", 0o644)) })
 }
 
 // answer is a DNS server's (RFC 1035): the question, and for type A one address.

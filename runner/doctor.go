@@ -46,7 +46,7 @@ func (h *Host) checks(job string) []check {
 		{"machined", checkMachined},
 		{"nspawn", checkNspawn},
 		{"network", h.checkNetwork},
-		{"sockets", checkSockets},
+		{"guard", checkGuard},
 		{"state directory", h.checkStateDir},
 		{"backend", h.checkBackend},
 		{"user namespaces", h.checkIdmap},

@@ -169,12 +169,13 @@ func checkCoreDumps(context.Context) []finding {
 	return isGood("kernel.core_pattern names no program")
 }
 
-// checkSockets asks whether the kernel keeps machines to some families of sockets,
-// whichever way they are made. A filter of socket(2) does without.
-func checkSockets(context.Context) []finding {
-	if err := machine.CheckFamilies(); err != nil {
+// checkGuard asks whether the kernel keeps machines to some families of sockets,
+// whichever way they are made, and from loading file systems. A filter of socket(2) does
+// without.
+func checkGuard(context.Context) []finding {
+	if err := machine.CheckGuard(); err != nil {
 		return isWarning("boot Linux 6.0 or newer with bpf among its security modules: lsm= on its command line, /sys/kernel/security/lsm",
-			"by calls of an i386 or io_uring jobs reach the hypervisor where the host has AF_VSOCK: %v", err)
+			"by calls of an i386 or io_uring jobs reach the hypervisor where the host has AF_VSOCK, and they have the kernel load file systems: %v", err)
 	}
-	return isGood("of the families that jobs need")
+	return isGood("the kernel asks programs what machines do")
 }

@@ -5,14 +5,19 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"sync"
 )
+
+const vmlinuxFile = "/sys/kernel/btf/vmlinux"
+
+var vmlinux = sync.OnceValues(func() ([]byte, error) { return os.ReadFile(vmlinuxFile) })
 
 // kernelFunction is the number of a function in the kernel's description of itself
 // (bpf/btf.rst in its documentation). To read all of that takes cilium/ebpf a tenth of
 // a machine's start; this looks for the one thing.
 func kernelFunction(name string) (uint32, error) {
-	const path, function = "/sys/kernel/btf/vmlinux", 12
-	data, err := os.ReadFile(path)
+	const function = 12
+	data, err := vmlinux()
 	if err != nil {
 		return 0, fmt.Errorf("the kernel does not describe itself: %w", err)
 	}
@@ -27,7 +32,7 @@ func kernelFunction(name string) (uint32, error) {
 		}
 		at += 12 + btfOnce[kind] + btfEach[kind]*members
 	}
-	return 0, fmt.Errorf("%s has no function %s", path, name)
+	return 0, fmt.Errorf("%s has no function %s", vmlinuxFile, name)
 }
 
 // How many bytes of a type follow the first twelve, by its kind: so many, and so many

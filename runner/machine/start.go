@@ -195,7 +195,7 @@ func (s Store) startConnected(ctx context.Context, bus *systemd.Bus, spec Spec, 
 	})
 	all.Go(func() error { return s.connect(ctx, bus, record) })
 	all.Go(func() error { return s.keepFromMetadata(ctx, bus, record) })
-	all.Go(func() error { return s.keepToFamilies(ctx, bus, record) })
+	all.Go(func() error { return s.guard(ctx, bus, record) })
 	all.Go(func() error { return s.share(ctx, bus, record) })
 	return all.Wait()
 }

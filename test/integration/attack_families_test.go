@@ -33,13 +33,14 @@ func attackerWithSockets(t *testing.T) attacked {
 }
 
 // A filter of socket(2) does not see these.
-func TestAttacksByOtherWaysToASocketAreHeldInAVM(t *testing.T) {
+func TestAttacksPastAFilterOfSystemCallsAreHeldInAVM(t *testing.T) {
 	needVM(t)
 	a := attackerWithSockets(t)
 	for _, what := range []attempt{
 		{"open a socket as a program of an i386", as386 + "sys.exit(call(359, 40, 1, 0) < 0)'", inAPrivilegedMachine},
 		{"open a socket as an old program of an i386", as386 + "sys.exit(call(102, 1, low, 0) < 0)'", inAPrivilegedMachine},
 		{"open a socket by io_uring", byRing, inAPrivilegedMachine},
+		{"have the kernel load a file system that it cannot mount", `mkdir -p /m; mount -t udf none /m; grep ^udf /proc/modules`, inAPrivilegedMachine},
 	} {
 		a.attempt(t, what)
 	}

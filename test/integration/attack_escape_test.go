@@ -111,7 +111,7 @@ func TestAttacksOnTheHostsProcessesAndRecordsAreHeld(t *testing.T) {
 		{"see it in a /proc of its own", `mkdir -p /mnt/x; ` + private + `'mount -t proc proc /mnt/x; cat /mnt/x/[0-9]*/cmdline' 2>/dev/null | tr '\0' '\n' | grep -a canary-[p]rocess-$MARK`, onTheHost},
 		{"read the host's journal", `journalctl --quiet --no-pager --merge --since=-1h | grep -a canary-[j]ournal-$MARK`, onTheHost},
 		{"find a key of the host's", `grep canary-[k]ey-$MARK /proc/keys`, onTheHost},
-		{"ask the host's service manager", `systemctl list-units --all --no-legend 'nspawn-runner-*' | grep -q .`, onTheHost},
+		{"ask the host's service manager", `systemctl list-units --all --no-legend 'nspawn-runner-[0-9]*' | grep -q .`, onTheHost},
 		{"ask the host's systemd-machined", `busctl call org.freedesktop.machine1 /org/freedesktop/machine1 org.freedesktop.machine1.Manager GetMachine s run-` + a.id, onTheHost},
 		{"see the host's control groups", `mkdir -p /mnt/x; ` + private + `'mount -t cgroup2 none /mnt/x; find /mnt/x /sys/fs/cgroup -name "nspawn-runner-*"' | grep -q .`, onTheHost},
 		{"read the kernel's log", `dmesg >/dev/null 2>&1 || syscall syslog 3 0 0 || head -c 1 /dev/kmsg`, onTheHost},

@@ -36,7 +36,7 @@ func TestAttacksByProcessesThatCannotBeKilledAreHeld(t *testing.T) {
 		for _, image := range []string{"bookworm", "privileged"} {
 			name := "leave a process that cannot be killed in a machine of image " + image
 			id := newID()
-			if c := h.drive(t, "prepare", "--id", id, image); c.status != 0 {
+			if c := h.drive(t, "prepare", "--allow-image=privileged", "--id", id, image); c.status != 0 {
 				t.Fatalf("%+v", c)
 			}
 			if c := h.run(t, id, unkillable(t)); c.status != 0 {

@@ -147,7 +147,7 @@ var Keys = []Key{
 		"Character devices of the host, like `/dev/kvm`, that everybody in a machine may read and write. Block devices are refused.",
 		func(c *Config, n *yaml.Node) error { return c.setDevices(n) }},
 	{"binds", "", false, true,
-		"Files and directories of the host that machines see: `FROM`, `FROM:TO`, or with `:rw` at the end writable. Otherwise a job may read what everybody may.",
+		"Files and directories of the host that machines see: `FROM`, `FROM:TO`, or with `:rw` at the end writable, if only root can enter a directory above FROM, or its mount is `nosuid`. Otherwise a job may read what everybody may.",
 		func(c *Config, n *yaml.Node) error { return c.setBinds(n) }},
 }
 

@@ -85,6 +85,27 @@ func TestACacheStaysWhileAMachineHasIt(t *testing.T) {
 	})
 }
 
+// Big caches may lie on another disk, to which a link leads.
+func TestACacheLiesWhereALinkLeads(t *testing.T) {
+	h := onHost(t, "overlay")
+	h.boundCaches(t, "cache_max: 0\n")
+	there := shared(t)
+	must(t, os.Symlink(there, filepath.Join(h.state, ".cache")))
+	over := make(chan gitlab.Result, 1)
+	go func() {
+		over <- h.play(t, gitlab.Job{ID: newNumber(), Script: []string{"echo here > /cache/file; until [ -e /cache/go ]; do sleep 0.1; done; cat /cache/file"}})
+	}()
+	file := func() string { return strings.TrimSpace(shell(t, "find "+there+" -type f -name file")) }
+	await(t, "the job", func() bool { return file() != "" })
+	h.drives(t, "gc") // which knows that the job has it
+	if file() == "" {
+		t.Error("a job's cache is gone")
+	}
+	shell(t, "touch $(dirname "+file()+")/go")
+	wantLog(t, (<-over).Log, "\nhere\n")
+	await(t, "the end of what is too much", func() bool { return file() == "" })
+}
+
 // A job gives its cache's files and directories names as long as they can be, and this
 // program reads them as the host's root.
 func TestAttacksByLongNamesInACacheAreHeld(t *testing.T) {

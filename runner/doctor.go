@@ -46,6 +46,7 @@ func (h *Host) checks(job string) []check {
 		{"nspawn", checkNspawn},
 		{"network", h.checkNetwork},
 		{"sockets", checkSockets},
+		{"ports", checkPorts},
 		{"state directory", h.checkStateDir},
 		{"backend", h.checkBackend},
 		{"user namespaces", h.checkIdmap},

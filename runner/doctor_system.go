@@ -179,3 +179,19 @@ func checkGuard(context.Context) []finding {
 	}
 	return isGood("the kernel asks programs what machines do")
 }
+
+// checkPorts looks whether a connection that is over keeps its port from the next one
+// to the same server, for a minute. Jobs' connections are the host's: the limit of
+// those that are open at a time does not count it.
+func checkPorts(context.Context) []finding {
+	const name = "net.ipv4.tcp_tw_reuse"
+	text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
+	if err != nil {
+		return isBad("", "%v", err)
+	}
+	if value := strings.TrimSpace(string(text)); value != "1" {
+		return isWarning(fmt.Sprintf("set %s = 1 in a file of /etc/sysctl.d, and by sysctl", name),
+			"%s is %s: a job that makes hundreds of connections a second to one server, such as GitLab, keeps the host from it for a minute", name, value)
+	}
+	return isGood("%s is 1", name)
+}

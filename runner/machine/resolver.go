@@ -37,16 +37,17 @@ func forwarded(text string) (netip.Addr, error) {
 }
 
 // resolvers are the nameservers that jobs may ask: the one to which their questions
-// are forwarded, and all that are not on the loopback.
+// are forwarded, and the first three that are not on the loopback, since programs ask
+// three (resolv.conf(5)).
 func resolvers(text string) []netip.Addr {
 	var all []netip.Addr
-	if address, err := forwarded(text); err == nil && address.IsValid() {
-		all = append(all, address)
-	}
 	for line := range strings.Lines(text) {
-		if address, ok := nameserver(line); ok && !address.IsLoopback() {
+		if address, ok := nameserver(line); ok && !address.IsLoopback() && len(all) < 3 {
 			all = append(all, address.WithZone(""))
 		}
+	}
+	if address, err := forwarded(text); err == nil && address.IsValid() {
+		all = append(all, address)
 	}
 	return all
 }

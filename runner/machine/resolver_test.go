@@ -18,7 +18,7 @@ func TestAMachinesResolversAreThoseItCanReach(t *testing.T) {
 		}
 	}
 	for host, want := range map[string]string{
-		"nameserver 192.0.2.1\nnameserver ::1\nnameserver 127.0.0.53\n": "127.0.0.53 [127.0.0.53 192.0.2.1]",
+		"nameserver 192.0.2.1\nnameserver ::1\nnameserver 127.0.0.53\n": "127.0.0.53 [192.0.2.1 127.0.0.53]",
 		"nameserver 169.254.169.253\nnameserver fe80::1%eth0\n":         "invalid IP [169.254.169.253 fe80::1]",
 	} {
 		address, err := forwarded(host)

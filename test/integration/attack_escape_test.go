@@ -113,7 +113,7 @@ func TestAttacksOnTheHostsProcessesAndRecordsAreHeld(t *testing.T) {
 		{"find a key of the host's", `grep canary-[k]ey-$MARK /proc/keys`, onTheHost},
 		{"ask the host's service manager", `systemctl list-units --all --no-legend 'nspawn-runner-[0-9]*' | grep -q .`, onTheHost},
 		{"ask the host's systemd-machined", `busctl call org.freedesktop.machine1 /org/freedesktop/machine1 org.freedesktop.machine1.Manager GetMachine s run-` + a.id, onTheHost},
-		{"see the host's control groups", `mkdir -p /mnt/x; ` + private + `'mount -t cgroup2 none /mnt/x; find /mnt/x /sys/fs/cgroup -name "nspawn-runner-*"' | grep -q .`, onTheHost},
+		{"see the host's control groups", `mkdir -p /mnt/x; ` + private + `'mount -t cgroup2 none /mnt/x; find /mnt/x /sys/fs/cgroup -name "nspawn-runner-[0-9]*"' | grep -q .`, onTheHost},
 		{"read the kernel's log", `dmesg >/dev/null 2>&1 || syscall syslog 3 0 0 || head -c 1 /dev/kmsg`, onTheHost},
 	} {
 		a.attempt(t, what)

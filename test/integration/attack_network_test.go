@@ -345,3 +345,55 @@ END`)
 	})
 	held(name)
 }
+
+// What a job has done with keeps its port for a minute, unless the host is as the
+// doctor asks.
+func TestAPortOfAConnectionThatIsOverIsUsedAgain(t *testing.T) {
+	s := onSite(t, withNetwork(t, "private"))
+	shell(t, "nsenter --net=/run/netns/"+s.here+" sh -c 'cd /proc/sys/net/ipv4; echo 40000 40499 > ip_local_port_range; echo 1 > tcp_tw_reuse'")
+	id := s.prepared(t, "bookworm")
+	var server net.Listener
+	in(t, s.beyond, func() (err error) { server, err = net.Listen("tcp4", beyondAddress+":0"); return err })
+	t.Cleanup(func() { server.Close() })
+	go func() {
+		for {
+			c, err := server.Accept()
+			if err != nil {
+				return
+			}
+			go func() { // who closes first keeps the port: that is the job
+				defer c.Close()
+				_, _ = c.Read(make([]byte, 1))
+			}()
+		}
+	}()
+	address := server.Addr().String()
+	c := s.run(t, id, fmt.Sprintf(`python3 - <<'END'
+import socket
+for _ in range(500):
+    try: s = socket.create_connection(("%s", %s), 0.2)
+    except OSError: break
+    s.shutdown(socket.SHUT_WR); s.recv(1); s.close()
+END`, beyondAddress, address[strings.LastIndex(address, ":")+1:]))
+	if c.status != 0 {
+		t.Fatalf("%+v", c)
+	}
+	if over := shell(t, "nsenter --net=/run/netns/"+s.here+" grep -o 'tw [0-9]*' /proc/net/sockstat"); len(over) < len("tw 400\n") {
+		t.Errorf("the job kept %s of 500 ports, so this shows nothing", over)
+	}
+	start := time.Now()
+	await(t, "a port for the host", func() bool {
+		failed := false
+		in(t, s.here, func() error {
+			c, err := net.DialTimeout("tcp4", address, time.Second)
+			if failed = err != nil; !failed {
+				c.Close()
+			}
+			return nil
+		})
+		return !failed
+	})
+	if waited := time.Since(start); waited > 20*time.Second { // without, a minute
+		t.Errorf("the host waited %v", waited)
+	}
+}

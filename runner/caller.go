@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,21 +18,37 @@ import (
 // caller is the gitlab-runner process that this driver works for.
 //
 // gitlab-runner starts a stage as the leader of a new process group, so it is
-// the parent of that leader: also when the toml calls a wrapper around us,
-// which would be dead before the job is.
+// above that leader. Not always next to it: the toml may call a wrapper, which would be
+// dead before the job is, and that one may make a process group, as timeout(1) does.
+// Each of them was given the job's response, which gitlab-runner itself was not.
 func caller() *systemd.Process {
 	pid := os.Getppid()
-	if leader := unix.Getpgrp(); leader != os.Getpid() {
-		var err error
-		if pid, err = parent(leader); err != nil {
+	if above, err := parent(unix.Getpgrp()); err == nil {
+		pid = above
+	}
+	for pid > 1 && wasGiven(pid, responseVariable) {
+		above, err := parent(pid)
+		if err != nil {
 			return nil
 		}
+		pid = above
 	}
 	process, err := systemd.FindProcess(pid)
 	if err != nil || pid <= 1 {
 		return nil
 	}
 	return &process
+}
+
+// responseVariable names the file of a job's response.
+const responseVariable = "JOB_RESPONSE_FILE"
+
+// wasGiven says whether a process was started with a variable that has the value it
+// has here.
+func wasGiven(pid int, variable string) bool {
+	value, ok := os.LookupEnv(variable)
+	environment, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "environ"))
+	return ok && err == nil && slices.Contains(strings.Split(string(environment), "\x00"), variable+"="+value)
 }
 
 func parent(pid int) (int, error) {

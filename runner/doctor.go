@@ -40,7 +40,7 @@ func (h *Host) checks(job string) []check {
 		{"kernel", checkKernel},
 		{"systemd", checkSystemd},
 		{"cgroups", checkCgroups},
-		{"inotify", checkInotify},
+		{"shared limits", checkSharedLimits},
 		{"core dumps", checkCoreDumps},
 		{"bus", checkBus},
 		{"machined", checkMachined},

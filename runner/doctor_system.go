@@ -2,9 +2,12 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -74,27 +77,52 @@ func checkCgroups(context.Context) []finding {
 	return isGood("cgroup v2 with cpu, memory, pids")
 }
 
-// inotifyOfAMachine is how many instances of inotify(7) a booted machine holds:
-// systemd five, D-Bus and logind one each (seen), and the job what it likes.
-const inotifyOfAMachine = 8
+// sharedLimit is a limit of the kernel's that the host and all machines share, though
+// each machine has namespaces of its own.
+type sharedLimit struct {
+	sysctl string
+	// enough is what most hosts do well with; who has less than least is warned.
+	least, enough int
+	// meaning is what comes of too little.
+	meaning string
+}
 
-// checkInotify looks at a limit that all machines share, though each has a user
-// namespace of its own: what is made there counts to who made the namespace, root.
-func checkInotify(context.Context) []finding {
-	const name, enough = "fs.inotify.max_user_instances", 1024
-	text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
+var sharedLimits = []sharedLimit{
+	// What is made in a machine's user namespace counts to who made that: root. systemd
+	// takes five to boot, D-Bus and logind one each (seen), and the job what it likes.
+	{"fs.inotify.max_user_instances", 1024, 1024, "a machine takes some 8, and where there are none left the next ones hang as they boot"},
+	// This is the kernel's own. The host has a reserve of its own, kernel.pty.reserve.
+	{"kernel.pty.max", 4096, 4096, "where jobs hold that many terminals, apt, ssh and sudo fail in others"},
+	{"fs.aio-max-nr", 1 << 20, 1 << 20, "where jobs hold that much asynchronous I/O, databases and virtual machines have none, the host's too"},
+	// Linux 6.15; 0 is no limit.
+	{"fs.fuse.max_request_timeout", 1, 600, "who asks a file system of a job's that never answers waits until the job's end"},
+}
+
+func checkSharedLimits(context.Context) (all []finding) {
+	for _, limit := range sharedLimits {
+		all = append(all, limit.check("/proc/sys")...)
+	}
+	return all
+}
+
+// check looks at the limit. One that this kernel does not have is no finding.
+func (l sharedLimit) check(sysctls string) []finding {
+	text, err := os.ReadFile(filepath.Join(sysctls, strings.ReplaceAll(l.sysctl, ".", "/")))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return isBad("", "%v", err)
 	}
-	limit, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	value, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	if err != nil {
-		return isBad("", "%s: %v", name, err)
+		return isBad("", "%s: %v", l.sysctl, err)
 	}
-	if limit < enough {
-		return isWarning(fmt.Sprintf("set %s = %d in a file of /etc/sysctl.d, and by sysctl", name, enough),
-			"%s is %d: with some %d machines at a time the next ones hang as they boot", name, limit, limit/inotifyOfAMachine)
+	if value >= l.least {
+		return isGood("%s is %d", l.sysctl, value)
 	}
-	return isGood("%s is %d", name, limit)
+	return isWarning(fmt.Sprintf("set %s = %d in a file of /etc/sysctl.d, and by sysctl", l.sysctl, l.enough),
+		"%s is %d: %s", l.sysctl, value, l.meaning)
 }
 
 func checkBus(ctx context.Context) []finding {

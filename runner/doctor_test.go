@@ -192,3 +192,36 @@ func TestTheDoctorSaysTheSameToPeopleAndToScripts(t *testing.T) {
 		}
 	}
 }
+
+func TestTheDoctorKnowsTheLimitsThatMachinesShare(t *testing.T) {
+	sysctls := t.TempDir()
+	if err := os.Mkdir(filepath.Join(sysctls, "fs"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	limit := sharedLimit{"fs.pool", 10, 20, "it is soon empty"}
+	for content, test := range map[string]struct {
+		want state
+		says string
+	}{
+		"":     {good, ""}, // a kernel without it
+		"10\n": {good, "fs.pool is 10"},
+		"9\n":  {warning, "fs.pool is 9: it is soon empty -> set fs.pool = 20"},
+		"x\n":  {bad, "fs.pool: "},
+	} {
+		if path := filepath.Join(sysctls, "fs/pool"); content != "" {
+			if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+		if state, words := worst(limit.check(sysctls)); state != test.want || !strings.Contains(words, test.says) {
+			t.Errorf("%q: %s: %s", content, state, words)
+		}
+	}
+	for _, limit := range sharedLimits {
+		if limit.least > limit.enough || limit.meaning == "" {
+			t.Errorf("%+v", limit)
+		}
+	}
+}

@@ -17,10 +17,11 @@ import (
 )
 
 // caller is the gitlab-runner of one job, which can be killed: a shell, with the
-// driver as a child in a process group of its own.
+// driver as a child in a process group of its own, and that alone with env.
 type caller struct {
 	h       *host
 	id      string
+	env     []string
 	cmd     *exec.Cmd
 	in      io.WriteCloser
 	answers *bufio.Reader
@@ -34,8 +35,8 @@ func (h *host) caller(t *testing.T, image string) *caller {
 	number := newNumber()
 	dir := t.TempDir()
 	c := &caller{h: h, id: strconv.FormatInt(number, 10), cmd: exec.Command("bash"), output: filepath.Join(dir, "output")}
-	c.cmd.Env = append(os.Environ(), "JOB_RESPONSE_FILE="+writeResponse(t, number, image),
-		"BUILD_FAILURE_EXIT_CODE=1", "SYSTEM_FAILURE_EXIT_CODE=2", "BUILD_EXIT_CODE_FILE="+filepath.Join(dir, "code"))
+	c.env = []string{"JOB_RESPONSE_FILE=" + writeResponse(t, number, image),
+		"BUILD_FAILURE_EXIT_CODE=1", "SYSTEM_FAILURE_EXIT_CODE=2", "BUILD_EXIT_CODE_FILE=" + filepath.Join(dir, "code")}
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	var err error
 	c.in, err = c.cmd.StdinPipe()
@@ -76,7 +77,7 @@ func (c *caller) call(t *testing.T, driver string, env []string, args ...string)
 func (c *caller) begin(t *testing.T, driver string, env []string, args ...string) {
 	t.Helper()
 	var words strings.Builder
-	for _, word := range append(append([]string{"env"}, env...), append([]string{"setsid", driver, "--config", c.h.config}, args...)...) {
+	for _, word := range append(append(append([]string{"env"}, c.env...), env...), append([]string{"setsid", driver, "--config", c.h.config}, args...)...) {
 		fmt.Fprintf(&words, "'%s' ", word)
 	}
 	_, err := fmt.Fprintf(c.in, "%s>%s 2>&1 </dev/null; echo $?\n", words.String(), c.output)
@@ -107,4 +108,35 @@ func (h *host) preparedByRunner(t *testing.T) (id string, kill func()) {
 		t.Fatalf("prepare: exit %d: %s", status, output)
 	}
 	return c.id, c.die
+}
+
+// The wrapper that a toml calls ends with each stage. A machine whose gitlab-runner was
+// taken for it would go with it, and go on without the real one.
+func TestAMachineLivesAsLongAsItsGitlabRunnerWhateverWrapsTheDriver(t *testing.T) {
+	h := onHost(t, "overlay")
+	for name, line := range map[string]string{
+		"timeout":     `timeout 250 "$driver" "$@"`,
+		"setsid":      `setsid --wait "$driver" "$@"`,
+		"job control": `set -m; "$driver" "$@" & wait $!`,
+		"two of them": `bash -c 'timeout 250 "$@"; exit $?' - timeout 200 "$driver" "$@"`,
+		"another environment": `env -i PATH="$PATH" JOB_RESPONSE_FILE="$JOB_RESPONSE_FILE" BUILD_FAILURE_EXIT_CODE=1 ` +
+			`SYSTEM_FAILURE_EXIT_CODE=2 setsid --wait "$driver" "$@"`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			wrapper := script(t, "#!/bin/bash\ndriver="+h.driver+"\n"+line+"\nexit $?\n")
+			c := h.caller(t, "bookworm")
+			if status, output := c.call(t, wrapper, nil, "prepare"); status != 0 {
+				t.Fatalf("prepare: exit %d: %s", status, output)
+			}
+			h.drives(t, "gc")
+			if status, output := c.call(t, wrapper, nil, "run", script(t, "echo executed"), "build_script"); output != "executed\n" {
+				t.Errorf("run: exit %d: %s", status, output)
+			}
+			c.die()
+			h.drives(t, "gc")
+			if out := shell(t, "systemctl is-active nspawn-runner-"+c.id+".service || true"); strings.TrimSpace(out) == "active" {
+				t.Error("it lives on without its gitlab-runner")
+			}
+		})
+	}
 }

@@ -41,6 +41,7 @@ func (h *Host) checks(job string) []check {
 		{"systemd", checkSystemd},
 		{"cgroups", checkCgroups},
 		{"shared limits", checkSharedLimits},
+		{"huge pages", checkHugePages},
 		{"core dumps", checkCoreDumps},
 		{"bus", checkBus},
 		{"machined", checkMachined},

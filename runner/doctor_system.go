@@ -125,6 +125,20 @@ func (l sharedLimit) check(sysctls string) []finding {
 		"%s is %d: %s", l.sysctl, value, l.meaning)
 }
 
+// checkHugePages looks at what a host has set aside. No limit of a machine counts it, and
+// mmap(2) gives it to everybody (seen).
+func checkHugePages(context.Context) []finding {
+	text, err := os.ReadFile("/proc/sys/vm/nr_hugepages")
+	if err != nil {
+		return nil // this kernel has none
+	}
+	if pages := strings.TrimSpace(string(text)); pages != "0" {
+		return isWarning("run jobs and what needs huge pages, as databases and virtual machines do, on different hosts",
+			"vm.nr_hugepages is %s: one job can take them all", pages)
+	}
+	return isGood("none are set aside")
+}
+
 func checkBus(ctx context.Context) []finding {
 	bus, err := systemd.Host(ctx)
 	if err != nil {

@@ -161,6 +161,9 @@ func (s Store) emptyTrashLater(ctx context.Context, bus *systemd.Bus) error {
 		systemd.ExecStart(s.Program, "empty-trash", s.Trash),
 		systemd.Set("Type", "exec"),
 		systemd.Set("CollectMode", "inactive-or-failed"),
+		// What it keeps of a tree has bounds of its own; this is a net below them.
+		systemd.Set("MemoryMax", uint64(256<<20)),
+		systemd.Set("CPUWeight", uint64(10)), // nobody waits for it
 	})
 	if systemd.IsUnitExists(err) {
 		return nil

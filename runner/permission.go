@@ -24,8 +24,8 @@ func (h *Host) gives(settings config.Config) []string {
 	if writable(settings.Binds) != nil {
 		all = append(all, "has writable binds")
 	}
-	if settings.Network == "host" && h.Config.Network != "host" {
-		all = append(all, "has the host's network")
+	if settings.CloudMetadata && !h.Config.CloudMetadata {
+		all = append(all, "reaches the cloud's metadata")
 	}
 	return all
 }

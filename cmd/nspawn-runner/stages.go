@@ -52,7 +52,7 @@ func prepare(o *options) *cobra.Command {
 // allowImage gives a command the flag that lets jobs have images with privileges.
 func allowImage(c *cobra.Command, allowed *runner.Permission) {
 	c.Flags().StringArrayVar((*[]string)(allowed), "allow-image", nil,
-		"pattern of names of images that jobs may have though they give privileges, devices, writable binds or the host's network; may be repeated")
+		"pattern of names of images that jobs may have though they give privileges, devices, writable binds or the cloud's metadata; may be repeated")
 	c.PreRunE = func(*cobra.Command, []string) error { return allowed.Check() }
 }
 

@@ -24,11 +24,7 @@ func (s Store) guard(ctx context.Context, bus *systemd.Bus, record Record) error
 	if record.Privileged {
 		return nil
 	}
-	_, service, err := s.serviceGroup(ctx, bus, record.ID)
-	if err != nil {
-		return err
-	}
-	cgroup, err := os.Open(service)
+	_, cgroup, err := s.openGroup(ctx, bus, record.ID)
 	if err != nil {
 		return err
 	}

@@ -65,11 +65,12 @@ func (s Store) connect(ctx context.Context, bus *systemd.Bus, record Record) err
 	if record.Network != NetworkPrivate {
 		return nil
 	}
-	leader, service, err := s.serviceGroup(ctx, bus, record.ID)
+	leader, service, err := s.openGroup(ctx, bus, record.ID)
 	if err != nil {
 		return err
 	}
-	group := filepath.Join(service, "network")
+	defer service.Close()
+	group := filepath.Join(service.Name(), "network")
 	if err := os.Mkdir(group, 0o755); err != nil {
 		return fmt.Errorf("network private: %w", err)
 	}
@@ -91,15 +92,19 @@ func (s Store) connect(ctx context.Context, bus *systemd.Bus, record Record) err
 	return nil
 }
 
-// serviceGroup is a machine's first process, as soon as it is there, and the control
-// group of its service.
-func (s Store) serviceGroup(ctx context.Context, bus *systemd.Bus, id string) (systemd.Process, string, error) {
+// openGroup is a machine's first process, as soon as it is there, and the control group
+// of its service.
+func (s Store) openGroup(ctx context.Context, bus *systemd.Bus, id string) (systemd.Process, *os.File, error) {
 	leader, err := bus.AwaitLeader(ctx, Name(id))
 	if err != nil {
-		return leader, "", fmt.Errorf("wait for its first process: %w", err)
+		return leader, nil, fmt.Errorf("wait for its first process: %w", err)
 	}
 	path, err := serviceCgroup(leader.PID, unitName(id))
-	return leader, filepath.Join("/sys/fs/cgroup", path), err
+	if err != nil {
+		return leader, nil, err
+	}
+	group, err := os.Open(filepath.Join("/sys/fs/cgroup", path))
+	return leader, group, err
 }
 
 // confine keeps what pasta does for a job from what is the host's own.
@@ -136,11 +141,7 @@ func (s Store) keepFromMetadata(ctx context.Context, bus *systemd.Bus, record Re
 	if record.Network != NetworkHost || record.CloudMetadata {
 		return nil
 	}
-	_, service, err := s.serviceGroup(ctx, bus, record.ID)
-	if err != nil {
-		return err
-	}
-	cgroup, err := os.Open(service)
+	_, cgroup, err := s.openGroup(ctx, bus, record.ID)
 	if err != nil {
 		return err
 	}

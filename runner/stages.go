@@ -71,7 +71,8 @@ func (h *Host) Prepare(ctx context.Context, stage Stage) error {
 	}
 	fault.Here("prepare: caller known")
 	if err := h.machines().Collect(ctx); err != nil {
-		h.say("warning: clean up after dead jobs: %v", err)
+		// Not why: that may name what was running in another project's job.
+		h.say("warning: clean up after dead jobs: not all of it could be removed; on the host, nspawn-runner gc says why")
 	}
 	fault.Here("prepare: machines of dead jobs gone")
 	return h.start(ctx, job, from, stage.Allowed)

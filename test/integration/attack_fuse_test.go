@@ -93,7 +93,13 @@ func TestACleanupThatDoesNotGetEverythingSaysSoAndGCGoesOnWithIt(t *testing.T) {
 			t.Errorf("%v after %v: %+v", again, time.Since(start), c)
 		}
 	}
-	h.prepared(t, "bookworm") // goes on, whatever is left of others
+	// Others go on, and are not told what ran in that job.
+	other := newID()
+	c = h.drive(t, "prepare", "--id", other, "bookworm")
+	if c.status != 0 || !strings.Contains(c.stderr, "warning: clean up after dead jobs") || strings.Contains(c.stderr, "python3") {
+		t.Errorf("another job's prepare: %+v", c)
+	}
+	h.drives(t, "cleanup", "--id", other)
 	if got := h.garbage(t); len(got) != 1 || got[0] != "machine its cleanup could not kill all of its processes" {
 		t.Errorf("gc --dry-run: %q", got)
 	}

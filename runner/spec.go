@@ -193,6 +193,13 @@ func (h *Host) writable() ([]string, error) {
 			all = append(all, writable(settings.Binds)...)
 		}
 	}
-	now, err := h.bound()
-	return append(all, now...), err
+	records, err := h.machines().Records()
+	for _, record := range records {
+		for _, bind := range record.Binds {
+			if bind.Writable {
+				all = append(all, bind.From)
+			}
+		}
+	}
+	return all, err
 }

@@ -33,7 +33,8 @@ func Remove(ctx context.Context, path string) error {
 	}
 	defer dir.Close()
 	r := remover{ctx: ctx}
-	if r.onBtrfs, err = IsBtrfs(filepath.Dir(path)); err == nil {
+	r.onBtrfs, err = IsBtrfs(filepath.Dir(path))
+	if err == nil {
 		err = r.entry(dir, filepath.Base(path), 0)
 	}
 	if err != nil {
@@ -77,8 +78,12 @@ func (r *remover) entry(dir *os.File, name string, depth int) error {
 	return r.done("unlink", name, err)
 }
 
-// done counts what went, and names what did not.
+// done counts what went, and names what did not. What another one has removed, such as
+// gc beside a cleanup, is gone too.
 func (r *remover) done(what, name string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("%s %q: %w", what, name, err)
 	}
@@ -90,7 +95,7 @@ func (r *remover) done(what, name string, err error) error {
 func (r *remover) directory(dir *os.File, name string, inode uint64, depth int) error {
 	sub, err := openDir(int(dir.Fd()), name)
 	if err != nil {
-		return err
+		return r.done("open", name, err)
 	}
 	defer sub.Close()
 	switch {
@@ -105,16 +110,22 @@ func (r *remover) directory(dir *os.File, name string, inode uint64, depth int) 
 		}
 		// No room, for one: then it must do without, as deep as it is.
 	}
-	if err := r.empty(sub, depth+1); err != nil {
-		return err
-	}
-	err = unix.Unlinkat(int(dir.Fd()), name, unix.AT_REMOVEDIR)
-	if err == unix.EPERM {
-		clearFlags(dir)
-		clearFlags(sub)
+	for {
+		before := r.went
+		if err := r.empty(sub, depth+1); err != nil {
+			return err
+		}
 		err = unix.Unlinkat(int(dir.Fd()), name, unix.AT_REMOVEDIR)
+		if err == unix.EPERM {
+			clearFlags(dir)
+			clearFlags(sub)
+			err = unix.Unlinkat(int(dir.Fd()), name, unix.AT_REMOVEDIR)
+		}
+		// Another one may have moved something up meanwhile.
+		if err != unix.ENOTEMPTY || r.went == before {
+			return r.done("remove directory", name, err)
+		}
 	}
-	return r.done("remove directory", name, err)
 }
 
 // subvolume deletes a subvolume at once, if there are no others in it. One in another
@@ -123,7 +134,7 @@ func (r *remover) subvolume(dir, sub *os.File, name string) error {
 	clearFlags(dir)
 	// Read-only ones must be opened up before anything can change.
 	if err := makeWritable(sub); err != nil {
-		return err
+		return r.done("open up", name, err)
 	}
 	fault.Here("storage: about to delete a subvolume")
 	if destroyAt(dir, name) == nil {
@@ -169,7 +180,7 @@ func (r *remover) pass(dir *os.File, depth int) (failed error) {
 			}
 		}
 		switch {
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF), errors.Is(err, fs.ErrNotExist): // it is empty, or gone
 			return failed
 		case err == nil:
 			err = context.Cause(r.ctx)

@@ -56,6 +56,9 @@ func TestAttacksByProgramsInWritableBindsAreHeld(t *testing.T) {
 	h := onHost(t, "overlay")
 	top := shared(t)
 	h.addImage(t, "writer", "")
+	h.addImage(t, "reader", "") // whose jobs read all of it, which opens nothing
+	h.book(t, "reader", "nspawn_runner_binds: ['"+top+":/srv/all']")
+	h.prepared(t, "reader")
 	h.book(t, "theirs", "nspawn_runner_binds: ['"+top+"/theirs:/srv/rw:rw']")
 	for _, place := range []struct{ name, dir, make string }{
 		{"a directory that is open to everybody", "open", "mkdir open"},

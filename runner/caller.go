@@ -20,13 +20,14 @@ import (
 // gitlab-runner starts a stage as the leader of a new process group, so it is
 // above that leader. Not always next to it: the toml may call a wrapper, which would be
 // dead before the job is, and that one may make a process group, as timeout(1) does.
-// Each of them was given the job's response, which gitlab-runner itself was not.
+// Each of them was given the job's response, which gitlab-runner itself was not. A
+// program of that name is one in any case.
 func caller() *systemd.Process {
 	pid := os.Getppid()
 	if above, err := parent(unix.Getpgrp()); err == nil {
 		pid = above
 	}
-	for pid > 1 && wasGiven(pid, responseVariable) {
+	for pid > 1 && wasGiven(pid, responseVariable) && !isGitlabRunner(pid) {
 		above, err := parent(pid)
 		if err != nil {
 			return nil
@@ -49,6 +50,13 @@ func wasGiven(pid int, variable string) bool {
 	value, ok := os.LookupEnv(variable)
 	environment, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "environ"))
 	return ok && err == nil && slices.Contains(strings.Split(string(environment), "\x00"), variable+"="+value)
+}
+
+// isGitlabRunner says whether a process is one by its program's name. After an upgrade
+// that ends in " (deleted)".
+func isGitlabRunner(pid int) bool {
+	program, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "exe"))
+	return err == nil && strings.HasPrefix(filepath.Base(program), "gitlab-runner")
 }
 
 func parent(pid int) (int, error) {

@@ -5,7 +5,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"nspawn-runner/runner/machine"
 	"nspawn-runner/runner/systemd"
@@ -34,9 +33,8 @@ func (h *Host) helperBinds(chroot string, caller *systemd.Process) []machine.Bin
 // best, then what PATH has, then what is configured.
 func (h *Host) findHelper(caller *systemd.Process) string {
 	if caller != nil {
-		// After an upgrade the link ends in " (deleted)".
 		exe, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(caller.PID), "exe"))
-		if err == nil && strings.HasPrefix(filepath.Base(exe), "gitlab-runner") {
+		if err == nil && isGitlabRunner(caller.PID) {
 			if info, err := os.Stat(exe); err == nil && info.Mode().IsRegular() {
 				return exe
 			}

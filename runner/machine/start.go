@@ -44,7 +44,7 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 	if errors.Is(err, errNewer) {
 		return err
 	}
-	if err == nil && old.up() {
+	if err == nil && old.up() && !exists(filepath.Join(s.dir(spec.ID), stopping)) {
 		switch {
 		case old.Owner != spec.Owner:
 			return fmt.Errorf("machine %s: another GitLab's or runner's job has this id and is running", Name(spec.ID))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 
 	"nspawn-runner/runner/config"
 	"nspawn-runner/runner/gitlab"
@@ -148,33 +149,36 @@ func (h *Host) wantOfHost(spec *machine.Spec, settings config.Config) error {
 		}
 		spec.Devices = append(spec.Devices, device)
 	}
-	jobs := writable(settings.Binds)
-	if jobs != nil { // else it does not matter
+	var jobs []string
+	if slices.ContainsFunc(settings.Binds, minds) {
 		others, err := h.writable()
 		if err != nil {
 			return err
 		}
-		jobs = append(jobs, others...)
+		jobs = append(writable(settings.Binds), others...)
 	}
 	for _, bind := range settings.Binds {
 		if bind.To == gitlab.CacheDir {
 			return fmt.Errorf("nspawn_runner_binds: %s: jobs' own caches lie there", bind.To)
 		}
-		bind := machine.Bind(bind)
-		if err := bind.Check(jobs); err != nil {
+		resolved, err := machine.Bind(bind).Resolved(jobs)
+		if err != nil {
 			return fmt.Errorf("nspawn_runner_binds: %w", err)
 		}
-		spec.Binds = append(spec.Binds, bind)
+		spec.Binds = append(spec.Binds, resolved)
 	}
 	return nil
 }
 
-// writable lists what of the host some binds let jobs write to.
+// minds says whether it matters for a bind what jobs can write to.
+func minds(bind config.Bind) bool { return bind.Writable || resolved(bind.From) != bind.From }
+
+// writable lists what of the host some binds let jobs write to, without links.
 func writable(binds []config.Bind) []string {
 	var all []string
 	for _, bind := range binds {
 		if bind.Writable {
-			all = append(all, bind.From)
+			all = append(all, bind.From, resolved(bind.From))
 		}
 	}
 	return all

@@ -55,15 +55,15 @@ func (a *Amount) parseAtLeast(n *yaml.Node, least uint64) error {
 	return nil
 }
 
-// parseTasks takes a number of processes or a percentage.
+// parseTasks takes a number of processes, a percentage or no limit.
 func (a *Amount) parseTasks(n *yaml.Node) error {
 	var read Amount
-	if strings.HasSuffix(n.Value, "%") && read.parse(n) == nil {
+	if (strings.HasSuffix(n.Value, "%") || n.Value == "infinity") && read.parse(n) == nil {
 		*a = read
 		return nil
 	}
 	if err := number(n, &read.bytes, 64, 4194304); err != nil {
-		return fmt.Errorf("want a number from 64 to 4194304 or a percentage, not %q", n.Value)
+		return fmt.Errorf("want a number from 64 to 4194304, a percentage or infinity, not %q", n.Value)
 	}
 	*a = read
 	return nil

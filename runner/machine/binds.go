@@ -23,17 +23,15 @@ type Bind struct {
 	Writable bool `json:"writable,omitempty"`
 }
 
-// Check says whether machines can have a bind, and whether it would open this host to
-// its own users. jobs are directories that jobs can write to.
-func (b Bind) Check(jobs []string) error {
-	if b.Writable {
-		return storage.CheckClosed(b.From, jobs)
+// Resolved is a bind as machines get it, whose From leads through no symbolic link. It is
+// an error if they cannot have it, or if it would open this host to its own users. jobs
+// are directories that jobs can write to.
+func (b Bind) Resolved(jobs []string) (Bind, error) {
+	var err error
+	if b.From, err = storage.Resolve(b.From, jobs); err == nil && b.Writable {
+		err = storage.CheckClosed(b.From, jobs)
 	}
-	from, err := storage.OpenPlace(b.From)
-	if err != nil {
-		return err
-	}
-	return from.Close()
+	return b, err
 }
 
 // Device is a character device of the host's that a machine may use.

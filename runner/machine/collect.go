@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -115,11 +116,11 @@ func (s Store) collect(ctx context.Context, bus *systemd.Bus, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
 	defer cancel()
 	record, _ := readRecord(s.dir(id))
-	if err := s.remove(ctx, bus, id); err != nil {
-		return err
-	}
+	var failed error
 	if record.CallerDir != nil && (record.Boot != bootID() || !record.Caller.Alive()) {
-		return record.CallerDir.remove()
+		// First, since afterwards nobody knows of it.
+		failed = record.CallerDir.remove()
+		fault.Here("machine: directory of its gitlab-runner removed")
 	}
-	return nil
+	return errors.Join(failed, s.remove(ctx, bus, id))
 }

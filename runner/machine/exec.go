@@ -125,7 +125,7 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	unit := unitPrefix + strings.ToLower(rand.Text()[:10]) + ".service"
 	properties := s.scriptProperties(script, body, output)
 	fault.Here("run: nothing else runs")
-	killed := oomKills(record.Cgroup)
+	before := shortagesOf(record.Cgroup)
 	refused, _ := refusedTasks(record.Cgroup)
 	kernel := followKernelLog()
 	defer kernel.close()
@@ -185,9 +185,7 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 		outcome.Code = 128 + outcome.Signal
 	}
 	log := kernel.lines()
-	if oomKills(record.Cgroup) > killed {
-		outcome.OutOfMemory = outOfMemory(record, log)
-	}
+	outcome.OutOfMemory = outOfMemory(record, before, log)
 	if outcome.Code != 0 {
 		outcome.OutOfTasks = outOfTasks(record, refused, log)
 		outcome.DiskFull = diskFull(ctx, s.dir(record.ID), record)

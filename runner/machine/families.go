@@ -34,9 +34,14 @@ func restrictFamilies() systemd.Property {
 	return systemd.Set("RestrictAddressFamilies", names)
 }
 
-// refuseFamilies is a program that ends with 1 for a family that may be.
+// refuseFamilies is a program that ends with 1 for a family that may be, and for sockets
+// of the kernel's own, which it makes with each network namespace.
 func refuseFamilies() asm.Instructions {
-	program := asm.Instructions{asm.LoadMem(asm.R2, asm.R1, 0, asm.DWord)}
+	program := asm.Instructions{
+		asm.LoadMem(asm.R2, asm.R1, 0, asm.DWord),
+		asm.LoadMem(asm.R3, asm.R1, 24, asm.DWord), // the fourth argument: is it for the kernel?
+		asm.JNE.Imm(asm.R3, 0, "allow"),
+	}
 	for _, family := range families {
 		program = append(program, asm.JEq.Imm32(asm.R2, family, "allow"))
 	}

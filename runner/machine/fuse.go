@@ -21,8 +21,12 @@ import (
 // Documentation/filesystems/fuse/fuse.rst, which names the cure, to abort the connection.
 
 // abortFUSE aborts the FUSE connections that a machine made, with all requests that
-// wait. Nobody but the machine can be using them.
-func abortFUSE(rootUID int, group string) error {
+// wait. Nobody but the machine can be using them. Of a machine without a record nobody
+// knows which they are.
+func abortFUSE(record Record, group string) error {
+	if record.RootUID == 0 && (!record.Privileged || group == "") {
+		return nil
+	}
 	control, err := fuseControl()
 	if errors.Is(err, unix.ENODEV) {
 		return nil // this kernel has no FUSE, or nobody has used it yet
@@ -36,12 +40,12 @@ func abortFUSE(rootUID int, group string) error {
 		return fmt.Errorf("list FUSE connections: %w", err)
 	}
 	var mounted map[string]bool
-	if rootUID == 0 && len(names) > 0 {
+	if record.Privileged && len(names) > 0 {
 		mounted = fuseMounts(group)
 	}
 	var failed error
 	for _, name := range names {
-		if rootUID == 0 && mounted[name] || rootUID > 0 && ownedBy(control, name, rootUID) {
+		if mounted[name] || !record.Privileged && ownedBy(control, name, record.RootUID) {
 			failed = errors.Join(failed, abort(control, name))
 		}
 	}

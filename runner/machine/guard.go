@@ -2,8 +2,8 @@ package machine
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -12,51 +12,61 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
-
-	"nspawn-runner/runner/systemd"
 )
 
 // guard has the kernel ask programs before it does some things for a machine, whichever
 // way it is asked for them; a filter of system calls sees numbers only. Not every kernel
 // can (CheckGuard).
-func (s Store) guard(ctx context.Context, bus *systemd.Bus, record Record) error {
+func (s Store) guard(service *os.File, record Record) error {
 	if record.Privileged {
 		return nil
 	}
-	_, cgroup, err := s.openGroup(ctx, bus, record.ID)
-	if err != nil {
-		return err
+	if err := attachGuard(service); err != nil {
+		s.logf("%s: %v", Name(record.ID), err)
 	}
-	defer cgroup.Close()
-	for hook, instructions := range map[string]asm.Instructions{
+	return nil
+}
+
+// attachGuard attaches the programs to a control group.
+func attachGuard(cgroup *os.File) error {
+	for name, instructions := range map[string]asm.Instructions{
 		"socket_create": refuseFamilies(), "kernel_module_request": refuseFileSystems(),
 	} {
-		program, err := loadLSM(hook, instructions)
+		program, err := loadLSM(name, instructions)
 		if err != nil {
-			s.logf("%s: %v", Name(record.ID), err)
-			return nil
+			return err
 		}
 		defer program.Close()
 		if err := attachProgram(cgroup, program, ebpf.AttachLSMCgroup); err != nil { // as on arm64 before Linux 6.4
-			s.logf("%s: attach a program to the kernel's hook %s: %v", Name(record.ID), hook, err)
+			return fmt.Errorf("attach a program to the kernel's hook %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-// CheckGuard says whether this kernel asks programs what a control group does: Linux 6.0
-// with the security module bpf.
-func CheckGuard() error {
+// CheckGuard says whether this kernel asks programs what a control group does: Linux 6.0,
+// on arm64 6.4, with the security module bpf. It tries that on a group of its own.
+func CheckGuard() (err error) {
 	modules, err := os.ReadFile("/sys/kernel/security/lsm")
-	if err == nil && !slices.Contains(strings.Split(strings.TrimSpace(string(modules)), ","), "bpf") {
+	if err != nil {
+		return fmt.Errorf("which security modules the kernel has: %w", err)
+	}
+	if !slices.Contains(strings.Split(strings.TrimSpace(string(modules)), ","), "bpf") {
 		return fmt.Errorf("bpf is none of the kernel's security modules %s", modules)
 	}
-	program, err := loadLSM("socket_create", refuseFamilies())
+	path, err := os.MkdirTemp("/sys/fs/cgroup", "nspawn-runner-doctor-")
 	if err != nil {
 		return err
 	}
-	return program.Close()
+	defer func() { err = errors.Join(err, os.Remove(path)) }()
+	cgroup, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer cgroup.Close()
+	return attachGuard(cgroup)
 }
 
 // loadLSM loads a program that a hook of the kernel's security modules is to ask for
@@ -64,7 +74,7 @@ func CheckGuard() error {
 func loadLSM(name string, program asm.Instructions) (*ebpf.Program, error) {
 	function, err := kernelFunction("bpf_lsm_" + name)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("find the kernel's hook %s: %w", name, err)
 	}
 	var code bytes.Buffer
 	if err := program.Marshal(&code, byteOrder()); err != nil {
@@ -81,13 +91,26 @@ func loadLSM(name string, program asm.Instructions) (*ebpf.Program, error) {
 	}{
 		kind: unix.BPF_PROG_TYPE_LSM, count: uint32(len(instructions) / asm.InstructionSize),
 		instructions: unsafe.Pointer(&instructions[0]), license: unsafe.Pointer(&license[0]),
-		expectedAttachType: unix.BPF_LSM_CGROUP, attachTo: function,
+		expectedAttachType: unix.BPF_LSM_CGROUP, attachTo: uint32(function),
 	}
 	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&arguments)), unsafe.Sizeof(arguments))
 	if errno != 0 {
 		return nil, fmt.Errorf("load a program for the kernel's hook %s: %w", name, errno)
 	}
 	return ebpf.NewProgramFromFD(int(fd))
+}
+
+// kernelFunction is the number of a function in what the kernel says of itself.
+func kernelFunction(name string) (btf.TypeID, error) {
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return 0, err
+	}
+	var function *btf.Func
+	if err := kernel.TypeByName(name, &function); err != nil {
+		return 0, err
+	}
+	return kernel.TypeID(function)
 }
 
 func byteOrder() binary.ByteOrder {

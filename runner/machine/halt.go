@@ -99,15 +99,15 @@ func stopService(ctx context.Context, bus *systemd.Bus, unit string, record Reco
 			if err != nil || group == "" {
 				return err
 			}
-			return awaitEmpty(ctx, group, record.RootUID, patience)
+			return awaitEmpty(ctx, group, record, patience)
 		case <-pause.C:
-			_ = abortFUSE(record.RootUID, group) // what stays says so below
+			_ = abortFUSE(record, group) // what stays says so below
 		}
 	}
 }
 
 // awaitEmpty kills what is left in a control group, and waits until nothing is.
-func awaitEmpty(ctx context.Context, group string, rootUID int, patience time.Duration) error {
+func awaitEmpty(ctx context.Context, group string, record Record, patience time.Duration) error {
 	dir := filepath.Join("/sys/fs/cgroup", group)
 	events, err := os.Open(filepath.Join(dir, "cgroup.events"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -127,7 +127,7 @@ func awaitEmpty(ctx context.Context, group string, rootUID int, patience time.Du
 			return survivors(processes(group))
 		}
 		_ = os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
-		if err := abortFUSE(rootUID, group); err != nil {
+		if err := abortFUSE(record, group); err != nil {
 			return err
 		}
 		// The kernel wakes us when the last one is gone: cgroup-v2.rst.

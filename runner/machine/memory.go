@@ -42,15 +42,34 @@ func (o OutOfMemory) String() string {
 
 func mebibytes(n uint64) string { return fmt.Sprintf("%d MiB", n>>20) }
 
-// outOfMemory looks up what is known of the last kill in a machine, in lines of the
-// kernel's log.
-func outOfMemory(record Record, log []string) *OutOfMemory {
+// shortages counts how often a machine was short of memory.
+type shortages struct {
+	// kills are processes in it that the kernel has killed for memory, own and together
+	// how often the machine, and all machines together, had none left within their limit.
+	kills, own, together uint64
+}
+
+func shortagesOf(cgroup string) shortages {
+	return shortages{
+		kills:    countIn(cgroup, "memory.events", "oom_kill "),
+		own:      countIn(cgroup, "memory.events.local", "oom "),
+		together: countIn(filepath.Dir(cgroup), "memory.events.local", "oom "),
+	}
+}
+
+// outOfMemory says whether the kernel has killed processes of a machine for memory since
+// then, and what is known of the last one, in lines of the kernel's log.
+func outOfMemory(record Record, before shortages, log []string) *OutOfMemory {
+	now := shortagesOf(record.Cgroup)
+	if now.kills <= before.kills {
+		return nil
+	}
 	o := OutOfMemory{Image: record.Image}
 	// The file is there since Linux 5.19.
 	o.Peak, _ = readNumber(record.Cgroup, "memory.peak")
 	o.Limit, _ = readNumber(record.Cgroup, "memory.max")
 	o.Process, o.Used = killedIn(log, record.Cgroup)
-	o.Together = atLimit(record.Cgroup) == 0 && atLimit(filepath.Dir(record.Cgroup)) > 0
+	o.Together = now.own == before.own && now.together > before.together
 	return &o
 }
 
@@ -62,13 +81,6 @@ func readNumber(cgroup, file string) (uint64, error) {
 	}
 	return strconv.ParseUint(string(bytes.TrimSpace(text)), 10, 64)
 }
-
-// oomKills is how many processes in a control group and below it the kernel
-// has killed for memory, 0 where the host does not count them.
-func oomKills(cgroup string) uint64 { return countIn(cgroup, "memory.events", "oom_kill ") }
-
-// atLimit is how often a control group had no memory left within its own limit.
-func atLimit(cgroup string) uint64 { return countIn(cgroup, "memory.events.local", "oom ") }
 
 // countIn reads a count in a file of a control group, 0 where there is none.
 func countIn(cgroup, file, name string) uint64 {

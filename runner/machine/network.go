@@ -53,23 +53,17 @@ func CheckNetwork(network string) error {
 	return nil
 }
 
-// connect gives a machine with a private network its way out, as soon as its
-// first process is there, while it boots.
+// connect gives a machine with a private network its way out, while it boots.
 //
 // pasta moves what the machine sends, from the namespace of its network into
 // ordinary sockets of the host. It is the machine's root while it does, and so
 // nobody on the host: what it can do there it can do in the machine's user
 // namespace only. It lives in a control group of the machine's service, counts
 // to its limits, and ends with it.
-func (s Store) connect(ctx context.Context, bus *systemd.Bus, record Record) error {
+func (s Store) connect(ctx context.Context, leader systemd.Process, service *os.File, record Record) error {
 	if record.Network != NetworkPrivate {
 		return nil
 	}
-	leader, service, err := s.openGroup(ctx, bus, record.ID)
-	if err != nil {
-		return err
-	}
-	defer service.Close()
 	group := filepath.Join(service.Name(), "network")
 	if err := os.Mkdir(group, 0o755); err != nil {
 		return fmt.Errorf("network private: %w", err)
@@ -90,21 +84,6 @@ func (s Store) connect(ctx context.Context, bus *systemd.Bus, record Record) err
 	fault.Here("machine: network there")
 	s.logf("%s: its network is there", Name(record.ID))
 	return nil
-}
-
-// openGroup is a machine's first process, as soon as it is there, and the control group
-// of its service.
-func (s Store) openGroup(ctx context.Context, bus *systemd.Bus, id string) (systemd.Process, *os.File, error) {
-	leader, err := bus.AwaitLeader(ctx, Name(id))
-	if err != nil {
-		return leader, nil, fmt.Errorf("wait for its first process: %w", err)
-	}
-	path, err := serviceCgroup(leader.PID, unitName(id))
-	if err != nil {
-		return leader, nil, err
-	}
-	group, err := os.Open(filepath.Join("/sys/fs/cgroup", path))
-	return leader, group, err
 }
 
 // confine keeps what pasta does for a job from what is the host's own.
@@ -137,20 +116,15 @@ func confine(cgroup *os.File, record Record) error {
 
 // keepFromMetadata does for a machine that has the host's network what confine does
 // for others. Root in it has no privilege in that network, and makes no packets.
-func (s Store) keepFromMetadata(ctx context.Context, bus *systemd.Bus, record Record) error {
+func keepFromMetadata(service *os.File, record Record) error {
 	if record.Network != NetworkHost || record.CloudMetadata {
 		return nil
 	}
-	_, cgroup, err := s.openGroup(ctx, bus, record.ID)
-	if err != nil {
-		return err
-	}
-	defer cgroup.Close()
 	text, err := hostResolver()
 	if err != nil {
 		return err
 	}
-	if err := (egress{closed: metadata, resolvers: resolvers(text)}).keepFrom(cgroup); err != nil {
+	if err := (egress{closed: metadata, resolvers: resolvers(text)}).keepFrom(service); err != nil {
 		return fmt.Errorf(`network host: %w; "cloud_metadata: true" does without`, err)
 	}
 	return nil

@@ -81,7 +81,7 @@ func (r Record) up() bool { return r.Leader != nil && r.Leader.Alive() }
 
 // Age is how long ago a machine was made.
 func (r Record) Age() time.Duration {
-	if r.CreatedUptime > 0 {
+	if r.CreatedUptime > 0 && r.Boot == bootID() {
 		return uptime() - r.CreatedUptime
 	}
 	return time.Since(r.Created)

@@ -19,18 +19,18 @@ func hostResolver() (string, error) {
 }
 
 // forwarded is the first nameserver on the host's loopback that has an IPv4 address.
-// It is not valid where no nameserver is on the loopback.
+// It is not valid where there is none. That there is only one on ::1 is an error.
 func forwarded(text string) (netip.Addr, error) {
-	found := false
+	onlyThere, found := true, false
 	for line := range strings.Lines(text) {
-		if address, ok := nameserver(line); ok && address.IsLoopback() {
-			if address.Is4() {
-				return address, nil
-			}
-			found = true
+		address, ok := nameserver(line)
+		if ok && address.IsLoopback() && address.Is4() {
+			return address, nil
 		}
+		found = found || ok
+		onlyThere = onlyThere && (!ok || address.IsLoopback())
 	}
-	if found {
+	if found && onlyThere {
 		return netip.Addr{}, errors.New("/etc/resolv.conf names a resolver on ::1 and none on 127.0.0.1, which jobs need: add it")
 	}
 	return netip.Addr{}, nil
@@ -53,19 +53,19 @@ func resolvers(text string) []netip.Addr {
 }
 
 // forMachine is what a machine with a private network gets of it: resolverAddress in
-// the place of the first nameserver on the loopback, none of the others there, and the
+// the place of the first nameserver on the loopback that has one, none of the others there, and the
 // zones of link-local addresses, which are the host's interfaces, by the name of its
 // own one: pasta sends on what leaves that.
 func forMachine(text string) string {
 	var out strings.Builder
-	forwarded := false
+	host, _ := forwarded(text)
 	for line := range strings.Lines(text) {
 		address, ok := nameserver(line)
 		switch {
-		case ok && address.IsLoopback() && forwarded:
+		case ok && address.IsLoopback() && address != host:
 			continue
 		case ok && address.IsLoopback():
-			forwarded = true
+			host = netip.Addr{} // once
 			line = "nameserver " + resolverAddress + "\n"
 		case ok && address.Zone() != "":
 			line = "nameserver " + address.WithZone(interfaceName).String() + "\n"

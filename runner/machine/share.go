@@ -45,9 +45,9 @@ func shares(dir string) ([]string, error) {
 	return all, nil
 }
 
-// share gives a machine its limits of what user namespaces count, as soon as its first
-// process is there. A privileged machine has no such namespace.
-func (s Store) share(ctx context.Context, bus *systemd.Bus, record Record) error {
+// share gives a machine its limits of what user namespaces count. A privileged machine has
+// no such namespace.
+func share(ctx context.Context, leader systemd.Process, record Record) error {
 	if record.RootUID == 0 {
 		return nil
 	}
@@ -55,10 +55,6 @@ func (s Store) share(ctx context.Context, bus *systemd.Bus, record Record) error
 	limits, err := shares(sysctls)
 	if err != nil {
 		return fmt.Errorf("the host's limits of user namespaces: %w", err)
-	}
-	leader, err := bus.AwaitLeader(ctx, Name(record.ID))
-	if err != nil {
-		return fmt.Errorf("wait for its first process: %w", err)
 	}
 	users, err := leader.Namespace("user")
 	if err != nil {

@@ -193,10 +193,31 @@ func (s Store) startConnected(ctx context.Context, bus *systemd.Bus, spec Spec, 
 		fault.Here("machine: service started")
 		return err
 	})
-	all.Go(func() error { return s.connect(ctx, bus, record) })
-	all.Go(func() error { return s.keepFromMetadata(ctx, bus, record) })
-	all.Go(func() error { return s.guard(ctx, bus, record) })
-	all.Go(func() error { return s.share(ctx, bus, record) })
+	all.Go(func() error { return s.fit(ctx, bus, record) })
+	return all.Wait()
+}
+
+// fit gives a machine what only its first process can be given from outside, as soon as
+// that is there: the way out of its network, and what it is kept from.
+func (s Store) fit(ctx context.Context, bus *systemd.Bus, record Record) error {
+	leader, err := bus.AwaitLeader(ctx, Name(record.ID))
+	if err != nil {
+		return fmt.Errorf("wait for its first process: %w", err)
+	}
+	path, err := serviceCgroup(leader.PID, unitName(record.ID))
+	if err != nil {
+		return err
+	}
+	service, err := os.Open(filepath.Join("/sys/fs/cgroup", path))
+	if err != nil {
+		return err
+	}
+	defer service.Close()
+	all, ctx := errgroup.WithContext(ctx)
+	all.Go(func() error { return s.connect(ctx, leader, service, record) })
+	all.Go(func() error { return keepFromMetadata(service, record) })
+	all.Go(func() error { return s.guard(service, record) })
+	all.Go(func() error { return share(ctx, leader, record) })
 	return all.Wait()
 }
 

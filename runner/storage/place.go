@@ -18,6 +18,39 @@ func OpenPlace(path string) (*os.File, error) {
 	return walk(path, func(string, *unix.Stat_t) {})
 }
 
+// linkError is a symbolic link on the way to a place.
+type linkError struct{ path string }
+
+func (e linkError) Error() string {
+	return e.path + " is a symbolic link, which a job may have put there: name the place itself, which 'readlink -f' shows"
+}
+
+// Resolve is the path to the same place that OpenPlace takes: the links on the way are
+// followed, such as /lib of a merged /usr, but none that lies in a directory that jobs can
+// write to. open are these, by paths without links.
+func Resolve(path string, open []string) (string, error) {
+	path = filepath.Clean(path)
+	for range 40 { // as many as the kernel follows
+		place, err := OpenPlace(path)
+		if err == nil {
+			return path, place.Close()
+		}
+		var link linkError
+		if !errors.As(err, &link) || isIn(filepath.Dir(link.path), open) {
+			return "", err
+		}
+		target, err := os.Readlink(link.path)
+		if err != nil {
+			return "", err
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(link.path), target)
+		}
+		path = filepath.Join(target, strings.TrimPrefix(path, link.path))
+	}
+	return "", fmt.Errorf("%s: too many symbolic links", path)
+}
+
 // CheckClosed says whether the host's ordinary users are kept from what lies at a
 // path, or from becoming root by it: its mount knows no setuid, or one of the
 // directories above it is for root alone. open are directories that jobs can open,
@@ -102,7 +135,7 @@ func step(dir *os.File, name, path string) (*os.File, error) {
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
 		file.Close()
-		return nil, fmt.Errorf("%s is a symbolic link, which a job may have put there: name the place itself, which 'readlink -f' shows", path)
+		return nil, linkError{path}
 	}
 	return file, nil
 }

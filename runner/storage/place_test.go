@@ -42,6 +42,28 @@ func TestNoLinkLeadsToAPlace(t *testing.T) {
 	}
 }
 
+func TestLinksThatNoJobCanHavePutThereAreFollowed(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	shell(t, dir, "mkdir -p usr/lib/modules jobs/deep; ln -s usr/lib lib; ln -s "+dir+"/lib/modules m; ln -s ../usr jobs/usr; ln -s ../../usr jobs/deep/usr; ln -s jobs/deep way; ln -s loop loop")
+	for path, want := range map[string]string{
+		"lib/modules": "usr/lib/modules", "m": "usr/lib/modules", "usr/./lib//modules": "usr/lib/modules", "way": "jobs/deep",
+	} {
+		if got, err := Resolve(dir+"/"+path, []string{dir + "/jobs"}); err != nil || got != filepath.Join(dir, want) {
+			t.Errorf("%s: %s, %v", path, got, err)
+		}
+	}
+	for path, want := range map[string]string{
+		"jobs/usr/lib": "/jobs/usr is a symbolic link", "way/usr": "/jobs/deep/usr is a symbolic link", "loop": "too many", "lib/none": "there is no such file",
+	} {
+		if got, err := Resolve(dir+"/"+path, []string{dir + "/jobs"}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %s, %v", path, got, err)
+		}
+	}
+}
+
 func TestADirectoryIsClosedByOneAboveItThatIsRootsAlone(t *testing.T) {
 	needRoot(t)
 	dir, err := os.MkdirTemp("/", "open-") // all above is open, unlike that of t.TempDir

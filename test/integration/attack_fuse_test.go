@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -79,9 +80,14 @@ func TestACleanupThatDoesNotGetEverythingSaysSoAndGCGoesOnWithIt(t *testing.T) {
 	h.book(t, "privileged", "nspawn_runner_privileged: true")
 	id := newID()
 	h.drives(t, "prepare", "--allow-image=privileged", "--id", id, "privileged")
+	shell(t, "mkdir -p /run/fusectl && mount -t fusectl none /run/fusectl")
+	t.Cleanup(func() { shell(t, "umount /run/fusectl && rmdir /run/fusectl") })
+	before := shell(t, "ls /run/fusectl")
 	if c := h.run(t, id, unkillable(t)+"umount -l /root/fuse"); c.status != 0 {
 		t.Fatalf("the machine could not try: %+v", c)
 	}
+	ours := strings.Fields(shell(t, "cd /run/fusectl && find . -maxdepth 1 -name '[0-9]*' -uid 0 -printf '%f\\n'"))
+	ours = slices.DeleteFunc(ours, func(c string) bool { return slices.Contains(strings.Fields(before), c) })
 	const says = "processes that cannot be killed: 1 ("
 	c := h.drive(t, "cleanup", "--id", id)
 	if c.status != 2 || !strings.Contains(c.stderr, says) || !strings.Contains(c.stderr, " python3)") {
@@ -103,9 +109,33 @@ func TestACleanupThatDoesNotGetEverythingSaysSoAndGCGoesOnWithIt(t *testing.T) {
 	if got := h.garbage(t); len(got) != 1 || got[0] != "machine its cleanup could not kill all of its processes" {
 		t.Errorf("gc --dry-run: %q", got)
 	}
-	shell(t, "mkdir -p /run/fusectl && mount -t fusectl none /run/fusectl && trap 'umount /run/fusectl && rmdir /run/fusectl' EXIT && for c in $(find /run/fusectl -maxdepth 1 -type d -uid 0 -name '[0-9]*'); do echo 1 > $c/abort; done")
+	for _, c := range ours {
+		shell(t, "echo 1 > /run/fusectl/"+c+"/abort")
+	}
 	await(t, "the process to end", func() bool {
 		c := h.drive(t, "gc")
 		return c.status == 0
 	})
+}
+
+// What is cleaned up may never have been there, while systemd is slow to say so.
+func TestACleanupOfNothingEndsNobodysFUSE(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	serve, err := os.ReadFile(filepath.Join(os.Getenv("NSPAWN_RUNNER_TESTDATA"), "fuse.py"))
+	must(t, err)
+	c := h.run(t, id, "cat > /fuse.py <<'END'\n"+string(serve)+"END\nmkdir -p /fine; systemd-run -q --collect python3 /fuse.py /fine; while ! grep -q ' /fine fuse' /proc/mounts; do sleep 0.01; done; stat -c %n /fine/f")
+	if c.stdout != "/fine/f\n" {
+		t.Fatalf("%+v", c)
+	}
+	slow := "/run/systemd/system-generators/slow"
+	shell(t, "mkdir -p $(dirname "+slow+") && printf '#!/bin/sh\\nsleep 1\\n' > "+slow+" && chmod 755 "+slow)
+	t.Cleanup(func() { os.Remove(slow) })
+	reload := exec.Command("systemctl", "daemon-reload")
+	must(t, reload.Start())
+	h.drives(t, "cleanup", "--id", newID())
+	must(t, reload.Wait())
+	if c := h.run(t, id, "stat -c %n /fine/f"); c.stdout != "/fine/f\n" {
+		t.Errorf("%+v", c)
+	}
 }

@@ -264,7 +264,10 @@ func (e *eviction) removeOfFirst(root *os.Root, until time.Time) error {
 	at := e.files[0].dir
 	path := at.path()
 	dir, err := root.OpenRoot(path)
-	if err != nil && !isGone(err) {
+	if isGone(err) {
+		err = nil
+	}
+	if err != nil {
 		return err
 	}
 	for len(e.files) > 0 && e.files[0].dir == at && time.Now().Before(until) {

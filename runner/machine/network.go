@@ -78,7 +78,7 @@ func (s Store) connect(ctx context.Context, leader systemd.Process, service *os.
 		return fmt.Errorf("network private: %w", err)
 	}
 	fault.Here("machine: kept from the loopback of the host")
-	if err := s.attach(ctx, leader, record, cgroup); err != nil {
+	if err := startPasta(ctx, leader, record, cgroup); err != nil {
 		return err
 	}
 	fault.Here("machine: network there")
@@ -130,9 +130,9 @@ func keepFromMetadata(service *os.File, record Record) error {
 	return nil
 }
 
-// attach starts pasta, which goes on in the background when the network is
+// startPasta starts pasta, which goes on in the background when the network is
 // there.
-func (s Store) attach(ctx context.Context, leader systemd.Process, record Record, cgroup *os.File) error {
+func startPasta(ctx context.Context, leader systemd.Process, record Record, cgroup *os.File) error {
 	// Opened here: pids are used again, and who is not root may not look at the
 	// leader before it is the machine's init.
 	network, err := leader.Namespace("net")

@@ -21,8 +21,8 @@ import (
 // on a tree that a running machine can still change.
 //
 // A job makes trees so deep that no path leads to their end and no process has as
-// many open files, and directories of millions of names: this takes some hundred open
-// files and a few megabytes for each of them.
+// many open files, and directories of millions of names: this opens some two hundred at a
+// time, and reads 512 names of each, 26 MB at most.
 func Remove(ctx context.Context, path string) error {
 	dir, err := os.Open(filepath.Dir(path))
 	if errors.Is(err, fs.ErrNotExist) {

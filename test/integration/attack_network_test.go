@@ -85,7 +85,12 @@ func doorIn(t *testing.T, namespace, address, port string) (d *door) {
 func post(t *testing.T, namespace, address string) (socket net.PacketConn) {
 	t.Helper()
 	in(t, namespace, func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		at := netip.MustParseAddrPort(address)
+		family, to := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Addr: at.Addr().As16(), Port: int(at.Port())})
+		if at.Addr().Is4() {
+			family, to = unix.AF_INET, &unix.SockaddrInet4{Addr: at.Addr().As4(), Port: int(at.Port())}
+		}
+		fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
 			return err
 		}
@@ -94,8 +99,7 @@ func post(t *testing.T, namespace, address string) (socket net.PacketConn) {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return err
 		}
-		at := netip.MustParseAddrPort(address)
-		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: at.Addr().As4(), Port: int(at.Port())}); err != nil {
+		if err := unix.Bind(fd, to); err != nil {
 			return err
 		}
 		socket, err = net.FilePacketConn(file)
@@ -128,15 +132,26 @@ func send(t *testing.T, from net.PacketConn, text, to string) {
 // job by it.
 func TestAttacksOnTheHostsDatagramsAreHeld(t *testing.T) {
 	s := onSite(t, withNetwork(t, "private"))
+	for _, family := range []struct{ name, socket, any, here, beyond string }{
+		{"udp4", "AF_INET", "0.0.0.0", hereAddress, beyondAddress}, {"udp6", "AF_INET6", "::", here6, beyond6},
+	} {
+		t.Run(family.name, func(t *testing.T) {
+			s.attackDatagrams(t, family.name, family.socket, family.any, family.here, family.beyond)
+		})
+	}
+}
+
+func (s site) attackDatagrams(t *testing.T, network, family, wildcard, here, there string) {
 	id := s.prepared(t, "bookworm")
-	beyond := post(t, s.beyond, beyondAddress+":25826")
-	service := post(t, s.here, "0.0.0.0:25826")
+	const port = "25826"
+	beyond := post(t, s.beyond, net.JoinHostPort(there, port))
+	service := post(t, s.here, net.JoinHostPort(wildcard, port))
 	if c := s.run(t, id, `cat > /take.py <<'END'
 import socket
 sockets = []
 for port in (25826, 25827, 25828):
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("0.0.0.0", port)); sockets.append(s)
-    s.sendto(b"from the job", ("`+beyondAddress+`", 25826))
+    s = socket.socket(socket.`+family+`, socket.SOCK_DGRAM); s.bind(("`+wildcard+`", port)); sockets.append(s)
+    s.sendto(b"from the job", ("`+there+`", 25826))
     print(s.recv(100).decode(), flush=True)
 open("/ready", "w")
 while True:
@@ -159,28 +174,28 @@ systemd-run -q -u take -p StandardOutput=file:/answers python3 /take.py`); c.sta
 	if c := s.run(t, id, "cat /answers"); c.stdout != "answer\nanswer\nanswer\n" {
 		t.Errorf("the job's answers: %+v", c)
 	}
-	name := "take the datagrams of a service of the host"
-	stranger := post(t, s.beyond, beyondAddress+":25830")
+	name := "take the datagrams of a service of the host, " + network
+	stranger := post(t, s.beyond, net.JoinHostPort(there, "25830"))
 	for _, sender := range []net.PacketConn{stranger, beyond} {
-		send(t, sender, "for the service", hereAddress+":25826")
+		send(t, sender, "for the service", net.JoinHostPort(here, port))
 		if text, _ := got(t, service); text != "for the service" {
 			gotThrough(t, name, s.run(t, id, "cat /taken"))
 		}
 	}
 	held(name)
-	name = "be reached by datagrams of others"
-	for _, port := range ports { // by all whom the job wrote to, and by no stranger
-		send(t, stranger, "from a stranger", port)
-		send(t, beyond, "of whom it wrote to", port)
+	name = "be reached by datagrams of others, " + network
+	for _, at := range ports { // by all whom the job wrote to, and by no stranger
+		send(t, stranger, "from a stranger", at)
+		send(t, beyond, "of whom it wrote to", at)
 	}
 	await(t, "the datagrams", func() bool { return strings.Contains(s.run(t, id, "cat /taken").stdout, "of whom it wrote to") })
 	if c := s.run(t, id, "cat /taken"); strings.Contains(c.stdout, "stranger") {
 		gotThrough(t, name, c)
 	}
 	held(name)
-	name = "occupy a port of the host for datagrams"
+	name = "occupy a port of the host for datagrams, " + network
 	in(t, s.here, func() error {
-		socket, err := net.ListenPacket("udp4", "0.0.0.0:25827")
+		socket, err := net.ListenPacket(network, net.JoinHostPort(wildcard, "25827"))
 		if err != nil {
 			return fmt.Errorf("got through: %s: %w", name, err)
 		}

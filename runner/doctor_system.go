@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -95,7 +96,7 @@ var sharedLimits = []sharedLimit{
 	{"kernel.pty.max", 4096, 4096, "where jobs hold that many terminals, apt, ssh and sudo fail in others"},
 	{"fs.aio-max-nr", 1 << 20, 1 << 20, "where jobs hold that much asynchronous I/O, databases and virtual machines have none, the host's too"},
 	// Linux 6.15; 0 is no limit.
-	{"fs.fuse.max_request_timeout", 1, 600, "who asks a file system of a job's that never answers waits until the job's end"},
+	{"fs.fuse.max_request_timeout", 1, 600, "whoever reads the command line of a job's process, as systemctl status does, may wait for a file system of the job's that never answers, and with it the host's service manager"},
 }
 
 func checkSharedLimits(context.Context) (all []finding) {
@@ -162,8 +163,10 @@ func checkMachined(ctx context.Context) []finding {
 		return isBad("mend the bus first", "not reached: %v", err)
 	}
 	defer bus.Close()
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
 	if _, err := bus.Leader(ctx, "nspawn-runner-doctor"); !systemd.IsNoSuchUnit(err) {
-		return isBad("apt-get install systemd-container, systemctl unmask systemd-machined", "it does not answer: %v", err)
+		return isBad("apt-get install systemd-container, systemctl unmask systemd-machined; if it hangs: systemctl restart systemd-machined", "it does not answer: %v", err)
 	}
 	return isGood("it answers")
 }

@@ -24,6 +24,9 @@ func (h *Host) gives(settings config.Config) []string {
 	if writable(settings.Binds) != nil {
 		all = append(all, "has writable binds")
 	}
+	if settings.FUSE && !h.Config.FUSE {
+		all = append(all, "has /dev/fuse")
+	}
 	if settings.CloudMetadata && !h.Config.CloudMetadata {
 		all = append(all, "reaches the cloud's metadata")
 	}

@@ -83,6 +83,7 @@ func (h *Host) spec(name string, generation image.Generation, settings config.Co
 		Network: settings.Network,
 
 		CloudMetadata: settings.CloudMetadata,
+		NoFUSE:        !settings.FUSE,
 	}
 	if err := h.wantOfHost(&spec, settings); err != nil {
 		return machine.Spec{}, fmt.Errorf("image %s: %w", name, err)

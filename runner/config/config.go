@@ -63,6 +63,7 @@ type Config struct {
 	MaxAge        time.Duration // 0: never too old
 	Network       string
 	CloudMetadata bool
+	FUSE          bool
 	Usage         bool
 	Mirror        string
 	Components    []string

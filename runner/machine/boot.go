@@ -86,7 +86,7 @@ func Boot(dir string) error {
 			// With it root would raise the machine's share again: see share.
 			"--drop-capability=CAP_SYS_RESOURCE")
 	}
-	if _, err := os.Stat("/dev/fuse"); err == nil {
+	if _, err := os.Stat("/dev/fuse"); err == nil && !record.NoFUSE {
 		argv = append(argv, "--bind=/dev/fuse")
 	}
 	binds, err := bindOptions(filepath.Dir(root), record)

@@ -94,7 +94,10 @@ func (s Store) abandoned(id string) string {
 		return "its time is over"
 	}
 	note, err := os.Lstat(filepath.Join(s.dir(id), stopping))
+	_, found := Find(id)
 	switch {
+	case err != nil && !found && r.CreatedUptime > 0 && !r.Leader.Alive(): // on a disk that could not be written to
+		return "its cleanup did not come to its end"
 	case err != nil:
 		return ""
 	case note.Size() > 0:

@@ -279,8 +279,10 @@ func (s Store) stopMachine(ctx context.Context, record Record, why error) bool {
 		return false
 	}
 	defer host.Close()
-	if err := stopService(ctx, host, unitName(record.ID), record, emptyLimit); err != nil {
-		s.logf("stop %s: %v", unitName(record.ID), err)
+	unit := unitName(record.ID)
+	err = record.withoutFUSE(func() error { return stopService(ctx, host, unit, record, emptyLimit) })
+	if err != nil {
+		s.logf("stop %s: %v", unit, err)
 	}
 	return true
 }

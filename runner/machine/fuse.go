@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +21,41 @@ import (
 // request was read. When it has that file system's connection open itself, so that its
 // death would end the connection, it waits for ever: "simple deadlock" in the kernel's
 // Documentation/filesystems/fuse/fuse.rst, which names the cure, to abort the connection.
+
+// abortPause is how often connections are aborted while a machine is stopped: a process
+// that is not dead yet may make another.
+const abortPause = 100 * time.Millisecond
+
+// withoutFUSE does what stops a machine, without whose FUSE file systems its processes can
+// be killed. Neither can others be that wait for one, which first of all is the host's
+// service manager, if somebody has asked for the status of the machine's service: it
+// reads the command lines of its processes (seen). At the end no connection is left,
+// also none that another machine was handed.
+func (r Record) withoutFUSE(stop func() error) error {
+	if r.Boot != bootID() {
+		return stop()
+	}
+	_ = abortFUSE(r, r.Cgroup) // what stays says so by itself
+	over := make(chan struct{})
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		pause := time.NewTicker(abortPause)
+		defer pause.Stop()
+		for {
+			select {
+			case <-pause.C:
+				_ = abortFUSE(r, r.Cgroup)
+			case <-over:
+				return
+			}
+		}
+	})
+	err := stop()
+	close(over)
+	wait.Wait()
+	_ = abortFUSE(r, r.Cgroup)
+	return err
+}
 
 // abortFUSE aborts the FUSE connections that a machine made, with all requests that
 // wait. Nobody but the machine can be using them. Of a machine without a record nobody

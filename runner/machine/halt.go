@@ -22,8 +22,12 @@ import (
 // halt stops a machine's service, looks that none of its processes is left, and removes
 // what systemd keeps of it.
 func (s Store) halt(ctx context.Context, bus *systemd.Bus, id string) error {
-	unit := unitName(id)
 	record, _ := readRecord(s.dir(id)) // as far as there is one
+	return record.withoutFUSE(func() error { return s.stopAndForget(ctx, bus, id, record) })
+}
+
+func (s Store) stopAndForget(ctx context.Context, bus *systemd.Bus, id string, record Record) error {
+	unit := unitName(id)
 	argv, err := bus.Command(ctx, unit)
 	if err != nil && !systemd.IsNoSuchUnit(err) {
 		return fmt.Errorf("machine %s: look at %s: %w", Name(id), unit, err)
@@ -62,10 +66,8 @@ func (s Store) isOf(argv []string, id string) bool {
 }
 
 const (
-	// abortPause is how long a service may take to stop before its FUSE connections are
-	// aborted, and how often that is done again: a process that is not dead yet may make
-	// another. Commonly a machine stops in a third of it.
-	abortPause = 100 * time.Millisecond
+	// killPause is how often what systemd could not kill is killed again.
+	killPause = 100 * time.Millisecond
 	// emptyLimit is how long what systemd could not kill may take to go.
 	emptyLimit = 5 * time.Second
 )
@@ -74,7 +76,7 @@ const (
 // gone before, each job's prepare would wait for them again.
 func (s Store) patience(id string) time.Duration {
 	if note, err := os.Stat(filepath.Join(s.dir(id), stopping)); err == nil && note.Size() > 0 {
-		return abortPause
+		return killPause
 	}
 	return emptyLimit
 }
@@ -89,25 +91,14 @@ func stopService(ctx context.Context, bus *systemd.Bus, unit string, record Reco
 		return err
 	}
 	group = cmp.Or(group, record.Cgroup)
-	stopped := make(chan error, 1)
-	go func() { stopped <- bus.Stop(ctx, unit) }()
-	pause := time.NewTicker(abortPause)
-	defer pause.Stop()
-	for {
-		select {
-		case err := <-stopped:
-			if err != nil || group == "" {
-				return err
-			}
-			return awaitEmpty(ctx, group, record, patience)
-		case <-pause.C:
-			_ = abortFUSE(record, group) // what stays says so below
-		}
+	if err := bus.Stop(ctx, unit); err != nil || group == "" {
+		return err
 	}
+	return awaitEmpty(ctx, group, patience)
 }
 
 // awaitEmpty kills what is left in a control group, and waits until nothing is.
-func awaitEmpty(ctx context.Context, group string, record Record, patience time.Duration) error {
+func awaitEmpty(ctx context.Context, group string, patience time.Duration) error {
 	dir := filepath.Join("/sys/fs/cgroup", group)
 	events, err := os.Open(filepath.Join(dir, "cgroup.events"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -127,11 +118,8 @@ func awaitEmpty(ctx context.Context, group string, record Record, patience time.
 			return survivors(processes(group))
 		}
 		_ = os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
-		if err := abortFUSE(record, group); err != nil {
-			return err
-		}
 		// The kernel wakes us when the last one is gone: cgroup-v2.rst.
-		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(events.Fd()), Events: unix.POLLPRI}}, int(abortPause.Milliseconds()))
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(events.Fd()), Events: unix.POLLPRI}}, int(killPause.Milliseconds()))
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // places has a link for each machine of this boot, named by its id, which leads to its
@@ -42,7 +44,7 @@ func (s Store) forgetPlace(id string) error {
 	if dir, found := Find(id); found && !isSame(dir, s.dir(id)) {
 		return nil
 	}
-	if err := os.Remove(filepath.Join(places, id)); !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(filepath.Join(places, id)); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
 		return err
 	}
 	return nil

@@ -52,6 +52,8 @@ type Record struct {
 	Network string `json:"network,omitempty"`
 	// CloudMetadata says that the machine may reach it.
 	CloudMetadata bool `json:"cloud_metadata,omitempty"`
+	// NoFUSE says that the machine has no /dev/fuse.
+	NoFUSE bool `json:"no_fuse,omitempty"`
 	// DiskMax is how many bytes the machine may write to its root, 0 for no limit;
 	// Layer the block device that its writable layer lies on, if it has one.
 	DiskMax uint64 `json:"disk_max,omitempty"`

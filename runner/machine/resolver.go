@@ -82,5 +82,11 @@ func nameserver(line string) (netip.Addr, bool) {
 		return netip.Addr{}, false
 	}
 	address, err := netip.ParseAddr(words[1])
-	return address.Unmap(), err == nil
+	switch address = address.Unmap(); address { // this host, as on its loopback
+	case netip.IPv4Unspecified():
+		address = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case netip.IPv6Unspecified():
+		address = netip.IPv6Loopback()
+	}
+	return address, err == nil
 }

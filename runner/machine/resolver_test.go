@@ -11,6 +11,7 @@ func TestAMachinesResolversAreThoseItCanReach(t *testing.T) {
 		"search x\nnameserver 192.0.2.1\n": "search x\nnameserver 192.0.2.1\n",
 		"nameserver 127.0.0.53\noptions edns0\nnameserver 127.0.0.1\n":   "nameserver 192.0.0.3\noptions edns0\n",
 		"nameserver fe80::1%eth0\nnameserver 192.0.2.1":                  "nameserver fe80::1%host0\nnameserver 192.0.2.1",
+		"nameserver 0.0.0.0\n":                                           "nameserver 192.0.0.3\n",
 		"nameserver ::1\nnameserver 192.0.2.1\n":                         "nameserver 192.0.2.1\n",
 		"nameserver ::1\nnameserver 127.0.0.53\nnameserver 127.0.0.53\n": "nameserver 192.0.0.3\n",
 		"nameserver\tfe80::1%enp0s31f6 # the router":                     "nameserver fe80::1%host0\n",

@@ -87,6 +87,7 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 		Network:    spec.Network,
 
 		CloudMetadata: spec.CloudMetadata,
+		NoFUSE:        spec.NoFUSE,
 	}
 	record.CreatedUptime = uptime()
 	record.ExpiresUptime = record.CreatedUptime + life

@@ -40,7 +40,7 @@ func (s Store) properties(spec Spec, layer string) []systemd.Property {
 		// With --keep-unit nspawn leaves devices to the unit: without this, a
 		// privileged machine's mknod opens the host's disk.
 		set("DevicePolicy", "closed"),
-		systemd.DeviceAllow(allowed(spec.Devices, layer)...),
+		systemd.DeviceAllow(allowed(spec, layer)...),
 		// What a job writes to its console comes to the host's journal. It is not
 		// to choose how urgent that is, since journald shows an emergency at every
 		// terminal, nor to push out all else there is: a line may have 48 KiB.
@@ -68,9 +68,12 @@ func (s Store) properties(spec Spec, layer string) []systemd.Property {
 }
 
 // allowed are the devices that machines may use, and those of this one.
-func allowed(devices []Device, layer string) [][2]string {
-	pairs := [][2]string{{"char-pts", "rw"}, {"/dev/net/tun", "rwm"}, {"/dev/fuse", "rwm"}}
-	for _, device := range devices {
+func allowed(spec Spec, layer string) [][2]string {
+	pairs := [][2]string{{"char-pts", "rw"}, {"/dev/net/tun", "rwm"}}
+	if !spec.NoFUSE {
+		pairs = append(pairs, [2]string{"/dev/fuse", "rwm"})
+	}
+	for _, device := range spec.Devices {
 		pairs = append(pairs, device.allow())
 	}
 	if layer != "" {

@@ -1,9 +1,12 @@
 package systemd
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"iter"
 	"net"
 	"os"
 	"runtime"
@@ -96,8 +99,14 @@ func (b *Bus) AwaitLeader(ctx context.Context, machine string) (Process, error) 
 	}
 }
 
+// errNoMachined is the cause when systemd-machined hangs: it waits for what a machine's
+// os-release is, while it lists machines, or for the bus of one that somebody logs into.
+var errNoMachined = errors.New("systemd-machined does not answer: systemctl restart systemd-machined")
+
 // Leader asks systemd-machined for the first process of a machine.
 func (b *Bus) Leader(ctx context.Context, machine string) (Process, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, errNoMachined)
+	defer cancel()
 	var path dbus.ObjectPath
 	machined := b.conn.Object("org.freedesktop.machine1", "/org/freedesktop/machine1")
 	if err := machined.CallWithContext(ctx, "org.freedesktop.machine1.Manager.GetMachine", 0, machine).Store(&path); err != nil {
@@ -194,17 +203,29 @@ func isSocketInMemory(leader Process, socket int) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		return errors.New("it is no socket")
 	}
-	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", leader.PID))
+	mounts, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", leader.PID))
 	if err != nil {
 		return err
 	}
-	for line := range strings.Lines(string(mounts)) {
+	defer mounts.Close()
+	// A line at a time: a job makes a hundred thousand mounts, at paths of pages.
+	for line := range linesOf(mounts) {
 		mount, device, found := strings.Cut(line, " - ")
 		if id, _, _ := strings.Cut(mount, " "); found && id == strconv.FormatUint(st.Mnt_id, 10) && strings.HasPrefix(device, "tmpfs ") {
 			return nil
 		}
 	}
 	return errNotInMemory
+}
+
+// linesOf reads lines of up to a megabyte; at a longer one it ends.
+func linesOf(file io.Reader) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		lines := bufio.NewScanner(file)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() && yield(lines.Text()) {
+		}
+	}
 }
 
 // dialMachine connects and authenticates. It must run on a thread of its own.

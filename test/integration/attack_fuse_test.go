@@ -122,9 +122,7 @@ func TestACleanupThatDoesNotGetEverythingSaysSoAndGCGoesOnWithIt(t *testing.T) {
 func TestACleanupOfNothingEndsNobodysFUSE(t *testing.T) {
 	h := onHost(t, "overlay")
 	id := h.prepared(t, "bookworm")
-	serve, err := os.ReadFile(filepath.Join(os.Getenv("NSPAWN_RUNNER_TESTDATA"), "fuse.py"))
-	must(t, err)
-	c := h.run(t, id, "cat > /fuse.py <<'END'\n"+string(serve)+"END\nmkdir -p /fine; systemd-run -q --collect python3 /fuse.py /fine; while ! grep -q ' /fine fuse' /proc/mounts; do sleep 0.01; done; stat -c %n /fine/f")
+	c := h.run(t, id, fuse(t)+"mkdir -p /fine; systemd-run -q --collect python3 /fuse.py /fine; while ! grep -q ' /fine fuse' /proc/mounts; do sleep 0.01; done; stat -c %n /fine/f")
 	if c.stdout != "/fine/f\n" {
 		t.Fatalf("%+v", c)
 	}
@@ -136,6 +134,120 @@ func TestACleanupOfNothingEndsNobodysFUSE(t *testing.T) {
 	h.drives(t, "cleanup", "--id", newID())
 	must(t, reload.Wait())
 	if c := h.run(t, id, "stat -c %n /fine/f"); c.stdout != "/fine/f\n" {
+		t.Errorf("%+v", c)
+	}
+}
+
+// Whoever reads the command line of a process waits as long as it changes what it has
+// mapped, and that takes as long as its file system does not answer. systemctl status has
+// the host's service manager read it.
+func TestAttacksOnTheHostsServiceManagerAreHeld(t *testing.T) {
+	h := onHost(t, "overlay")
+	id := newID()
+	h.drives(t, "prepare", "--id", id, "bookworm")
+	name := "hang the host's service manager for longer than the job lasts"
+	c := h.run(t, id, fuse(t)+`mkdir /hangs && systemd-run -q --collect python3 /fuse.py /hangs WRITE
+while [ ! -e /ready ]; do sleep 0.01; done
+cat > /map.py <<'END'
+import ctypes, os, threading, time
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+page = libc.mmap(None, 4096, 3, 1, os.open("/hangs/f", os.O_RDWR), 0)
+ctypes.memset(page, 97, 8)
+threading.Thread(target=libc.munmap, args=(page, 4096)).start()
+while True: libc.mmap(None, 4096, 3, 0x22, -1, 0); time.sleep(0.01) # until it waits too
+END
+systemd-run -q --collect python3 /map.py`)
+	if c.status != 0 {
+		t.Fatalf("the machine could not try: %+v", c)
+	}
+	await(t, "the host's service manager to hang", func() bool {
+		_ = exec.Command("timeout", "--signal=KILL", "1", "systemctl", "status", "nspawn-runner-"+id+".service").Run()
+		return strings.Contains(shell(t, "cat /proc/1/status"), "D (disk sleep)")
+	})
+	start := time.Now()
+	c = h.drive(t, "cleanup", "--id", id)
+	if took := time.Since(start); c.status != 0 || c.stderr != "" || took > 10*time.Second {
+		gotThrough(t, name, took, c)
+	}
+	shell(t, "timeout 10 systemctl is-active dbus.service")
+	held(name)
+}
+
+// What a machine has opened it can hand to another one, over a socket in a directory that
+// both write to. FUSE refuses others a look-up only.
+func TestAttacksByHandingOnAFileSystemAreHeld(t *testing.T) {
+	h := onHost(t, "overlay")
+	top := filepath.Join(shared(t), "closed")
+	must(t, os.MkdirAll(top+"/x", 0o755), os.Chmod(top, 0o700))
+	h.addImage(t, "sharing", "")
+	h.book(t, "sharing", "nspawn_runner_binds: ['"+top+"/x:/srv/rw:rw']")
+	giver, taker := newID(), newID()
+	for _, id := range []string{giver, taker} {
+		h.drives(t, "prepare", "--allow-image=sharing", "--id", id, "sharing")
+	}
+	if c := h.run(t, taker, `cat > /take.py <<'END'
+import os, socket, threading, time
+listener = socket.socket(socket.AF_UNIX); listener.bind("/srv/rw/s"); listener.listen(1)
+open("/listens", "w")
+connection = listener.accept()[0]
+fuse, file = socket.recv_fds(connection, 10, 2)[1]
+connection.send(b"got it"); connection.close()
+while not os.path.exists("/srv/rw/go"): time.sleep(0.01)
+threading.Thread(target=os.close, args=(file,)).start()
+try: os.read(fuse, 1 << 21)
+except OSError: pass
+open("/srv/rw/tried", "w")
+threading.Event().wait()
+END
+systemd-run -q --collect python3 /take.py; while [ ! -e /listens ]; do sleep 0.01; done`); c.status != 0 {
+		t.Fatalf("the machine could not try: %+v", c)
+	}
+	if c := h.run(t, giver, fuse(t)+`cat > /give.py <<'END'
+import os, socket, sys
+sys.path.insert(0, "/")
+import fuse
+os.mkdir("/hangs")
+connection = os.open("/dev/fuse", os.O_RDWR)
+fuse.libc.mount(b"hangs", b"/hangs", b"fuse", 0, b"fd=%d,rootmode=40000,user_id=0,group_id=0" % connection)
+server = os.fork()
+if server == 0: fuse.serve(connection, ())
+file = os.open("/hangs/f", os.O_RDWR)
+s = socket.socket(socket.AF_UNIX); s.connect("/srv/rw/s")
+socket.send_fds(s, [b"x"], [connection, file]); s.recv(10)
+os.close(file)
+os.kill(server, 9)
+END
+python3 /give.py`); c.status != 0 {
+		t.Fatalf("the machine could not try: %+v", c)
+	}
+	h.drives(t, "cleanup", "--id", giver)
+	must(t, os.WriteFile(top+"/x/go", nil, 0o644))
+	await(t, "the other to try", func() bool { return exists(top + "/x/tried") })
+	name := "leave a process that cannot be killed by another machine's file system"
+	start := time.Now()
+	c := h.drive(t, "cleanup", "--id", taker)
+	if took := time.Since(start); c.status != 0 || c.stderr != "" || took > 5*time.Second {
+		gotThrough(t, name, took, c)
+	}
+	held(name)
+}
+
+func TestAMachineHasNoFUSEWhereNobodyWantsIt(t *testing.T) {
+	h := onHost(t, "overlay")
+	h.configure(t, "fuse: false\n")
+	t.Cleanup(func() { h.configure(t, "") })
+	h.addImage(t, "wants", "")
+	h.book(t, "wants", "nspawn_runner_fuse: true")
+	if c := h.run(t, h.prepared(t, "bookworm"), "ls /dev/fuse || mknod /root/fuse c 10 229"); c.status == 0 {
+		t.Errorf("%+v", c)
+	}
+	if c := h.drive(t, "prepare", "--id", newID(), "wants"); c.status != 1 || !strings.Contains(c.stderr, "image wants has /dev/fuse, and this runner does not allow that") {
+		t.Errorf("%+v", c)
+	}
+	if c := h.run(t, h.prepared(t, "wants"), "head -c 0 /dev/fuse"); c.status != 0 {
 		t.Errorf("%+v", c)
 	}
 }

@@ -63,6 +63,7 @@ func TestOnlyMachinesThatNobodyWillStopAreAbandoned(t *testing.T) {
 		{Record{ID: "half-started", Expires: later, Caller: &alive}, "start was killed"},
 		{Record{ID: "expired", ExpiresUptime: uptime() - 1, Boot: bootID(), Caller: &alive, Leader: &alive}, "time is over"},
 		{Record{ID: "when-the-clock-made-a-step", Expires: past, ExpiresUptime: uptime() + time.Hour, Boot: bootID(), Leader: &alive}, ""},
+		{Record{ID: "stopped-on-a-read-only-disk", CreatedUptime: 1, ExpiresUptime: uptime() + time.Hour, Boot: bootID(), Caller: &alive, Leader: &dead}, "did not come to its end"},
 		{Record{ID: "of-an-older-build", Expires: past, Leader: &alive}, "time is over"},
 		{Record{ID: "of-an-older-build-and-a-runner", Expires: past, Caller: &alive, Leader: &alive}, ""},
 		{Record{ID: "rebooted", Expires: later, Boot: "another"}, "rebooted"},

@@ -2,7 +2,6 @@ package machine
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -35,7 +34,7 @@ func (r Record) withoutFUSE(stop func() error) error {
 	if r.Boot != bootID() {
 		return stop()
 	}
-	_ = abortFUSE(r, r.Cgroup) // what stays says so by itself
+	abortFUSE(r, r.Cgroup)
 	over := make(chan struct{})
 	var wait sync.WaitGroup
 	wait.Go(func() {
@@ -44,7 +43,7 @@ func (r Record) withoutFUSE(stop func() error) error {
 		for {
 			select {
 			case <-pause.C:
-				_ = abortFUSE(r, r.Cgroup)
+				abortFUSE(r, r.Cgroup)
 			case <-over:
 				return
 			}
@@ -53,40 +52,32 @@ func (r Record) withoutFUSE(stop func() error) error {
 	err := stop()
 	close(over)
 	wait.Wait()
-	_ = abortFUSE(r, r.Cgroup)
+	abortFUSE(r, r.Cgroup)
 	return err
 }
 
 // abortFUSE aborts the FUSE connections that a machine made, with all requests that
 // wait. Nobody but the machine can be using them. Of a machine without a record nobody
-// knows which they are.
-func abortFUSE(record Record, group string) error {
-	if record.RootUID == 0 && (!record.Privileged || group == "") {
-		return nil
+// knows which they are. What cannot be aborted shows as a process that stays.
+func abortFUSE(record Record, group string) {
+	if record.RootUID == 0 && (!record.Privileged || group == "") || !exists("/sys/fs/fuse") {
+		return
 	}
 	control, err := fuseControl()
-	if errors.Is(err, unix.ENODEV) {
-		return nil // this kernel has no FUSE, or nobody has used it yet
-	}
 	if err != nil {
-		return fmt.Errorf("mount fusectl: %w", err)
+		return
 	}
 	defer control.Close()
-	names, err := control.Readdirnames(-1)
-	if err != nil {
-		return fmt.Errorf("list FUSE connections: %w", err)
-	}
+	names, _ := control.Readdirnames(-1)
 	var mounted map[string]bool
 	if record.Privileged && len(names) > 0 {
 		mounted = fuseMounts(group)
 	}
-	var failed error
 	for _, name := range names {
 		if mounted[name] || !record.Privileged && ownedBy(control, name, record.RootUID) {
-			failed = errors.Join(failed, abort(control, name))
+			abort(control, name)
 		}
 	}
-	return failed
 }
 
 // fuseControl opens a mount of fusectl that nobody else sees: a directory for each
@@ -121,19 +112,12 @@ func ownedBy(control *os.File, name string, rootUID int) bool {
 	return err == nil && int(st.Uid) >= rootUID && int(st.Uid) < rootUID+storage.RangeSize
 }
 
-func abort(control *os.File, name string) error {
+func abort(control *os.File, name string) {
 	fd, err := unix.Openat(int(control.Fd()), name+"/abort", unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOENT) {
-		return nil // it has ended
-	}
 	if err == nil {
-		_, err = unix.Write(fd, []byte("1"))
+		_, _ = unix.Write(fd, []byte("1"))
 		unix.Close(fd)
 	}
-	if err != nil {
-		return fmt.Errorf("abort FUSE connection %s: %w", name, err)
-	}
-	return nil
 }
 
 // fuseMounts are the devices of the FUSE file systems that the processes of a control

@@ -1,6 +1,8 @@
 package integration
 
 import (
+	"fmt"
+	"os/exec"
 	"sync"
 	"testing"
 	"time"
@@ -12,23 +14,16 @@ import (
 func TestAttacksByExhaustionAreHeldInAVM(t *testing.T) {
 	needVM(t)
 	h := onHost(t, "overlay")
-	// The other limits are those that a host has without a word: together they would be
-	// more than there is.
-	h.configure(t, "disk_max: 200M\n")
+	h.configure(t, "memory_max: 250M\ntasks_max: 1000\ndisk_max: 200M\n")
 	t.Cleanup(func() { h.configure(t, "") })
-	const forever = "; wait; sleep 10000"
-	memory := `for i in 1 2 3; do python3 -c 'x = []; [x.append(bytearray(b"x") * (1 << 20)) for n in range(1 << 20)]' & done
-			mount -t tmpfs -o size=100G none /mnt; for f in /dev/shm/x /run/x /mnt/x; do head -c 10G /dev/zero > $f & done` + forever
 	python := func(text string) string { return "python3 -c '\n" + exhausting + text + "\ntime.sleep(10000)'" }
 	bystander := h.prepared(t, "bookworm")
 	var wait sync.WaitGroup
 	for name, text := range map[string]string{
-		"fork without end":                     `f() { f | f & }; f` + forever,
-		"keep all processors":                  `for i in 1 2 3 4 5 6 7 8; do while :; do :; done & done` + forever,
-		"take memory, also as files":           memory,
-		"take memory beside another that does": memory,
-		"take memory beside two others":        memory,
-		"fill the disk and the journal":        `for i in 1 2 3; do head -c 10G /dev/zero > /root/$i & yes "$(head -c 1000 /dev/zero | tr '\0' x)" | systemd-cat & done` + forever,
+		"fork without end":              forkBomb,
+		"keep all processors":           `for i in 1 2 3 4 5 6 7 8; do while :; do :; done & done` + forever,
+		"take memory, also as files":    memoryHog,
+		"fill the disk and the journal": `for i in 1 2 3; do head -c 10G /dev/zero > /root/$i & yes "$(head -c 1000 /dev/zero | tr '\0' x)" | systemd-cat & done` + forever,
 		"open files, pipes and watches": python(`
 for n in range(50):
     fork(lambda: [os.pipe() for n in range(1 << 20)])
@@ -39,7 +34,33 @@ fork(lambda: [libc.mount(b"/usr", b"/mnt", None, 4096, None) for n in range(2000
 fork(lambda: [libc.syscall(248, b"user", b"x%d" % n, b"x" * 10000, 10000, -4) for n in range(200000)])
 for n in range(500): fork(lambda: libc.unshare(0x7e020000))`),
 	} {
-		wait.Go(func() { h.exhaust(t, name, text, bystander) })
+		wait.Go(func() {
+			h.exhaust(t, name, text, func() call { return h.run(t, bystander, "mkdir /root/$$ && seq 1000 | sort | wc -l") })
+		})
+	}
+	wait.Wait()
+}
+
+const (
+	forever  = "; wait; sleep 10000"
+	forkBomb = `f() { f | f & }; f` + forever
+	// memoryHog takes memory by itself and as files.
+	memoryHog = `for i in 1 2 3; do python3 -c 'x = []; [x.append(bytearray(b"x") * (1 << 20)) for n in range(1 << 20)]' & done
+		mount -t tmpfs -o size=100G none /mnt; for f in /dev/shm/x /run/x /mnt/x; do head -c 10G /dev/zero > $f & done` + forever
+)
+
+// The limits that a machine has where nobody sets any are together more than there is.
+// What several jobs leave to other jobs is one thing, the host itself goes on.
+func TestAttacksByExhaustionTogetherAreHeldInAVM(t *testing.T) {
+	needVM(t)
+	h := onHost(t, "overlay")
+	host := func() call {
+		out, err := exec.Command("sh", "-c", "mkdir /run/$$ && rmdir /run/$$ && seq 1000 | sort | wc -l").CombinedOutput()
+		return call{stdout: string(out), stderr: fmt.Sprint(err)}
+	}
+	var wait sync.WaitGroup
+	for i, text := range []string{memoryHog, memoryHog, memoryHog, forkBomb, forkBomb} {
+		wait.Go(func() { h.exhaust(t, fmt.Sprintf("take more than all may, job %d of 5", i+1), text, host) })
 	}
 	wait.Wait()
 	name := "have processes of the host killed for memory"
@@ -63,9 +84,9 @@ def fork(do):
         time.sleep(10000)
 `
 
-// exhaust executes a script in a machine of its own, for a while, and looks how
-// another one fares meanwhile.
-func (h *host) exhaust(t *testing.T, name, text, bystander string) {
+// exhaust executes a script in a machine of its own, for a while, and looks how others
+// fare meanwhile, who print 1000.
+func (h *host) exhaust(t *testing.T, name, text string, others func() call) {
 	id := newID()
 	if c := h.drive(t, "prepare", "--id", id, "bookworm"); c.status != 0 {
 		t.Errorf("%s: %s", name, c.stderr)
@@ -85,7 +106,7 @@ func (h *host) exhaust(t *testing.T, name, text, bystander string) {
 			over = true
 		default:
 		}
-		took := took(func() { beside = h.run(t, bystander, "mkdir /root/$$ && seq 1000 | sort | wc -l") })
+		took := took(func() { beside = others() })
 		if besideTook = max(besideTook, took); beside.stdout != "1000\n" {
 			break
 		}

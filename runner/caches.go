@@ -10,16 +10,8 @@ import (
 )
 
 // pruneInline is how long cleanup looks after caches itself, before it leaves
-// them to a unit of their own. Commonly that takes a millisecond.
+// them to a service of their own. Commonly that takes a millisecond.
 const pruneInline = 200 * time.Millisecond
-
-// pruneUnit is the one service that looks after these caches. No id can make a machine's
-// unit of this name.
-func (h *Host) pruneUnit() string { return systemd.UnitOf("nspawn-runner_caches", h.caches().Dir) }
-
-// pruneMemory bounds the service's memory. What it keeps of a cache has bounds of its
-// own, a tenth of that: this is a net below them, and for what the kernel keeps of files.
-const pruneMemory = 256 << 20
 
 func (h *Host) caches() cache.Store {
 	dir := resolved(filepath.Join(h.Config.StateDir, ".cache")) // no bind is reached by links
@@ -71,16 +63,5 @@ func (h *Host) pruneCaches(ctx context.Context) error {
 	if h.configFile != "" {
 		command = append(command, "--config", h.configFile)
 	}
-	err = bus.Launch(ctx, h.pruneUnit(), []systemd.Property{
-		systemd.Set("Description", "Keep the caches of CI jobs within bounds"),
-		systemd.ExecStart(command...),
-		systemd.Set("Type", "exec"),
-		systemd.Set("CollectMode", "inactive-or-failed"),
-		systemd.Set("MemoryMax", uint64(pruneMemory)),
-		systemd.Set("CPUWeight", uint64(10)), // nobody waits for it
-	})
-	if systemd.IsUnitExists(err) {
-		return nil
-	}
-	return err
+	return bus.Background(ctx, "nspawn-runner_caches", h.caches().Dir, "Keep the caches of CI jobs within bounds", command...)
 }

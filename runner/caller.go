@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -27,7 +28,7 @@ func caller() *systemd.Process {
 	if above, err := parent(unix.Getpgrp()); err == nil {
 		pid = above
 	}
-	for pid > 1 && wasGiven(pid, responseVariable) && !isGitlabRunner(pid) {
+	for pid > 1 && wasGiven(pid, gitlab.ResponseVariable) && gitlabRunner(pid) == "" {
 		above, err := parent(pid)
 		if err != nil {
 			return nil
@@ -41,9 +42,6 @@ func caller() *systemd.Process {
 	return &process
 }
 
-// responseVariable names the file of a job's response.
-const responseVariable = "JOB_RESPONSE_FILE"
-
 // wasGiven says whether a process was started with a variable that has the value it
 // has here.
 func wasGiven(pid int, variable string) bool {
@@ -52,11 +50,14 @@ func wasGiven(pid int, variable string) bool {
 	return ok && err == nil && slices.Contains(strings.Split(string(environment), "\x00"), variable+"="+value)
 }
 
-// isGitlabRunner says whether a process is one by its program's name. After an upgrade
-// that ends in " (deleted)".
-func isGitlabRunner(pid int) bool {
+// gitlabRunner is the path of a process's program, if that is called gitlab-runner, else
+// "". After an upgrade it ends in " (deleted)".
+func gitlabRunner(pid int) string {
 	program, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "exe"))
-	return err == nil && strings.HasPrefix(filepath.Base(program), "gitlab-runner")
+	if err != nil || !strings.HasPrefix(filepath.Base(program), "gitlab-runner") {
+		return ""
+	}
+	return program
 }
 
 func parent(pid int) (int, error) {

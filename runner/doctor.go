@@ -48,7 +48,6 @@ func (h *Host) checks(job string) []check {
 		{"nspawn", checkNspawn},
 		{"network", h.checkNetwork},
 		{"guard", checkGuard},
-		{"ports", checkPorts},
 		{"state directory", h.checkStateDir},
 		{"backend", h.checkBackend},
 		{"user namespaces", h.checkIdmap},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -78,25 +79,28 @@ func checkCgroups(context.Context) []finding {
 	return isGood("cgroup v2 with cpu, memory, pids")
 }
 
-// sharedLimit is a limit of the kernel's that the host and all machines share, though
-// each machine has namespaces of its own.
+// sharedLimit is a setting of the kernel's that bounds what the host and all machines
+// share, though each machine has namespaces of its own.
 type sharedLimit struct {
 	sysctl string
-	// enough is what most hosts do well with; who has less than least is warned.
-	least, enough int
-	// meaning is what comes of too little.
+	// Who has less than least or more than most is warned, and advised to have enough.
+	least, most, enough int
+	// meaning is what comes of another value.
 	meaning string
 }
 
 var sharedLimits = []sharedLimit{
 	// What is made in a machine's user namespace counts to who made that: root. systemd
 	// takes five to boot, D-Bus and logind one each (seen), and the job what it likes.
-	{"fs.inotify.max_user_instances", 1024, 1024, "a machine takes some 8, and where there are none left the next ones hang as they boot"},
+	{"fs.inotify.max_user_instances", 1024, math.MaxInt, 1024, "a machine takes some 8, and where there are none left the next ones hang as they boot"},
 	// This is the kernel's own. The host has a reserve of its own, kernel.pty.reserve.
-	{"kernel.pty.max", 4096, 4096, "where jobs hold that many terminals, apt, ssh and sudo fail in others"},
-	{"fs.aio-max-nr", 1 << 20, 1 << 20, "where jobs hold that much asynchronous I/O, databases and virtual machines have none, the host's too"},
+	{"kernel.pty.max", 4096, math.MaxInt, 4096, "where jobs hold that many terminals, apt, ssh and sudo fail in others"},
+	{"fs.aio-max-nr", 1 << 20, math.MaxInt, 1 << 20, "where jobs hold that much asynchronous I/O, databases and virtual machines have none, the host's too"},
 	// Linux 6.15; 0 is no limit.
-	{"fs.fuse.max_request_timeout", 1, 600, "whoever reads the command line of a job's process, as systemctl status does, may wait for a file system of the job's that never answers, and with it the host's service manager"},
+	{"fs.fuse.max_request_timeout", 1, math.MaxInt, 600, "whoever reads the command line of a job's process, as systemctl status does, may wait for a file system of the job's that never answers, and with it the host's service manager"},
+	// 2 is for the loopback only. Jobs' connections are the host's: the limit of those that
+	// are open at a time does not count what is over.
+	{"net.ipv4.tcp_tw_reuse", 1, 1, 1, "a job that makes hundreds of connections a second to one server, such as GitLab, keeps the host from it for a minute"},
 }
 
 func checkSharedLimits(context.Context) (all []finding) {
@@ -119,7 +123,7 @@ func (l sharedLimit) check(sysctls string) []finding {
 	if err != nil {
 		return isBad("", "%s: %v", l.sysctl, err)
 	}
-	if value >= l.least {
+	if value >= l.least && value <= l.most {
 		return isGood("%s is %d", l.sysctl, value)
 	}
 	return isWarning(fmt.Sprintf("set %s = %d in a file of /etc/sysctl.d, and by sysctl", l.sysctl, l.enough),
@@ -223,20 +227,4 @@ func checkGuard(context.Context) []finding {
 			"by calls of an i386 or io_uring jobs reach the hypervisor where the host has AF_VSOCK, and they have the kernel load file systems: %v", err)
 	}
 	return isGood("the kernel asks programs what machines do")
-}
-
-// checkPorts looks whether a connection that is over keeps its port from the next one
-// to the same server, for a minute. Jobs' connections are the host's: the limit of
-// those that are open at a time does not count it.
-func checkPorts(context.Context) []finding {
-	const name = "net.ipv4.tcp_tw_reuse"
-	text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
-	if err != nil {
-		return isBad("", "%v", err)
-	}
-	if value := strings.TrimSpace(string(text)); value != "1" {
-		return isWarning(fmt.Sprintf("set %s = 1 in a file of /etc/sysctl.d, and by sysctl", name),
-			"%s is %s: a job that makes hundreds of connections a second to one server, such as GitLab, keeps the host from it for a minute", name, value)
-	}
-	return isGood("%s is 1", name)
 }

@@ -199,7 +199,7 @@ func TestTheDoctorKnowsTheLimitsThatMachinesShare(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(sysctls, "fs"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	limit := sharedLimit{"fs.pool", 10, 20, "it is soon empty"}
+	limit := sharedLimit{"fs.pool", 10, 30, 20, "it is soon empty"}
 	for content, test := range map[string]struct {
 		want state
 		says string
@@ -207,6 +207,7 @@ func TestTheDoctorKnowsTheLimitsThatMachinesShare(t *testing.T) {
 		"":     {good, ""}, // a kernel without it
 		"10\n": {good, "fs.pool is 10"},
 		"9\n":  {warning, "fs.pool is 9: it is soon empty -> set fs.pool = 20"},
+		"31\n": {warning, "fs.pool is 31: it is soon empty -> set fs.pool = 20"},
 		"x\n":  {bad, "fs.pool: "},
 	} {
 		if path := filepath.Join(sysctls, "fs/pool"); content != "" {
@@ -221,7 +222,7 @@ func TestTheDoctorKnowsTheLimitsThatMachinesShare(t *testing.T) {
 		}
 	}
 	for _, limit := range sharedLimits {
-		if limit.least > limit.enough || limit.meaning == "" {
+		if limit.least > limit.enough || limit.enough > limit.most || limit.meaning == "" {
 			t.Errorf("%+v", limit)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 
 	"nspawn-runner/runner/machine"
 	"nspawn-runner/runner/systemd"
@@ -33,11 +32,9 @@ func (h *Host) helperBinds(chroot string, caller *systemd.Process) []machine.Bin
 // best, then what PATH has, then what is configured.
 func (h *Host) findHelper(caller *systemd.Process) string {
 	if caller != nil {
-		exe, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(caller.PID), "exe"))
-		if err == nil && isGitlabRunner(caller.PID) {
-			if info, err := os.Stat(exe); err == nil && info.Mode().IsRegular() {
-				return exe
-			}
+		path := gitlabRunner(caller.PID)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			return path
 		}
 	}
 	// No bind is reached by links.

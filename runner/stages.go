@@ -117,7 +117,7 @@ func (h *Host) start(ctx context.Context, job gitlab.Job, from *systemd.Process,
 	}
 	spec.ID, spec.Owner, spec.Caller, spec.Recorded = job.ID, job.Owner, from, release
 	if job.Trusted && from != nil {
-		spec.CallerDir = machine.FindCallerDir(h.Env("JOB_RESPONSE_FILE"))
+		spec.CallerDir = machine.FindCallerDir(h.Env(gitlab.ResponseVariable))
 	}
 	spec.MaxRuntime = lifeWithoutTimeout
 	if job.Timeout > 0 {

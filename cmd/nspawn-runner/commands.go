@@ -64,9 +64,9 @@ func (o *options) on(do func(ctx context.Context, h *runner.Host, args []string)
 }
 
 // onHost is on with another way to make the host.
-func (o *options) onHost(make func(config string) (*runner.Host, error), do func(ctx context.Context, h *runner.Host, args []string) error) func(*cobra.Command, []string) error {
+func (o *options) onHost(newHost func(config string) (*runner.Host, error), do func(ctx context.Context, h *runner.Host, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		h, err := o.host(make)
+		h, err := o.host(newHost)
 		if err != nil {
 			return err
 		}
@@ -75,8 +75,8 @@ func (o *options) onHost(make func(config string) (*runner.Host, error), do func
 }
 
 // host makes the runner for a command.
-func (o *options) host(make func(config string) (*runner.Host, error)) (*runner.Host, error) {
-	h, err := make(o.config)
+func (o *options) host(newHost func(config string) (*runner.Host, error)) (*runner.Host, error) {
+	h, err := newHost(o.config)
 	if err != nil {
 		return nil, err
 	}

@@ -45,6 +45,9 @@ type Job struct {
 	Timeout time.Duration
 }
 
+// ResponseVariable names the file of a job's response in the environment of its stages.
+const ResponseVariable = "JOB_RESPONSE_FILE"
+
 // maxResponse bounds JOB_RESPONSE_FILE. Real ones hold every variable of a
 // job: some hundred kilobytes, rarely megabytes.
 const maxResponse = 64 << 20
@@ -56,7 +59,7 @@ type Env func(name string) string
 // or image, from the command line, wins over both sources.
 func FromEnvironment(env Env, id, image string) (Job, error) {
 	var job Job
-	if path := env("JOB_RESPONSE_FILE"); path != "" {
+	if path := env(ResponseVariable); path != "" {
 		var err error
 		if job, err = fromResponse(path); err != nil {
 			return Job{}, fmt.Errorf("job response %s: %w", path, err)

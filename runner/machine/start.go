@@ -58,11 +58,11 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 		return err
 	}
 	fault.Here("machine: directory empty")
-	if err := s.notePlace(spec.ID); err != nil {
+	if err := s.enter(spec.ID); err != nil {
 		_ = os.Remove(s.dir(spec.ID))
 		return fmt.Errorf("machine %s: %w", Name(spec.ID), err)
 	}
-	fault.Here("machine: place noted")
+	fault.Here("machine: in the index")
 
 	now, life := time.Now(), spec.BootTimeout+spec.MaxRuntime
 	record := Record{

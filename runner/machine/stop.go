@@ -95,10 +95,10 @@ func (s Store) remove(ctx context.Context, bus *systemd.Bus, id string) error {
 		return err
 	}
 	// First, since without its directory no lock keeps another one of its id away.
-	if err := s.forgetPlace(id); err != nil {
+	if err := s.leave(id); err != nil {
 		return err
 	}
-	fault.Here("machine: place forgotten")
+	fault.Here("machine: out of the index")
 	return s.throwAway(ctx, bus, s.dir(id), id)
 }
 
@@ -150,25 +150,9 @@ func (s Store) discard(ctx context.Context, bus *systemd.Bus, path string) error
 	}
 }
 
-// trashUnit is the one service that empties this trash.
-// No id can make a machine's unit of this name.
-func (s Store) trashUnit() string { return systemd.UnitOf("nspawn-runner_trash", s.Trash) }
-
 func (s Store) emptyTrashLater(ctx context.Context, bus *systemd.Bus) error {
 	s.logf("empty %s in the background", s.Trash)
-	err := bus.Launch(ctx, s.trashUnit(), []systemd.Property{
-		systemd.Set("Description", "Delete what CI machines left"),
-		systemd.ExecStart(s.Program, "empty-trash", s.Trash),
-		systemd.Set("Type", "exec"),
-		systemd.Set("CollectMode", "inactive-or-failed"),
-		// What it keeps of a tree has bounds of its own; this is a net below them.
-		systemd.Set("MemoryMax", uint64(256<<20)),
-		systemd.Set("CPUWeight", uint64(10)), // nobody waits for it
-	})
-	if systemd.IsUnitExists(err) {
-		return nil
-	}
-	return err
+	return bus.Background(ctx, "nspawn-runner_trash", s.Trash, "Delete what CI machines left", s.Program, "empty-trash", s.Trash)
 }
 
 // EmptyTrash deletes everything in a trash directory, and what arrives

@@ -272,6 +272,3 @@ func IsAway(err error) bool {
 			"org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner",
 			"org.freedesktop.DBus.Error.Spawn.ChildExited") // there is a name systemd1 that starts /bin/false
 }
-
-// IsUnitExists says whether err means that there is such a unit already.
-func IsUnitExists(err error) bool { return isError(err, destination+".UnitExists") }

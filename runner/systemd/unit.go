@@ -232,11 +232,27 @@ func (b *Bus) get(ctx context.Context, path dbus.ObjectPath, iface, name string,
 	return nil
 }
 
-// UnitOf is the name of the service that does something with a directory. Others of the
-// same kind may be at work on other directories of the host.
-func UnitOf(kind, dir string) string {
+// backgroundMemory bounds what a background service takes. What those here keep has bounds
+// of its own: this is a net below them, and for what the kernel keeps of files.
+const backgroundMemory = 256 << 20
+
+// Background starts a service that goes on with work on a directory when this process ends.
+// There is one for each kind of work and directory; that it is at work already is success.
+// No id can make a machine's service of its name, which begins with kind.
+func (b *Bus) Background(ctx context.Context, kind, dir, description string, argv ...string) error {
 	sum := sha256.Sum256([]byte(dir))
-	return fmt.Sprintf("%s-%x.service", kind, sum[:4])
+	err := b.Launch(ctx, fmt.Sprintf("%s-%x.service", kind, sum[:4]), []Property{
+		Set("Description", description),
+		ExecStart(argv...),
+		Set("Type", "exec"),
+		Set("CollectMode", "inactive-or-failed"),
+		Set("MemoryMax", uint64(backgroundMemory)),
+		Set("CPUWeight", uint64(10)), // nobody waits for it
+	})
+	if isError(err, destination+".UnitExists") {
+		return nil
+	}
+	return err
 }
 
 // UnitPath is the object path of a unit: all but letters and digits escaped.

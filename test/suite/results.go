@@ -30,9 +30,29 @@ type reader struct {
 	// which lines like "=== NAME  TestX/sub" announce.
 	held map[string]*bytes.Buffer
 	turn string
+	// last is what each test, or subtest, said last: of one that is skipped, why. Results
+	// of subtests come after that of their test.
+	last map[string]string
 }
 
-var turnLine = regexp.MustCompile(`^=== (?:RUN|CONT|NAME) +([^/]*)`)
+var (
+	turnLine = regexp.MustCompile(`^=== (?:RUN|CONT|NAME) +(.*)`)
+	// saidLine begins what a test says: FILE:LINE. More lines of it are indented further.
+	saidLine = regexp.MustCompile(`^\s+\w+\.go:\d+: `)
+)
+
+// say takes a line that the test whose turn it is has printed.
+func (r *reader) say(line string) {
+	test, _, _ := strings.Cut(r.turn, "/")
+	fmt.Fprintln(r.said(test), line)
+	if r.last == nil {
+		r.last = map[string]string{}
+	}
+	if saidLine.MatchString(line) {
+		r.last[r.turn] = ""
+	}
+	r.last[r.turn] = strings.TrimSpace(r.last[r.turn] + " " + strings.TrimSpace(line))
+}
 
 // said is what a test, with its subtests, has printed.
 func (r *reader) said(test string) *bytes.Buffer {
@@ -80,10 +100,9 @@ func (r *reader) line(line string) {
 		r.results.failures = append(r.results.failures, r.where+": "+name)
 		said.WriteTo(r.out)
 	case "SKIP":
-		// What it said last is why.
-		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
-		r.results.skips = append(r.results.skips, r.where+": "+name+": "+strings.TrimSpace(lines[len(lines)-1]))
+		r.results.skips = append(r.results.skips, r.where+": "+name+": "+r.last[name])
 	}
+	delete(r.last, name)
 	if result == "FAIL" || !nested && !(r.brief && result == "PASS") {
 		fmt.Fprintf(r.out, "%s %s (%s)\n", strings.ToLower(result), name, took)
 	}
@@ -111,7 +130,7 @@ func (r *reader) other(line string) {
 	case begins("ok  ", "FAIL\t", "goroutine ", "testing:", "exit status"):
 		fmt.Fprintln(r.out, line)
 	default:
-		fmt.Fprintln(r.said(r.turn), line)
+		r.say(line)
 	}
 }
 

@@ -40,6 +40,32 @@ func TestResultsAreCountedAndFailuresExplained(t *testing.T) {
 	}
 }
 
+func TestOfEachTestThatIsSkippedTheReasonIsShown(t *testing.T) {
+	var all results
+	r := &reader{out: new(bytes.Buffer), results: &all, where: "lab"}
+	r.read(strings.NewReader(`=== RUN   TestParts
+=== RUN   TestParts/one
+    x_test.go:1: a word
+    x_test.go:2: [mkfs.btrfs]: exit status 1: ERROR:
+        no room
+=== RUN   TestParts/two
+    x_test.go:3: needs a moon
+=== RUN   TestParts/three
+    x_test.go:4: another word
+--- PASS: TestParts (0.01s)
+    --- SKIP: TestParts/one (0.00s)
+    --- SKIP: TestParts/two (0.00s)
+    --- PASS: TestParts/three (0.00s)
+`))
+	want := []string{
+		"lab: TestParts/one: x_test.go:2: [mkfs.btrfs]: exit status 1: ERROR: no room",
+		"lab: TestParts/two: x_test.go:3: needs a moon",
+	}
+	if !slices.Equal(all.skips, want) {
+		t.Errorf("%q", all.skips)
+	}
+}
+
 func TestAPanicIsShown(t *testing.T) {
 	var out bytes.Buffer
 	r := &reader{out: &out, results: &results{}}

@@ -16,8 +16,8 @@ func unkillable(t *testing.T) string {
 	t.Helper()
 	program, err := os.ReadFile(filepath.Join(os.Getenv("NSPAWN_RUNNER_TESTDATA"), "hang.py"))
 	must(t, err)
-	return "cat > /root/hang.py <<'END'\n" + string(program) + "END\n" +
-		"systemd-run -q --collect python3 /root/hang.py /root/fuse 50; while [ ! -e /run/hangs ]; do sleep 0.01; done\n"
+	return fuse(t) + "cat > /root/hang.py <<'END'\n" + string(program) + "END\n" +
+		"systemd-run -q --collect python3 /root/hang.py; while [ ! -e /run/hangs ]; do sleep 0.01; done\n"
 }
 
 // cgroup is the control group of a machine's service, below the root of all.
@@ -210,10 +210,8 @@ import os, socket, sys
 sys.path.insert(0, "/")
 import fuse
 os.mkdir("/hangs")
-connection = os.open("/dev/fuse", os.O_RDWR)
-fuse.libc.mount(b"hangs", b"/hangs", b"fuse", 0, b"fd=%d,rootmode=40000,user_id=0,group_id=0" % connection)
-server = os.fork()
-if server == 0: fuse.serve(connection, ())
+connection = fuse.connect("/hangs")
+server = fuse.serve(connection)
 file = os.open("/hangs/f", os.O_RDWR)
 s = socket.socket(socket.AF_UNIX); s.connect("/srv/rw/s")
 socket.send_fds(s, [b"x"], [connection, file]); s.recv(10)

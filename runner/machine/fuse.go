@@ -80,9 +80,22 @@ func abortFUSE(record Record, group string) {
 	}
 }
 
-// fuseControl opens a mount of fusectl that nobody else sees: a directory for each
-// connection of the host's kernel, named by the number of its file system's device.
+// fusectlMagic is FUSE_CTL_SUPER_MAGIC of the kernel's fs/fuse/control.c.
+const fusectlMagic = 0x65735543
+
+// fuseControl opens fusectl: a directory for each connection of the host's kernel, named by
+// the number of its file system's device. Where the host has not mounted it, it is a mount
+// that nobody else sees; but who makes one waits for all who change mounts on this host.
 func fuseControl() (*os.File, error) {
+	mounted, err := os.Open("/sys/fs/fuse/connections")
+	if err != nil {
+		return nil, err
+	}
+	var kind unix.Statfs_t
+	if err := unix.Fstatfs(int(mounted.Fd()), &kind); err == nil && kind.Type == fusectlMagic {
+		return mounted, nil
+	}
+	mounted.Close()
 	fs, err := unix.Fsopen("fusectl", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return nil, err

@@ -1,12 +1,9 @@
 package systemd
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"iter"
 	"net"
 	"os"
 	"runtime"
@@ -167,7 +164,7 @@ func Machine(ctx context.Context, leader Process, owner int) (*Bus, error) {
 // On the way there may be a FUSE of the job's, or an overlay on one, that never
 // answers, and who asks it waits in the kernel until it is gone. So only what the
 // kernel has in its cache is looked at, as everything in a tmpfs is.
-func openSocket(leader Process, root int, path string) (socket int, err error) {
+func openSocket(root int, path string) (socket int, err error) {
 	how := &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | resolveCached,
@@ -183,7 +180,7 @@ func openSocket(leader Process, root int, path string) (socket int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	if err := isSocketInMemory(leader, socket); err != nil {
+	if err := isSocketInMemory(socket); err != nil {
 		unix.Close(socket)
 		return -1, err
 	}
@@ -195,37 +192,27 @@ const resolveCached = 0x20
 
 var errNotInMemory = errors.New("it is not there, or not in a tmpfs")
 
-func isSocketInMemory(leader Process, socket int) error {
+// A file's handle tells what kind of file system it is in, and the kernel makes it without
+// asking that: name_to_handle_at(2), shmem_encode_fh in the kernel's mm/shmem.c. The mount
+// table would tell too, but who reads one waits for all who change one on this host.
+const (
+	tmpfsHandle     = 1
+	tmpfsHandleSize = 12
+)
+
+func isSocketInMemory(socket int) error {
 	var st unix.Statx_t
-	if err := unix.Statx(socket, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_MNT_ID, &st); err != nil {
+	if err := unix.Statx(socket, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &st); err != nil {
 		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		return errors.New("it is no socket")
 	}
-	mounts, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", leader.PID))
-	if err != nil {
-		return err
+	handle, _, err := unix.NameToHandleAt(socket, "", unix.AT_EMPTY_PATH)
+	if err != nil || handle.Type() != tmpfsHandle || handle.Size() != tmpfsHandleSize {
+		return errNotInMemory
 	}
-	defer mounts.Close()
-	// A line at a time: a job makes a hundred thousand mounts, at paths of pages.
-	for line := range linesOf(mounts) {
-		mount, device, found := strings.Cut(line, " - ")
-		if id, _, _ := strings.Cut(mount, " "); found && id == strconv.FormatUint(st.Mnt_id, 10) && strings.HasPrefix(device, "tmpfs ") {
-			return nil
-		}
-	}
-	return errNotInMemory
-}
-
-// linesOf reads lines of up to a megabyte; at a longer one it ends.
-func linesOf(file io.Reader) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		lines := bufio.NewScanner(file)
-		lines.Buffer(nil, 1<<20)
-		for lines.Scan() && yield(lines.Text()) {
-		}
-	}
+	return nil
 }
 
 // dialMachine connects and authenticates. It must run on a thread of its own.
@@ -235,7 +222,7 @@ func dialMachine(ctx context.Context, leader Process, owner int) (*Bus, error) {
 		return nil, fmt.Errorf("%w: its first process is gone", ErrGone)
 	}
 	defer root.Close()
-	socket, err := openSocket(leader, int(root.Fd()), strings.TrimPrefix(hostSocket, "/"))
+	socket, err := openSocket(int(root.Fd()), strings.TrimPrefix(hostSocket, "/"))
 	if err != nil {
 		return nil, fmt.Errorf("open the machine's bus socket: %w", err)
 	}

@@ -10,9 +10,7 @@ import (
 
 // A job may use up what there is of something, within its limits: the host and the
 // jobs beside it go on, and its machine goes away. All of these do so at once, until
-// they are stopped; only a kernel of its own has the limits. SECURITY.md says what more
-// mounts and namespaces would do: who makes them holds locks that the kernel has once, also
-// while it looks for memory within a machine's limit.
+// they are stopped; only a kernel of its own has the limits.
 func TestAttacksByExhaustionAreHeldInAVM(t *testing.T) {
 	needVM(t)
 	h := onHost(t, "overlay")
@@ -32,9 +30,9 @@ for n in range(50):
     fork(lambda: [libc.inotify_init() for n in range(1 << 20)])`),
 		"make control groups, namespaces, mounts and keys": python(`
 fork(lambda: [os.mkdir("/sys/fs/cgroup/x%d" % n) for n in range(20000)])
-fork(lambda: [libc.mount(b"/usr", b"/mnt", None, 4096, None) for n in range(10000)])
+fork(lambda: [libc.mount(b"/usr", b"/mnt", None, 4096, None) for n in range(200000)])
 fork(lambda: [libc.syscall(248, b"user", b"x%d" % n, b"x" * 10000, 10000, -4) for n in range(200000)])
-for n in range(50): fork(lambda: libc.unshare(0x7e020000))`),
+for n in range(500): fork(lambda: libc.unshare(0x7e020000))`),
 	} {
 		wait.Go(func() {
 			h.exhaust(t, name, text, func() call { return h.run(t, bystander, "mkdir /root/$$ && seq 1000 | sort | wc -l") })

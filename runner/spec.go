@@ -152,7 +152,7 @@ func (h *Host) wantOfHost(spec *machine.Spec, settings config.Config) error {
 	}
 	var jobs []string
 	if slices.ContainsFunc(settings.Binds, minds) {
-		others, err := h.writable()
+		others, err := h.openToJobs()
 		if err != nil {
 			return err
 		}
@@ -162,11 +162,11 @@ func (h *Host) wantOfHost(spec *machine.Spec, settings config.Config) error {
 		if bind.To == gitlab.CacheDir {
 			return fmt.Errorf("nspawn_runner_binds: %s: jobs' own caches lie there", bind.To)
 		}
-		resolved, err := machine.Bind(bind).Resolved(jobs)
+		shown, err := machine.Bind(bind).Resolved(jobs)
 		if err != nil {
 			return fmt.Errorf("nspawn_runner_binds: %w", err)
 		}
-		spec.Binds = append(spec.Binds, resolved)
+		spec.Binds = append(spec.Binds, shown)
 	}
 	return nil
 }
@@ -185,9 +185,9 @@ func writable(binds []config.Bind) []string {
 	return all
 }
 
-// writable lists what of the host jobs of any image can write to, and what those can
+// openToJobs lists what of the host jobs of any image can write to, and what those can
 // that run now.
-func (h *Host) writable() ([]string, error) {
+func (h *Host) openToJobs() ([]string, error) {
 	images, err := h.images().List()
 	if err != nil {
 		return nil, err

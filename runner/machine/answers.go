@@ -19,8 +19,9 @@ import (
 const mayBeAsked = 16384
 
 // Whom a socket asked, on a program's stack: the socket's number, 16 bytes of an
-// address, and a port.
+// address, and a port. Aside is room for what is not part of it.
 const (
+	aside       = -40
 	askedKey    = -32
 	askedWhom   = -24
 	askedPort   = -8
@@ -68,12 +69,12 @@ func noteAsked(asked *ebpf.Map, h header) asm.Instructions {
 		asm.LoadMem(asm.R1, asm.R6, callPort, asm.Word),
 		asm.StoreMem(asm.RFP, askedPort, asm.R1, asm.Half),
 		asm.Mov.Imm(asm.R1, 0),
-		asm.StoreMem(asm.RFP, askedKey-8, asm.R1, asm.DWord),
+		asm.StoreMem(asm.RFP, aside, asm.R1, asm.DWord),
 		asm.LoadMapPtr(asm.R1, asked.FD()),
 		asm.Mov.Reg(asm.R2, asm.RFP),
 		asm.Add.Imm(asm.R2, askedKey),
 		asm.Mov.Reg(asm.R3, asm.RFP),
-		asm.Add.Imm(asm.R3, askedKey-8),
+		asm.Add.Imm(asm.R3, aside),
 		asm.Mov.Imm(asm.R4, 0),
 		asm.FnMapUpdateElem.Call(),
 	)
@@ -122,7 +123,6 @@ func dropUnasked(asked *ebpf.Map) asm.Instructions {
 
 // sender copies the source of a datagram into the key.
 func (h header) sender() asm.Instructions {
-	const aside = askedKey - 8
 	program := slices.Concat(h.copyTo(aside, h.protocol, 1), asm.Instructions{
 		asm.LoadMem(asm.R1, asm.RFP, aside, asm.Byte),
 		asm.JNE.Imm(asm.R1, unix.IPPROTO_UDP, "drop"),

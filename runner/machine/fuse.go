@@ -34,7 +34,7 @@ func (r Record) withoutFUSE(stop func() error) error {
 	if r.Boot != bootID() {
 		return stop()
 	}
-	abortFUSE(r, r.Cgroup)
+	r.abortFUSE()
 	over := make(chan struct{})
 	var wait sync.WaitGroup
 	wait.Go(func() {
@@ -43,7 +43,7 @@ func (r Record) withoutFUSE(stop func() error) error {
 		for {
 			select {
 			case <-pause.C:
-				abortFUSE(r, r.Cgroup)
+				r.abortFUSE()
 			case <-over:
 				return
 			}
@@ -52,15 +52,15 @@ func (r Record) withoutFUSE(stop func() error) error {
 	err := stop()
 	close(over)
 	wait.Wait()
-	abortFUSE(r, r.Cgroup)
+	r.abortFUSE()
 	return err
 }
 
 // abortFUSE aborts the FUSE connections that a machine made, with all requests that
 // wait. Nobody but the machine can be using them. Of a machine without a record nobody
 // knows which they are. What cannot be aborted shows as a process that stays.
-func abortFUSE(record Record, group string) {
-	if record.RootUID == 0 && (!record.Privileged || group == "") || !exists("/sys/fs/fuse") {
+func (r Record) abortFUSE() {
+	if r.RootUID == 0 && (!r.Privileged || r.Cgroup == "") || !exists("/sys/fs/fuse") {
 		return
 	}
 	control, err := fuseControl()
@@ -70,11 +70,11 @@ func abortFUSE(record Record, group string) {
 	defer control.Close()
 	names, _ := control.Readdirnames(-1)
 	var mounted map[string]bool
-	if record.Privileged && len(names) > 0 {
-		mounted = fuseMounts(group)
+	if r.Privileged && len(names) > 0 {
+		mounted = fuseMounts(r.Cgroup)
 	}
 	for _, name := range names {
-		if mounted[name] || !record.Privileged && ownedBy(control, name, record.RootUID) {
+		if mounted[name] || !r.Privileged && ownedBy(control, name, r.RootUID) {
 			abort(control, name)
 		}
 	}

@@ -52,10 +52,10 @@ func resolvers(text string) []netip.Addr {
 	return all
 }
 
-// forMachine is what a machine with a private network gets of it: resolverAddress in
-// the place of the first nameserver on the loopback that has one, none of the others there, and the
-// zones of link-local addresses, which are the host's interfaces, by the name of its
-// own one: pasta sends on what leaves that.
+// forMachine is what a machine with a private network gets of it: resolverAddress in the
+// place of the forwarded nameserver, and no others on the loopback. Zones of link-local
+// addresses name interfaces of the host; they become that of the machine's own one: pasta
+// sends on what leaves that.
 func forMachine(text string) string {
 	var out strings.Builder
 	host, _ := forwarded(text)

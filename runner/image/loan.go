@@ -48,7 +48,18 @@ func lend(root, image string, more ...loan) (restore func() error, err error) {
 		{"etc/hosts", hosts, 0o644},
 		{"usr/sbin/policy-rc.d", []byte("#!/bin/sh\nexit 101\n"), 0o755},
 	}
-	loans = append(loans, more...)
+	if err := tree.Close(); err != nil {
+		return nil, err
+	}
+	return give(root, append(loans, more...))
+}
+
+// give puts loans into a tree, and returns what takes them back.
+func give(root string, loans []loan) (restore func() error, err error) {
+	tree, err := os.OpenRoot(root)
+	if err != nil {
+		return nil, err
+	}
 	var given []loan
 	restore = func() error {
 		var all error

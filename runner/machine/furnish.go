@@ -11,10 +11,13 @@ import (
 	"nspawn-runner/runner/fault"
 )
 
+// furnished are the files that furnish writes, below the machine's root.
+var furnished = []string{"etc/hosts", "etc/resolv.conf"}
+
 // furnish gives a machine what its chroot cannot know: names for its loopback
 // and itself, and the host's resolver. A minbase has no /etc/hosts at all.
 func furnish(root string, record Record) error {
-	name, owner := Name(record.ID), record.RootUID
+	name, owner := record.hostname(), record.RootUID
 	etc, err := openIn(root, "etc", unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return fmt.Errorf("open /etc of the chroot: %w", err)

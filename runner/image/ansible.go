@@ -18,10 +18,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// plugins are ours for ansible: the connection into the box, and a callback that
-// says which task failed and how many changed something. With them ansible-core is enough.
+// plugins are ours for ansible: the connection into the box, the way to another user
+// in there, and a callback that says which task failed and how many changed something.
+// With them ansible-core is enough.
 //
-//go:embed ansible/connection/chroot.py ansible/callback/nspawn_runner.py
+//go:embed ansible/connection/chroot.py ansible/become/nspawn_runner.py ansible/callback/nspawn_runner.py
 var plugins embed.FS
 
 // play runs the playbook in the generation.
@@ -82,6 +83,7 @@ func (b *build) ansible(ctx context.Context, book Playbook, box *box) error {
 	cmd.Env = append(b.store.environment(),
 		"ANSIBLE_INVENTORY_ENABLED=yaml",
 		"ANSIBLE_CONNECTION_PLUGINS="+pluginPath(dir, "connection"),
+		"ANSIBLE_BECOME_PLUGINS="+pluginPath(dir, "become"),
 		"ANSIBLE_CALLBACK_PLUGINS="+pluginPath(dir, "callback"),
 		"ANSIBLE_LOCAL_TEMP="+filepath.Join(dir, "tmp"),
 		"ANSIBLE_NOCOWS=1",
@@ -113,6 +115,7 @@ func (b *build) writeInventory(path string, box *box) error {
 		"ansible_connection":         "chroot",
 		"ansible_user":               "root",
 		"ansible_pipelining":         true,
+		"ansible_become_method":      "nspawn_runner",
 		"ansible_chroot_enter":       box.enter(),
 		"ansible_chroot_environment": b.store.environmentInside(),
 	}

@@ -39,10 +39,11 @@ echo "I: it goes well"
 eval "$FAKE_BOOTSTRAP"
 `
 
-// fakeNspawn runs the payload in namespaces of its own, but on the host's tree.
+// fakeNspawn runs the payload in namespaces of its own, but on the host's tree, of
+// which /run alone is new.
 const fakeNspawn = `
 for payload; do :; done
-exec unshare --mount --uts --ipc --pid --fork --kill-child --mount-proc /bin/sh -c "$payload"
+exec unshare --mount --uts --ipc --pid --fork --kill-child --mount-proc /bin/sh -c "mount -t tmpfs run /run && $payload"
 `
 
 // needOpenat2 skips a test inside a machine of this program.

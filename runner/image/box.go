@@ -178,7 +178,6 @@ func (s *Store) environmentInside() map[string]string {
 		"LOGNAME":   "root",
 		"LANG":      "C.UTF-8",
 		"container": "systemd-nspawn",
-		offline:     "1",
 	}
 	maps.Copy(env, s.Environment)
 	return env

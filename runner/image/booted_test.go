@@ -45,13 +45,15 @@ func fakeMachine(t *testing.T, s *Store, done *[]string, shutdown error) {
 				return err
 			}
 		}
-		alive := func() bool { return cmd.Process.Signal(syscall.Signal(0)) == nil && isFirst(strconv.Itoa(cmd.Process.Pid)) }
+		alive := func() bool {
+			return cmd.Process.Signal(syscall.Signal(0)) == nil && isFirst(strconv.Itoa(cmd.Process.Pid))
+		}
 		return &Booted{PID: cmd.Process.Pid, Alive: alive, Group: t.TempDir(), Shutdown: end("shut down", shutdown), Kill: end("kill", nil)}, nil
 	}
 }
 
 func TestAPlaybookRunsInAMachineOfWhichItsTreeKeepsNothing(t *testing.T) {
-	s, calls := fakeStore(t, "sid", "- fake: echo changed > $1/etc/resolv.conf; cat $1/etc/hosts; readlink /proc/self/ns/net; ls $1/usr/sbin/policy-rc.d || echo starts\n")
+	s, calls := fakeStore(t, "sid", "- hosts: all\n  fake: echo changed > $1/etc/resolv.conf; cat $1/etc/hosts; readlink /proc/self/ns/net; ls $1/usr/sbin/policy-rc.d || echo starts\n")
 	var done []string
 	fakeMachine(t, s, &done, nil)
 	t.Setenv("FAKE_BOOTSTRAP", `echo own > $root/etc/hosts; mkdir $root/tmp`)
@@ -98,14 +100,14 @@ func TestAMachineThatDoesNotShutDownInGoodOrderOrEndsTooEarlyFailsTheBuild(t *te
 		{"exit 3", errors.New("db.service was killed"), `task "fake": first`},
 		{"kill -9 $PPID", nil, "the machine of the build has ended: a playbook cannot reboot or shut down what it builds"},
 	} {
-		s, _ := fakeStore(t, "sid", "- fake: "+test.play+"\n")
+		s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: "+test.play+"\n")
 		var done []string
 		fakeMachine(t, s, &done, test.shutdown)
 		if strings.HasPrefix(test.play, "kill") { // of the machine, by its number on the host
 			boot := s.Boot
 			s.Boot = func(ctx context.Context, order Order) (*Booted, error) {
 				m, err := boot(ctx, order)
-				write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- fake: exit 3\n")
+				write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- hosts: all\n  fake: exit 3\n")
 				_ = unix.Kill(m.PID, unix.SIGKILL)
 				_ = m.Kill(ctx)
 				return m, err
@@ -121,7 +123,7 @@ func TestAMachineThatDoesNotShutDownInGoodOrderOrEndsTooEarlyFailsTheBuild(t *te
 }
 
 func TestABootedBuildWhereNoMachineCanBeStartedSaysSoBeforeItBegins(t *testing.T) {
-	s, calls := fakeStore(t, "sid", "- fake: true\n", "none", "")
+	s, calls := fakeStore(t, "sid", "- hosts: all\n  fake: true\n", "none", "")
 	_, err := s.Create(t.Context(), "sid", CreateOptions{Booted: true})
 	if err == nil || !strings.Contains(err.Error(), "systemd does not run this host") || exists(calls) {
 		t.Errorf("%v", err)
@@ -132,7 +134,7 @@ func TestABootedBuildWhereNoMachineCanBeStartedSaysSoBeforeItBegins(t *testing.T
 }
 
 func TestMachinesAreEndedBeforeTheTreeOfAKilledBuildGoesAndOnNoOther(t *testing.T) {
-	s, _ := fakeStore(t, "sid", "- fake: true\n")
+	s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: true\n")
 	var halted []string
 	s.Halt = func(_ context.Context, generation string) error {
 		if !exists(filepath.Join(s.StateDir, ".generations", generation)) {

@@ -152,6 +152,9 @@ func (s *Store) runnable(image Image, booted bool) (Playbook, error) {
 	if err != nil {
 		return Playbook{}, err
 	}
+	if book.foreign != "" {
+		return Playbook{}, fmt.Errorf("image %s: %s is not a playbook: %s", image.Name, book.Path, book.foreign)
+	}
 	for _, warning := range book.Warnings {
 		s.note(image.Name, "warning: "+warning)
 	}

@@ -76,7 +76,7 @@ func TestWhatEndsABootedBuildIsNamedAndNothingOfItsMachineStays(t *testing.T) {
 			{append(withDatabase, "- name: the task that fails\n  ansible.builtin.command: \"false\""), `task "the task that fails": non-zero return code`},
 			{[]string{raw(`mkdir -p /run/systemd/system && printf '[Service]\nExecStart=/bin/sh -c "trap : TERM; while :; do sleep 1; done"\nTimeoutStopSec=1\n' >/run/systemd/system/deaf.service && systemctl start deaf`)},
 				"shut machine run-build-"},
-			{[]string{raw("systemctl reboot")}, "Call to Reboot failed: "},
+			{[]string{raw("systemctl reboot")}, "Call to Reboot failed: Access denied; what is built is not rebooted"},
 			{[]string{raw("systemctl --force poweroff; sleep 60")}, "the machine of the build has ended: a playbook cannot"},
 		} {
 			h.bootedBook(t, "ended", test.tasks...)

@@ -80,6 +80,8 @@ type Config struct {
 	Devices       []string
 	Binds         []Bind
 	Include       []string
+	// JobEnvironment are variables of all scripts of jobs.
+	JobEnvironment map[string]string
 }
 
 // Default is the configuration without a file.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -140,6 +141,12 @@ nspawn_runner_bootstrap: debootstrap
 		"nspawn_runner_maint_recreate: {}":          "x.yaml:1: nspawn_runner_maint_recreate",
 		"nspawn_runner_include: [git, ./x.deb]":     "x.yaml:1: nspawn_runner_include: \"./x.deb\"",
 		"nspawn_runner_include:\n- [a]":             "x.yaml:2: nspawn_runner_include: want a list",
+
+		"nspawn_runner_environment: [A]":               "x.yaml:1: nspawn_runner_environment: want lines of the form",
+		"nspawn_runner_environment:\n  A: 1\n  B: [x]": "x.yaml:2: nspawn_runner_environment: B: want one value",
+		"nspawn_runner_environment:\n  A: 1\n  B-C: x": "x.yaml:3: nspawn_runner_environment: \"B-C\" is not the name",
+		"nspawn_runner_environment:\n  UID: 1":         "x.yaml:2: nspawn_runner_environment: UID is the shell's own",
+		`nspawn_runner_environment: {A: "\0"}`:         "x.yaml:1: nspawn_runner_environment: A: a variable has no NUL",
 	} {
 		var vars map[string]yaml.Node
 		if err := yaml.Unmarshal([]byte(text), &vars); err != nil {
@@ -148,6 +155,22 @@ nspawn_runner_bootstrap: debootstrap
 		if _, err := Default().ForImage("x.yaml", vars); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", text, err, want)
 		}
+	}
+}
+
+func TestTheEnvironmentOfAnImageIsItsJobsAndThatOfTheFileIsTheBuilds(t *testing.T) {
+	host, err := Load(file(t, "environment: {http_proxy: x}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vars map[string]yaml.Node
+	if err := yaml.Unmarshal([]byte("nspawn_runner_environment: {LANG: C.UTF-8, N: 08, EMPTY: }"), &vars); err != nil {
+		t.Fatal(err)
+	}
+	c, err := host.ForImage("x.yaml", vars)
+	if err != nil || !maps.Equal(c.Environment, map[string]string{"http_proxy": "x"}) ||
+		!maps.Equal(c.JobEnvironment, map[string]string{"LANG": "C.UTF-8", "N": "08", "EMPTY": ""}) {
+		t.Errorf("%+v, %v", c, err)
 	}
 }
 

@@ -202,7 +202,7 @@ func TestImagesStayInTheOrderOfTheFile(t *testing.T) {
 		"images:\n  a: &a {}\n  <<: {b: c}": ":2: images: ",
 		"images:\n  <<: {b: c}":             ":2: images: want a name or a pattern",
 		"default_image: debian:12":          ":1: default_image: want the name of an image",
-		"images:\n  */x: b":                 "alias",
+		"images:\n  */x: b":                 "yaml: line 2",
 		"images:\n  [a, b]: c":              ":2: images: want a name or a pattern",
 		"images: {x: .machines}":            `:1: images: "x": want the name`,
 		"default_image: " + "x123456789012345678901234567890123456789012345678901234567890123456789": ":1: default_image: want",

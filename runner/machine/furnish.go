@@ -9,13 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/storage"
 )
 
 // furnish gives a machine what its chroot cannot know: names for its loopback
 // and itself, and the host's resolver. A minbase has no /etc/hosts at all.
 func furnish(root string, record Record) error {
 	name, owner := Name(record.ID), record.RootUID
-	etc, err := openIn(root, "etc", unix.O_PATH|unix.O_DIRECTORY)
+	etc, err := storage.OpenIn(root, "etc", unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return fmt.Errorf("open /etc of the chroot: %w", err)
 	}
@@ -42,24 +43,6 @@ func furnish(root string, record Record) error {
 		return fmt.Errorf("write /etc/resolv.conf: %w", err)
 	}
 	return nil
-}
-
-// openIn opens a path below root as the machine would see it: links are
-// resolved inside it.
-func openIn(root, path string, flags uint64) (*os.File, error) {
-	at, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(at)
-	fd, err := unix.Openat2(at, path, &unix.OpenHow{
-		Flags:   flags | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), path), nil
 }
 
 // readIn reads a regular file in a directory, not following a link.

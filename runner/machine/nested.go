@@ -72,7 +72,7 @@ func Nest(namespace string) error {
 		return err
 	}
 	defer unix.Close(sys)
-	cover, err := detachedMount("tmpfs", "size=4k", "nr_inodes=1", "mode=0555")
+	cover, err := detachedMount("tmpfs", "size=0", "nr_inodes=1", "mode=0555") // of no size, so that df leaves it out
 	if err != nil {
 		return err
 	}

@@ -221,6 +221,7 @@ func (s Store) fit(ctx context.Context, bus *systemd.Bus, record Record) error {
 	all.Go(func() error { return s.guard(service, record) })
 	all.Go(func() error { return share(ctx, leader, record) })
 	all.Go(func() error { return s.allowNested(ctx, leader, record) })
+	all.Go(func() error { return allowPings(leader, record) })
 	return all.Wait()
 }
 

@@ -68,6 +68,7 @@ type Config struct {
 	Network       string
 	CloudMetadata bool
 	FUSE          bool
+	Nesting       bool
 	Usage         bool
 	Mirror        string
 	Components    []string

@@ -123,6 +123,11 @@ func (Test) Lab(ctx context.Context) error {
 	return suite.Run(ctx, os.Stdout, suite.Lab(os.Getenv("SUITE"), os.Getenv("RUN")))
 }
 
+// Debian runs in machines what runs on a Debian: containers, package builds, daemons; RUN=/group/image/backend picks some, SUITE=trixie makes the lab of that release.
+func (Test) Debian(ctx context.Context) error {
+	return suite.Run(ctx, os.Stdout, suite.Debian(os.Getenv("SUITE"), os.Getenv("RUN")))
+}
+
 // Vm runs in a VM the tests that need a kernel of their own.
 func (Test) Vm(ctx context.Context) error { return suite.Run(ctx, os.Stdout, suite.VM) }
 

@@ -1,0 +1,68 @@
+// Package debian lists what runs in a machine because a machine is a Debian: the
+// programs that people install on one, and what they expect of the system below them.
+//
+// The list is kept once. `mage test:debian` runs it, in machines of each image and on
+// each backend where that can matter, and DEBIAN.md is its table, which a test of this
+// package compares.
+package debian
+
+import "slices"
+
+// Case is one line of the table: a program, or a way of using it.
+type Case struct {
+	Name string
+	// Note is what its users have to know, if anything.
+	Note string
+	// Refused is why it does not work, and is not going to. Its script shows that.
+	Refused string
+	// Script is bash that root executes in a machine, after [Prelude]. It fails where
+	// the case does not work.
+	Script string
+	// Images are those whose machines run it, if not all of its group's.
+	Images []string
+}
+
+// Group is what one machine runs, case after case: a boot for each would take longer
+// than the cases.
+type Group struct {
+	Name string
+	// Images, and Backends, are what its machines are of: all combinations.
+	Images, Backends []string
+	// Setup comes before the first case.
+	Setup string
+	Cases []Case
+}
+
+// The images that machines are of, and the backends.
+var (
+	Images   = []string{"bookworm", "trixie"}
+	Backends = []string{"overlay", "btrfs", "tmpfs"}
+)
+
+// Groups are all cases.
+var Groups = []Group{docker, podman, sandboxes, packaging, services, system, network, refusals}
+
+// In says whether machines of an image run the case.
+func (c Case) In(image string) bool {
+	return len(c.Images) == 0 || slices.Contains(c.Images, image)
+}
+
+// Prelude comes before each script. The machine is thrown away afterwards, so the
+// scripts of a group leave to the next ones what these may use.
+const Prelude = `
+set -eu -o pipefail
+. /etc/os-release; suite=$VERSION_CODENAME
+export DEBIAN_FRONTEND=noninteractive
+# as USER executes its standard input as an ordinary user, who is logged in.
+as() { su - "$1" -c 'bash -eux -o pipefail'; }
+# refused COMMAND fails where the command does not.
+refused() { if "$@"; then echo "this worked: $*"; exit 1; fi; }
+# box DIR makes a tree of a few tools that can be a container.
+box() {
+	mkdir -p "$1"/{bin,etc,tmp,srv}
+	cp /bin/busybox "$1/bin"
+	for tool in $(busybox --list); do [ "$tool" = busybox ] || ln -sf busybox "$1/bin/$tool"; done
+	echo 'a page' >"$1/srv/index.html"
+}
+set -x
+`

@@ -54,7 +54,7 @@ docker network create inner
 docker run --detach --name web --network inner --publish 8080:80 box httpd -f -p 80 -h /srv
 test "$(curl --silent --show-error --retry 20 --retry-connrefused http://127.0.0.1:8080/)" = 'a page'
 test "$(docker run --rm --network inner box wget -q -O - http://web/)" = 'a page'
-docker run --rm box wget -q -O /dev/null http://deb.debian.org/debian/README
+docker run --rm box wget -q -O /dev/null http://deb.debian.org/debian/dists/$suite/Release
 docker rm --force web; docker network rm inner
 `,
 		},
@@ -132,7 +132,7 @@ podman pod create --name pod --publish 8081:80 --infra-image localhost/box --inf
 podman run --detach --pod pod localhost/box httpd -f -p 80 -h /srv
 test "$(curl --silent --show-error --retry 20 --retry-connrefused --retry-all-errors http://127.0.0.1:8081/)" = 'a page'
 podman pod rm --force --time 0 pod
-podman run --rm localhost/box wget -q -O /dev/null http://deb.debian.org/debian/README </dev/null
+podman run --rm localhost/box wget -q -O /dev/null http://deb.debian.org/debian/dists/$suite/Release </dev/null
 END
 `,
 		},

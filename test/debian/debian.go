@@ -50,11 +50,12 @@ func (c Case) In(image string) bool {
 // Prelude comes before each script. The machine is thrown away afterwards, so the
 // scripts of a group leave to the next ones what these may use.
 const Prelude = `
+exec 2>&1
 set -eu -o pipefail
-. /etc/os-release; suite=$VERSION_CODENAME
+suite=$(. /etc/os-release; echo "$VERSION_CODENAME")
 export DEBIAN_FRONTEND=noninteractive
 # as USER executes its standard input as an ordinary user, who is logged in.
-as() { su - "$1" -c 'bash -eux -o pipefail'; }
+as() { su - "$1" -c "suite=$suite bash -eux -o pipefail"; }
 # refused COMMAND fails where the command does not.
 refused() { if "$@"; then echo "this worked: $*"; exit 1; fi; }
 # box DIR makes a tree of a few tools that can be a container.

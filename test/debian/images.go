@@ -9,7 +9,7 @@ func Packages(image string) []string {
 		"busybox-static", "docker.io", "docker-compose",
 		"podman", "buildah", "skopeo", "aardvark-dns", "catatonit", "crun", "fuse-overlayfs", "netavark", "passt", "slirp4netns", "uidmap",
 		"bubblewrap", "lxc", "systemd-container",
-		"autopkgtest", "blhc", "debootstrap", "dpkg-dev", "e2fsprogs", "fakeroot", "gnupg", "lintian", "mmdebstrap", "pbuilder", "piuparts", "reprotest", "sbuild",
+		"autopkgtest", "blhc", "debootstrap", "dpkg-dev", "e2fsprogs", "fakeroot", "gnupg", "hello", "lintian", "mmdebstrap", "pbuilder", "piuparts", "reprotest", "sbuild",
 		"strace",
 	}
 	if image != "bookworm" {

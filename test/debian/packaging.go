@@ -70,9 +70,8 @@ var packaging = Group{
 			Name: "mmdebstrap in unshare mode, as an ordinary user",
 			Script: `
 as builder <<'END'
-. /etc/os-release
 mkdir -p .cache/sbuild
-mmdebstrap --quiet --mode=unshare --variant=buildd --include=hello $VERSION_CODENAME .cache/sbuild/$VERSION_CODENAME-amd64.tar
+mmdebstrap --quiet --mode=unshare --variant=buildd --include=hello $suite .cache/sbuild/$suite-amd64.tar
 END
 `,
 		},
@@ -86,8 +85,7 @@ cd ~builder; source_package; dpkg-source --build greet; chown -R builder: .; ls 
 			Name: "sbuild in unshare mode, as an ordinary user",
 			Script: `
 as builder <<'END'
-. /etc/os-release
-sbuild --chroot-mode=unshare --dist=$VERSION_CODENAME --no-run-lintian --no-apt-upgrade --no-apt-distupgrade greet_1.0.dsc </dev/null >sbuild.log 2>&1 || { tail -n 30 sbuild.log; false; }
+sbuild --chroot-mode=unshare --dist=$suite --no-run-lintian --no-apt-upgrade --no-apt-distupgrade greet_1.0.dsc </dev/null >sbuild.log 2>&1 || { tail -n 30 sbuild.log; false; }
 ls greet_1.0_amd64.deb greet_1.0_amd64.changes
 END
 `,
@@ -113,8 +111,7 @@ apt-get -qq purge greet
 			Name: "autopkgtest in unshare mode, as an ordinary user",
 			Script: `
 as builder <<'END'
-. /etc/os-release
-autopkgtest --no-built-binaries greet_1.0_amd64.deb greet_1.0.dsc -- unshare --release $VERSION_CODENAME --tarball .cache/sbuild/$VERSION_CODENAME-amd64.tar
+autopkgtest --no-built-binaries greet_1.0_amd64.deb greet_1.0.dsc -- unshare --release $suite --tarball .cache/sbuild/$suite-amd64.tar
 END
 `,
 		},

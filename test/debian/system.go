@@ -126,9 +126,9 @@ systemctl enable --now systemd-networkd
 networkctl list
 getent hosts deb.debian.org
 resolvectl query deb.debian.org
-curl --silent --show-error --fail --output /dev/null http://deb.debian.org/debian/README
+curl --silent --show-error --fail --output /dev/null http://deb.debian.org/debian/dists/$suite/Release
 systemctl restart systemd-resolved systemd-networkd
-curl --silent --show-error --fail --output /dev/null http://deb.debian.org/debian/README
+curl --silent --show-error --fail --output /dev/null http://deb.debian.org/debian/dists/$suite/Release
 `,
 		},
 		{

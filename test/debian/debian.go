@@ -18,8 +18,8 @@ type Case struct {
 	// Script is bash that root executes in a machine, after [Prelude]. It fails where
 	// the case does not work.
 	Script string
-	// Images are those whose machines run it, if not all of its group's.
-	Images []string
+	// Images and Backends are those of the machines that run it, if not all of its group.
+	Images, Backends []string
 }
 
 // Group is what one machine runs, case after case: a boot for each would take longer
@@ -42,9 +42,10 @@ var (
 // Groups are all cases.
 var Groups = []Group{docker, podman, sandboxes, packaging, services, system, network, refusals}
 
-// In says whether machines of an image run the case.
-func (c Case) In(image string) bool {
-	return len(c.Images) == 0 || slices.Contains(c.Images, image)
+// In says whether machines of an image on a backend run the case.
+func (c Case) In(image, backend string) bool {
+	has := func(list []string, name string) bool { return len(list) == 0 || slices.Contains(list, name) }
+	return has(c.Images, image) && has(c.Backends, backend)
 }
 
 // Prelude comes before each script. The machine is thrown away afterwards, so the
@@ -62,7 +63,7 @@ refused() { if "$@"; then echo "this worked: $*"; exit 1; fi; }
 box() {
 	mkdir -p "$1"/{bin,etc,tmp,srv}
 	cp /bin/busybox "$1/bin"
-	for tool in $(busybox --list); do [ "$tool" = busybox ] || ln -sf busybox "$1/bin/$tool"; done
+	busybox --install -s "$1/bin"
 	echo 'a page' >"$1/srv/index.html"
 }
 set -x

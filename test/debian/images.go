@@ -5,11 +5,11 @@ package debian
 func Packages(image string) []string {
 	common := []string{
 		"systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd",
-		"ca-certificates", "curl", "iproute2", "iputils-ping", "iptables", "netbase", "procps", "python3",
+		"ca-certificates", "curl", "iproute2", "iputils-ping", "iptables", "netbase", "nftables", "procps", "python3",
 		"busybox-static", "docker.io", "docker-compose",
 		"podman", "buildah", "skopeo", "aardvark-dns", "catatonit", "crun", "fuse-overlayfs", "netavark", "passt", "slirp4netns", "uidmap",
 		"bubblewrap", "lxc", "systemd-container",
-		"autopkgtest", "blhc", "debootstrap", "dpkg-dev", "e2fsprogs", "fakeroot", "gnupg", "hello", "lintian", "mmdebstrap", "pbuilder", "piuparts", "reprotest", "sbuild",
+		"autopkgtest", "blhc", "debootstrap", "disorderfs", "dpkg-dev", "e2fsprogs", "fakeroot", "faketime", "gnupg", "hello", "lintian", "mmdebstrap", "pbuilder", "piuparts", "reprotest", "sbuild",
 		"strace",
 	}
 	if image != "bookworm" {

@@ -71,7 +71,7 @@ var packaging = Group{
 			Script: `
 as builder <<'END'
 mkdir -p .cache/sbuild
-mmdebstrap --quiet --mode=unshare --variant=buildd --include=hello $suite .cache/sbuild/$suite-amd64.tar
+mmdebstrap --quiet --mode=unshare --variant=buildd --include=apt-utils,hello $suite .cache/sbuild/$suite-amd64.tar
 END
 `,
 		},
@@ -94,7 +94,7 @@ END
 			Name: "blhc, lintian",
 			Script: `
 as builder <<'END'
-blhc --all greet_1.0_amd64-*.build || blhc --all $(readlink -f greet_1.0_amd64.build)
+blhc greet_1.0_amd64.build
 lintian --fail-on error greet_1.0_amd64.changes
 END
 `,
@@ -103,7 +103,7 @@ END
 			Name: "autopkgtest on the machine itself (null)",
 			Script: `
 cd ~builder; apt-get -qq update
-autopkgtest greet_1.0_amd64.changes -- null
+autopkgtest --no-built-binaries greet_1.0_amd64.deb greet_1.0.dsc -- null
 apt-get -qq purge greet
 `,
 		},
@@ -119,19 +119,21 @@ END
 			Name: "reprotest with its usual variations",
 			Script: `
 as builder <<'END'
-reprotest --no-diffoscope --variations=+all,-fileordering,-domain_host --source-pattern greet/ 'cd greet && dpkg-buildpackage --no-sign --build=binary -d' 'greet_1.0_amd64.deb'
+reprotest --no-diffoscope --source-pattern greet/ 'cd greet && dpkg-buildpackage --no-sign --build=binary -d' 'greet_1.0_amd64.deb'
 END
 `,
 		},
 		{
 			Name: "piuparts",
+			Note: "its base tarball must have no devices in it (`mmtarfilter '--path-exclude=/dev/*'`), as tar cannot make them",
 			Script: `
-cd ~builder; gzip -1 <.cache/sbuild/$suite-amd64.tar >/srv/base.tgz
+cd ~builder; mmtarfilter '--path-exclude=/dev/*' <.cache/sbuild/$suite-amd64.tar | gzip -1 >/srv/base.tgz
 piuparts --basetgz=/srv/base.tgz --distribution=$suite --no-upgrade-test greet_1.0_amd64.deb
 `,
 		},
 		{
 			Name: "pbuilder",
+			Note: "its base tarball likewise",
 			Script: `
 cd ~builder; mkdir /srv/result
 pbuilder build --basetgz /srv/base.tgz --buildresult /srv/result greet_1.0.dsc

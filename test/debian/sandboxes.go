@@ -36,7 +36,7 @@ END
 ip netns add one; ip netns add two
 ip link add name a netns one type veth peer name b netns two
 ip -n one address add 10.9.0.1/24 dev a; ip -n two address add 10.9.0.2/24 dev b
-ip -n one link set a up; ip -n two link set b up
+ip -n one link set dev a up; ip -n two link set dev b up
 ip netns exec one ping -c 1 -W 5 10.9.0.2
 ip netns exec one ls /sys/class/net/a
 ip netns delete one; ip netns delete two
@@ -47,6 +47,7 @@ ip netns delete one; ip netns delete two
 			Note: "",
 			Script: `
 box /srv/nested; mkdir -p /srv/nested/usr; cp /etc/os-release /srv/nested/etc
+mkdir -p /run/systemd/nspawn; mount -t tmpfs tmpfs /run/systemd/nspawn
 test "$(systemd-nspawn --quiet --register=no --keep-unit --directory=/srv/nested --pipe echo out)" = out
 `,
 		},

@@ -42,14 +42,17 @@ func writeRefusals(to io.Writer, group Group) {
 	}
 }
 
-// note is what there is to know of a case, and its images where those are not all.
+// note is what there is to know of a case, and where it runs if not everywhere.
 func (c Case) note() string {
 	var parts []string
 	if c.Note != "" {
 		parts = append(parts, c.Note)
 	}
 	if len(c.Images) > 0 {
-		parts = append(parts, "images of "+words(c.Images)+" only")
+		parts = append(parts, "only in images of "+words(c.Images))
+	}
+	if len(c.Backends) > 0 {
+		parts = append(parts, "only on "+words(c.Backends))
 	}
 	return strings.Join(parts, "; ")
 }

@@ -38,7 +38,7 @@ func runGroup(t *testing.T, group debian.Group, image, backend string) {
 	m := debianMachine{h, h.prepared(t, image), image, backend}
 	must(t, m.run(t, group.Setup))
 	for _, c := range group.Cases {
-		if c.In(image) {
+		if c.In(image, backend) {
 			t.Run(c.Name, func(t *testing.T) { m.shows(t, c) })
 		}
 	}

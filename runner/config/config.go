@@ -64,6 +64,7 @@ type Config struct {
 	Network       string
 	CloudMetadata bool
 	FUSE          bool
+	Nesting       bool
 	Usage         bool
 	Mirror        string
 	Components    []string

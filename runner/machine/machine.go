@@ -55,8 +55,8 @@ type Spec struct {
 	Network string
 	// CloudMetadata lets it reach what clouds tell their hosts.
 	CloudMetadata bool
-	// NoFUSE leaves out /dev/fuse.
-	NoFUSE bool
+	// NoFUSE leaves out /dev/fuse, NoNesting what containers in it need.
+	NoFUSE, NoNesting bool
 	// BootTimeout bounds the start, MaxRuntime the machine's whole life.
 	BootTimeout, MaxRuntime time.Duration
 	// Limits hold for all of the machine's processes together.

@@ -7,6 +7,7 @@
 //	maintenance.go  maintaining them
 //	progress.go     what a person or a script sees of that; live.go: at a terminal
 //	trial.go        testing a generation before it is published
+//	names.go        which image a job means
 //	spec.go         what an image's machines are like
 //	age.go          how old images are, and may be
 //	generations.go  rolling back, pruning and removing them

@@ -72,6 +72,8 @@ type Spec struct {
 	Devices []Device
 	// Shell executes scripts that name none: a path in the machine.
 	Shell string
+	// Environment are variables that all scripts get.
+	Environment map[string]string
 	// Quiet leaves what the job used out of its log.
 	Quiet bool
 }

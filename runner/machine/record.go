@@ -64,6 +64,8 @@ type Record struct {
 	Layer   string `json:"layer,omitempty"`
 	// Shell executes scripts that name none. Older builds did not note it.
 	Shell string `json:"shell,omitempty"`
+	// Environment is what the image sets for all scripts.
+	Environment map[string]string `json:"environment,omitempty"`
 	// Quiet leaves what the job used out of its log.
 	Quiet bool `json:"quiet,omitempty"`
 

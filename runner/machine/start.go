@@ -88,6 +88,7 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 
 		CloudMetadata: spec.CloudMetadata,
 		NoFUSE:        spec.NoFUSE,
+		Environment:   spec.Environment,
 		NoNesting:     spec.NoNesting,
 	}
 	record.CreatedUptime = uptime()

@@ -104,12 +104,12 @@ func (Bench) Images(ctx context.Context) error { return suite.BenchImages(ctx, o
 // Test runs tests.
 type Test mg.Namespace
 
-// All runs all tests there are: unit, images, lab and VM.
+// All runs all tests there are: unit, images, lab, what runs on a Debian, and VM.
 func (Test) All(ctx context.Context) error {
 	if err := suite.SetUp(ctx, os.Stdout); err != nil {
 		return err
 	}
-	return suite.Run(ctx, os.Stdout, suite.Unit, suite.Fuzz(10*time.Second), suite.Images, suite.Harness, suite.Lab(os.Getenv("SUITE"), os.Getenv("RUN")), suite.VM)
+	return suite.Run(ctx, os.Stdout, suite.Unit, suite.Fuzz(10*time.Second), suite.Images, suite.Harness, suite.Lab(os.Getenv("SUITE"), os.Getenv("RUN")), suite.Debian(os.Getenv("SUITE"), ""), suite.VM)
 }
 
 // Unit runs the unit tests, plain and with the race detector.

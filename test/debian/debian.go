@@ -61,7 +61,7 @@ as() { su - "$1" -c "suite=$suite bash -eux -o pipefail"; }
 refused() { if "$@"; then echo "this worked: $*"; exit 1; fi; }
 # box DIR makes a tree of a few tools that can be a container.
 box() {
-	mkdir -p "$1"/{bin,etc,tmp,srv}
+	mkdir -p "$1"/{bin,etc,tmp,srv,usr}; ln -s ../bin "$1/usr/bin"
 	cp /bin/busybox "$1/bin"
 	busybox --install -s "$1/bin"
 	echo 'a page' >"$1/srv/index.html"

@@ -29,7 +29,7 @@ var refusals = Group{
 			Refused: "It stops at mknod, see there. That of trixie binds the machine's devices.",
 			Note:    "mmdebstrap; debootstrap in an image of trixie",
 			Script: `
-refused debootstrap --variant=minbase bookworm /srv/refused >/srv/said
+refused debootstrap --variant=minbase bookworm /srv/refused >/srv/said 2>&1
 grep mknod /srv/said
 `,
 			Images: []string{"bookworm"},

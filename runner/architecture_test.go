@@ -18,7 +18,7 @@ var mayImport = map[string]string{
 	"runner/systemd":       "runner/fault",
 	"runner/cache":         "runner/fault runner/storage",
 	"runner/image":         "runner/fault runner/seccomp runner/spelling runner/storage",
-	"runner/machine":       "runner/fault runner/storage runner/systemd",
+	"runner/machine":       "runner/fault runner/seccomp runner/storage runner/systemd",
 	"runner":               "runner/cache runner/config runner/fault runner/gitlab runner/image runner/machine runner/storage runner/systemd",
 	"cmd/nspawn-runner":    "runner runner/gitlab runner/machine",
 	"magefiles":            "runner test/suite test/demo test/self",

@@ -8,6 +8,7 @@
 //	progress.go     what a person or a script sees of that; live.go: at a terminal
 //	booted.go       booting one while its playbook runs
 //	trial.go        testing a generation before it is published
+//	names.go        which image a job means
 //	spec.go         what an image's machines are like
 //	age.go          how old images are, and may be
 //	generations.go  rolling back, pruning and removing them

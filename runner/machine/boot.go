@@ -70,12 +70,15 @@ func Boot(dir string) error {
 		"--keep-unit",
 		"--register=yes",
 		"--notify-ready=yes",
-		"--suppress-sync=yes",
+		callsOption(record),
 		"--link-journal=no",
 		"--resolv-conf=off",
 		"--timezone=off",
 		// 1.1 s of a boot of trixie and newer go to a rate limit on mounts.
 		"--setenv=SYSTEMD_DEFAULT_MOUNT_RATE_LIMIT_BURST=1000",
+	}
+	if record.Privileged {
+		argv = append(argv, "--capability=all")
 	}
 	if record.hasOwnNetwork() {
 		argv = append(argv, "--private-network")
@@ -102,6 +105,9 @@ func Boot(dir string) error {
 	nspawn, err := exec.LookPath("systemd-nspawn")
 	if err != nil {
 		return fmt.Errorf("%w: apt-get install systemd-container", err)
+	}
+	if err := filterCalls(record); err != nil {
+		return err
 	}
 	fault.Here("boot: about to become systemd-nspawn")
 	return fmt.Errorf("execute %s: %w", nspawn, unix.Exec(nspawn, argv, os.Environ()))

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"nspawn-runner/runner/systemd"
@@ -46,7 +45,7 @@ func (s Store) Entrance(id string) (Entrance, error) {
 
 // Touched are the paths, below a machine's root, that its start may make or change.
 func Touched(spec Spec) []string {
-	touched := slices.Clone(furnished)
+	touched := furnished()
 	for _, bind := range spec.Binds {
 		touched = append(touched, strings.TrimPrefix(bind.To, "/"))
 	}

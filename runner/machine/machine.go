@@ -59,8 +59,8 @@ type Spec struct {
 	Network string
 	// CloudMetadata lets it reach what clouds tell their hosts.
 	CloudMetadata bool
-	// NoFUSE leaves out /dev/fuse.
-	NoFUSE bool
+	// NoFUSE leaves out /dev/fuse, NoNesting what containers in it need.
+	NoFUSE, NoNesting bool
 	// BootTimeout bounds the start, MaxRuntime the machine's whole life.
 	BootTimeout, MaxRuntime time.Duration
 	// Limits hold for all of the machine's processes together.
@@ -76,6 +76,8 @@ type Spec struct {
 	Devices []Device
 	// Shell executes scripts that name none: a path in the machine.
 	Shell string
+	// Environment are variables that all scripts get.
+	Environment map[string]string
 	// Quiet leaves what the job used out of its log.
 	Quiet bool
 }

@@ -29,7 +29,9 @@ const withDatabase = `- ansible.builtin.copy:
     dest: /etc/systemd/system/database.service
     content: |
       [Service]
-      ExecStart=/bin/sh -c 'trap "sleep 1; cat /run/told >>/var/lib/kept; exit" TERM; while :; do sleep 0.1; done'
+      ExecStartPre=rm -f /run/trapped
+      ExecStart=/bin/sh -c 'trap "sleep 1; cat /run/told >>/var/lib/kept; exit" TERM; touch /run/trapped; while :; do sleep 0.1; done'
+      ExecStartPost=/bin/sh -c 'until test -e /run/trapped; do sleep 0.1; done'
       [Install]
       WantedBy=multi-user.target
   notify: again

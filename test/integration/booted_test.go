@@ -40,6 +40,9 @@ const withDatabase = `- ansible.builtin.copy:
   changed_when: false
 `
 
+// again is their handler.
+const again = "  handlers:\n    - name: again\n      ansible.builtin.service: {name: database, state: restarted}\n"
+
 // seenInside is a task that looks at what a machine of a build is like.
 const seenInside = `- ansible.builtin.shell:
     cmd: |
@@ -52,6 +55,7 @@ const seenInside = `- ansible.builtin.shell:
       python3 -c "import urllib.request as u; assert u.urlopen('http://nowhere.example/').read() == b'relayed'"
   changed_when: false
 - ansible.builtin.command: id -u
+  when: ansible_connection == 'machine'
   become: true
   become_user: nobody
   changed_when: false
@@ -66,7 +70,7 @@ func TestAPlaybookOfABootedBuildHasServicesThatRunAndAJobWhatTheyWrote(t *testin
 	defer h.configure(t, "")
 	h.addImage(t, "booted", "mkdir -p var/log/journal; rm -f etc/resolv.conf; ln -s ../run/nowhere etc/resolv.conf")
 	h.bootedBook(t, "booted", "nspawn_runner_network: none\nnspawn_runner_binds: [/usr/share/doc:/srv/shown/doc]", withDatabase+seenInside,
-		"  handlers:\n    - name: again\n      ansible.builtin.service: {name: database, state: restarted}\n")
+again)
 	// Of a boot nothing is left: no names, resolver, identity, journal, drop-ins, mount points.
 	left := func() string {
 		return shell(t, "cd "+h.state+"/booted/ && cat etc/hosts etc/machine-id; readlink etc/resolv.conf; find tmp var/tmp srv var/log/journal etc/apt/apt.conf.d etc/systemd -mindepth 1 ! -name '*database*' | sort")
@@ -96,17 +100,17 @@ func TestABootedBuildThatFailsIsShutDownAndSaysOfWhat(t *testing.T) {
 	h.addImage(t, "ended", "")
 	kept := func() string { return shell(t, "cat "+h.state+"/.generations/ended/.failed/var/lib/kept 2>&1 || true") }
 	for _, test := range []struct {
-		tasks string
-		want  []string
+		vars, tasks string
+		want        []string
 	}{
-		{withDatabase + "- name: the task that fails\n  ansible.builtin.command: systemctl reboot",
+		{"", withDatabase + "- name: the task that fails\n  ansible.builtin.command: systemctl reboot",
 			[]string{`task "the task that fails": non-zero return code`, "Call to Reboot failed: Access denied; what is built is not rebooted"}},
-		{raw(`cd /run/systemd/system && printf '[Service]\nExecStart=/bin/sh -c "trap : TERM; while :; do sleep 1; done"\nTimeoutStopSec=1\n' >deaf.service && systemctl start deaf`),
+		{"nspawn_runner_privileged: true", raw(`cd /run/systemd/system && printf '[Service]\nExecStart=/bin/sh -c "trap : TERM; while :; do sleep 1; done"\nTimeoutStopSec=1\n' >deaf.service && systemctl start deaf`),
 			[]string{": shut machine run-build-", " down: systemd killed what did not stop by itself: deaf.service (timeout)"}},
 		// Its shutdown stops nsenter, which nobody else would continue.
-		{raw("systemctl --force poweroff; sleep 600"), []string{"machine"}},
+		{"nspawn_runner_network: host", raw("systemctl --force poweroff; sleep 600"), []string{"machine"}},
 	} {
-		h.bootedBook(t, "ended", "", test.tasks+"\n", "")
+		h.bootedBook(t, "ended", test.vars, test.tasks+"\n", again)
 		c := h.drive(t, "chroot-maintenance", "ended")
 		if c.status != 1 || !h.failedTree("ended") {
 			t.Errorf("exit %d, failed tree %v", c.status, h.failedTree("ended"))

@@ -76,6 +76,7 @@ type Config struct {
 	Keyring       string
 	Variant       string
 	Bootstrap     string
+	Build         string
 
 	// Of an image.
 	ChrootSuite   string

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
@@ -147,7 +148,7 @@ func (h *Host) maintain(ctx context.Context, name string, how Maintenance, show 
 		store := h.images()
 		store.Progress = show.tell
 		generation, m.Result, m.err = store.Maintain(ctx, name, image.MaintainOptions{
-			Bootstrap: bootstrap(settings), Recreate: how.Recreate || settings.MaintRecreate,
+			Bootstrap: bootstrap(settings), Booted: settings.Build == buildBooted, Recreate: how.Recreate || settings.MaintRecreate,
 			IfOlder: time.Duration(how.IfOlder), NoWait: how.NoWait,
 		})
 	}
@@ -178,6 +179,13 @@ func (h *Host) maintainable() ([]string, error) {
 	images, err := h.images().List()
 	if err != nil {
 		return nil, err
+	}
+	beside, err := h.images().Beside()
+	if err != nil {
+		return nil, err
+	}
+	if len(beside) > 0 {
+		h.say("skipped, since no image is made of them: %s", strings.Join(beside, ", "))
 	}
 	var names []string
 	for _, i := range images {

@@ -9,6 +9,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -47,6 +48,10 @@ type Config struct {
 	MinFreeDisk, MinFreeMemory Amount
 	// MachinesMemoryMax and MachinesTasksMax hold for all machines together.
 	MachinesMemoryMax, MachinesTasksMax Amount
+	// Images is what jobs' names of images mean, in the order of the file.
+	Images []Meaning
+	// DefaultImage is for jobs whose name of an image means none, "" for a refusal.
+	DefaultImage string
 
 	// Of the host, overridden by an image.
 	Backend       string
@@ -71,6 +76,7 @@ type Config struct {
 	Keyring       string
 	Variant       string
 	Bootstrap     string
+	Build         string
 
 	// Of an image.
 	ChrootSuite   string
@@ -81,6 +87,10 @@ type Config struct {
 	Devices       []string
 	Binds         []Bind
 	Include       []string
+	// Aliases are further names of it.
+	Aliases []string
+	// JobEnvironment are variables of all scripts of jobs.
+	JobEnvironment map[string]string
 }
 
 // Default is the configuration without a file.
@@ -173,7 +183,11 @@ func (c *Config) apply(file string, name, value *yaml.Node, prefix string, fits 
 		for value.Kind == yaml.AliasNode {
 			value = value.Alias
 		}
-		if err := key.set(c, value); err != nil {
+		var err error
+		if prefix != "" && !forPrograms[key.Name] {
+			err = literal(value)
+		}
+		if err = cmp.Or(err, key.set(c, value)); err != nil {
 			line := value.Line
 			var inside *lineError
 			if errors.As(err, &inside) {

@@ -26,7 +26,8 @@
 // killed one leaves, build.go the
 // three ways to make one, bootstrap.go the first tree, base.go why that is mostly a
 // copy, proxy.go and downloads.go why nothing is downloaded twice, box.go the
-// container in which commands run in a tree, ansible.go the playbook, failed.go
+// container in which commands run in a tree, booted.go the machine in which they run
+// otherwise, door.go how they get there, ansible.go the playbook, failed.go
 // what becomes of trees that are no good.
 package image
 
@@ -72,6 +73,11 @@ type Store struct {
 	// Test, if set, says whether jobs can run on a complete generation, which
 	// is not published if it is an error. What it prints is for the build's log.
 	Test func(ctx context.Context, image string, generation Generation, log io.Writer) error
+	// Boot, if set, starts a machine whose root is the tree of a generation that is
+	// being built. It is not set where no machine can be started.
+	Boot func(ctx context.Context, order Order) (*Booted, error)
+	// Halt, if set, ends what machines run on a generation that will not be published.
+	Halt func(ctx context.Context, generation string) error
 }
 
 // Image is a name with a chroot, a playbook, or both.
@@ -95,10 +101,16 @@ var playbookSuffixes = []string{".yaml", ".yml"}
 
 // List returns all images, chroots and playbooks together, sorted by name.
 func (s *Store) List() ([]Image, error) {
+	images, _, err := s.list()
+	return images, err
+}
+
+// list also returns the files that only have names of playbooks.
+func (s *Store) list() (images []Image, beside []string, err error) {
 	var names []string
 	entries, err := readDir(s.StateDir)
 	if err != nil {
-		return nil, fmt.Errorf("list images: %w", err)
+		return nil, nil, fmt.Errorf("list images: %w", err)
 	}
 	for _, entry := range entries {
 		// lost+found is there when the state directory is a file system.
@@ -109,7 +121,7 @@ func (s *Store) List() ([]Image, error) {
 	for _, dir := range s.PlaybookDirs {
 		entries, err := readDir(dir)
 		if err != nil {
-			return nil, fmt.Errorf("list images: %w", err)
+			return nil, nil, fmt.Errorf("list images: %w", err)
 		}
 		for _, entry := range entries {
 			suffix := filepath.Ext(entry.Name())
@@ -119,13 +131,17 @@ func (s *Store) List() ([]Image, error) {
 		}
 	}
 	slices.Sort(names)
-	var images []Image
 	for _, name := range slices.Compact(names) {
-		if checkName(name) == nil {
-			images = append(images, s.look(name))
+		if checkName(name) != nil {
+			continue
+		}
+		if image := s.look(name); image.isBeside() {
+			beside = append(beside, image.Playbook)
+		} else {
+			images = append(images, image)
 		}
 	}
-	return images, nil
+	return images, beside, nil
 }
 
 // Get returns the image called name. If there is neither a chroot nor a
@@ -135,7 +151,7 @@ func (s *Store) Get(name string) (Image, error) {
 		return Image{}, err
 	}
 	if image := s.look(name); image.Exists || image.Playbook != "" {
-		return image, nil
+		return image, image.refuse()
 	}
 	images, err := s.List()
 	if err != nil {

@@ -49,6 +49,10 @@ type Spec struct {
 	// generation's path.
 	Image, Generation, Chroot string
 	Backend                   storage.Backend
+	// Hostname is its own, "" for its name.
+	Hostname string
+	// Masked are units that it does not start, besides those that none does.
+	Masked []string
 	// Privileged machines have no user namespace.
 	Privileged bool
 	// Network is one of NetworkPrivate, NetworkHost and NetworkNone.
@@ -72,6 +76,8 @@ type Spec struct {
 	Devices []Device
 	// Shell executes scripts that name none: a path in the machine.
 	Shell string
+	// Environment are variables that all scripts get.
+	Environment map[string]string
 	// Quiet leaves what the job used out of its log.
 	Quiet bool
 }

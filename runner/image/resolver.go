@@ -23,7 +23,7 @@ func (x *box) lendResolver() error {
 	if err != nil {
 		return err
 	}
-	inside, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", x.door.handles["--root"].Fd()))
+	inside, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", x.handles["--root"].Fd()))
 	if err != nil {
 		return err
 	}

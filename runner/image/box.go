@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -28,6 +30,7 @@ type box struct {
 	stdin   *os.File
 	ended   chan error
 	handles []*os.File // of what a command enters, in the order of entrances
+	bound   []string   // the beginning of a command line that enters
 }
 
 // payload is process 1 of a box. It says that it is there, collects what dies
@@ -87,9 +90,7 @@ func (b *build) openBox(ctx context.Context) (*box, error) {
 		return nil, err
 	}
 	if line, _ := bufio.NewReader(output).ReadString('\n'); line == "ready\n" {
-		if err = x.hold(); err == nil {
-			err = x.lendResolver()
-		}
+		err = x.hold()
 	} else {
 		err = errors.New("systemd-nspawn did not start a shell")
 	}
@@ -122,7 +123,11 @@ func (x *box) hold() error {
 			}
 			x.handles = append(x.handles, handle)
 		}
-		return nil
+		first, err := strconv.Atoi(child)
+		if err == nil {
+			x.bound, err = asBoundAs(first)
+		}
+		return err
 	}
 	return fmt.Errorf("systemd-nspawn (process %d) has no process that is the first of a namespace", pid)
 }
@@ -146,7 +151,7 @@ func isFirst(pid string) bool {
 // enter is the beginning of a command line that runs a command in the box. It
 // works in any process of this user, as long as the box is open.
 func (x *box) enter() []string {
-	args := []string{"nsenter"}
+	args := append(slices.Clone(x.bound), "nsenter")
 	for i, entrance := range entrances {
 		args = append(args, fmt.Sprintf("%s=/proc/%d/fd/%d", entrance.option, os.Getpid(), x.handles[i].Fd()))
 	}

@@ -52,6 +52,8 @@ func (b *build) hint(ctx context.Context, words string) string {
 		return "; the image lacks the Python that modules need: with gather_facts: false, a first task 'ansible.builtin.raw: apt-get update && apt-get -y install python3' brings it"
 	case tooOldAnsible.MatchString(words):
 		return fmt.Sprintf("; this host has ansible-core %s: a newer one may know it, or a collection that 'ansible-galaxy collection install' brings", ansibleVersion(ctx))
+	case strings.Contains(words, "synchronize uses rsync to function"):
+		return "; ansible.builtin.copy does the same here"
 	case !b.booted && unbooted.MatchString(words):
 		return "; " + wantsBoot
 	}

@@ -58,6 +58,7 @@ func (h *Host) checks(job string) []check {
 		{"programs", h.checkPrograms},
 		{"playbooks", h.checkPlaybooks},
 		{"images", h.checkImages},
+		{"names", h.checkNames},
 		{"leftovers", h.checkLeftovers},
 		{"gitlab-runner", h.checkGitLabRunner},
 		{"config.toml", func(context.Context) []finding { return h.checkRegistration(registration) }},

@@ -75,16 +75,17 @@ func (h *Host) checkIdmap(context.Context) []finding {
 	return isGood("%s can be mounted with other user ids", dir)
 }
 
-// checkUserIDs looks who else has ids of the range that machines take theirs from.
+// checkUserIDs looks who else has ids of the range that machines take theirs from. What
+// subuid(5) gives to users they leave alone.
 func checkUserIDs(context.Context) []finding {
 	first, last := machine.UserIDs()
 	var all []finding
-	for _, file := range []string{"/etc/subuid", "/etc/subgid", "/etc/passwd", "/etc/group"} {
+	for _, file := range []string{"/etc/passwd", "/etc/group"} {
 		text, err := os.ReadFile(file)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			all = append(all, isBad("", "%v", err)...)
 		}
-		for _, owner := range ownersOf(string(text), strings.HasPrefix(file, "/etc/sub"), first, last) {
+		for _, owner := range ownersOf(string(text), first, last) {
 			all = append(all, isWarning(fmt.Sprintf("give %s ids below %d", owner, first),
 				"%s gives %s ids of the range %d to %d, of which machines take theirs: their processes could be the same user's", file, owner, first, last)...)
 		}
@@ -95,22 +96,15 @@ func checkUserIDs(context.Context) []finding {
 	return all
 }
 
-// ownersOf lists who has ids between two, in lines of subuid(5), or of passwd(5)
-// and group(5).
-func ownersOf(lines string, ranges bool, first, last int) []string {
+// ownersOf lists who has ids between two, in lines of passwd(5) or group(5).
+func ownersOf(lines string, first, last int) []string {
 	var owners []string
 	for line := range strings.Lines(lines) {
 		words := strings.Split(strings.TrimSpace(line), ":")
 		if len(words) < 3 {
 			continue
 		}
-		from, count := words[2], 1
-		if ranges {
-			from = words[1]
-			count, _ = strconv.Atoi(words[2])
-		}
-		start, err := strconv.Atoi(from)
-		if err == nil && start <= last && start+count > first {
+		if id, err := strconv.Atoi(words[2]); err == nil && first <= id && id <= last {
 			owners = append(owners, words[0])
 		}
 	}

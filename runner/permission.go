@@ -27,6 +27,9 @@ func (h *Host) gives(settings config.Config) []string {
 	if settings.FUSE && !h.Config.FUSE {
 		all = append(all, "has /dev/fuse")
 	}
+	if settings.Nesting && !h.Config.Nesting {
+		all = append(all, "can hold containers")
+	}
 	if settings.CloudMetadata && !h.Config.CloudMetadata {
 		all = append(all, "reaches the cloud's metadata")
 	}

@@ -84,6 +84,8 @@ func (h *Host) spec(name string, generation image.Generation, settings config.Co
 
 		CloudMetadata: settings.CloudMetadata,
 		NoFUSE:        !settings.FUSE,
+		Environment:   settings.JobEnvironment,
+		NoNesting:     !settings.Nesting,
 	}
 	if err := h.wantOfHost(&spec, settings); err != nil {
 		return machine.Spec{}, fmt.Errorf("image %s: %w", name, err)

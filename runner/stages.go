@@ -12,7 +12,6 @@ import (
 
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/gitlab"
-	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/machine"
 	"nspawn-runner/runner/systemd"
 )
@@ -80,15 +79,11 @@ func (h *Host) Prepare(ctx context.Context, stage Stage) error {
 
 // start starts a machine for a job.
 func (h *Host) start(ctx context.Context, job gitlab.Job, from *systemd.Process, may Permission) error {
-	name, err := gitlab.ImageName(job.Image)
+	name, err := h.find(job.Image)
 	if err != nil {
-		return &gitlab.BuildFailure{Code: 1, Err: err}
+		return err
 	}
 	generation, release, err := h.images().Hold(ctx, name)
-	var unknown *image.UnknownError
-	if errors.As(err, &unknown) {
-		return &gitlab.BuildFailure{Code: 1, Err: err}
-	}
 	if err != nil {
 		return err
 	}

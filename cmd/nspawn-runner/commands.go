@@ -54,7 +54,7 @@ func commands() *cobra.Command {
 	add("machines", try(&o), machines(&o))
 	add("stages", gitlabConfig(&o), prepare(&o), run(&o), cleanup(&o))
 	add("setup", toml(&o), doctor(&o), gc(&o), version())
-	root.AddCommand(boot(), emptyTrash(), pruneCaches(&o))
+	root.AddCommand(boot(), nest(), emptyTrash(), pruneCaches(&o))
 	return root
 }
 

@@ -86,6 +86,14 @@ func boot() *cobra.Command {
 	}
 }
 
+// nest is what prepare has a child do in a machine.
+func nest() *cobra.Command {
+	return &cobra.Command{
+		Use: "nest NAMESPACE", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return machine.Nest(args[0]) },
+	}
+}
+
 func emptyTrash() *cobra.Command {
 	return &cobra.Command{
 		Use: "empty-trash DIR", Hidden: true, Args: cobra.ExactArgs(1),

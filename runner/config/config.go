@@ -48,6 +48,10 @@ type Config struct {
 	MinFreeDisk, MinFreeMemory Amount
 	// MachinesMemoryMax and MachinesTasksMax hold for all machines together.
 	MachinesMemoryMax, MachinesTasksMax Amount
+	// Images is what jobs' names of images mean, in the order of the file.
+	Images []Meaning
+	// DefaultImage is for jobs whose name of an image means none, "" for a refusal.
+	DefaultImage string
 
 	// Of the host, overridden by an image.
 	Backend       string
@@ -65,12 +69,14 @@ type Config struct {
 	Network       string
 	CloudMetadata bool
 	FUSE          bool
+	Nesting       bool
 	Usage         bool
 	Mirror        string
 	Components    []string
 	Keyring       string
 	Variant       string
 	Bootstrap     string
+	Build         string
 
 	// Of an image.
 	ChrootSuite   string
@@ -81,6 +87,10 @@ type Config struct {
 	Devices       []string
 	Binds         []Bind
 	Include       []string
+	// Aliases are further names of it.
+	Aliases []string
+	// JobEnvironment are variables of all scripts of jobs.
+	JobEnvironment map[string]string
 }
 
 // Default is the configuration without a file.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -140,12 +141,73 @@ nspawn_runner_bootstrap: debootstrap
 		"nspawn_runner_maint_recreate: {}":          "x.yaml:1: nspawn_runner_maint_recreate",
 		"nspawn_runner_include: [git, ./x.deb]":     "x.yaml:1: nspawn_runner_include: \"./x.deb\"",
 		"nspawn_runner_include:\n- [a]":             "x.yaml:2: nspawn_runner_include: want a list",
+
+		"nspawn_runner_aliases: {a: b}":   "x.yaml:1: nspawn_runner_aliases: want a list of words",
+		"nspawn_runner_aliases: ['x:*']":  "x.yaml:1: nspawn_runner_aliases: \"x:*\" is a pattern: write it to images:",
+		"nspawn_runner_aliases: [a, b=c]": "x.yaml:1: nspawn_runner_aliases: \"b=c\" is not a name",
+
+		"nspawn_runner_environment: [A]":               "x.yaml:1: nspawn_runner_environment: want lines of the form",
+		"nspawn_runner_environment:\n  A: 1\n  B: [x]": "x.yaml:2: nspawn_runner_environment: B: want one value",
+		"nspawn_runner_environment:\n  A: 1\n  B-C: x": "x.yaml:3: nspawn_runner_environment: \"B-C\" is not the name",
+		"nspawn_runner_environment:\n  UID: 1":         "x.yaml:2: nspawn_runner_environment: UID is the shell's own",
+		`nspawn_runner_environment: {A: "\0"}`:         "x.yaml:1: nspawn_runner_environment: A: a variable has no NUL",
 	} {
 		var vars map[string]yaml.Node
 		if err := yaml.Unmarshal([]byte(text), &vars); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := Default().ForImage("x.yaml", vars); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
+}
+
+func TestTheEnvironmentOfAnImageIsItsJobsAndThatOfTheFileIsTheBuilds(t *testing.T) {
+	host, err := Load(file(t, "environment: {http_proxy: x}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vars map[string]yaml.Node
+	if err := yaml.Unmarshal([]byte("nspawn_runner_environment: {LANG: C.UTF-8, N: 08, EMPTY: }"), &vars); err != nil {
+		t.Fatal(err)
+	}
+	c, err := host.ForImage("x.yaml", vars)
+	if err != nil || !maps.Equal(c.Environment, map[string]string{"http_proxy": "x"}) ||
+		!maps.Equal(c.JobEnvironment, map[string]string{"LANG": "C.UTF-8", "N": "08", "EMPTY": ""}) {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+func TestImagesStayInTheOrderOfTheFile(t *testing.T) {
+	c, err := Load(file(t, "images:\n  debian:12: bookworm\n  \"*/z/*\": sid\n  '*/a.c?': trixie\n"))
+	if err != nil || len(c.Images) != 3 || c.Images[0].IsPattern() || c.Images[1].Image != "sid" || c.Images[2].Image != "trixie" {
+		t.Fatalf("%+v, %v", c.Images, err)
+	}
+	for written, want := range map[string][3]bool{
+		"debian:12": {true}, "x/z/": {false, true}, "host/x/y/z/b:c": {false, true}, "z/b": {},
+		"x/a.cd": {false, false, true}, "x/abcd": {}, "x/a.c": {}, "x\n/a.c\n": {false, false, true}, "/z/a/a.cd": {false, true, true},
+	} {
+		for i, m := range c.Images {
+			if m.Fits(written) != want[i] {
+				t.Errorf("%q fits %s: %v", written, m.Written, !want[i])
+			}
+		}
+	}
+	for text, want := range map[string]string{
+		"images: [a]":                       ":1: images: want lines of the form",
+		"images:\n  a: b\n  'a': c":         `:3: images: "a" is there twice`,
+		"images:\n  a: b\n  c: '../x'":      `:3: images: "c": want the name of an image on this host`,
+		"images:\n  a: [b]":                 `:2: images: "a": want the name of an image`,
+		"images:\n  '': b":                  ":2: images: want a name or a pattern",
+		"images:\n  a: &a {}\n  <<: {b: c}": ":2: images: ",
+		"images:\n  <<: {b: c}":             ":2: images: want a name or a pattern",
+		"default_image: debian:12":          ":1: default_image: want the name of an image",
+		"images:\n  */x: b":                 "yaml: line 2",
+		"images:\n  [a, b]: c":              ":2: images: want a name or a pattern",
+		"images: {x: .machines}":            `:1: images: "x": want the name`,
+		"default_image: " + "x123456789012345678901234567890123456789012345678901234567890123456789": ":1: default_image: want",
+	} {
+		if _, err := Load(file(t, text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", text, err, want)
 		}
 	}

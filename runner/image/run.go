@@ -22,7 +22,7 @@ func (b *build) fillRun(ctx context.Context, box *box) error {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
 	_ = cmd.Run() // lines about users that are not there fail, and a tree may lack it
-	inside, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", box.root().Fd()))
+	inside, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", box.door.handles["--root"].Fd()))
 	if err != nil {
 		return err
 	}
@@ -58,14 +58,4 @@ func lendResolver(inside *os.Root) error {
 		}
 	}
 	return nil
-}
-
-// root is the box's root directory.
-func (x *box) root() *os.File {
-	for i, entrance := range entrances {
-		if entrance.file == "root" {
-			return x.handles[i]
-		}
-	}
-	panic("nothing enters the root of a box")
 }

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -69,12 +70,15 @@ func Boot(dir string) error {
 		"--keep-unit",
 		"--register=yes",
 		"--notify-ready=yes",
-		"--suppress-sync=yes",
+		callsOption(record),
 		"--link-journal=no",
 		"--resolv-conf=off",
 		"--timezone=off",
 		// 1.1 s of a boot of trixie and newer go to a rate limit on mounts.
 		"--setenv=SYSTEMD_DEFAULT_MOUNT_RATE_LIMIT_BURST=1000",
+	}
+	if record.Privileged {
+		argv = append(argv, "--capability=all")
 	}
 	if record.hasOwnNetwork() {
 		argv = append(argv, "--private-network")
@@ -94,13 +98,16 @@ func Boot(dir string) error {
 		return err
 	}
 	argv = append(argv, binds...)
-	argv = append(argv, "systemd.hostname="+Name(record.ID), "systemd.show_status=auto")
-	for _, unit := range masked {
+	argv = append(argv, "systemd.hostname="+record.hostname(), "systemd.show_status=auto")
+	for _, unit := range slices.Concat(masked, record.Masked) {
 		argv = append(argv, "systemd.mask="+unit)
 	}
 	nspawn, err := exec.LookPath("systemd-nspawn")
 	if err != nil {
 		return fmt.Errorf("%w: apt-get install systemd-container", err)
+	}
+	if err := filterCalls(record); err != nil {
+		return err
 	}
 	fault.Here("boot: about to become systemd-nspawn")
 	return fmt.Errorf("execute %s: %w", nspawn, unix.Exec(nspawn, argv, os.Environ()))

@@ -28,6 +28,8 @@ type Script struct {
 	// Alone says that no other script may be running: gitlab-runner's come one
 	// after the other. What a driver that was killed left running is stopped.
 	Alone bool
+
+	environment map[string]string // the machine's record has it
 }
 
 // stopTimeout bounds how long a script that is told to stop may take, before
@@ -82,6 +84,7 @@ func (s Store) Exec(ctx context.Context, id string, may func(Record) error, scri
 		return Outcome{}, fmt.Errorf("machine %s: %w", Name(id), err)
 	}
 	script.Shell = cmp.Or(script.Shell, record.Shell, "/bin/bash")
+	script.environment = record.Environment
 	outcome, err := s.exec(ctx, record, script)
 	if systemd.Holding() {
 		s.stopMachine(context.WithoutCancel(ctx), record, systemd.ErrPassed)

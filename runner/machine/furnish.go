@@ -9,13 +9,23 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/storage"
 )
+
+// furnished are the files that furnish writes, below the machine's root.
+func furnished() []string {
+	all := []string{"etc/hosts", "etc/resolv.conf"}
+	for path := range dropIns("nameserver 0.0.0.0", false) {
+		all = append(all, "etc/"+path)
+	}
+	return all
+}
 
 // furnish gives a machine what its chroot cannot know: names for its loopback
 // and itself, and the host's resolver. A minbase has no /etc/hosts at all.
 func furnish(root string, record Record) error {
-	name, owner := Name(record.ID), record.RootUID
-	etc, err := openIn(root, "etc", unix.O_PATH|unix.O_DIRECTORY)
+	name, owner := record.hostname(), record.RootUID
+	etc, err := storage.OpenIn(root, "etc", unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return fmt.Errorf("open /etc of the chroot: %w", err)
 	}
@@ -32,34 +42,86 @@ func furnish(root string, record Record) error {
 		return fmt.Errorf("write /etc/hosts: %w", err)
 	}
 	resolver, err := hostResolver()
-	if err != nil || resolver == "" {
+	if err != nil {
 		return err
 	}
 	if record.Network == NetworkPrivate {
 		resolver = forMachine(resolver)
 	}
-	if err := replaceIn(etc, "resolv.conf", []byte(resolver), owner); err != nil {
-		return fmt.Errorf("write /etc/resolv.conf: %w", err)
+	if resolver != "" {
+		if err := replaceIn(etc, "resolv.conf", []byte(resolver), owner); err != nil {
+			return fmt.Errorf("write /etc/resolv.conf: %w", err)
+		}
+	}
+	for path, text := range dropIns(resolver, record.Privileged) {
+		if err := placeIn(etc, path, text, owner); err != nil {
+			return fmt.Errorf("write /etc/%s: %w", path, err)
+		}
 	}
 	return nil
 }
 
-// openIn opens a path below root as the machine would see it: links are
-// resolved inside it.
-func openIn(root, path string, flags uint64) (*os.File, error) {
-	at, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
+// dropIns are files below /etc that tell services of systemd what a machine is like. An
+// image may have these services, and a job may install them.
+func dropIns(resolver string, privileged bool) map[string]string {
+	// The machine's network is there without it, with addresses that it would take away.
+	all := map[string]string{"systemd/network/10-nspawn-runner.network": "[Match]\nName=" + interfaceName + "\n\n[Link]\nUnmanaged=yes\n"}
+	if !privileged {
+		all["systemd/system/systemd-binfmt.service.d/nspawn-runner.conf"] = binfmt
 	}
-	defer unix.Close(at)
-	fd, err := unix.Openat2(at, path, &unix.OpenHow{
-		Flags:   flags | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
-	if err != nil {
-		return nil, err
+	var servers []string
+	for line := range strings.Lines(resolver) {
+		if _, ok := nameserver(line); ok {
+			servers = append(servers, strings.Fields(line)[1])
+		}
 	}
-	return os.NewFile(uintptr(fd), path), nil
+	if servers != nil { // it does not read a resolv.conf(5) that is a link to its own
+		all["systemd/resolved.conf.d/nspawn-runner.conf"] = "[Resolve]\nDNS=" + strings.Join(servers, " ") + "\n"
+	}
+	return all
+}
+
+// binfmt lets systemd-binfmt.service work for the interpreters of foreign programs that
+// the machine has. It would wait for a /proc/sys that can be written. The kernel has a
+// list for each user namespace since Linux 6.7, in which the host's counts as long as
+// nobody mounts another one.
+const binfmt = `[Unit]
+# An empty condition takes all of them back.
+ConditionPathIsReadWrite=
+ConditionKernelVersion=>=6.7
+ConditionDirectoryNotEmpty=|/usr/lib/binfmt.d
+ConditionDirectoryNotEmpty=|/usr/local/lib/binfmt.d
+ConditionDirectoryNotEmpty=|/etc/binfmt.d
+ConditionDirectoryNotEmpty=|/run/binfmt.d
+
+[Service]
+ExecStartPre=/bin/sh -c 'test -e /proc/sys/fs/binfmt_misc/status || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc'
+`
+
+// placeIn puts a file below a directory, and makes directories on the way where there are
+// none. An image with something else on the way has an arrangement of its own.
+func placeIn(dir *os.File, path, text string, owner int) error {
+	name, rest, deeper := strings.Cut(path, "/")
+	if !deeper {
+		return replaceIn(dir, name, []byte(text), owner)
+	}
+	err := unix.Mkdirat(int(dir.Fd()), name, 0o755)
+	if err == nil {
+		err = unix.Fchownat(int(dir.Fd()), name, owner, owner, unix.AT_SYMLINK_NOFOLLOW)
+	}
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	next := os.NewFile(uintptr(fd), name)
+	defer next.Close()
+	return placeIn(next, rest, text, owner)
 }
 
 // readIn reads a regular file in a directory, not following a link.

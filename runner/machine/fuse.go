@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"nspawn-runner/runner/storage"
 )
 
 // A process that waits for the answer of a FUSE file system cannot be killed, once its
@@ -74,7 +72,7 @@ func (r Record) abortFUSE() {
 		mounted = fuseMounts(r.Cgroup)
 	}
 	for _, name := range names {
-		if mounted[name] || !r.Privileged && ownedBy(control, name, r.RootUID) {
+		if mounted[name] || !r.Privileged && ownedBy(control, name, r.ids()) {
 			abort(control, name)
 		}
 	}
@@ -119,10 +117,10 @@ func fuseControl() (*os.File, error) {
 
 // ownedBy says whether a connection belongs to a user id of a machine. Who mounts a
 // FUSE file system names its owner, but only one of those that his user namespace has.
-func ownedBy(control *os.File, name string, rootUID int) bool {
+func ownedBy(control *os.File, name string, ids idRange) bool {
 	var st unix.Stat_t
 	err := unix.Fstatat(int(control.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	return err == nil && int(st.Uid) >= rootUID && int(st.Uid) < rootUID+storage.RangeSize
+	return err == nil && ids.overlaps(idRange{int(st.Uid), 1})
 }
 
 func abort(control *os.File, name string) {

@@ -2,7 +2,9 @@ package machine
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -26,12 +28,35 @@ func handOver(ctx context.Context, bus *systemd.Bus, record Record) error {
 	if err := os.WriteFile(limit, []byte(strconv.Itoa(mostGroups)), 0); err != nil {
 		return fmt.Errorf("limit its control groups: %w", err)
 	}
+	if err := showLimits(record.Cgroup); err != nil {
+		return err
+	}
 	var nspawn uint32
 	if err := bus.Property(ctx, unitName(record.ID), "Service", "MainPID", &nspawn); err != nil {
 		return err
 	}
 	if err := muteNotify(int(nspawn)); err != nil {
 		return fmt.Errorf("cover /run/systemd/notify: %w", err)
+	}
+	return nil
+}
+
+// showLimits writes the limits of a machine's service to the group below it that its
+// processes take for the root: programs read there how much memory and how many
+// processors they have. The service's hold in any case.
+func showLimits(cgroup string) error {
+	service := filepath.Join("/sys/fs/cgroup", cgroup)
+	for _, name := range []string{"memory.max", "memory.swap.max", "cpu.max", "pids.max"} {
+		limit, err := os.ReadFile(filepath.Join(service, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // a host without this controller
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(service, "payload", name), limit, 0)
+		}
+		if err != nil {
+			return fmt.Errorf("show its limits: %w", err)
+		}
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"strconv"
 	"strings"
@@ -101,40 +100,4 @@ func (s Store) isThere(dir *os.File, id string) bool {
 	var locked, there unix.Stat_t
 	return unix.Fstat(int(dir.Fd()), &locked) == nil && unix.Lstat(s.dir(id), &there) == nil &&
 		locked.Dev == there.Dev && locked.Ino == there.Ino
-}
-
-// The ids that systemd sets aside for containers:
-// https://systemd.io/UIDS-GIDS.
-const (
-	firstRange = 0x00080000 / storage.RangeSize
-	lastRange  = 0x6FFF0000 / storage.RangeSize
-)
-
-// UserIDs are the first and the last id of the host of which machines are given
-// theirs, user ids and group ids alike.
-func UserIDs() (first, last int) {
-	return firstRange * storage.RangeSize, lastRange*storage.RangeSize - 1
-}
-
-// writeWithRange gives the machine a range of user ids that no other one has,
-// and writes its record. One process at a time does this.
-func (s Store) writeWithRange(ctx context.Context, r *Record) error {
-	all, err := storage.LockDirectory(ctx, s.Dir, unix.LOCK_EX)
-	if err != nil {
-		return err
-	}
-	defer all.Close()
-	records, err := s.Records()
-	if err != nil {
-		return err
-	}
-	taken := map[int]bool{}
-	for _, other := range records {
-		taken[other.RootUID] = true
-	}
-	// At random: what other programs hand out begins at the low end.
-	for r.RootUID == 0 || taken[r.RootUID] {
-		r.RootUID = (firstRange + rand.IntN(lastRange-firstRange)) * storage.RangeSize
-	}
-	return r.write(s.dir(r.ID))
 }

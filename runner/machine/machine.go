@@ -49,14 +49,18 @@ type Spec struct {
 	// generation's path.
 	Image, Generation, Chroot string
 	Backend                   storage.Backend
+	// Hostname is its own, "" for its name.
+	Hostname string
+	// Masked are units that it does not start, besides those that none does.
+	Masked []string
 	// Privileged machines have no user namespace.
 	Privileged bool
 	// Network is one of NetworkPrivate, NetworkHost and NetworkNone.
 	Network string
 	// CloudMetadata lets it reach what clouds tell their hosts.
 	CloudMetadata bool
-	// NoFUSE leaves out /dev/fuse.
-	NoFUSE bool
+	// NoFUSE leaves out /dev/fuse, NoNesting what containers in it need.
+	NoFUSE, NoNesting bool
 	// BootTimeout bounds the start, MaxRuntime the machine's whole life.
 	BootTimeout, MaxRuntime time.Duration
 	// Limits hold for all of the machine's processes together.
@@ -72,6 +76,8 @@ type Spec struct {
 	Devices []Device
 	// Shell executes scripts that name none: a path in the machine.
 	Shell string
+	// Environment are variables that all scripts get.
+	Environment map[string]string
 	// Quiet leaves what the job used out of its log.
 	Quiet bool
 }

@@ -215,10 +215,49 @@ func TestMachinesThatStartAtOnceHaveRangesOfTheirOwn(t *testing.T) {
 	}
 	seen := map[int]bool{}
 	for _, r := range records {
-		if seen[r.RootUID] || r.RootUID%storage.RangeSize != 0 || r.RootUID < 0x80000 || r.RootUID > 0x6fff0000 {
+		if seen[r.RootUID] || r.RootUID%storage.RangeSize != 0 || r.RootUID < 0x80000 || r.RootUID+r.IDs > 0x6fff0000 {
 			t.Errorf("%s: range from %d", r.ID, r.RootUID)
 		}
 		seen[r.RootUID] = true
+	}
+}
+
+func TestARangeMeetsNeitherOlderMachinesNorWhatUsersOfTheHostHave(t *testing.T) {
+	s := store(t)
+	first, last := UserIDs()
+	// All but one of the ranges is taken, the first of them by machines of an older build, which
+	// had fewer ids and began anywhere.
+	const free = 700
+	var lines strings.Builder
+	for n := first; n < last; n += storage.RangeSize {
+		switch {
+		case n == first+free*storage.RangeSize:
+		case n%2 == 0 && n < first+20*storage.RangeSize:
+			id := "old" + strconv.Itoa(n)
+			s.add(t, Record{ID: id, Format: recordFormat, RootUID: n + 3*65536})
+		default:
+			fmt.Fprintf(&lines, "user:%d:%d\n", n+storage.RangeSize-1, 1)
+		}
+	}
+	subuid := filepath.Join(t.TempDir(), "subuid")
+	if err := os.WriteFile(subuid, []byte(lines.String()+"\nodd:x:y\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	taken, err := subordinateIDs(subuid, subuid+".none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.add(t, Record{ID: "1", Format: recordFormat})
+	r, err := readRecord(s.dir("1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.writeRange(&r, taken); err != nil || r.RootUID != first+free*storage.RangeSize {
+		t.Errorf("%d, %v", r.RootUID, err)
+	}
+	s.add(t, Record{ID: "2", Format: recordFormat})
+	if err := s.writeRange(&Record{ID: "2", Format: recordFormat}, taken); err == nil || !strings.Contains(err.Error(), "/etc/subuid") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -8,11 +8,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/systemd"
@@ -175,6 +178,9 @@ func startPasta(ctx context.Context, leader systemd.Process, record Record, cgro
 		}
 		return fmt.Errorf(`network private: pasta: %w: %s; "network: host" and "network: none" need none`, err, pastaWords(words.String()))
 	}
+	if err := dropFlagless(network); err != nil {
+		return fmt.Errorf("network private: %w", err)
+	}
 	return nil
 }
 
@@ -224,4 +230,31 @@ func pastaWords(output string) string {
 // hasOwnNetwork says whether a machine does not share the host's.
 func (r Record) hasOwnNetwork() bool {
 	return r.Network == NetworkPrivate || r.Network == NetworkNone
+}
+
+// allowPings lets everybody in a machine send pings, as on any Debian: the ping of trixie
+// is neither setuid nor has a capability. What systemd sets there for itself, all groups
+// that there are, a user namespace has not.
+func allowPings(leader systemd.Process, record Record) error {
+	if !record.hasOwnNetwork() || record.Privileged {
+		return nil
+	}
+	network, err := leader.Namespace("net")
+	if err != nil {
+		return err
+	}
+	defer network.Close()
+	ids := record.ids()
+	text := fmt.Sprintf("%d %d", ids.first, ids.first+ids.count-1)
+	done := make(chan error)
+	go func() {
+		// This goroutine's thread is never unlocked, so that it ends with it.
+		runtime.LockOSThread()
+		err := unix.Setns(int(network.Fd()), unix.CLONE_NEWNET)
+		if err == nil {
+			err = os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte(text), 0)
+		}
+		done <- err
+	}()
+	return <-done
 }

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,10 +33,16 @@ type Record struct {
 	Generation string     `json:"generation"`
 	Chroot     string     `json:"chroot"`
 	Backend    string     `json:"backend"`
-	Privileged bool       `json:"privileged,omitempty"`
+	// Hostname is the machine's own, "" for its name.
+	Hostname string `json:"hostname,omitempty"`
+	// Masked are units that it does not start, besides those that none does.
+	Masked     []string `json:"masked,omitempty"`
+	Privileged bool     `json:"privileged,omitempty"`
 	// RootUID is the host's user id of the machine's root: the first of its
 	// range, 0 when privileged.
-	RootUID int       `json:"root_uid"`
+	RootUID int `json:"root_uid"`
+	// IDs is how many ids from there are the machine's own. Older builds did not note it.
+	IDs     int       `json:"ids,omitempty"`
 	Created time.Time `json:"created"`
 	// Boot is the kernel's id of the host's boot in which it was made.
 	Boot string `json:"boot,omitempty"`
@@ -54,12 +61,16 @@ type Record struct {
 	CloudMetadata bool `json:"cloud_metadata,omitempty"`
 	// NoFUSE says that the machine has no /dev/fuse.
 	NoFUSE bool `json:"no_fuse,omitempty"`
+	// NoNesting says that it has not what containers in it need.
+	NoNesting bool `json:"no_nesting,omitempty"`
 	// DiskMax is how many bytes the machine may write to its root, 0 for no limit;
 	// Layer the block device that its writable layer lies on, if it has one.
 	DiskMax uint64 `json:"disk_max,omitempty"`
 	Layer   string `json:"layer,omitempty"`
 	// Shell executes scripts that name none. Older builds did not note it.
 	Shell string `json:"shell,omitempty"`
+	// Environment is what the image sets for all scripts.
+	Environment map[string]string `json:"environment,omitempty"`
 	// Quiet leaves what the job used out of its log.
 	Quiet bool `json:"quiet,omitempty"`
 
@@ -80,6 +91,9 @@ var bootID = sync.OnceValue(func() string {
 
 // up says whether the machine came up and its first process still lives.
 func (r Record) up() bool { return r.Leader != nil && r.Leader.Alive() }
+
+// hostname is what the machine calls itself.
+func (r Record) hostname() string { return cmp.Or(r.Hostname, Name(r.ID)) }
 
 // Age is how long ago a machine was made.
 func (r Record) Age() time.Duration {

@@ -3,6 +3,7 @@ package machine
 import (
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -15,10 +16,43 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
-// wrapper executes the script's shell. The script comes to it on stdin: left there, a
-// command in it that reads stdin would eat the rest of the script. Before, it reads the
-// last byte: see executed. The shell's descriptor is one that it shares with nobody.
-const wrapper = `command -v "$0" >/dev/null || exit 127; read -r byte; exec "$0" /dev/fd/3 3</dev/stdin </dev/null`
+// wrapper executes the script's shell, $0, with the variables of the file $1, whose lines
+// match $2, and those of its other arguments. They come in this order, and later ones win:
+// what the unit says, the file, the arguments, and then what the script itself sets.
+//
+// It reads the file by itself, in place of systemd's EnvironmentFile=, since that does not
+// know lines with "export", wins over all other variables, and reads a fifo in the
+// machine's first process, which then waits for a writer.
+//
+// The script comes to it on stdin: left there, a command in it that reads stdin would eat
+// the rest of the script. Before, it reads the last byte: see executed. The shell's
+// descriptor is one that it shares with nobody.
+const wrapper = `if [ -f "$1" ]; then
+	while read -r || [ "$REPLY" ]; do
+		[[ $REPLY =~ $2 ]] && export -- "${BASH_REMATCH[2]}=${BASH_REMATCH[4]}${BASH_REMATCH[5]}${BASH_REMATCH[6]}"
+	done <"$1"
+fi 2>/dev/null
+shift 2
+[ $# = 0 ] || export -- "$@" 2>/dev/null
+command -v "$0" >/dev/null || exit 127; read -r; exec "$0" /dev/fd/3 3</dev/stdin </dev/null`
+
+const (
+	// variables is the file in which a Debian machine has variables for all logins.
+	variables = "/etc/environment"
+	// variable is a line of it, as pam_env(8) reads it: NAME=VALUE, perhaps after
+	// "export", in quotes or without, and what follows a # is a comment.
+	variable = `^[[:blank:]]*(export[[:blank:]]+)?([A-Za-z_][A-Za-z0-9_]*)=` +
+		`("([^"]*)"|'([^']*)'|([^"'#[:blank:]]([^#]*[^#[:blank:]])?)?)[[:blank:]]*(#.*)?$`
+)
+
+// command is the command line that executes a script.
+func (s Script) command() []string {
+	args := []string{"/bin/bash", "-c", wrapper, s.Shell, variables, variable}
+	for _, name := range slices.Sorted(maps.Keys(s.environment)) {
+		args = append(args, name+"="+s.environment[name])
+	}
+	return args
+}
 
 // farewell comes before the first line of a script. By then its shell has opened the
 // script anew; what else the shell starts is not to inherit the script, which holds the
@@ -44,7 +78,7 @@ func (s Store) scriptProperties(script Script, body *scriptBody, output *streams
 	set := systemd.Set
 	return []systemd.Property{
 		set("Description", "CI job: "+strings.Map(printable, script.Label)),
-		systemd.ExecStart("/bin/bash", "-c", wrapper, script.Shell),
+		systemd.ExecStart(script.command()...),
 		set("Type", "exec"),
 		set("User", "root"),
 		set("Environment", []string{
@@ -55,6 +89,8 @@ func (s Store) scriptProperties(script Script, body *scriptBody, output *streams
 		set("StandardOutputFileDescriptor", dbus.UnixFD(output.stdout.inside.Fd())),
 		set("StandardErrorFileDescriptor", dbus.UnixFD(output.stderr.inside.Fd())),
 		set("IgnoreSIGPIPE", false),
+		// A job may isolate another target, and goes on.
+		set("IgnoreOnIsolate", true),
 		// The machine's limits are meant to be the only ones.
 		set("TasksMax", ^uint64(0)),
 		set("OOMPolicy", "continue"),

@@ -75,6 +75,8 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 		Generation: spec.Generation,
 		Chroot:     spec.Chroot,
 		Backend:    spec.Backend.Name(),
+		Hostname:   spec.Hostname,
+		Masked:     spec.Masked,
 		Privileged: spec.Privileged,
 		Created:    now,
 		Boot:       bootID(),
@@ -88,6 +90,8 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 
 		CloudMetadata: spec.CloudMetadata,
 		NoFUSE:        spec.NoFUSE,
+		Environment:   spec.Environment,
+		NoNesting:     spec.NoNesting,
 	}
 	record.CreatedUptime = uptime()
 	record.ExpiresUptime = record.CreatedUptime + life
@@ -219,6 +223,8 @@ func (s Store) fit(ctx context.Context, bus *systemd.Bus, record Record) error {
 	all.Go(func() error { return keepFromMetadata(service, record) })
 	all.Go(func() error { return s.guard(service, record) })
 	all.Go(func() error { return share(ctx, leader, record) })
+	all.Go(func() error { return s.allowNested(ctx, leader, record) })
+	all.Go(func() error { return allowPings(leader, record) })
 	return all.Wait()
 }
 

@@ -35,7 +35,7 @@ func (s Store) properties(spec Spec, layer string) []systemd.Property {
 		set("OOMPolicy", "continue"),
 		set("LimitNOFILE", spec.Limits.OpenFiles),
 		set("LimitNOFILESoft", uint64(1024)),
-		set("LimitCORE", uint64(0)),
+		set("LimitCORE", coreLimit()),
 		set("LimitCORESoft", uint64(0)),
 		// With --keep-unit nspawn leaves devices to the unit: without this, a
 		// privileged machine's mknod opens the host's disk.

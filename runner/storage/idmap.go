@@ -11,8 +11,10 @@ import (
 )
 
 const (
-	// RangeSize is the number of user ids, and of group ids, of one machine.
-	RangeSize = 65536
+	// RangeSize is the number of user ids, and of group ids, of one machine: 65536 for
+	// itself, and as many for each of its users, from 100000 on (useradd(8)), who makes
+	// containers; there is room for fourteen.
+	RangeSize = 1 << 20
 	// hostRoot is the id under which files of the host's root appear on disk
 	// behind an idmapped mount. systemd-nspawn makes mount points as the
 	// host's root and then gives them to the machine's; without a mapping
@@ -54,8 +56,11 @@ func bindTree(from, to string, owner int) error {
 		return err
 	}
 	defer tree.Close()
-	return Bind(tree, to, View{Owner: owner, Clear: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC})
+	return Bind(tree, to, View{Owner: owner, Clear: restrictions})
 }
+
+// restrictions are what a host may have forbidden for its own mounts.
+const restrictions = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
 
 // CheckIdmap says whether the tree at path can be mounted idmapped, by doing it:
 // nobody sees the mount, and nothing is left of it.

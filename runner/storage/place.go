@@ -139,3 +139,21 @@ func step(dir *os.File, name, path string) (*os.File, error) {
 	}
 	return file, nil
 }
+
+// OpenIn opens a path below root as a machine with that root would see it: links are
+// resolved inside it.
+func OpenIn(root, path string, flags uint64) (*os.File, error) {
+	at, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(at)
+	fd, err := unix.Openat2(at, path, &unix.OpenHow{
+		Flags:   flags | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}

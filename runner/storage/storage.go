@@ -12,7 +12,7 @@
 // inside a mount namespace of its own, just before systemd-nspawn is executed:
 // what it mounts is invisible to the host and vanishes with the machine.
 //
-// Each machine owns a range of 65536 user ids. The chroot on disk belongs to
+// Each machine owns a range of RangeSize user ids. The chroot on disk belongs to
 // root, the machine's root is another user: an idmapped mount translates
 // between the two (mount_setattr(2)), so nothing is ever chowned.
 package storage
@@ -67,6 +67,8 @@ func Named(name string) (Backend, error) {
 		return overlay{}, nil
 	case "tmpfs":
 		return overlay{inMemory: true}, nil
+	case inPlace{}.Name(): // of a record: see InPlace
+		return inPlace{}, nil
 	}
 	return nil, fmt.Errorf("backend %q: no such backend, there are btrfs, overlay and tmpfs", name)
 }

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -197,7 +198,19 @@ func TestAttacksByNamingAnImageAreHeld(t *testing.T) {
 		}
 		held(name)
 	}
-	r := h.playOn(t, h.allowing("other", "might?"), gitlab.Job{ID: newNumber(), Image: gitlab.Image{Name: "mighty"}, Script: []string{"echo got in"}})
+	// Whatever the job writes for it, the runner's patterns are of the image's own name.
+	h.configure(t, "images: {'debian:12': mighty, 'deb*': mighty}\ndefault_image: mighty\n")
+	t.Cleanup(func() { h.configure(t, "") })
+	h.book(t, "mighty", "nspawn_runner_privileged: true\nnspawn_runner_aliases: stable")
+	for _, written := range []string{"debian:12", "stable", "debian:stable", "deb:1", "nothing", "mighty@sha256:0", ""} {
+		name := fmt.Sprintf("be root on the host by writing %q for an image", written)
+		c := h.drive(t, "prepare", "--id", newID(), "--allow-image=deb*", "--allow-image="+written, "--allow-image=stable", written)
+		if c.status != 1 || !strings.Contains(c.stderr, "image mighty is privileged, and this runner does not allow that") {
+			gotThrough(t, name, fmt.Sprintf("%+v", c))
+		}
+		held(name)
+	}
+	r := h.playOn(t, h.allowing("other", "might?"), gitlab.Job{ID: newNumber(), Image: gitlab.Image{Name: "debian:12"}, Script: []string{"echo got in"}})
 	wantLog(t, r.Log, "got in")
 	if c := h.drive(t, "prepare", "--id", newID(), "--allow-image=[", "mighty"); c.status != 2 || !strings.Contains(c.stderr, "--allow-image=[: syntax error in pattern") {
 		t.Errorf("a pattern that is none: %+v", c)

@@ -1,0 +1,98 @@
+package config
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Meaning is an entry of `images`: what jobs may write, and the image it means here.
+type Meaning struct {
+	Written string
+	Image   string
+
+	pattern *regexp.Regexp // nil for a name
+}
+
+// IsPattern says whether the entry stands for more than one name.
+func (m Meaning) IsPattern() bool { return m.pattern != nil }
+
+// Fits says whether the entry is for what a job writes, all of it.
+func (m Meaning) Fits(written string) bool {
+	if m.pattern == nil {
+		return m.Written == written
+	}
+	return m.pattern.MatchString(written)
+}
+
+// imageName is the name of an image on this host.
+var imageName = regexp.MustCompile(`^[A-Za-z0-9_+~][A-Za-z0-9._+~-]{0,63}$`)
+
+// image takes the name of an image on this host.
+func image(n *yaml.Node, out *string) error {
+	if n.Kind != yaml.ScalarNode || !imageName.MatchString(n.Value) {
+		return fmt.Errorf("want the name of an image on this host, as chroot-list shows it, not %q", n.Value)
+	}
+	*out = n.Value
+	return nil
+}
+
+// meanings takes a mapping from names and patterns to images. It stays in the order of
+// the file.
+func meanings(n *yaml.Node, out *[]Meaning) error {
+	if n.Kind != yaml.MappingNode {
+		return fmt.Errorf("want lines of the form \"NAME or PATTERN: IMAGE\"")
+	}
+	var all []Meaning
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		if key.Kind != yaml.ScalarNode || key.Value == "" || key.Tag == "!!merge" {
+			return &lineError{key.Line, fmt.Errorf("want a name or a pattern before the colon, in quotes if it has a colon or begins with *")}
+		}
+		if seen[key.Value] {
+			return &lineError{key.Line, fmt.Errorf("%q is there twice", key.Value)}
+		}
+		seen[key.Value] = true
+		m := Meaning{Written: key.Value, pattern: glob(key.Value)}
+		if err := image(value, &m.Image); err != nil {
+			return &lineError{value.Line, fmt.Errorf("%q: %w", key.Value, err)}
+		}
+		all = append(all, m)
+	}
+	*out = all
+	return nil
+}
+
+// glob is a pattern, or nil if it is a plain name: * stands for any characters, slashes
+// too, and ? for one.
+func glob(pattern string) *regexp.Regexp {
+	if !strings.ContainsAny(pattern, "*?") {
+		return nil
+	}
+	text := strings.NewReplacer(`\*`, ".*", `\?`, ".").Replace(regexp.QuoteMeta(pattern))
+	return regexp.MustCompile("^(?s:" + text + ")$")
+}
+
+// alias is another name of an image: with a slash or colon all of what jobs write.
+var alias = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_./:@+~-]*$`)
+
+// aliases takes a list or words.
+func aliases(n *yaml.Node, out *[]string) error {
+	if err := words(n, anything, out); err != nil {
+		return err
+	}
+	for _, word := range *out {
+		switch {
+		case glob(word) != nil:
+			return fmt.Errorf("%q is a pattern: write it to images: in the configuration file, where it is known which one comes first", word)
+		case !alias.MatchString(word):
+			return fmt.Errorf("%q is not a name that a job can write", word)
+		}
+	}
+	return nil
+}
+
+var anything = regexp.MustCompile(``)

@@ -1,0 +1,113 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/storage"
+)
+
+// The ids that systemd sets aside for containers, of which machines get theirs:
+// https://systemd.io/UIDS-GIDS. A machine has a whole number of ranges before its own.
+const (
+	firstRange = (0x00080000 + storage.RangeSize - 1) / storage.RangeSize
+	lastRange  = 0x6FFF0000 / storage.RangeSize
+)
+
+// olderRange is how many ids a machine had when records did not say so.
+const olderRange = 65536
+
+// UserIDs are the first and the last id of the host of which machines are given
+// theirs, user ids and group ids alike.
+func UserIDs() (first, last int) {
+	return firstRange * storage.RangeSize, lastRange*storage.RangeSize - 1
+}
+
+// idRange is so many ids of the host from a first one.
+type idRange struct{ first, count int }
+
+func (r idRange) overlaps(other idRange) bool {
+	return r.first < other.first+other.count && other.first < r.first+r.count
+}
+
+// ids are the host's ids that a machine has for its own; none when privileged.
+func (r Record) ids() idRange {
+	switch {
+	case r.RootUID == 0:
+		return idRange{}
+	case r.IDs == 0:
+		return idRange{r.RootUID, olderRange}
+	}
+	return idRange{r.RootUID, r.IDs}
+}
+
+// writeWithRange gives the machine a range of user ids that no other one has, nor a user
+// of the host for containers, and writes its record. One process at a time does this.
+func (s Store) writeWithRange(ctx context.Context, r *Record) error {
+	all, err := storage.LockDirectory(ctx, s.Dir, unix.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer all.Close()
+	taken, err := subordinateIDs("/etc/subuid", "/etc/subgid")
+	if err != nil {
+		return err
+	}
+	return s.writeRange(r, taken)
+}
+
+// writeRange does so where others than machines have the ranges taken.
+func (s Store) writeRange(r *Record, taken []idRange) error {
+	records, err := s.Records()
+	if err != nil {
+		return err
+	}
+	for _, other := range records {
+		taken = append(taken, other.ids())
+	}
+	r.IDs = storage.RangeSize
+	// At random: what other programs hand out begins at the low end.
+	ranges := lastRange - firstRange
+	start := rand.IntN(ranges)
+	for n := range ranges {
+		r.RootUID = (firstRange + (start+n)%ranges) * storage.RangeSize
+		if !slices.ContainsFunc(taken, r.ids().overlaps) {
+			return r.write(s.dir(r.ID))
+		}
+	}
+	first, last := UserIDs()
+	return fmt.Errorf("machine %s: no %d ids in a row are free from %d to %d: see 'nspawn-runner machine list', /etc/subuid and /etc/subgid",
+		Name(r.ID), storage.RangeSize, first, last)
+}
+
+// subordinateIDs are the ranges in files like subuid(5).
+func subordinateIDs(paths ...string) ([]idRange, error) {
+	var all []idRange
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		for line := range strings.Lines(string(text)) {
+			words := strings.Split(strings.TrimSpace(line), ":")
+			if len(words) != 3 {
+				continue
+			}
+			first, firstErr := strconv.Atoi(words[1])
+			count, countErr := strconv.Atoi(words[2])
+			if firstErr == nil && countErr == nil {
+				all = append(all, idRange{first, count})
+			}
+		}
+	}
+	return all, nil
+}

@@ -1,0 +1,88 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/fault"
+)
+
+// stores are where programs keep containers, docker and podman first of all. They make
+// overlays there, and the kernel lays none on another one, such as a machine's root. So
+// these directories lie beside it, on a file system that knows no other overlay.
+var stores = []string{"docker", "containerd", "containers", "buildkit"}
+
+// mountStores gives an overlay on root its stores, which are made in dir.
+func mountStores(root, dir string, owner int) error {
+	lib, err := OpenIn(root, "var/lib", unix.O_DIRECTORY)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // no Debian
+	}
+	if err != nil {
+		return err
+	}
+	defer lib.Close()
+	for _, name := range stores {
+		if err := mountStore(root, lib, name, filepath.Join(dir, "store-"+name), owner); err != nil {
+			return fmt.Errorf("/var/lib/%s beside the root: %w", name, err)
+		}
+	}
+	fault.Here("storage: stores mounted")
+	return nil
+}
+
+// mountStore makes one and mounts it. What the image has there it begins with.
+func mountStore(root string, lib *os.File, name, store string, owner int) error {
+	err := unix.Mkdirat(int(lib.Fd()), name, 0o700)
+	if err == nil {
+		err = unix.Fchownat(int(lib.Fd()), name, owner, owner, unix.AT_SYMLINK_NOFOLLOW)
+	}
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	at, err := OpenIn(root, filepath.Join("var/lib", name), unix.O_DIRECTORY) // which may be a link
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	if err := fillStore(store, at, owner); err != nil {
+		return err
+	}
+	from, err := os.OpenFile(store, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	mount, err := detached(from, View{Clear: restrictions})
+	if err != nil {
+		return err
+	}
+	defer mount.Close()
+	return unix.MoveMount(int(mount.Fd()), "", int(at.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+}
+
+// fillStore makes a store like a directory of the machine's. The copy has the ids that
+// the machine has.
+func fillStore(store string, like *os.File, owner int) error {
+	if _, err := like.Readdirnames(1); !errors.Is(err, io.EOF) {
+		out, err := exec.Command("cp", "--archive", "--no-target-directory", "--", fmt.Sprintf("/proc/%d/fd/%d/.", os.Getpid(), like.Fd()), store).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("copy what the image has: %w: %s", err, lastLine(out))
+		}
+		return nil
+	}
+	info, err := like.Stat()
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(store, info.Mode().Perm()); err != nil {
+		return err
+	}
+	return os.Chown(store, owner, owner)
+}

@@ -104,12 +104,12 @@ func (Bench) Images(ctx context.Context) error { return suite.BenchImages(ctx, o
 // Test runs tests.
 type Test mg.Namespace
 
-// All runs all tests there are: unit, images, lab and VM.
+// All runs all tests there are: unit, images, lab, what runs on a Debian, and VM.
 func (Test) All(ctx context.Context) error {
 	if err := suite.SetUp(ctx, os.Stdout); err != nil {
 		return err
 	}
-	return suite.Run(ctx, os.Stdout, suite.Unit, suite.Fuzz(10*time.Second), suite.Images, suite.Harness, suite.Lab(os.Getenv("SUITE"), os.Getenv("RUN")), suite.VM)
+	return suite.Run(ctx, os.Stdout, suite.Unit, suite.Fuzz(10*time.Second), suite.Images, suite.Harness, suite.Lab(os.Getenv("SUITE"), os.Getenv("RUN")), suite.Debian(os.Getenv("SUITE"), ""), suite.VM)
 }
 
 // Unit runs the unit tests, plain and with the race detector.
@@ -121,6 +121,11 @@ func (Test) Images(ctx context.Context) error { return suite.Run(ctx, os.Stdout,
 // Lab runs the integration tests in a lab; RUN=pattern picks some, SUITE=trixie makes lab and machines of that release.
 func (Test) Lab(ctx context.Context) error {
 	return suite.Run(ctx, os.Stdout, suite.Lab(os.Getenv("SUITE"), os.Getenv("RUN")))
+}
+
+// Debian runs in machines what runs on a Debian: containers, package builds, daemons; RUN=/group/image/backend picks some, SUITE=trixie makes the lab of that release.
+func (Test) Debian(ctx context.Context) error {
+	return suite.Run(ctx, os.Stdout, suite.Debian(os.Getenv("SUITE"), os.Getenv("RUN")))
 }
 
 // Vm runs in a VM the tests that need a kernel of their own.

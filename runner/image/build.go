@@ -146,6 +146,9 @@ func (s *Store) runnable(image Image) (Playbook, error) {
 	if err != nil {
 		return Playbook{}, err
 	}
+	if book.foreign != "" {
+		return Playbook{}, fmt.Errorf("image %s: %s is not a playbook: %s", image.Name, book.Path, book.foreign)
+	}
 	for _, warning := range book.Warnings {
 		s.note(image.Name, "warning: "+warning)
 	}
@@ -185,6 +188,7 @@ type build struct {
 	tally      tally      // what the playbook did
 	keptAs     *base      // what the tree is to be kept as, see keepBase; nil if it is not to be
 	mirrors    []string   // directories of the host that the image's packages come from
+	booted     bool       // the playbook runs in a booted machine
 	log        *buildLog
 	program    atomic.Int64 // the process that is filling the tree, or 0
 }

@@ -178,6 +178,9 @@ func startPasta(ctx context.Context, leader systemd.Process, record Record, cgro
 		}
 		return fmt.Errorf(`network private: pasta: %w: %s; "network: host" and "network: none" need none`, err, pastaWords(words.String()))
 	}
+	if err := dropFlagless(network); err != nil {
+		return fmt.Errorf("network private: %w", err)
+	}
 	return nil
 }
 

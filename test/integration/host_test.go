@@ -52,7 +52,7 @@ func onEach(t *testing.T, test func(*testing.T, *host)) {
 	}
 }
 
-// install makes the state directory of a backend, once.
+// install makes the host with a backend and the image bookworm, once.
 func install(t *testing.T, backend string) *host {
 	t.Helper()
 	if os.Getenv("NSPAWN_RUNNER_DRIVER") == "" {
@@ -60,6 +60,16 @@ func install(t *testing.T, backend string) *host {
 	}
 	installMu.Lock()
 	defer installMu.Unlock()
+	h := place(t, backend)
+	if _, err := os.Stat(filepath.Join(h.state, "bookworm")); err != nil { // else: a second boot of this host
+		h.addImage(t, "bookworm", "")
+	}
+	return h
+}
+
+// place makes the state directory of a backend, once. Its caller holds installMu.
+func place(t *testing.T, backend string) *host {
+	t.Helper()
 	if h := installed[backend]; h != nil {
 		return h
 	}
@@ -79,9 +89,6 @@ func install(t *testing.T, backend string) *host {
 	}
 	must(t, os.MkdirAll(h.state, 0o700))
 	h.configure(t, "")
-	if _, err := os.Stat(filepath.Join(h.state, "bookworm")); err != nil { // else: a second boot of this host
-		h.addImage(t, "bookworm", "")
-	}
 	installed[backend] = h
 	return h
 }

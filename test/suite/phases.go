@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -134,36 +135,12 @@ func prepareHost(ctx context.Context) error {
 // more are variables for them.
 func Lab(release, run string, more ...string) func(*Suite, context.Context) error {
 	return func(s *Suite, ctx context.Context) error {
-		labTree, baseTree := of(harness.LabTree, release), of(harness.BaseTree, release)
 		var lab *harness.Lab
 		err := s.phase("lab: set-up", func() error {
-			if err := harness.Need(ctx, s.Out, harness.LabPackages...); err != nil {
-				return err
+			base, err := harness.Tree(ctx, s.Out, of(harness.BaseTree, release))
+			if err == nil {
+				lab, err = s.startLab(ctx, release, map[string]string{base: hostBase})
 			}
-			if err := prepareHost(ctx); err != nil {
-				return err
-			}
-			base, err := harness.Tree(ctx, s.Out, baseTree)
-			if err != nil {
-				return err
-			}
-			build, err := filepath.Abs(Build)
-			if err != nil {
-				return err
-			}
-			testdata, err := filepath.Abs("test/integration/testdata")
-			if err != nil {
-				return err
-			}
-			packaging, err := filepath.Abs("packaging")
-			if err != nil {
-				return err
-			}
-			lab, err = harness.StartLab(ctx, harness.LabOptions{
-				Tree:     labTree,
-				ReadOnly: map[string]string{build: hostBuild, base: hostBase, testdata: hostTestdata, packaging: hostPackaging},
-				Out:      s.Out,
-			})
 			return err
 		})
 		if err != nil {
@@ -175,6 +152,26 @@ func Lab(release, run string, more ...string) func(*Suite, context.Context) erro
 		})
 		return errors.Join(tests, s.phase("lab: stop", lab.Stop))
 	}
+}
+
+// startLab boots a lab of a release in which the integration tests can run, and which
+// sees trees for images.
+func (s *Suite) startLab(ctx context.Context, release string, trees map[string]string) (*harness.Lab, error) {
+	if err := harness.Need(ctx, s.Out, harness.LabPackages...); err != nil {
+		return nil, err
+	}
+	if err := prepareHost(ctx); err != nil {
+		return nil, err
+	}
+	seen := maps.Clone(trees)
+	for dir, at := range map[string]string{Build: hostBuild, "test/integration/testdata": hostTestdata, "packaging": hostPackaging} {
+		path, err := filepath.Abs(dir)
+		if err != nil {
+			return nil, err
+		}
+		seen[path] = at
+	}
+	return harness.StartLab(ctx, harness.LabOptions{Tree: of(harness.LabTree, release), ReadOnly: seen, Out: s.Out})
 }
 
 // Attacks is a pattern for the tests that attack as a hostile job would.

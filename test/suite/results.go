@@ -122,7 +122,7 @@ func (r *reader) other(line string) {
 	}
 	switch {
 	case begins("=== ", "?   "), line == "PASS", line == "FAIL":
-	case begins("after the power cut: ", "held", "soak: "):
+	case begins("after the power cut: ", "held", "soak: ", "works ", "refused ", "fails "):
 		fmt.Fprintln(r.out, line)
 	case begins("panic:", "WARNING: DATA RACE", "fatal error:"):
 		r.flushHeld()

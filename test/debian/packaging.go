@@ -1,0 +1,160 @@
+package debian
+
+// Making of Debian packages, in the order of the jobs of salsa-ci's pipeline:
+// extract-source, build, then the tests of what was built.
+
+// source is a function that makes the source package greet, in the directory greet. It
+// uses no debhelper, whose installation takes longer than all that is built with it.
+const source = `
+source_package() {
+	mkdir -p greet/debian/{source,tests}; cd greet
+	printf '%s\n' '#include <stdio.h>' 'int main(void) { return puts("greetings") < 0; }' >greet.c
+	echo '3.0 (native)' >debian/source/format
+	cat >debian/control <<-'END'
+	Source: greet
+	Section: misc
+	Priority: optional
+	Maintainer: A Tester <tester@example.org>
+	Standards-Version: 4.6.2
+	Build-Depends: hello
+	Rules-Requires-Root: no
+
+	Package: greet
+	Architecture: any
+	Depends: libc6
+	Description: greets who calls it
+	 A package whose only use is to be built in a test.
+	END
+	cat >debian/changelog <<-'END'
+	greet (1.0) unstable; urgency=medium
+
+	  * A package.
+
+	 -- A Tester <tester@example.org>  Wed, 01 Jan 2025 00:00:00 +0000
+	END
+	printf '%s\n' 'Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/' '' 'Files: *' 'Copyright: 2025 A Tester' 'License: public-domain' ' Free for all.' >debian/copyright
+	printf '%s\n' 'Tests: greets' 'Depends: greet' >debian/tests/control
+	printf '%s\n' '#!/bin/sh' 'test "$(greet)" = greetings && echo it greets' >debian/tests/greets
+	cat >debian/rules <<'END'
+#!/usr/bin/make -f
+include /usr/share/dpkg/buildflags.mk
+docs = debian/greet/usr/share/doc/greet
+build build-arch:
+	hello
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o greet greet.c
+build-indep binary-indep:
+clean:
+	rm -rf greet debian/greet debian/files
+binary binary-arch: build-arch
+	install -D greet debian/greet/usr/bin/greet
+	strip --remove-section=.comment --remove-section=.note debian/greet/usr/bin/greet
+	install -D --mode=644 debian/copyright $(docs)/copyright
+	gzip -9n <debian/changelog >$(docs)/changelog.gz; chmod 644 $(docs)/changelog.gz
+	mkdir -p debian/greet/DEBIAN
+	dpkg-gencontrol -pgreet -Pdebian/greet
+	find debian/greet -newermt @$(SOURCE_DATE_EPOCH) -exec touch --no-dereference --date=@$(SOURCE_DATE_EPOCH) {} +
+	dpkg-deb --root-owner-group --build debian/greet ..
+.PHONY: build build-arch build-indep binary binary-arch binary-indep clean
+END
+	chmod +x debian/rules debian/tests/greets
+	cd ..
+}
+`
+
+var packaging = Group{
+	Name:     "packaging",
+	Images:   Images,
+	Backends: Backends[:1],
+	Cases: []Case{
+		{
+			Name: "mmdebstrap in unshare mode, as an ordinary user",
+			Script: `
+as builder <<'END'
+mkdir -p .cache/sbuild
+mmdebstrap --quiet --mode=unshare --variant=buildd --include=apt-utils,hello $suite .cache/sbuild/$suite-amd64.tar
+END
+`,
+		},
+		{
+			Name: "dpkg-source, as salsa-ci's extract-source",
+			Script: source + `
+cd ~builder; source_package; dpkg-source --build greet; chown -R builder: .; ls greet_1.0.dsc
+`,
+		},
+		{
+			Name: "sbuild in unshare mode, as an ordinary user",
+			Script: `
+as builder <<'END'
+sbuild --chroot-mode=unshare --dist=$suite --no-run-lintian --no-apt-upgrade --no-apt-distupgrade greet_1.0.dsc </dev/null >sbuild.log 2>&1 || { tail -n 30 sbuild.log; false; }
+ls greet_1.0_amd64.deb greet_1.0_amd64.changes
+END
+`,
+		},
+		{
+			Name: "blhc, lintian",
+			Script: `
+as builder <<'END'
+blhc greet_1.0_amd64.build
+lintian --fail-on error greet_1.0_amd64.changes
+END
+`,
+		},
+		{
+			Name: "autopkgtest on the machine itself (null)",
+			Script: `
+cd ~builder; apt-get -qq update
+autopkgtest --no-built-binaries greet_1.0_amd64.deb greet_1.0.dsc -- null
+apt-get -qq purge greet
+`,
+		},
+		{
+			Name: "autopkgtest in unshare mode, as an ordinary user",
+			Script: `
+as builder <<'END'
+autopkgtest --no-built-binaries greet_1.0_amd64.deb greet_1.0.dsc -- unshare --release $suite --tarball .cache/sbuild/$suite-amd64.tar
+END
+`,
+		},
+		{
+			Name: "reprotest with its usual variations",
+			Script: `
+as builder <<'END'
+reprotest --no-diffoscope --source-pattern greet/ 'cd greet && dpkg-buildpackage --no-sign --build=binary -d' 'greet_1.0_amd64.deb'
+END
+`,
+		},
+		{
+			Name: "piuparts",
+			Note: "its base tarball must have no devices in it (`mmtarfilter '--path-exclude=/dev/*'`), as tar cannot make them",
+			Script: `
+cd ~builder; mmtarfilter '--path-exclude=/dev/*' <.cache/sbuild/$suite-amd64.tar | gzip -1 >/srv/base.tgz
+piuparts --basetgz=/srv/base.tgz --distribution=$suite --no-upgrade-test greet_1.0_amd64.deb
+`,
+		},
+		{
+			Name: "pbuilder",
+			Note: "its base tarball likewise",
+			Script: `
+cd ~builder; mkdir /srv/result
+pbuilder build --basetgz /srv/base.tgz --buildresult /srv/result greet_1.0.dsc
+ls /srv/result/greet_1.0_amd64.deb
+`,
+		},
+		{
+			Name: "mmdebstrap as root",
+			Script: `
+mmdebstrap --quiet --mode=root --variant=minbase $suite /srv/tree
+chroot /srv/tree dpkg --audit
+`,
+			Images: []string{"trixie"},
+		},
+		{
+			Name: "debootstrap as root",
+			Script: `
+debootstrap --variant=minbase $suite /srv/debootstrap || { tail -n 20 /srv/debootstrap/debootstrap/debootstrap.log; false; }
+chroot /srv/debootstrap dpkg --audit
+`,
+			Images: []string{"trixie"},
+		},
+	},
+}

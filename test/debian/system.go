@@ -1,0 +1,145 @@
+package debian
+
+// What programs find below them.
+
+var system = Group{
+	Name:     "system",
+	Images:   Images,
+	Backends: Backends,
+	Setup:    `echo FROM_THE_IMAGE=yes >>/etc/environment`,
+	Cases: []Case{
+		{
+			Name:   "variables of /etc/environment reach the job",
+			Script: `test "$FROM_THE_IMAGE" = yes`,
+		},
+		{
+			Name: "ulimit -c unlimited, core dumps",
+			Note: "the host's kernel.core_pattern says where a core goes; a file name without a path leaves it in the machine",
+			Script: `
+ulimit -c unlimited
+cd "$(mktemp -d)"
+sh -c 'kill -s ABRT $$' || true
+case $(cat /proc/sys/kernel/core_pattern) in
+	'|'* | /*) ;;
+	*) ls | grep core ;;
+esac
+`,
+		},
+		{
+			Name: "memory locked within the limit",
+			Script: `
+python3 - <<'END'
+import ctypes, resource
+size = min(resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] % 2**63, 65536) // 2
+libc = ctypes.CDLL(None, use_errno=True)
+memory = ctypes.create_string_buffer(size)
+assert size > 0 and libc.mlock(memory, size) == 0, ctypes.get_errno()
+assert libc.munlock(memory, size) == 0
+END
+`,
+		},
+		{
+			Name: "gpg with secure memory",
+			Script: `
+export GNUPGHOME=$(mktemp -d)
+gpg --batch --passphrase '' --quick-generate-key tester default default never 2>"$GNUPGHOME/said"
+refused grep -i insecure "$GNUPGHOME/said"
+echo text | gpg --batch --clearsign | gpg --verify
+gpgconf --kill all
+`,
+		},
+		{
+			Name: "rename of a directory that came with the image",
+			Script: `
+python3 -c 'import os; os.rename("/usr/share/perl5", "/usr/share/renamed"); os.rename("/usr/share/renamed", "/usr/share/perl5")'
+`,
+		},
+		{
+			Name: "files opened with O_SYNC and O_DSYNC, fsync, sync",
+			Note: "nothing waits for the disk",
+			Script: `
+cd "$(mktemp -d)"
+dd if=/dev/zero of=file bs=4k count=4 oflag=sync
+dd if=/dev/zero of=file bs=4k count=4 oflag=dsync conv=fsync
+sync file; sync -f file; sync
+`,
+		},
+		{
+			Name:     "fsync of a descriptor that is not open is an error",
+			Note:     "on btrfs fsync(2) is not looked at, for its time",
+			Backends: []string{"overlay", "tmpfs"},
+			Script: `
+python3 - <<'END'
+import errno, os
+for call in os.fsync, os.fdatasync:
+    try:
+        call(999)
+    except OSError as error:
+        assert error.errno == errno.EBADF
+    else:
+        raise SystemExit(call)
+END
+`,
+		},
+		{
+			Name:   "ping, as an ordinary user",
+			Script: `su builder -c 'ping -c 1 -W 5 127.0.0.1'`,
+		},
+		{
+			Name: "strace, and children of other users",
+			Script: `
+strace -f -o /dev/null su builder -c true
+`,
+		},
+		{
+			Name: "programs of another architecture",
+			Note: "where the host's kernel is 6.7 or newer",
+			Script: `
+grep binfmt_misc /proc/filesystems
+systemctl restart systemd-binfmt
+test -w /proc/sys/fs/binfmt_misc/register
+printf '#!/bin/sh\necho interpreted\n' >/srv/interpreter; chmod +x /srv/interpreter
+printf ':ofatest:E::ofatest::/srv/interpreter:' >/proc/sys/fs/binfmt_misc/register
+echo >/srv/program.ofatest; chmod +x /srv/program.ofatest
+test "$(/srv/program.ofatest)" = interpreted
+`,
+		},
+		{
+			Name: "systemctl isolate leaves the job alone",
+			Script: `
+systemctl isolate multi-user.target
+systemctl --wait is-system-running || true
+`,
+		},
+	},
+}
+
+var network = Group{
+	Name:     "network",
+	Images:   Images,
+	Backends: Backends[:1],
+	Setup:    `apt-get -qq update`,
+	Cases: []Case{
+		{
+			Name: "systemd-resolved and systemd-networkd, installed in the job",
+			Script: `
+apt-get -qq install --no-install-recommends systemd-resolved >/dev/null
+systemctl enable --now systemd-networkd
+networkctl list
+getent hosts deb.debian.org
+resolvectl query deb.debian.org
+curl --silent --show-error --fail --output /dev/null http://deb.debian.org/debian/dists/$suite/Release
+systemctl restart systemd-resolved systemd-networkd
+curl --silent --show-error --fail --output /dev/null http://deb.debian.org/debian/dists/$suite/Release
+`,
+		},
+		{
+			Name: "a firewall, a bridge, a tunnel device",
+			Script: `
+iptables --append INPUT --protocol tcp --dport 9 --jump REJECT
+ip link add bridge type bridge; ip link set bridge up
+ip tuntap add tap0 mode tap; ip link set tap0 master bridge
+`,
+		},
+	},
+}

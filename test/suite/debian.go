@@ -1,0 +1,54 @@
+package suite
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+
+	"nspawn-runner/test/debian"
+	"nspawn-runner/test/harness"
+)
+
+// hostDebian is where a lab sees the trees of the images that run what Debians run.
+const hostDebian = "/opt/debian"
+
+// Debian runs in a lab of a release, "" for bookworm, the programs that DEBIAN.md says
+// run in machines, and prints a line for each. run picks some, as for [Lab].
+func Debian(release, run string) func(*Suite, context.Context) error {
+	return func(s *Suite, ctx context.Context) error {
+		var lab *harness.Lab
+		err := s.phase("debian: set-up", func() (err error) {
+			if err := harness.Need(ctx, s.Out, harness.LabPackages...); err != nil {
+				return err
+			}
+			trees := map[string]string{}
+			for _, image := range debian.Images {
+				tree, err := harness.Tree(ctx, s.Out, debianTree(image))
+				if err != nil {
+					return err
+				}
+				trees[tree] = filepath.Join(hostDebian, image)
+			}
+			lab, err = s.startLab(ctx, release, trees)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		tests := s.phase("debian: what runs in a machine", func() error {
+			argv := testCommand("lab", "", "^TestWhatRunsOnDebian"+run, "NSPAWN_RUNNER_DEBIAN="+hostDebian)
+			return s.tests(&reader{where: "debian"}, lab.Command(ctx, argv...))
+		})
+		return errors.Join(tests, s.phase("debian: stop", lab.Stop))
+	}
+}
+
+// debianTree is the tree of an image that holds what is to run.
+func debianTree(image string) harness.Recipe {
+	return harness.Recipe{
+		Kind:     "debian" + image,
+		Suite:    image,
+		Packages: debian.Packages(image),
+		Hooks:    debian.Hooks,
+	}
+}

@@ -98,12 +98,12 @@ func (o Bootstrap) command(root string, exceptions []string, more []archive) []s
 		for _, exception := range exceptions {
 			args = append(args, "--aptopt="+exception)
 		}
+		if more != nil { // before other hooks, which have apt read the lists
+			args = append(args, "--setup-hook="+sources)
+		}
 		// As debootstrap does it: without it bookworm installs a package that
 		// moves everything, and three that this one needs.
 		args = append(args, "--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr")
-		if more != nil {
-			args = append(args, "--setup-hook="+sources)
-		}
 		if o.mirrorPaths() != nil { // so that apt inside finds it too, see mmdebstrap(1)
 			args = append(args, "--hook-dir=/usr/share/mmdebstrap/hooks/file-mirror-automount")
 		}

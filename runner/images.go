@@ -35,7 +35,7 @@ func (h *Host) ChrootCreate(ctx context.Context, name, suite string) error {
 	defer show.close()
 	store := h.images()
 	store.Progress = show.tell
-	generation, err := store.Create(ctx, name, image.CreateOptions{Bootstrap: made})
+	generation, err := store.Create(ctx, name, image.CreateOptions{Bootstrap: made, Booted: settings.Build == buildBooted})
 	show.close()
 	if err != nil {
 		return err

@@ -72,14 +72,16 @@ type Config struct {
 	Nesting       bool
 	Usage         bool
 	Mirror        string
+	Components    []string
+	Keyring       string
+	Variant       string
+	Bootstrap     string
+	Build         string
+
 	// SecurityMirror is an address, "none", or "" for what is found.
 	SecurityMirror  string
 	Updates         bool
 	CheckValidUntil bool
-	Components      []string
-	Keyring         string
-	Variant         string
-	Bootstrap       string
 
 	// Of an image.
 	ChrootSuite   string

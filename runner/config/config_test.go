@@ -148,9 +148,9 @@ nspawn_runner_check_valid_until: false
 		"nspawn_runner_include: [git, ./x.deb]":     "x.yaml:1: nspawn_runner_include: \"./x.deb\"",
 		"nspawn_runner_include:\n- [a]":             "x.yaml:2: nspawn_runner_include: want a list",
 
-		"nspawn_runner_aliases: {a: b}":    "x.yaml:1: nspawn_runner_aliases: want a list of words",
-		"nspawn_runner_aliases: ['x:*']":   "x.yaml:1: nspawn_runner_aliases: \"x:*\" is a pattern: write it to images:",
-		"nspawn_runner_aliases: [a, '{{']": "x.yaml:1: nspawn_runner_aliases: \"{{\" is not a name",
+		"nspawn_runner_aliases: {a: b}":   "x.yaml:1: nspawn_runner_aliases: want a list of words",
+		"nspawn_runner_aliases: ['x:*']":  "x.yaml:1: nspawn_runner_aliases: \"x:*\" is a pattern: write it to images:",
+		"nspawn_runner_aliases: [a, b=c]": "x.yaml:1: nspawn_runner_aliases: \"b=c\" is not a name",
 
 		"nspawn_runner_environment: [A]":               "x.yaml:1: nspawn_runner_environment: want lines of the form",
 		"nspawn_runner_environment:\n  A: 1\n  B: [x]": "x.yaml:2: nspawn_runner_environment: B: want one value",

@@ -146,6 +146,9 @@ var Keys = []Key{
 		func(c *Config, n *yaml.Node) error {
 			return oneOf(n, &c.Bootstrap, "auto", "mmdebstrap", "debootstrap")
 		}},
+	{"build", "unbooted", true, true,
+		"How the playbook runs: `unbooted`, in the image's tree, where services are not started; or `booted`, in a machine as the image's jobs get it, where they are: for databases and users in them, and for tasks that ask systemd, logind or D-Bus.",
+		func(c *Config, n *yaml.Node) error { return oneOf(n, &c.Build, "unbooted", "booted") }},
 	{"maint_recreate", "false", false, true,
 		"Maintenance makes the chroot from scratch every time.",
 		func(c *Config, n *yaml.Node) error { return boolean(n, &c.MaintRecreate) }},

@@ -35,7 +35,10 @@ func (b *build) play(ctx context.Context, book Playbook) error {
 		return nil
 	}
 	return b.step(ctx, "playbook "+book.Path, func() error {
-		return b.download(func(d *downloads) error { return b.playIn(ctx, book, d) })
+		if b.booted {
+			return b.playBooted(ctx, book)
+		}
+		return b.download(onLoopback, func(d *downloads) error { return b.playIn(ctx, book, d) })
 	})
 }
 
@@ -52,13 +55,13 @@ func (b *build) playIn(ctx context.Context, book Playbook, d *downloads) (err er
 	}
 	defer box.Close()
 	b.suspect = true
-	return b.ansible(ctx, book, box)
+	return b.ansible(ctx, book, box.door)
 }
 
-// ansible runs ansible-playbook on the host, with the box as its only host. The
+// ansible runs ansible-playbook on the host, with what is behind a door as its only host. The
 // playbook stays where it is, with the roles, collections and variables beside
 // it, and the user's ansible.cfg counts; only inventory and connection are ours.
-func (b *build) ansible(ctx context.Context, book Playbook, box *box) error {
+func (b *build) ansible(ctx context.Context, book Playbook, door *door) error {
 	dir, err := os.MkdirTemp("", "nspawn-runner-ansible-")
 	if err != nil {
 		return err
@@ -68,7 +71,7 @@ func (b *build) ansible(ctx context.Context, book Playbook, box *box) error {
 		return err
 	}
 	inventory := filepath.Join(dir, "inventory.yaml")
-	if err := b.writeInventory(inventory, box); err != nil {
+	if err := b.writeInventory(inventory, door); err != nil {
 		return err
 	}
 	playbook, err := filepath.Abs(book.Path)
@@ -96,7 +99,7 @@ func (b *build) ansible(ctx context.Context, book Playbook, box *box) error {
 	// only ansible knows them all.
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGTERM) }
 
-	err = b.run(ctx, cmd)
+	err = withoutSync(func() error { return b.run(ctx, cmd) })
 	if err == nil {
 		b.tally = readTally(tally)
 		return nil
@@ -109,14 +112,16 @@ func (b *build) ansible(ctx context.Context, book Playbook, box *box) error {
 
 // writeInventory writes the inventory: one host, which is called by the path of
 // the tree, as with the Python original.
-func (b *build) writeInventory(path string, box *box) error {
+func (b *build) writeInventory(path string, door *door) error {
 	host := map[string]any{
 		"ansible_connection":         "chroot",
 		"ansible_user":               "root",
 		"ansible_pipelining":         true,
 		"ansible_become_method":      "nspawn_runner",
-		"ansible_chroot_enter":       box.enter(),
+		"ansible_chroot_enter":       door.enter(),
 		"ansible_chroot_environment": b.store.environmentInside(),
+		"ansible_chroot_owner":       door.owner,
+		"ansible_chroot_group":       door.group,
 	}
 	if !b.booted {
 		host["ansible_chroot_environment"].(map[string]string)[offline] = "1"

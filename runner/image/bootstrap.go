@@ -153,7 +153,7 @@ func (b *build) bootstrap(ctx context.Context, o Bootstrap) error {
 	}
 	b.keptAs = base
 	return b.step(ctx, "bootstrap "+o.Suite+" with "+o.Program, func() error {
-		return b.download(func(d *downloads) error { return b.firstTree(ctx, o, exceptions, d) })
+		return b.download(onLoopback, func(d *downloads) error { return b.firstTree(ctx, o, exceptions, d) })
 	})
 }
 

@@ -23,7 +23,7 @@ func (x *box) lendResolver() error {
 	if err != nil {
 		return err
 	}
-	inside, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", x.root().Fd()))
+	inside, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", x.door.handles["--root"].Fd()))
 	if err != nil {
 		return err
 	}
@@ -37,14 +37,4 @@ func (x *box) lendResolver() error {
 		}
 	}
 	return nil
-}
-
-// root is the box's root directory.
-func (x *box) root() *os.File {
-	for i, entrance := range entrances {
-		if entrance.file == "root" {
-			return x.handles[i]
-		}
-	}
-	panic("nothing enters the root of a box")
 }

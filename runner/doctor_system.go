@@ -217,11 +217,14 @@ func checkCoreDumps(context.Context) []finding {
 	if err != nil {
 		return isBad("", "%v", err)
 	}
+	const toDo = "set kernel.core_pattern = core in a file of /etc/sysctl.d, and by sysctl"
 	if program, piped := strings.CutPrefix(strings.TrimSpace(string(text)), "|"); piped {
-		return isWarning("set kernel.core_pattern = core in a file of /etc/sysctl.d, and by sysctl",
-			"each crash of a job's program starts a process of the host's root, which no limit of jobs counts: %s", program)
+		return isWarning(toDo, "each crash of a job's program starts a process of the host's root, which no limit of jobs counts, and jobs have no core dumps: %s", program)
 	}
-	return isGood("kernel.core_pattern names no program")
+	if !machine.HaveCoreDumps() {
+		return isWarning(toDo, "core dumps of jobs would lie on this host, so they have none: %s", strings.TrimSpace(string(text)))
+	}
+	return isGood("kernel.core_pattern names no program, and core dumps of jobs lie in their machines")
 }
 
 // checkGuard asks whether the kernel keeps machines to some families of sockets,

@@ -78,7 +78,7 @@ func TestSuiteOfTheCommandLineIsNoOption(t *testing.T) {
 }
 
 func TestMaintenanceDoesNotGuessASuite(t *testing.T) {
-	h, called := bootstrapHost(t, "", "- vars: {}\n")
+	h, called := bootstrapHost(t, "", "- hosts: all\n")
 	err := h.ChrootMaintenance(t.Context(), Maintenance{Image: "image"})
 	if err == nil || !strings.Contains(err.Error(), "nspawn_runner_chroot_suite is missing") || called() != "" {
 		t.Errorf("error is %v", err)
@@ -123,5 +123,30 @@ func TestWhatMachinesWillMissIsSaidBeforeABuild(t *testing.T) {
 				t.Errorf("%s: %v", setting, err)
 			}
 		}
+	}
+}
+
+func TestMaintenanceOfAllSkipsWhatIsNoImagesAndSaysSoOnce(t *testing.T) {
+	h, _ := bootstrapHost(t, "", "- hosts: all\n")
+	dir := h.Config.PlaybookDir
+	if err := os.Remove(filepath.Join(dir, "image.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"requirements.yml": "- {name: role, src: x}\n", "tasks.yaml": "- apt: {name: less}\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var says bytes.Buffer
+	h.Stderr = &says
+	if err := h.ChrootMaintenance(t.Context(), Maintenance{}); err != nil {
+		t.Error(err)
+	}
+	if want := "skipped, since no image is made of them: " + dir + "/requirements.yml, " + dir + "/tasks.yaml\n"; strings.Count(says.String(), want) != 1 {
+		t.Errorf("it says %q", says.String())
+	}
+	err := h.ChrootMaintenance(t.Context(), Maintenance{Image: "tasks"})
+	if want := "tasks.yaml is not a playbook: nothing in its list is a play, which has hosts"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("asked for by name: %v", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
@@ -178,6 +179,13 @@ func (h *Host) maintainable() ([]string, error) {
 	images, err := h.images().List()
 	if err != nil {
 		return nil, err
+	}
+	beside, err := h.images().Beside()
+	if err != nil {
+		return nil, err
+	}
+	if len(beside) > 0 {
+		h.say("skipped, since no image is made of them: %s", strings.Join(beside, ", "))
 	}
 	var names []string
 	for _, i := range images {

@@ -9,6 +9,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -181,7 +182,11 @@ func (c *Config) apply(file string, name, value *yaml.Node, prefix string, fits 
 		for value.Kind == yaml.AliasNode {
 			value = value.Alias
 		}
-		if err := key.set(c, value); err != nil {
+		var err error
+		if prefix != "" && !forPrograms[key.Name] {
+			err = literal(value)
+		}
+		if err = cmp.Or(err, key.set(c, value)); err != nil {
 			line := value.Line
 			var inside *lineError
 			if errors.As(err, &inside) {

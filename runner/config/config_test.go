@@ -347,3 +347,22 @@ func TestMistakesInAPlaybookAreNamedWithTheirLine(t *testing.T) {
 		}
 	}
 }
+
+func TestASettingMustBeLiteral(t *testing.T) {
+	for text, want := range map[string]string{
+		"nspawn_runner_chroot_suite: '{{ suite }}'":                 "playbook sid.yaml:1: nspawn_runner_chroot_suite: want the value itself, not a template",
+		"nspawn_runner_chroot_suite: {{ suite }}":                   "playbook sid.yaml:1: nspawn_runner_chroot_suite: want the value itself, not a template",
+		"nspawn_runner_include:\n- less\n- '{{ more }}'":            "playbook sid.yaml:3: nspawn_runner_include: want the value itself",
+		"nspawn_runner_keyring: /usr/share/{% if x %}y{% endif %}":  "want the value itself",
+		"nspawn_runner_test: docker inspect -f '{{ .State }}' mine": "",
+	} {
+		var vars map[string]yaml.Node
+		if err := yaml.Unmarshal([]byte(text), &vars); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Default().ForImage("sid.yaml", vars)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,10 +17,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// plugins are ours for ansible: the connection into the box, and a callback that
-// says which task failed and how many changed something. With them ansible-core is enough.
+// plugins are ours for ansible: the connection into the box, the way to another user
+// in there, and a callback that says which task failed and how many changed something.
+// With them ansible-core is enough.
 //
-//go:embed ansible/connection/chroot.py ansible/callback/nspawn_runner.py
+//go:embed ansible/connection/chroot.py ansible/become/nspawn_runner.py ansible/callback/nspawn_runner.py
 var plugins embed.FS
 
 // play runs the playbook in the generation.
@@ -82,6 +82,7 @@ func (b *build) ansible(ctx context.Context, book Playbook, box *box) error {
 	cmd.Env = append(b.store.environment(),
 		"ANSIBLE_INVENTORY_ENABLED=yaml",
 		"ANSIBLE_CONNECTION_PLUGINS="+pluginPath(dir, "connection"),
+		"ANSIBLE_BECOME_PLUGINS="+pluginPath(dir, "become"),
 		"ANSIBLE_CALLBACK_PLUGINS="+pluginPath(dir, "callback"),
 		"ANSIBLE_LOCAL_TEMP="+filepath.Join(dir, "tmp"),
 		"ANSIBLE_NOCOWS=1",
@@ -100,10 +101,10 @@ func (b *build) ansible(ctx context.Context, book Playbook, box *box) error {
 		b.tally = readTally(tally)
 		return nil
 	}
-	if why := lastFailure(failures); why != "" {
-		return errors.New(why)
+	if failure, noted := lastFailure(failures); noted {
+		return errors.New(failure.String() + b.hint(ctx, strings.Join(failure.Lines, "\n")))
 	}
-	return fmt.Errorf("ansible-playbook: %w", err)
+	return fmt.Errorf("ansible-playbook: %w%s", err, b.hint(ctx, err.Error()))
 }
 
 // writeInventory writes the inventory: one host, which is called by the path of
@@ -113,8 +114,12 @@ func (b *build) writeInventory(path string, box *box) error {
 		"ansible_connection":         "chroot",
 		"ansible_user":               "root",
 		"ansible_pipelining":         true,
+		"ansible_become_method":      "nspawn_runner",
 		"ansible_chroot_enter":       box.enter(),
 		"ansible_chroot_environment": b.store.environmentInside(),
+	}
+	if !b.booted {
+		host["ansible_chroot_environment"].(map[string]string)[offline] = "1"
 	}
 	// JSON is YAML, and quotes everything.
 	text, err := json.Marshal(map[string]any{"all": map[string]any{"hosts": map[string]any{b.generation.Path: host}}})
@@ -134,24 +139,27 @@ func pluginPath(dir, kind string) string {
 	return filepath.Join(dir, "ansible", kind) + ":" + others
 }
 
-// lastFailure words what the callback noted last: the task and its message, of
-// which the first line and the last ones matter. Empty if no task failed.
-func lastFailure(path string) string {
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return ""
-	}
-	notes := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
-	var failure struct {
-		Task  string
-		Lines []string
-	}
-	if json.Unmarshal(notes[len(notes)-1], &failure) != nil {
-		return ""
-	}
-	lines := failure.Lines
+// failure is what the callback notes of a task that failed.
+type failure struct {
+	Task  string
+	Lines []string
+}
+
+// String has the first line of the message and the last ones, which matter.
+func (f failure) String() string {
+	lines := f.Lines
 	if len(lines) > 4 {
 		lines = append([]string{lines[0], "..."}, lines[len(lines)-3:]...)
 	}
-	return fmt.Sprintf("task %q: %s", failure.Task, strings.Join(lines, "; "))
+	return fmt.Sprintf("task %q: %s", f.Task, strings.Join(lines, "; "))
+}
+
+// lastFailure is what the callback noted last, if a task failed.
+func lastFailure(path string) (last failure, noted bool) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return last, false
+	}
+	notes := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
+	return last, json.Unmarshal(notes[len(notes)-1], &last) == nil
 }

@@ -10,7 +10,8 @@ import (
 )
 
 func TestPlaybookRunsInABox(t *testing.T) {
-	s, calls := fakeStore(t, "sid", `- fake: |
+	s, calls := fakeStore(t, "sid", `- hosts: all
+  fake: |
     echo "$$ $(cat /proc/1/comm)" > $1/etc/inside
     cat $1/etc/resolv.conf > $1/etc/resolved
     $1/usr/sbin/policy-rc.d; echo $? > $1/etc/policy
@@ -59,7 +60,7 @@ func TestPlaybookRunsInABox(t *testing.T) {
 }
 
 func TestFailedPlaybookNamesTheTask(t *testing.T) {
-	s, _ := fakeStore(t, "sid", "- fake: exit 3\n")
+	s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: exit 3\n")
 	_, err := s.Create(t.Context(), "sid", CreateOptions{})
 	if want := `/sid.yaml: task "fake": first; ...; third; fourth; fifth (full log: `; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("error is %v, without %s", err, want)
@@ -68,7 +69,7 @@ func TestFailedPlaybookNamesTheTask(t *testing.T) {
 }
 
 func TestPlaybookWithoutAnsibleFailsAtOnce(t *testing.T) {
-	s, calls := fakeStore(t, "sid", "- fake: true\n")
+	s, calls := fakeStore(t, "sid", "- hosts: all\n  fake: true\n")
 	t.Setenv("PATH", t.TempDir())
 	_, err := s.Create(t.Context(), "sid", CreateOptions{})
 	if err == nil || !strings.Contains(err.Error(), "apt-get install ansible-core") {
@@ -90,7 +91,7 @@ func TestEmptyPlaybookIsAWarning(t *testing.T) {
 }
 
 func TestBoxThatDoesNotStartIsAnError(t *testing.T) {
-	s, calls := fakeStore(t, "sid", "- fake: true\n")
+	s, calls := fakeStore(t, "sid", "- hosts: all\n  fake: true\n")
 	write(t, filepath.Join(filepath.Dir(calls), "systemd-nspawn"), "#!/bin/sh\necho no such thing here >&2\nexit 5\n")
 	_, err := s.Create(t.Context(), "sid", CreateOptions{})
 	if err == nil || !strings.Contains(err.Error(), "systemd-nspawn: exit status 5: no such thing here") {

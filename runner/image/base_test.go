@@ -18,7 +18,7 @@ func baseStore(t *testing.T, playbooks ...string) (s *Store, bootstraps func() i
 }
 
 func TestSecondImageOfASuiteBeginsWithACopyOfABase(t *testing.T) {
-	s, bootstraps := baseStore(t, "one", "- fake: touch $1/etc/touched\n")
+	s, bootstraps := baseStore(t, "one", "- hosts: all\n  fake: touch $1/etc/touched\n")
 	create(t, s, "one")
 	two := create(t, s, "two")
 	if bootstraps() != 1 {

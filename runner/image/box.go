@@ -87,7 +87,9 @@ func (b *build) openBox(ctx context.Context) (*box, error) {
 		return nil, err
 	}
 	if line, _ := bufio.NewReader(output).ReadString('\n'); line == "ready\n" {
-		err = x.hold()
+		if err = x.hold(); err == nil {
+			err = x.lendResolver()
+		}
 	} else {
 		err = errors.New("systemd-nspawn did not start a shell")
 	}

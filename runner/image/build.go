@@ -146,6 +146,9 @@ func (s *Store) runnable(image Image) (Playbook, error) {
 	if err != nil {
 		return Playbook{}, err
 	}
+	if book.foreign != "" {
+		return Playbook{}, fmt.Errorf("image %s: %s is not a playbook: %s", image.Name, book.Path, book.foreign)
+	}
 	for _, warning := range book.Warnings {
 		s.note(image.Name, "warning: "+warning)
 	}
@@ -184,6 +187,7 @@ type build struct {
 	suspect    bool       // if the build fails now, the reason is to be found in the tree
 	tally      tally      // what the playbook did
 	keptAs     *base      // what the tree is to be kept as, see keepBase; nil if it is not to be
+	booted     bool       // the playbook runs in a booted machine
 	mirror     string     // a directory of the host that the image's packages come from, or empty
 	log        *buildLog
 	program    atomic.Int64 // the process that is filling the tree, or 0

@@ -188,7 +188,7 @@ func TestBrokenImageIsNotPublished(t *testing.T) {
 }
 
 func TestMaintainWorksOnACopy(t *testing.T) {
-	s, calls := fakeStore(t, "sid", "- fake: echo again >> $1/etc/runs\n")
+	s, calls := fakeStore(t, "sid", "- hosts: all\n  fake: echo again >> $1/etc/runs\n")
 	first, _, err := s.Maintain(t.Context(), "sid", ofSid) // there is none: it is created
 	if err != nil {
 		t.Fatal(err)
@@ -205,13 +205,13 @@ func TestMaintainWorksOnACopy(t *testing.T) {
 		t.Errorf("the second generation is no copy of the first: %q", got)
 	}
 
-	write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- fake: exit 1\n")
+	write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- hosts: all\n  fake: exit 1\n")
 	if _, _, err := s.Maintain(t.Context(), "sid", ofSid); err == nil {
 		t.Error("a failing playbook was published")
 	}
 	wantOnly(t, s, "sid", first, second)
 
-	write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- fake: echo new >> $1/etc/runs\n")
+	write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- hosts: all\n  fake: echo new >> $1/etc/runs\n")
 	third, _, err := s.Maintain(t.Context(), "sid", MaintainOptions{Bootstrap: ofSid.Bootstrap, Recreate: true})
 	if err != nil {
 		t.Fatal(err)
@@ -225,7 +225,7 @@ func TestMaintainWorksOnACopy(t *testing.T) {
 }
 
 func TestMaintainNeedsAPlaybookAndForANewImageASuite(t *testing.T) {
-	s, _ := fakeStore(t, "new", "- fake: true\n")
+	s, _ := fakeStore(t, "new", "- hosts: all\n  fake: true\n")
 	create(t, s, "sid")
 	for name, want := range map[string]string{"sid": "no playbook in", "new": "nspawn_runner_chroot_suite is missing", "none": "there is no such image"} {
 		if _, _, err := s.Maintain(t.Context(), name, MaintainOptions{}); err == nil || !strings.Contains(err.Error(), want) {

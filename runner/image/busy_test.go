@@ -13,7 +13,7 @@ import (
 )
 
 func TestCancelEndsAllThatABuildStarted(t *testing.T) {
-	s, _ := fakeStore(t, "slow", "- fake: sleep 987654\n")
+	s, _ := fakeStore(t, "slow", "- hosts: all\n  fake: sleep 987654\n")
 	t.Setenv("FAKE_BOOTSTRAP", `[ "$FAKE_SLOW" = no ] || { setsid sleep 987654 & sleep 987654; }`)
 	for _, slow := range []string{"yes", "no"} { // in the bootstrap, in the playbook
 		t.Setenv("FAKE_SLOW", slow)

@@ -252,7 +252,7 @@ func TestWhatWasNotUsedForLongestGoesFirst(t *testing.T) {
 }
 
 func TestProgramsOfABuildUseTheProxyAndTheImageForgetsIt(t *testing.T) {
-	s, _ := fakeStore(t, "sid", "- fake: cp $1/etc/apt/apt.conf.d/00nspawn-runner $1/etc/lent\n")
+	s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: cp $1/etc/apt/apt.conf.d/00nspawn-runner $1/etc/lent\n")
 	s.DownloadsMax = 1 << 20
 	t.Setenv("FAKE_BOOTSTRAP", `echo "$http_proxy" > "$root/etc/proxy"`)
 	generation := create(t, s, "sid")

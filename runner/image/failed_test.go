@@ -42,7 +42,7 @@ func wantNoFailed(t *testing.T, s *Store, name string) {
 // failing makes the playbook of sid fail, and say in its tree which one it was.
 func failing(t *testing.T, s *Store, which string) {
 	t.Helper()
-	write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- fake: echo "+which+" > $1/etc/which; exit 3\n")
+	write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- hosts: all\n  fake: echo "+which+" > $1/etc/which; exit 3\n")
 	var kept *KeptError
 	if _, _, err := s.Maintain(t.Context(), "sid", ofSid); !errors.As(err, &kept) {
 		t.Fatalf("error is %v", err)
@@ -113,7 +113,7 @@ func TestAGenerationThatFailsItsTestIsNotPublished(t *testing.T) {
 
 // What earlier steps printed explains nothing of a machine that does not boot.
 func TestAFailedTestIsExplainedByItsOwnOutput(t *testing.T) {
-	s, _ := fakeStore(t, "sid", "- fake: echo a line of the playbook\n")
+	s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: echo a line of the playbook\n")
 	s.Test = func(context.Context, string, Generation, io.Writer) error { return errors.New("it did not come up") }
 	if _, err := s.Create(t.Context(), "sid", CreateOptions{}); err == nil || !strings.HasPrefix(err.Error(), "image sid: test: it did not come up (full log") {
 		t.Errorf("error is %v", err)
@@ -129,7 +129,7 @@ func TestAnUnchangedImageIsNotTestedAgain(t *testing.T) {
 		return nil
 	}
 	t.Setenv("FAKE_TALLY", `{"ok": 1}`)
-	write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- fake: true\n")
+	write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- hosts: all\n  fake: true\n")
 	if generation, outcome, err := s.Maintain(t.Context(), "sid", ofSid); err != nil || outcome != Unchanged || generation != first {
 		t.Errorf("%v %s, %v", generation, outcome, err)
 	}

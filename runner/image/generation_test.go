@@ -105,7 +105,7 @@ func TestPublicationIsNeverSeenHalfDone(t *testing.T) {
 }
 
 func TestCurrentWithoutAChroot(t *testing.T) {
-	s, _ := fakeStore(t, "new", "- fake: true\n")
+	s, _ := fakeStore(t, "new", "- hosts: all\n  fake: true\n")
 	if _, err := s.Current("new"); !errors.Is(err, ErrNoChroot) {
 		t.Errorf("error is %v", err)
 	}

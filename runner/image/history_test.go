@@ -177,7 +177,7 @@ func TestPruneWaitsForJobsThatAreStarting(t *testing.T) {
 
 func TestRemoveLeavesOnlyWhatJobsUse(t *testing.T) {
 	for _, original := range []bool{false, true} {
-		s, _ := fakeStore(t, "sid", "- fake: true\n")
+		s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: true\n")
 		used := ""
 		s.InUse = func(generation string) bool { return generation == used }
 		if original {

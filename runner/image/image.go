@@ -95,10 +95,16 @@ var playbookSuffixes = []string{".yaml", ".yml"}
 
 // List returns all images, chroots and playbooks together, sorted by name.
 func (s *Store) List() ([]Image, error) {
+	images, _, err := s.list()
+	return images, err
+}
+
+// list also returns the files that only have names of playbooks.
+func (s *Store) list() (images []Image, beside []string, err error) {
 	var names []string
 	entries, err := readDir(s.StateDir)
 	if err != nil {
-		return nil, fmt.Errorf("list images: %w", err)
+		return nil, nil, fmt.Errorf("list images: %w", err)
 	}
 	for _, entry := range entries {
 		// lost+found is there when the state directory is a file system.
@@ -109,7 +115,7 @@ func (s *Store) List() ([]Image, error) {
 	for _, dir := range s.PlaybookDirs {
 		entries, err := readDir(dir)
 		if err != nil {
-			return nil, fmt.Errorf("list images: %w", err)
+			return nil, nil, fmt.Errorf("list images: %w", err)
 		}
 		for _, entry := range entries {
 			suffix := filepath.Ext(entry.Name())
@@ -119,13 +125,17 @@ func (s *Store) List() ([]Image, error) {
 		}
 	}
 	slices.Sort(names)
-	var images []Image
 	for _, name := range slices.Compact(names) {
-		if checkName(name) == nil {
-			images = append(images, s.look(name))
+		if checkName(name) != nil {
+			continue
+		}
+		if image := s.look(name); image.isBeside() {
+			beside = append(beside, image.Playbook)
+		} else {
+			images = append(images, image)
 		}
 	}
-	return images, nil
+	return images, beside, nil
 }
 
 // Get returns the image called name. If there is neither a chroot nor a
@@ -135,7 +145,7 @@ func (s *Store) Get(name string) (Image, error) {
 		return Image{}, err
 	}
 	if image := s.look(name); image.Exists || image.Playbook != "" {
-		return image, nil
+		return image, image.refuse()
 	}
 	images, err := s.List()
 	if err != nil {

@@ -147,7 +147,7 @@ var versionFiles = []string{"etc/version", "usr/bin/version"}
 // first; FAKE_PLAY is how the playbook ends.
 const (
 	killBootstrap = `for file in etc usr/bin; do echo $FAKE_VERSION > $root/$file/version; done`
-	killPlaybook  = "- fake: for file in etc usr/bin; do echo $FAKE_VERSION > $1/$file/version; done; eval $FAKE_PLAY\n"
+	killPlaybook  = "- hosts: all\n  fake: for file in etc usr/bin; do echo $FAKE_VERSION > $1/$file/version; done; eval $FAKE_PLAY\n"
 )
 
 // twoGenerations makes an image with the versions older and, current, old.

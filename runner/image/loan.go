@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 )
 
 // loan is a file that a tree has only while it is being built.
@@ -24,6 +25,7 @@ const aside = ".nspawn-runner"
 //   - resolv.conf of the host, whose network a build shares;
 //   - hosts, so that sudo does not ask the network who we are;
 //   - a policy-rc.d that keeps packages from starting their daemons;
+//   - stand-ins for programs that need a booted system, see unbooted.go;
 //   - what more the caller has.
 //
 // A file that was changed meanwhile stays as it is: then it is the image's.
@@ -48,7 +50,11 @@ func lend(root, image string, more ...loan) (restore func() error, err error) {
 		{"etc/hosts", hosts, 0o644},
 		{"usr/sbin/policy-rc.d", []byte("#!/bin/sh\nexit 101\n"), 0o755},
 	}
-	loans = append(loans, more...)
+	scripts, err := lendStandIns(tree)
+	if err != nil {
+		return nil, errors.Join(err, tree.Close())
+	}
+	loans = slices.Concat(loans, scripts, more)
 	var given []loan
 	restore = func() error {
 		var all error

@@ -147,7 +147,7 @@ var (
 	// systemd-nspawn says what went wrong.
 	complaint = regexp.MustCompile(`^(E: |ERROR|\[ERROR\]|FATAL|[Ee]rror: |dpkg: error|Failed to )`)
 	// wrapper is a complaint that only says that something else complained.
-	wrapper = regexp.MustCompile(`^E: (mmdebstrap failed|setup failed|Some index files|Sub-process|apt-get .*failed|env |chroot |dpkg )|^I: main\(\) received signal`)
+	wrapper = regexp.MustCompile(`^E: (mmdebstrap failed|setup failed|Some index files|Sub-process|command failed: |chrooted hook |special hook |apt-get .*failed|env |chroot |dpkg )|^I: main\(\) received signal`)
 	// noise is no complaint: eatmydata's library is not in the new tree.
 	noise = regexp.MustCompile(`^ERROR: ld\.so: `)
 )

@@ -68,6 +68,8 @@ func TestReasonIsTheLineThatExplains(t *testing.T) {
 		// mmdebstrap 1.3
 		"E: The repository 'x Release' does not have a Release file.\n" +
 			"E: apt-get update --error-on=any failed\nI: main() received signal PIPE: waiting for setup...\nE: mmdebstrap failed to run\n": "exit status 1: E: The repository 'x Release' does not have a Release file.",
+		"E: Release file for x/dists/old/Release is expired (invalid since 2878d).\n" +
+			"E: command failed: /usr/share/mmdebstrap/hooks/maybe-merged-usr/setup00.sh\nI: main() received signal PIPE: waiting for setup...\nE: mmdebstrap failed to run\n": "exit status 1: E: Release file for x/dists/old/Release is expired (invalid since 2878d).",
 		"I: Pinned packages:\nE: apt-get update did not find any indices for architecture 'amd64' in suite 'x'\nE: mmdebstrap failed to run\n": "exit status 1: E: apt-get update did not find any indices for architecture 'amd64' in suite 'x'",
 		"dpkg: error processing archive x.deb (--install):\nErrors were encountered while processing:\n x.deb\nERROR: ld.so: object 'libeatmydata.so' from LD_PRELOAD cannot be preloaded: ignored.\n" +
 			"E: setup failed: E: env chroot dpkg --install x.deb failed\nI: main() received signal PIPE: waiting for setup...\nE: mmdebstrap failed to run\n": "exit status 1: dpkg: error processing archive x.deb (--install):",

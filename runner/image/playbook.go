@@ -29,6 +29,8 @@ type Playbook struct {
 
 	empty     bool   // there is nothing in it that ansible could run
 	elsewhere string // none of its plays is for the image: what one of them does
+	foreign   string // it is no playbook: why
+	beside    bool   // see foreign.go
 }
 
 // hasPlays says whether there is something for ansible to run.
@@ -53,7 +55,8 @@ func ReadPlaybook(path string) (Playbook, error) {
 }
 
 // parsePlaybook follows the original in what it forgives: a playbook that is
-// empty or no list of plays has no settings, and only the first play counts.
+// empty or no list of plays has no settings, and only the first play counts, behind
+// what is imported without settings.
 func parsePlaybook(path string, text []byte) (Playbook, error) {
 	book := Playbook{Path: path, Settings: map[string]yaml.Node{}}
 	warn := func(text string) { book.Warnings = append(book.Warnings, "playbook "+path+": "+text) }
@@ -81,16 +84,34 @@ func parsePlaybook(path string, text []byte) (Playbook, error) {
 		book.empty = true
 		warn("is empty")
 		return book, nil
-	case plays.Kind != yaml.SequenceNode:
-		warn("is not a list of plays, so its nspawn_runner_ variables do not count")
+	case isEncrypted(plays):
+		book.beside = true
+		warn("is encrypted, so its nspawn_runner_ variables do not count")
 		return book, nil
-	case len(plays.Content) == 0:
+	case plays.Kind == yaml.SequenceNode && len(plays.Content) == 0:
 		book.empty = true
 		warn("has no plays")
 		return book, nil
-	case len(plays.Content) > 1:
+	}
+	if book.foreign = foreign(plays); book.foreign != "" {
+		book.beside = true
+		warn("is not a playbook: " + book.foreign)
+		return book, nil
+	}
+	var own []*yaml.Node // plays, and imports with settings
+	for _, play := range plays.Content {
+		if !isImport(play) || len(settingsOf(play)) > 0 {
+			own = append(own, play)
+		}
+	}
+	if len(own) > 1 {
 		warn("has several plays; nspawn_runner_ variables count in the first one only")
 	}
+	if own == nil {
+		book.beside = true
+		return book, nil
+	}
+	book.Settings = settingsOf(own[0])
 	missed := 0
 	for _, play := range plays.Content {
 		if where := elsewhere(follow(play)); where != "" {
@@ -101,14 +122,6 @@ func parsePlaybook(path string, text []byte) (Playbook, error) {
 	}
 	if missed < len(plays.Content) {
 		book.elsewhere = ""
-	}
-	if play := follow(plays.Content[0]); play.Kind == yaml.MappingNode {
-		for i := 0; i+1 < len(play.Content); i += 2 {
-			if play.Content[i].Value == "vars" {
-				calls := 1000
-				readSettings(book.Settings, play.Content[i+1], &calls)
-			}
-		}
 	}
 	return book, nil
 }
@@ -132,6 +145,21 @@ func elsewhere(play *yaml.Node) string {
 		}
 	}
 	return ""
+}
+
+// settingsOf are the settings of a play, or of what imports some.
+func settingsOf(play *yaml.Node) map[string]yaml.Node {
+	settings := map[string]yaml.Node{}
+	if play = follow(play); play.Kind != yaml.MappingNode {
+		return settings
+	}
+	for i := 0; i+1 < len(play.Content); i += 2 {
+		if play.Content[i].Value == "vars" {
+			calls := 1000
+			readSettings(settings, play.Content[i+1], &calls)
+		}
+	}
+	return settings
 }
 
 // readSettings collects the settings of a mapping. As in ansible, the last one

@@ -31,12 +31,23 @@ func TestPlaybookSettings(t *testing.T) {
 `, warning: "a play with hosts: localhost changes this host"},
 		{name: "no vars", text: "- hosts: all\n"},
 		{name: "vars that are no mapping", text: "- hosts: all\n  vars: [1, 2]\n"},
-		{name: "a play that is no mapping", text: "- hello\n"},
+		{name: "a play that is no mapping", text: "- hello\n", warning: "nothing in its list is a play"},
+		{name: "what is imported without settings comes before the first play", text: `
+- import_playbook: common.yaml
+- ansible.builtin.import_playbook: more.yaml
+  vars: {other: 1}
+- hosts: all
+  vars: {nspawn_runner_chroot_suite: sid}
+`, settings: "nspawn_runner_chroot_suite=sid:6"},
+		{name: "an import has settings", text: `
+- import_playbook: common.yaml
+  vars: {nspawn_runner_chroot_suite: sid}
+`, settings: "nspawn_runner_chroot_suite=sid:3"},
 		{name: "empty", text: "", warning: "is empty"},
 		{name: "only a comment", text: "# to be written\n", warning: "is empty"},
 		{name: "null", text: "---\n~\n", warning: "is empty"},
 		{name: "an empty list", text: "[]\n", warning: "has no plays"},
-		{name: "no list", text: "hosts: all\nvars: {nspawn_runner_chroot_suite: sid}\n", warning: "not a list"},
+		{name: "no list", text: "hosts: all\nvars: {nspawn_runner_chroot_suite: sid}\n", warning: "not a list of plays"},
 		{name: "the last of equal keys", text: `
 - vars:
     nspawn_runner_chroot_suite: trixie

@@ -10,7 +10,7 @@ import (
 )
 
 func TestRecordSaysHowAGenerationCameToBe(t *testing.T) {
-	s, _ := fakeStore(t, "sid", "- fake: true\n")
+	s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: true\n")
 	first := create(t, s, "sid")
 	second, _, err := s.Maintain(t.Context(), "sid", ofSid)
 	if err != nil {

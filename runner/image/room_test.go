@@ -40,7 +40,7 @@ func TestABuildWithoutRoomForAnotherGenerationDoesNotBegin(t *testing.T) {
 }
 
 func TestAMaintenanceNeedsRoomForACopy(t *testing.T) {
-	s, _ := fakeStore(t, "sid", "- fake: true\n")
+	s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: true\n")
 	smallDisk(t, s, 750)
 	t.Setenv("FAKE_BOOTSTRAP", `head -c 300000000 /dev/zero > "$root/big"`)
 	generation := create(t, s, "sid")
@@ -52,7 +52,7 @@ func TestAMaintenanceNeedsRoomForACopy(t *testing.T) {
 }
 
 func TestAFullDiskFailsTheBuildAndNothingElse(t *testing.T) {
-	s, _ := fakeStore(t, "sid", "- fake: dd if=/dev/zero of=$1/big bs=1M count=$FAKE_MEGABYTES && cp $1/etc/hostname $1/etc/played\n")
+	s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: dd if=/dev/zero of=$1/big bs=1M count=$FAKE_MEGABYTES && cp $1/etc/hostname $1/etc/played\n")
 	smallDisk(t, s, 900)
 	t.Setenv("FAKE_MEGABYTES", "1")
 	generation := create(t, s, "sid")

@@ -16,8 +16,9 @@ import (
 // start from the old one start the same. Three things must agree, since each
 // alone is blind to something:
 //
-//   - ansible: no task changed anything. One that failed and was forgiven may
-//     have, and tasks can be told to say nothing (changed_when: false);
+//   - ansible: no task changed anything. One that failed and was ignored may
+//     have, and tasks can be told to say nothing (changed_when: false). What a
+//     rescue does is counted, so the failure that it answers is not;
 //   - dpkg's list of packages, which such a task may have changed;
 //   - apt's lists, which ansible does not count when a package is asked for in
 //     the same task. With old ones apt-get install fails in a job, once the
@@ -28,7 +29,7 @@ import (
 
 // tally is what the callback counted: tasks, on all hosts together.
 type tally struct {
-	OK, Changed, Ignored, Rescued int
+	OK, Changed, Ignored int
 
 	known bool
 }
@@ -51,8 +52,8 @@ func (t tally) changed() string {
 		return "ansible did not say what it changed"
 	case t.Changed > 0:
 		return fmt.Sprintf("ansible changed something in %d of %d tasks", t.Changed, t.OK)
-	case t.Ignored+t.Rescued > 0:
-		return fmt.Sprintf("%d tasks failed, were ignored or rescued, and may have changed something", t.Ignored+t.Rescued)
+	case t.Ignored > 0:
+		return fmt.Sprintf("%d tasks failed, were ignored, and may have changed something", t.Ignored)
 	}
 	return ""
 }

@@ -15,7 +15,7 @@ import (
 const nothingChanged = `{"ok": 3, "changed": 0, "ignored": 0, "rescued": 0}`
 
 func TestMaintenanceThatChangesNothingPublishesNothing(t *testing.T) {
-	s, _ := fakeStore(t, "sid", "- fake: true\n")
+	s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: true\n")
 	t.Setenv("FAKE_TALLY", nothingChanged)
 	var steps []string
 	s.Progress = told(&steps)
@@ -48,14 +48,14 @@ func TestWhatCountsAsAChange(t *testing.T) {
 		{"nonsense", "true", "ansible did not say"},
 		{`{"ok": 3, "changed": 2}`, "true", "changed something in 2 of 3 tasks"},
 		{`{"ok": 3, "ignored": 1}`, "true", "may have changed something"},
-		{`{"ok": 3, "rescued": 1}`, "true", "may have changed something"},
+		{`{"ok": 3, "rescued": 1}`, "true", ""},
 		{nothingChanged, "echo Package >> $1/var/lib/dpkg/status", "the packages changed"},
 		{nothingChanged, "rm $1/var/lib/dpkg/status", "the packages changed"},
 		{nothingChanged, "echo new >> $1/var/lib/apt/lists/mirror_Packages", "apt's lists changed"},
 		{nothingChanged, "touch -d yesterday $1/var/lib/apt/lists/mirror_Packages", "apt's lists changed"},
 		{nothingChanged, "echo signed >> $1/var/lib/apt/lists/mirror_InRelease", ""},
 	} {
-		s, _ := fakeStore(t, "sid", "- fake: "+c.script+"\n")
+		s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: "+c.script+"\n")
 		plain := filepath.Join(s.StateDir, "sid")
 		bootable(t, plain)
 		write(t, filepath.Join(plain, "var/lib/dpkg/status"), "Package: dpkg\n")
@@ -73,7 +73,7 @@ func TestWhatCountsAsAChange(t *testing.T) {
 }
 
 func TestChrootOfTheOriginalBecomesAGenerationEvenIfNothingChanges(t *testing.T) {
-	s, _ := fakeStore(t, "sid", "- fake: true\n")
+	s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: true\n")
 	t.Setenv("FAKE_TALLY", nothingChanged)
 	bootable(t, filepath.Join(s.StateDir, "sid"))
 	if _, outcome, err := s.Maintain(t.Context(), "sid", ofSid); err != nil || outcome != Published {
@@ -85,7 +85,7 @@ func TestChrootOfTheOriginalBecomesAGenerationEvenIfNothingChanges(t *testing.T)
 }
 
 func TestWhatIsFreshIsLeftAlone(t *testing.T) {
-	s, calls := fakeStore(t, "sid", "- fake: true\n")
+	s, calls := fakeStore(t, "sid", "- hosts: all\n  fake: true\n")
 	maintain := func(options MaintainOptions, want Outcome) {
 		t.Helper()
 		if _, outcome, err := s.Maintain(t.Context(), "sid", options); err != nil || outcome != want {
@@ -99,7 +99,7 @@ func TestWhatIsFreshIsLeftAlone(t *testing.T) {
 	maintain(daily, Fresh)
 	maintain(MaintainOptions{Bootstrap: ofSid.Bootstrap, IfOlder: time.Nanosecond}, Published)
 	maintain(ofSid, Published)
-	write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- fake: echo\n")
+	write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- hosts: all\n  fake: echo\n")
 	maintain(daily, Published)
 	maintain(MaintainOptions{Bootstrap: ofSid.Bootstrap, Recreate: true}, Published)
 	if got := strings.Count(read(t, calls), "\nmmdebstrap "); got != 2 {
@@ -108,7 +108,7 @@ func TestWhatIsFreshIsLeftAlone(t *testing.T) {
 }
 
 func TestNoWaitSaysWhoBuilds(t *testing.T) {
-	s, _ := fakeStore(t, "sid", "- fake: true\n")
+	s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: true\n")
 	create(t, s, "sid")
 	_, err := s.Edit(t.Context(), "sid", func(context.Context, string) error {
 		_, _, err := s.Maintain(t.Context(), "sid", MaintainOptions{NoWait: true})

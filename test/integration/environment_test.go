@@ -24,7 +24,7 @@ func TestVariablesOfTheImageReachItsJobs(t *testing.T) {
 	if c := h.run(t, id, show+"rm /etc/environment; mkfifo /etc/environment"); c.stdout != `new|image|$(of the image) "'|08||/root|`+path {
 		t.Errorf("after a script that changed the file: %q %q", c.stdout, c.stderr)
 	}
-	if c := h.run(t, id, show+"systemctl is-system-running"); c.stdout != `|image|$(of the image) "'|08||/root|`+path+"running\n" {
+	if c := h.run(t, id, show+"systemctl is-active dbus.socket"); c.stdout != `|image|$(of the image) "'|08||/root|`+path+"active\n" {
 		t.Errorf("after one that put a fifo there: %q %q", c.stdout, c.stderr)
 	}
 }

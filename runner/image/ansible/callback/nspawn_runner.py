@@ -36,7 +36,7 @@ class CallbackModule(CallbackBase):
         self._note(result)
 
     def v2_playbook_on_stats(self, stats):
-        kinds = ("ok", "changed", "ignored", "rescued")
+        kinds = ("ok", "changed", "ignored")
         tally = {kind: sum(getattr(stats, kind).values()) for kind in kinds}
         with open(os.environ["NSPAWN_RUNNER_TALLY"], "w", encoding="utf-8") as file:
             json.dump(tally, file)
@@ -48,7 +48,7 @@ class CallbackModule(CallbackBase):
         reason = failed[0] if failed else outcome
         if outcome.get("_ansible_no_log") or reason.get("_ansible_no_log"):
             reason = {"msg": "its output is hidden by no_log"}
-        texts = [reason.get(key) for key in ("msg", "stderr", "module_stderr")]
+        texts = [reason.get(key) for key in ("msg", "reason", "stderr", "module_stderr")]
         note = {
             "task": result._task.get_name(),
             "lines": [line for text in texts if isinstance(text, str) for line in map(str.strip, text.splitlines()) if line],

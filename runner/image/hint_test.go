@@ -1,0 +1,56 @@
+package image
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Words that programs really said in builds.
+func TestAFailureForWantOfABootSaysWhichSettingCuresIt(t *testing.T) {
+	for _, words := range []string{
+		"System has not been booted with systemd as init system (PID 1). Can't operate.\nFailed to connect to bus: Host is down",
+		"Failed to connect to system scope bus via local transport: No such file or directory",
+		`unable to connect to database: connection to server on socket "/var/run/postgresql/.s.PGSQL.5432" failed: No such file or directory`,
+		"ERROR 2002 (HY000): Can't connect to local server through socket '/run/mysqld/mysqld.sock' (2)",
+		`Exception message: (2002, "Can't connect to local MySQL server through socket '/run/mysqld/mysqld.sock' (2)")`,
+		"Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?",
+		"Could not connect to Redis at 127.0.0.1:6379: Connection refused",
+		"Timeout when waiting for 127.0.0.1:9200",
+		"Reboot command failed. Error was: ', System has not been booted with systemd as init system (PID 1). Can't operate.'",
+		"iptables v1.8.9 (nf_tables): Could not fetch rule set generation id: Permission denied (you must be root)",
+	} {
+		if got := new(build).hint(t.Context(), words); !strings.Contains(got, "nspawn_runner_build: booted") {
+			t.Errorf("%s: %q", words, got)
+		}
+		if got := (&build{booted: true}).hint(t.Context(), words); got != "" {
+			t.Errorf("booted, %s: %q", words, got)
+		}
+	}
+	for _, words := range []string{
+		"Could not find the requested service ssh: host",
+		"non-zero return code\nfirst\nsecond",
+		"Failed to download: connect to deb.example.org:80: Connection refused",
+	} {
+		if got := new(build).hint(t.Context(), words); got != "" {
+			t.Errorf("%s: %q", words, got)
+		}
+	}
+}
+
+func TestAnImageTooOldForTheHostsAnsibleSaysBothVersions(t *testing.T) {
+	fakePrograms(t)
+	b := &build{generation: Generation{Path: t.TempDir()}}
+	write(t, filepath.Join(b.generation.Path, "usr/bin/python3.6"), "")
+	symlink(t, "python3.6", filepath.Join(b.generation.Path, "usr/bin/python3"))
+	for words, want := range map[string]string{
+		"SyntaxError: future feature annotations is not defined":                                                "ansible-core 2.17.1, the image Python 3.6, which is too old",
+		"ansible-core requires a minimum of Python2 version 2.7 or Python3 version 3.5. Current version: 3.4.2": "ansible_python_interpreter",
+		"/bin/sh: 1: /usr/bin/python3: not found":                                                               "apt-get -y install python3",
+		"couldn't resolve module/action 'deb822_repository'.":                                                   "this host has ansible-core 2.17.1: a newer one may know it",
+	} {
+		if got := b.hint(t.Context(), words); !strings.Contains(got, want) {
+			t.Errorf("%s: %q", words, got)
+		}
+	}
+}

@@ -1,0 +1,69 @@
+package image
+
+import (
+	"embed"
+	"errors"
+	"io/fs"
+	"os"
+	"path"
+)
+
+// Nothing is booted while a playbook runs: there is no systemd to ask for anything.
+// Playbooks for machines ask all the time, and what they want of it for the next
+// boot can be had without. So commands in the box are told, in the word of systemd
+// that ansible knows too, and programs that would fail all the same have a stand-in:
+// it does what counts at the next boot, and nothing of what ends with this one.
+
+// offline is the variable that makes systemctl ignore what only a manager can do,
+// and ansible's module systemd warn of it in place of failing.
+const offline = "SYSTEMD_OFFLINE"
+
+// standIns are shell scripts, each called as the program that it stands in for.
+//
+//go:embed unbooted
+var standIns embed.FS
+
+// standInDir comes first in root's PATH, also in sudo's. No package has files
+// there, so that none replaces a stand-in in the middle of a playbook.
+const standInDir = "usr/local/sbin"
+
+// programDirs are where packages have the programs. Before usrmerge the latter
+// two were directories of their own.
+var programDirs = []string{"usr/bin", "usr/sbin", "bin", "sbin"}
+
+// lendStandIns is what a tree gets of them: those for programs that it has.
+func lendStandIns(tree *os.Root) ([]loan, error) {
+	entries, err := standIns.ReadDir("unbooted")
+	if err != nil {
+		return nil, err
+	}
+	var loans []loan
+	for _, entry := range entries {
+		has, err := hasProgram(tree, entry.Name())
+		if err != nil {
+			return nil, err
+		}
+		if !has {
+			continue
+		}
+		script, err := standIns.ReadFile(path.Join("unbooted", entry.Name()))
+		if err != nil {
+			return nil, err
+		}
+		loans = append(loans, loan{path.Join(standInDir, entry.Name()), script, 0o755})
+	}
+	return loans, nil
+}
+
+// hasProgram says whether packages brought the tree a program.
+func hasProgram(tree *os.Root, name string) (bool, error) {
+	for _, dir := range programDirs {
+		switch _, err := tree.Lstat(path.Join(dir, name)); {
+		case err == nil:
+			return true, nil
+		case !errors.Is(err, fs.ErrNotExist):
+			return false, err
+		}
+	}
+	return false, nil
+}

@@ -58,6 +58,9 @@ func (b *build) playIn(ctx context.Context, book Playbook, d *downloads) (err er
 		return err
 	}
 	defer box.Close()
+	if err := b.fillRun(ctx, box); err != nil {
+		return err
+	}
 	b.suspect = true
 	return b.ansible(ctx, book, box.door)
 }
@@ -115,7 +118,7 @@ func (b *build) ansible(ctx context.Context, book Playbook, door *door) error {
 		return nil
 	}
 	if failure, noted := lastFailure(failures); noted {
-		return errors.New(failure.String() + b.hint(ctx, strings.Join(failure.Lines, "\n")))
+		return errors.New(failure.String() + b.hint(ctx, strings.Join(failure.Lines, "\n")+"\n"+failure.Output))
 	}
 	return fmt.Errorf("ansible-playbook: %w%s", err, b.hint(ctx, err.Error()))
 }
@@ -158,8 +161,9 @@ func pluginPath(dir, kind string) string {
 
 // failure is what the callback notes of a task that failed.
 type failure struct {
-	Task  string
-	Lines []string
+	Task   string
+	Lines  []string
+	Output string // the end of what the task's program printed besides
 }
 
 // String has the first line of the message and the last ones, which matter.

@@ -62,7 +62,7 @@ func (b *build) playBooted(ctx context.Context, book Playbook) (err error) {
 	defer func() { err = errors.Join(err, marks.Close()) }()
 	machine, err := b.store.Boot(ctx, Order{
 		Image: b.image, Generation: b.generation, Hostname: hostname(b.image),
-		Shown: b.shown(),
+		Shown: b.mirrors,
 		Begin: func(touched []string) {
 			b.suspect = true // if it does not boot, the reason is in the tree
 			marks.before(touched)
@@ -88,14 +88,6 @@ func (b *build) playBooted(ctx context.Context, book Playbook) (err error) {
 	}
 	fault.Here("image: shut down")
 	return errors.Join(err, marks.takeBack(), forgetBoot(root))
-}
-
-// shown are the directories of the host that a build's container sees.
-func (b *build) shown() []string {
-	if b.mirror == "" {
-		return nil
-	}
-	return []string{b.mirror}
 }
 
 // playInMachine runs the playbook in a machine that is up.

@@ -53,8 +53,8 @@ func (b *build) openBox(ctx context.Context) (*box, error) {
 
 	x := &box{stdin: stdin, ended: make(chan error, 1)}
 	args := []string{"--console=pipe"}
-	if b.mirror != "" {
-		args = append(args, "--bind-ro="+b.mirror)
+	for _, mirror := range b.mirrors {
+		args = append(args, "--bind-ro="+mirror)
 	}
 	x.cmd = nspawn(ctx, b.generation.Path, b.image, append(args, "/bin/sh", "-c", payload)...)
 	x.cmd.SysProcAttr.Setsid = true
@@ -78,9 +78,7 @@ func (b *build) openBox(ctx context.Context) (*box, error) {
 		return nil, err
 	}
 	if line, _ := bufio.NewReader(output).ReadString('\n'); line == "ready\n" {
-		if err = x.hold(); err == nil {
-			err = x.lendResolver()
-		}
+		err = x.hold()
 	} else {
 		err = errors.New("systemd-nspawn did not start a shell")
 	}
@@ -107,6 +105,11 @@ func (x *box) hold() error {
 		first, err := strconv.Atoi(child)
 		if err == nil {
 			x.door, err = openDoor(first, entrances)
+		}
+		if err == nil {
+			// A box shares the host's network: a role that flushes iptables, or
+			// sets the clock, must fail in it (seen: it flushed the host's).
+			x.door.first, err = asBoundAs(first)
 		}
 		return err
 	}

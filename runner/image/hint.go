@@ -58,6 +58,8 @@ func (b *build) hint(ctx context.Context, words string) string {
 		return fmt.Sprintf("; this host has ansible-core %s: a newer one may know it, or a collection that 'ansible-galaxy collection install' brings", ansibleVersion(ctx))
 	case b.booted && reboots.MatchString(words):
 		return "; what is built is not rebooted, nor turned off, by its playbook: its jobs' machines boot anew"
+	case strings.Contains(words, "synchronize uses rsync to function"):
+		return "; ansible.builtin.copy does the same here"
 	case !b.booted && unbooted.MatchString(words):
 		return "; " + wantsBoot
 	}

@@ -1,12 +1,9 @@
 package machine
 
 import (
-	"slices"
-
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/seccomp"
-	"nspawn-runner/runner/storage"
 )
 
 // moreCalls are the system calls that a machine can make besides those of
@@ -27,16 +24,12 @@ func callsOption(record Record) string {
 	return option + moreCalls + " keyctl" // some of it: see keyrings
 }
 
-// onDisk are the backends with which what a machine writes lies on the host's file system
-// as it is there.
-var onDisk = []string{"btrfs", storage.InPlace().Name()}
-
 // filterCalls sets what systemd-nspawn's list cannot say, for systemd-nspawn and all of
 // the machine.
 func filterCalls(record Record) error {
 	calls := seccomp.Syncs
-	if !slices.Contains(onDisk, record.Backend) { // the others wait for no disk, but for sync(2) for all of the host's
-		calls = []seccomp.Call{seccomp.Sync}
+	if record.Backend == "overlay" || record.Backend == "tmpfs" {
+		calls = []seccomp.Call{seccomp.Sync} // their roots wait for no disk
 	}
 	if err := seccomp.Set(seccomp.Instead(calls, seccomp.Fail(0))); err != nil {
 		return err

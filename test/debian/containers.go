@@ -69,7 +69,7 @@ services:
   asks: {image: box, depends_on: [web], command: sh -c 'until wget -q -O - http://web/; do sleep 0.1; done'}
 END
 docker-compose up --abort-on-container-exit --exit-code-from asks
-docker-compose down
+docker-compose down --timeout 0
 `,
 		},
 		{

@@ -127,7 +127,7 @@ apt-get -qq install --no-install-recommends systemd-resolved >/dev/null
 systemctl enable --now systemd-networkd
 networkctl list
 getent hosts deb.debian.org
-resolvectl query deb.debian.org
+resolvectl query deb.debian.org || { journalctl --no-pager -n 30 --unit systemd-resolved; systemctl --no-pager status systemd-resolved; ls -l /etc/resolv.conf; false; }
 curl --silent --show-error --fail --output /dev/null http://deb.debian.org/debian/dists/$suite/Release
 systemctl restart systemd-resolved systemd-networkd
 curl --silent --show-error --fail --output /dev/null http://deb.debian.org/debian/dists/$suite/Release

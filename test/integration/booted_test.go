@@ -125,7 +125,7 @@ func TestABootedBuildThatFailsIsShutDownAndSaysOfWhat(t *testing.T) {
 
 func TestABootedBuildThatIsStoppedOrKilledLeavesNothing(t *testing.T) {
 	needLab(t)
-	h := onHost(t, "overlay")
+	h := onHost(t, "btrfs")
 	h.addImage(t, "killed", "")
 	for _, signal := range []os.Signal{os.Interrupt, os.Kill} {
 		h.bootedBook(t, "killed", "", raw("touch /ready; sleep 600")+"\n", "")
@@ -152,7 +152,7 @@ func TestABootedBuildThatIsStoppedOrKilledLeavesNothing(t *testing.T) {
 
 func TestAKillAtAMarkOfABootedBuildIsMendedByGC(t *testing.T) {
 	needLab(t)
-	h := onHost(t, "overlay")
+	h := onHost(t, "btrfs")
 	h.addImage(t, "marked", "")
 	h.bootedBook(t, "marked", "", raw("echo new >/etc/version")+"\n", "")
 	for _, mark := range []string{"image: booted", "machine: shut down", "image: shut down"} {

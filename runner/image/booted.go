@@ -59,12 +59,14 @@ func (b *build) playBooted(ctx context.Context, book Playbook) (err error) {
 	if err != nil {
 		return err
 	}
-	// Of a tree that does not boot, the reason is in it.
-	b.suspect = true
 	defer func() { err = errors.Join(err, marks.Close()) }()
 	machine, err := b.store.Boot(ctx, Order{
 		Image: b.image, Generation: b.generation, Hostname: hostname(b.image),
-		Shown: b.mirrors, Begin: marks.before,
+		Shown: b.mirrors,
+		Begin: func(touched []string) {
+			b.suspect = true // if it does not boot, the reason is in the tree
+			marks.before(touched)
+		},
 	})
 	if err != nil {
 		marks.after()

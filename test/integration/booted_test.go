@@ -70,7 +70,7 @@ func TestAPlaybookOfABootedBuildHasServicesThatRunAndAJobWhatTheyWrote(t *testin
 	defer h.configure(t, "")
 	h.addImage(t, "booted", "mkdir -p var/log/journal; rm -f etc/resolv.conf; ln -s ../run/nowhere etc/resolv.conf")
 	h.bootedBook(t, "booted", "nspawn_runner_network: none\nnspawn_runner_binds: [/usr/share/doc:/srv/shown/doc]", withDatabase+seenInside,
-again)
+		again)
 	// Of a boot nothing is left: no names, resolver, identity, journal, drop-ins, mount points.
 	left := func() string {
 		return shell(t, "cd "+h.state+"/booted/ && cat etc/hosts etc/machine-id; readlink etc/resolv.conf; find tmp var/tmp srv var/log/journal etc/apt/apt.conf.d etc/systemd -mindepth 1 ! -name '*database*' | sort")

@@ -49,6 +49,7 @@ const seenInside = `- ansible.builtin.shell:
       set -ex
       test $(hostname) = booted; grep -qw booted /etc/hosts
       loginctl enable-linger nobody; timedatectl set-timezone Asia/Tokyo
+      sysctl -w vm.swappiness=10 net.ipv4.ip_forward=1; test $(cat /proc/sys/net/ipv4/ip_forward) = 1
       test -d /srv/shown/doc; echo works >/dev/stderr
       grep -q '0::/nspawn-runner$' /proc/self/cgroup
       test "$(grep CapBnd /proc/self/status)" = "$(grep CapBnd /proc/1/status)"

@@ -53,9 +53,16 @@ func TestRolesForRunningMachinesBuildAnImageWhoseServicesRun(t *testing.T) {
 	if c := maintain("- {hosts: all, roles: [agent]}\n"); c.status != 0 || !strings.Contains(c.stderr, "roles: up to date") {
 		t.Errorf("a second time: %s", c.stderr)
 	}
-	c := maintain("- hosts: all\n  gather_facts: false\n  become: true\n  become_user: postgres\n" +
-		"  tasks:\n    - ansible.builtin.command: psql -c 'select 1'\n")
+	const server = "- hosts: all\n  gather_facts: false\n  become: true\n  become_user: postgres\n" +
+		"  tasks:\n    - ansible.builtin.command: createuser ci\n    - ansible.builtin.command: createdb --owner ci jobs\n"
+	c := maintain(server)
 	if c.status != 1 || !strings.Contains(c.stderr, "nothing is booted in this build; with nspawn_runner_build: booted") {
 		t.Errorf("a task that needs a server: %s", c.stderr)
+	}
+	if c := maintain(server + "  vars:\n    nspawn_runner_build: booted\n"); c.status != 0 || !strings.Contains(c.stderr, "roles: published") {
+		t.Fatalf("booted: %s", c.stderr)
+	}
+	if c := h.run(t, h.prepared(t, "roles"), "cd /; runuser -u postgres -- psql -Atc \"select datname, datdba::regrole from pg_database where datname = 'jobs'\""); c.stdout != "jobs|ci\n" {
+		t.Errorf("a job's database: %+v", c)
 	}
 }

@@ -35,7 +35,7 @@ func (h *Host) ChrootCreate(ctx context.Context, name, suite string) error {
 	defer show.close()
 	store := h.images()
 	store.Progress = show.tell
-	generation, err := store.Create(ctx, name, image.CreateOptions{Bootstrap: made})
+	generation, err := store.Create(ctx, name, image.CreateOptions{Bootstrap: made, Booted: settings.Build == buildBooted})
 	show.close()
 	if err != nil {
 		return err
@@ -49,6 +49,7 @@ func bootstrap(c config.Config) image.Bootstrap {
 	return image.Bootstrap{
 		Suite: c.ChrootSuite, Mirror: c.Mirror, Components: c.Components, Keyring: c.Keyring,
 		Include: c.Include, Variant: c.Variant, Program: c.Bootstrap,
+		Security: c.SecurityMirror, NoUpdates: !c.Updates, AnyAge: !c.CheckValidUntil,
 	}
 }
 

@@ -148,7 +148,7 @@ func (h *Host) maintain(ctx context.Context, name string, how Maintenance, show 
 		store := h.images()
 		store.Progress = show.tell
 		generation, m.Result, m.err = store.Maintain(ctx, name, image.MaintainOptions{
-			Bootstrap: bootstrap(settings), Recreate: how.Recreate || settings.MaintRecreate,
+			Bootstrap: bootstrap(settings), Booted: settings.Build == buildBooted, Recreate: how.Recreate || settings.MaintRecreate,
 			IfOlder: time.Duration(how.IfOlder), NoWait: how.NoWait,
 		})
 	}

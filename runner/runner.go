@@ -6,6 +6,7 @@
 //	images.go       creating and entering images
 //	maintenance.go  maintaining them
 //	progress.go     what a person or a script sees of that; live.go: at a terminal
+//	booted.go       booting one while its playbook runs
 //	trial.go        testing a generation before it is published
 //	names.go        which image a job means
 //	spec.go         what an image's machines are like
@@ -145,6 +146,9 @@ func (h *Host) images() *image.Store {
 		Test:         h.tryGeneration,
 		BaseMaxAge:   h.Config.BaseMaxAge,
 		DownloadsMax: h.Config.DownloadCacheMax.Bytes(diskSize(h.Config.StateDir)),
+	}
+	if runsSystemd() {
+		store.Boot, store.Halt = h.bootGeneration, h.haltGeneration
 	}
 	if h.Log != nil {
 		store.Verbose = h.Stderr

@@ -76,6 +76,12 @@ type Config struct {
 	Keyring       string
 	Variant       string
 	Bootstrap     string
+	Build         string
+
+	// SecurityMirror is an address, "none", or "" for what is found.
+	SecurityMirror  string
+	Updates         bool
+	CheckValidUntil bool
 
 	// Of an image.
 	ChrootSuite   string

@@ -24,6 +24,10 @@ import (
 //go:embed ansible/connection/chroot.py ansible/become/nspawn_runner.py ansible/callback/nspawn_runner.py
 var plugins embed.FS
 
+// bootedConnection is what the connection is called in a booted build: playbooks take the
+// name chroot for a reason to start no services.
+const bootedConnection = "machine"
+
 // play runs the playbook in the generation.
 func (b *build) play(ctx context.Context, book Playbook) error {
 	if book.Path != "" {
@@ -35,7 +39,10 @@ func (b *build) play(ctx context.Context, book Playbook) error {
 		return nil
 	}
 	return b.step(ctx, "playbook "+book.Path, func() error {
-		return b.download(func(d *downloads) error { return b.playIn(ctx, book, d) })
+		if b.booted {
+			return b.playBooted(ctx, book)
+		}
+		return b.download(onLoopback, func(d *downloads) error { return b.playIn(ctx, book, d) })
 	})
 }
 
@@ -51,14 +58,17 @@ func (b *build) playIn(ctx context.Context, book Playbook, d *downloads) (err er
 		return err
 	}
 	defer box.Close()
+	if err := b.fillRun(ctx, box); err != nil {
+		return err
+	}
 	b.suspect = true
-	return b.ansible(ctx, book, box)
+	return b.ansible(ctx, book, box.door)
 }
 
-// ansible runs ansible-playbook on the host, with the box as its only host. The
+// ansible runs ansible-playbook on the host, with what is behind a door as its only host. The
 // playbook stays where it is, with the roles, collections and variables beside
 // it, and the user's ansible.cfg counts; only inventory and connection are ours.
-func (b *build) ansible(ctx context.Context, book Playbook, box *box) error {
+func (b *build) ansible(ctx context.Context, book Playbook, door *door) error {
 	dir, err := os.MkdirTemp("", "nspawn-runner-ansible-")
 	if err != nil {
 		return err
@@ -67,8 +77,14 @@ func (b *build) ansible(ctx context.Context, book Playbook, box *box) error {
 	if err := os.CopyFS(dir, plugins); err != nil {
 		return err
 	}
+	if b.booted {
+		connections := filepath.Join(dir, "ansible", "connection")
+		if err := os.Rename(filepath.Join(connections, "chroot.py"), filepath.Join(connections, bootedConnection+".py")); err != nil {
+			return err
+		}
+	}
 	inventory := filepath.Join(dir, "inventory.yaml")
-	if err := b.writeInventory(inventory, box); err != nil {
+	if err := b.writeInventory(inventory, door); err != nil {
 		return err
 	}
 	playbook, err := filepath.Abs(book.Path)
@@ -96,29 +112,33 @@ func (b *build) ansible(ctx context.Context, book Playbook, box *box) error {
 	// only ansible knows them all.
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGTERM) }
 
-	err = b.run(ctx, cmd)
+	err = withoutSync(func() error { return b.run(ctx, cmd) })
 	if err == nil {
 		b.tally = readTally(tally)
 		return nil
 	}
 	if failure, noted := lastFailure(failures); noted {
-		return errors.New(failure.String() + b.hint(ctx, strings.Join(failure.Lines, "\n")))
+		return errors.New(failure.String() + b.hint(ctx, strings.Join(failure.Lines, "\n")+"\n"+failure.Output))
 	}
 	return fmt.Errorf("ansible-playbook: %w%s", err, b.hint(ctx, err.Error()))
 }
 
 // writeInventory writes the inventory: one host, which is called by the path of
 // the tree, as with the Python original.
-func (b *build) writeInventory(path string, box *box) error {
+func (b *build) writeInventory(path string, door *door) error {
 	host := map[string]any{
 		"ansible_connection":         "chroot",
 		"ansible_user":               "root",
 		"ansible_pipelining":         true,
 		"ansible_become_method":      "nspawn_runner",
-		"ansible_chroot_enter":       box.enter(),
+		"ansible_chroot_enter":       door.enter(),
 		"ansible_chroot_environment": b.store.environmentInside(),
+		"ansible_chroot_owner":       door.owner,
+		"ansible_chroot_group":       door.group,
 	}
-	if !b.booted {
+	if b.booted {
+		host["ansible_connection"] = bootedConnection
+	} else {
 		host["ansible_chroot_environment"].(map[string]string)[offline] = "1"
 	}
 	// JSON is YAML, and quotes everything.
@@ -141,8 +161,9 @@ func pluginPath(dir, kind string) string {
 
 // failure is what the callback notes of a task that failed.
 type failure struct {
-	Task  string
-	Lines []string
+	Task   string
+	Lines  []string
+	Output string // the end of what the task's program printed besides
 }
 
 // String has the first line of the message and the last ones, which matter.

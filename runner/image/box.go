@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -24,10 +25,10 @@ import (
 // need 150. What they leave running ends with the box, and the box ends with
 // this process.
 type box struct {
-	cmd     *exec.Cmd
-	stdin   *os.File
-	ended   chan error
-	handles []*os.File // of what a command enters, in the order of entrances
+	*door
+	cmd   *exec.Cmd
+	stdin *os.File
+	ended chan error
 }
 
 // payload is process 1 of a box. It says that it is there, collects what dies
@@ -35,16 +36,6 @@ type box struct {
 // it by our death. It must be called sh: ansible's facts then look past it for
 // the service manager, and find systemd.
 const payload = "exec 3<&0; echo ready; cat <&3 >/dev/null & wait"
-
-// entrances are nsenter's options and the files in /proc/PID that belong to them.
-var entrances = []struct{ option, file string }{
-	{"--mount", "ns/mnt"},
-	{"--uts", "ns/uts"},
-	{"--ipc", "ns/ipc"},
-	{"--pid", "ns/pid"},
-	{"--root", "root"},
-	{"--wd", "root"},
-}
 
 // openBox starts a box on the generation. Its messages go to the log.
 func (b *build) openBox(ctx context.Context) (*box, error) {
@@ -62,8 +53,8 @@ func (b *build) openBox(ctx context.Context) (*box, error) {
 
 	x := &box{stdin: stdin, ended: make(chan error, 1)}
 	args := []string{"--console=pipe"}
-	if b.mirror != "" {
-		args = append(args, "--bind-ro="+b.mirror)
+	for _, mirror := range b.mirrors {
+		args = append(args, "--bind-ro="+mirror)
 	}
 	x.cmd = nspawn(ctx, b.generation.Path, b.image, append(args, "/bin/sh", "-c", payload)...)
 	x.cmd.SysProcAttr.Setsid = true
@@ -87,9 +78,7 @@ func (b *build) openBox(ctx context.Context) (*box, error) {
 		return nil, err
 	}
 	if line, _ := bufio.NewReader(output).ReadString('\n'); line == "ready\n" {
-		if err = x.hold(); err == nil {
-			err = x.lendResolver()
-		}
+		err = x.hold()
 	} else {
 		err = errors.New("systemd-nspawn did not start a shell")
 	}
@@ -102,9 +91,7 @@ func (b *build) openBox(ctx context.Context) (*box, error) {
 	return nil, err
 }
 
-// hold finds process 1 of the box and opens what a command has to enter. From
-// then on a command enters this box or none: a number of a process could come
-// to mean another process, on the host.
+// hold finds process 1 of the box and opens what a command has to enter.
 func (x *box) hold() error {
 	pid := x.cmd.Process.Pid
 	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
@@ -115,14 +102,16 @@ func (x *box) hold() error {
 		if !isFirst(child) {
 			continue
 		}
-		for _, entrance := range entrances {
-			handle, err := os.Open(filepath.Join("/proc", child, entrance.file))
-			if err != nil {
-				return err
-			}
-			x.handles = append(x.handles, handle)
+		first, err := strconv.Atoi(child)
+		if err == nil {
+			x.door, err = openDoor(first, entrances)
 		}
-		return nil
+		if err == nil {
+			// A box shares the host's network: a role that flushes iptables, or
+			// sets the clock, must fail in it (seen: it flushed the host's).
+			x.door.first, err = asBoundAs(first)
+		}
+		return err
 	}
 	return fmt.Errorf("systemd-nspawn (process %d) has no process that is the first of a namespace", pid)
 }
@@ -143,20 +132,10 @@ func isFirst(pid string) bool {
 	return false
 }
 
-// enter is the beginning of a command line that runs a command in the box. It
-// works in any process of this user, as long as the box is open.
-func (x *box) enter() []string {
-	args := []string{"nsenter"}
-	for i, entrance := range entrances {
-		args = append(args, fmt.Sprintf("%s=/proc/%d/fd/%d", entrance.option, os.Getpid(), x.handles[i].Fd()))
-	}
-	return append(args, "--")
-}
-
 // Close ends all that runs in the box and returns how systemd-nspawn ended.
 func (x *box) Close() error {
-	for _, handle := range x.handles {
-		handle.Close()
+	if x.door != nil {
+		x.door.Close()
 	}
 	x.stdin.Close()
 	select {

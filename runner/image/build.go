@@ -23,6 +23,8 @@ import (
 type CreateOptions struct {
 	// Bootstrap is what the tree is made of.
 	Bootstrap Bootstrap
+	// Booted says that the playbook runs in the generation while it is booted.
+	Booted bool
 }
 
 // Create builds the first generation of an image from nothing: a bootstrap of
@@ -32,7 +34,7 @@ func (s *Store) Create(ctx context.Context, name string, options CreateOptions) 
 	if err := checkName(name); err != nil {
 		return Generation{}, err
 	}
-	book, err := s.runnable(s.look(name))
+	book, err := s.runnable(s.look(name), options.Booted)
 	if err != nil {
 		return Generation{}, err
 	}
@@ -41,6 +43,7 @@ func (s *Store) Create(ctx context.Context, name string, options CreateOptions) 
 		if image := s.look(name); image.Exists {
 			return fmt.Errorf("%s exists already", image.Path)
 		}
+		b.booted = options.Booted
 		return b.fromNothing(ctx, options.Bootstrap, book)
 	})
 }
@@ -50,6 +53,8 @@ type MaintainOptions struct {
 	// Bootstrap is what an image is made of that has no chroot, or is recreated.
 	// Without a suite that is an error.
 	Bootstrap Bootstrap
+	// Booted says that the playbook runs in the generation while it is booted.
+	Booted bool
 	// Recreate builds from scratch.
 	Recreate bool
 	// IfOlder leaves alone what a playbook made or maintained less than this
@@ -80,7 +85,7 @@ func (s *Store) Maintain(ctx context.Context, name string, options MaintainOptio
 	if image.Playbook == "" {
 		return Generation{}, "", fmt.Errorf("image %s: it has no playbook in %s", name, strings.Join(s.PlaybookDirs, " or "))
 	}
-	book, err := s.runnable(image)
+	book, err := s.runnable(image, options.Booted)
 	if err != nil {
 		return Generation{}, "", err
 	}
@@ -91,8 +96,9 @@ func (s *Store) Maintain(ctx context.Context, name string, options MaintainOptio
 	}
 	outcome = Published
 	generation, err = s.build(ctx, name, options.NoWait, func(b *build) error {
+		b.booted = options.Booted
 		if s.look(name).Exists && !options.Recreate {
-			b.mirror = options.Bootstrap.mirrorPath()
+			b.mirrors = options.Bootstrap.mirrorPaths()
 			if err := b.fromCurrent(ctx, byMaintenance, func() error { return b.play(ctx, book) }); err != nil {
 				return err
 			}
@@ -139,9 +145,9 @@ func (s *Store) Edit(ctx context.Context, name string, change func(ctx context.C
 }
 
 // runnable reads the playbook of an image that is about to be built, and looks
-// for ansible: minutes of work must not end at a program that was missing all
-// along.
-func (s *Store) runnable(image Image) (Playbook, error) {
+// for what it takes to run it: minutes of work must not end at a program that was
+// missing all along.
+func (s *Store) runnable(image Image, booted bool) (Playbook, error) {
 	book, err := image.ReadPlaybook()
 	if err != nil {
 		return Playbook{}, err
@@ -158,6 +164,9 @@ func (s *Store) runnable(image Image) (Playbook, error) {
 	if book.hasPlays() {
 		if _, err := exec.LookPath("ansible-playbook"); err != nil {
 			return Playbook{}, fmt.Errorf("playbook %s: there is no ansible-playbook to run it: apt-get install ansible-core", book.Path)
+		}
+		if booted && s.Boot == nil {
+			return Playbook{}, fmt.Errorf("playbook %s: it is to run in a booted machine (build: booted), and systemd does not run this host, so none can be started here; with \"build: unbooted\" it runs without", book.Path)
 		}
 	}
 	return book, nil
@@ -187,8 +196,8 @@ type build struct {
 	suspect    bool       // if the build fails now, the reason is to be found in the tree
 	tally      tally      // what the playbook did
 	keptAs     *base      // what the tree is to be kept as, see keepBase; nil if it is not to be
+	mirrors    []string   // directories of the host that the image's packages come from
 	booted     bool       // the playbook runs in a booted machine
-	mirror     string     // a directory of the host that the image's packages come from, or empty
 	log        *buildLog
 	program    atomic.Int64 // the process that is filling the tree, or 0
 }
@@ -308,7 +317,7 @@ func (b *build) pruneOld(ctx context.Context) error {
 func (b *build) fromNothing(ctx context.Context, o Bootstrap, book Playbook) error {
 	o.Suite = cmp.Or(o.Suite, "unstable")
 	b.record = Record{How: byBootstrap, Suite: o.Suite}
-	b.mirror = o.mirrorPath()
+	b.mirrors = o.mirrorPaths()
 	if err := b.needRoom(ctx, ""); err != nil {
 		return err
 	}
@@ -352,6 +361,9 @@ func (b *build) step(ctx context.Context, name string, do func() error) error {
 		}
 		if b.lacksRoom(err) {
 			err = b.store.sayRoom(err)
+		}
+		if b.log.mentions(" is expired (invalid since ") {
+			err = fmt.Errorf("%w; if the mirror is a snapshot, set nspawn_runner_check_valid_until: false (an existing image needs --recreate)", err)
 		}
 		fmt.Fprintf(b.log, "== %s: %v\n", name, err)
 		return &StepError{Step: name, Err: err, Log: b.log.path}

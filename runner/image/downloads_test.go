@@ -57,7 +57,7 @@ func (m *mirror) store(t *testing.T) *Store {
 func (m *mirror) step(t *testing.T, s *Store, paths ...string) (answers []string) {
 	t.Helper()
 	var log strings.Builder
-	d, err := s.openDownloads(&log)
+	d, err := s.openDownloads(&log, onLoopback)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func TestWhyAMirrorWasNotReachedIsInTheLineThatAptPrints(t *testing.T) {
 	for _, name := range []string{"http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"} {
 		t.Setenv(name, "")
 	}
-	d, err := (&Store{StateDir: t.TempDir(), DownloadsMax: 1 << 20}).openDownloads(io.Discard)
+	d, err := (&Store{StateDir: t.TempDir(), DownloadsMax: 1 << 20}).openDownloads(io.Discard, onLoopback)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func TestWhyAMirrorWasNotReachedIsInTheLineThatAptPrints(t *testing.T) {
 
 func TestProxyIsForItsBuildOnly(t *testing.T) {
 	m := newMirror(t)
-	d, err := m.store(t).openDownloads(io.Discard)
+	d, err := m.store(t).openDownloads(io.Discard, onLoopback)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +243,7 @@ func TestWhatWasNotUsedForLongestGoesFirst(t *testing.T) {
 		t.Errorf("unfinished downloads: %q", entries)
 	}
 	s.DownloadsMax = 0
-	if d, err := s.openDownloads(io.Discard); d != nil || err != nil {
+	if d, err := s.openDownloads(io.Discard, onLoopback); d != nil || err != nil {
 		t.Errorf("without a cache: %v, %v", d, err)
 	}
 	if entries, _ := filepath.Glob(filepath.Join(s.StateDir, ".downloads/[^.]*")); len(entries) != 0 {
@@ -281,7 +281,7 @@ func TestPackagesThatAptRejectsAreForgotten(t *testing.T) {
 	kept := downloadCache{dir: filepath.Join(s.StateDir, ".downloads")}.path("http://mirror.example/a.deb")
 	for said, want := range map[string]bool{"E: No space left\n": true, "E: Failed to fetch a.deb  Hash Sum mismatch\n": false} {
 		write(t, kept, "kept")
-		_ = b.download(func(d *downloads) error {
+		_ = b.download(onLoopback, func(d *downloads) error {
 			d.served["http://mirror.example/a.deb"] = true
 			fmt.Fprint(b.log, said)
 			return io.ErrUnexpectedEOF

@@ -26,7 +26,8 @@
 // killed one leaves, build.go the
 // three ways to make one, bootstrap.go the first tree, base.go why that is mostly a
 // copy, proxy.go and downloads.go why nothing is downloaded twice, box.go the
-// container in which commands run in a tree, ansible.go the playbook, failed.go
+// container in which commands run in a tree, booted.go the machine in which they run
+// otherwise, door.go how they get there, ansible.go the playbook, failed.go
 // what becomes of trees that are no good.
 package image
 
@@ -72,6 +73,11 @@ type Store struct {
 	// Test, if set, says whether jobs can run on a complete generation, which
 	// is not published if it is an error. What it prints is for the build's log.
 	Test func(ctx context.Context, image string, generation Generation, log io.Writer) error
+	// Boot, if set, starts a machine whose root is the tree of a generation that is
+	// being built. It is not set where no machine can be started.
+	Boot func(ctx context.Context, order Order) (*Booted, error)
+	// Halt, if set, ends what machines run on a generation that will not be published.
+	Halt func(ctx context.Context, generation string) error
 }
 
 // Image is a name with a chroot, a playbook, or both.

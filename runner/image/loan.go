@@ -54,7 +54,18 @@ func lend(root, image string, more ...loan) (restore func() error, err error) {
 	if err != nil {
 		return nil, errors.Join(err, tree.Close())
 	}
-	loans = slices.Concat(loans, scripts, more)
+	if err := tree.Close(); err != nil {
+		return nil, err
+	}
+	return give(root, slices.Concat(loans, scripts, more))
+}
+
+// give puts loans into a tree, and returns what takes them back.
+func give(root string, loans []loan) (restore func() error, err error) {
+	tree, err := os.OpenRoot(root)
+	if err != nil {
+		return nil, err
+	}
 	var given []loan
 	restore = func() error {
 		var all error

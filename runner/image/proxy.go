@@ -46,9 +46,9 @@ type downloads struct {
 }
 
 // download does a step of the build with a proxy, or with none if no downloads
-// are kept.
-func (b *build) download(do func(*downloads) error) error {
-	d, err := b.store.openDownloads(b.log)
+// are kept. listen is where the proxy listens.
+func (b *build) download(listen func() (net.Listener, error), do func(*downloads) error) error {
+	d, err := b.store.openDownloads(b.log, listen)
 	if err != nil {
 		return fmt.Errorf("download cache: %w", err)
 	}
@@ -65,7 +65,7 @@ func (b *build) download(do func(*downloads) error) error {
 
 // openDownloads starts a proxy. If nothing is to be kept it removes what was, and
 // returns nil.
-func (s *Store) openDownloads(log io.Writer) (*downloads, error) {
+func (s *Store) openDownloads(log io.Writer, listen func() (net.Listener, error)) (*downloads, error) {
 	cache := s.downloads()
 	if s.DownloadsMax == 0 {
 		return nil, cache.prune()
@@ -73,7 +73,7 @@ func (s *Store) openDownloads(log io.Writer) (*downloads, error) {
 	if err := os.MkdirAll(cache.dir, 0o700); err != nil {
 		return nil, err
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := listen()
 	if err != nil {
 		return nil, err
 	}
@@ -107,6 +107,12 @@ func (s *Store) openDownloads(log io.Writer) (*downloads, error) {
 	go func() { _ = d.server.Serve(listener) }() // ends with Close
 	return d, nil
 }
+
+// anyPort is an address of the loopback.
+const anyPort = "127.0.0.1:0"
+
+// onLoopback listens on the loopback of this process.
+func onLoopback() (net.Listener, error) { return net.Listen("tcp", anyPort) }
 
 // proxies are those of the builds' environment, as curl and apt read it.
 func (s *Store) proxies() *httpproxy.Config {

@@ -20,6 +20,11 @@ func (s *Store) end(ctx context.Context, lock *os.File, name string) error {
 		return err
 	}
 	for _, path := range remains {
+		if stamp := filepath.Base(path); stamp == s.unfinished(name) && s.Halt != nil {
+			if err := s.Halt(ctx, name+"/"+stamp); err != nil {
+				return err
+			}
+		}
 		if err := storage.Remove(ctx, path); err != nil {
 			return err
 		}

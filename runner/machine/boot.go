@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -97,8 +98,8 @@ func Boot(dir string) error {
 		return err
 	}
 	argv = append(argv, binds...)
-	argv = append(argv, "systemd.hostname="+Name(record.ID), "systemd.show_status=auto")
-	for _, unit := range masked {
+	argv = append(argv, "systemd.hostname="+record.hostname(), "systemd.show_status=auto")
+	for _, unit := range slices.Concat(masked, record.Masked) {
 		argv = append(argv, "systemd.mask="+unit)
 	}
 	nspawn, err := exec.LookPath("systemd-nspawn")

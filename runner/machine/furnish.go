@@ -12,10 +12,19 @@ import (
 	"nspawn-runner/runner/storage"
 )
 
+// furnished are the files that furnish may write, below the machine's root.
+func furnished() []string {
+	all := []string{"etc/hosts", "etc/resolv.conf"}
+	for path := range dropIns("nameserver "+resolverAddress, false) {
+		all = append(all, "etc/"+path)
+	}
+	return all
+}
+
 // furnish gives a machine what its chroot cannot know: names for its loopback
 // and itself, and the host's resolver. A minbase has no /etc/hosts at all.
 func furnish(root string, record Record) error {
-	name, owner := Name(record.ID), record.RootUID
+	name, owner := record.hostname(), record.RootUID
 	etc, err := storage.OpenIn(root, "etc", unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return fmt.Errorf("open /etc of the chroot: %w", err)

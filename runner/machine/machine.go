@@ -49,6 +49,10 @@ type Spec struct {
 	// generation's path.
 	Image, Generation, Chroot string
 	Backend                   storage.Backend
+	// Hostname is its own, "" for its name.
+	Hostname string
+	// Masked are units that it does not start, besides those that none does.
+	Masked []string
 	// Privileged machines have no user namespace.
 	Privileged bool
 	// Network is one of NetworkPrivate, NetworkHost and NetworkNone.

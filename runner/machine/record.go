@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,7 +33,11 @@ type Record struct {
 	Generation string     `json:"generation"`
 	Chroot     string     `json:"chroot"`
 	Backend    string     `json:"backend"`
-	Privileged bool       `json:"privileged,omitempty"`
+	// Hostname is the machine's own, "" for its name.
+	Hostname string `json:"hostname,omitempty"`
+	// Masked are units that it does not start, besides those that none does.
+	Masked     []string `json:"masked,omitempty"`
+	Privileged bool     `json:"privileged,omitempty"`
 	// RootUID is the host's user id of the machine's root: the first of its
 	// range, 0 when privileged.
 	RootUID int `json:"root_uid"`
@@ -86,6 +91,9 @@ var bootID = sync.OnceValue(func() string {
 
 // up says whether the machine came up and its first process still lives.
 func (r Record) up() bool { return r.Leader != nil && r.Leader.Alive() }
+
+// hostname is what the machine calls itself.
+func (r Record) hostname() string { return cmp.Or(r.Hostname, Name(r.ID)) }
 
 // Age is how long ago a machine was made.
 func (r Record) Age() time.Duration {

@@ -75,6 +75,8 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 		Generation: spec.Generation,
 		Chroot:     spec.Chroot,
 		Backend:    spec.Backend.Name(),
+		Hostname:   spec.Hostname,
+		Masked:     spec.Masked,
 		Privileged: spec.Privileged,
 		Created:    now,
 		Boot:       bootID(),

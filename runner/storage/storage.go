@@ -67,6 +67,8 @@ func Named(name string) (Backend, error) {
 		return overlay{}, nil
 	case "tmpfs":
 		return overlay{inMemory: true}, nil
+	case inPlace{}.Name(): // of a record: see InPlace
+		return inPlace{}, nil
 	}
 	return nil, fmt.Errorf("backend %q: no such backend, there are btrfs, overlay and tmpfs", name)
 }

@@ -24,7 +24,12 @@ func Set(name string, value any) Property { return Property{name, dbus.MakeVaria
 
 // ExecStart is the command of a service. Nothing in it is expanded by systemd:
 // the manager expands $ in what it executes, so each one is doubled.
-func ExecStart(argv ...string) Property {
+func ExecStart(argv ...string) Property { return command("ExecStart", argv) }
+
+// ExecStop is the command that stops a service, as ExecStart starts it.
+func ExecStop(argv ...string) Property { return command("ExecStop", argv) }
+
+func command(name string, argv []string) Property {
 	escaped := make([]string, len(argv))
 	for i, arg := range argv {
 		escaped[i] = strings.ReplaceAll(arg, "$", "$$")
@@ -34,7 +39,7 @@ func ExecStart(argv ...string) Property {
 		Argv          []string
 		IgnoreFailure bool
 	}
-	return Set("ExecStart", []command{{argv[0], escaped, false}})
+	return Set(name, []command{{argv[0], escaped, false}})
 }
 
 // DeviceAllow is the list of devices that a unit may use: pairs of a device,
@@ -94,6 +99,13 @@ func (b *Bus) Stop(ctx context.Context, unit string) error {
 		err = fmt.Errorf("its stop ended as %q", result)
 	}
 	return err
+}
+
+// Leave stops all units but what it takes to start another one, which nothing can stop, and
+// does not wait: systemctl(1), replace-irreversibly. So a system is shut down.
+func (b *Bus) Leave(ctx context.Context, unit string) error {
+	var job dbus.ObjectPath
+	return b.call(ctx, managerPath, manager+"StartUnit", []any{&job}, unit, "replace-irreversibly")
 }
 
 // SetProperties changes settings of a unit, until the host's next boot.

@@ -51,6 +51,7 @@ class CallbackModule(CallbackBase):
         texts = [reason.get(key) for key in ("msg", "reason", "stderr", "module_stderr")]
         note = {
             "task": result._task.get_name(),
+            "output": str(reason.get("stdout", ""))[-1000:],
             "lines": [line for text in texts if isinstance(text, str) for line in map(str.strip, text.splitlines()) if line],
         }
         with open(os.environ["NSPAWN_RUNNER_FAILURES"], "a", encoding="utf-8") as notes:

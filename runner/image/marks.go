@@ -1,0 +1,129 @@
+package image
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+)
+
+// marks are what the start of a machine leaves in a tree that is its root: names and
+// resolver of this boot, places to mount something on. What is still as the start left
+// it in the end goes; what was changed since is the image's.
+type marks struct {
+	tree *os.Root
+	all  []mark
+}
+
+// mark is a path at which there may be one.
+type mark struct {
+	path string
+	// missing are the directories above that were not there, the lowest first.
+	missing []string
+	// was is what lay there before the start, is what lay there after.
+	was, is imprint
+}
+
+// imprint is what lies at a path. One that cannot be read is not touched.
+type imprint struct {
+	mode    fs.FileMode // of a regular file, a link or a directory
+	content string      // of the first two
+	there   bool
+	known   bool
+}
+
+func openMarks(root string) (*marks, error) {
+	tree, err := os.OpenRoot(root)
+	return &marks{tree: tree}, err
+}
+
+// Close forgets the tree.
+func (m *marks) Close() error { return m.tree.Close() }
+
+// before looks at paths that a start is about to touch.
+func (m *marks) before(paths []string) {
+	for _, name := range paths {
+		mark := mark{path: name, was: imprintOf(m.tree, name)}
+		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+			if _, err := m.tree.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+				mark.missing = append(mark.missing, dir)
+			}
+		}
+		m.all = append(m.all, mark)
+	}
+}
+
+// after looks at them when the machine has started.
+func (m *marks) after() {
+	for i := range m.all {
+		m.all[i].is = imprintOf(m.tree, m.all[i].path)
+	}
+}
+
+// takeBack puts back what was there before.
+func (m *marks) takeBack() error {
+	var failed error
+	for _, mark := range slices.Backward(m.all) {
+		failed = errors.Join(failed, mark.takeBack(m.tree))
+	}
+	return failed
+}
+
+func (m mark) takeBack(tree *os.Root) error {
+	now := imprintOf(tree, m.path)
+	if !m.was.known || !now.known || !now.there || now == m.was || now != m.is {
+		return nil
+	}
+	if err := tree.Remove(m.path); err != nil {
+		if now.mode.IsDir() { // it has something in it
+			return nil
+		}
+		return err
+	}
+	if m.was.there {
+		return m.was.put(tree, m.path)
+	}
+	for _, dir := range m.missing {
+		if tree.Remove(dir) != nil {
+			break // there is more in it
+		}
+	}
+	return nil
+}
+
+// imprintOf looks at a path.
+func imprintOf(tree *os.Root, name string) imprint {
+	info, err := tree.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return imprint{known: true}
+	}
+	if err != nil {
+		return imprint{}
+	}
+	i := imprint{mode: info.Mode(), there: true}
+	switch {
+	case i.mode.IsDir():
+	case i.mode.IsRegular() && info.Size() < 1<<20:
+		var text []byte
+		text, err = tree.ReadFile(name)
+		i.content = string(text)
+	case i.mode&fs.ModeSymlink != 0:
+		i.content, err = tree.Readlink(name)
+	default:
+		return imprint{}
+	}
+	i.known = err == nil
+	return i
+}
+
+// put makes at a path what the imprint is of.
+func (i imprint) put(tree *os.Root, name string) error {
+	switch {
+	case i.mode.IsDir():
+		return tree.Mkdir(name, i.mode.Perm())
+	case i.mode.IsRegular():
+		return writeFile(tree, name, []byte(i.content), i.mode.Perm())
+	}
+	return tree.Symlink(i.content, name)
+}

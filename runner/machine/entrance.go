@@ -1,0 +1,57 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"nspawn-runner/runner/systemd"
+)
+
+// Entrance is what somebody on the host needs who executes commands in a machine by its
+// namespaces: a build. Scripts of jobs have Exec.
+type Entrance struct {
+	// Leader is the machine's first process, whose namespaces they are.
+	Leader systemd.Process
+	// RootUID is the host's user id of the machine's root, 0 when privileged.
+	RootUID int
+	// Group is the directory of a control group of the machine's, for the commands: there
+	// its limits hold for them, and they end with it.
+	Group string
+}
+
+// entranceGroup is the control group of commands from outside, beside those of the
+// machine's own units.
+const entranceGroup = "nspawn-runner"
+
+// Entrance opens a machine that is up to commands of the host's.
+func (s Store) Entrance(id string) (Entrance, error) {
+	record, err := readRecord(s.dir(id))
+	if err != nil {
+		return Entrance{}, err
+	}
+	if !record.up() {
+		return Entrance{}, fmt.Errorf("machine %s: it is not up", Name(id))
+	}
+	group := filepath.Join(record.payload(), entranceGroup)
+	if err := os.Mkdir(group, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return Entrance{}, fmt.Errorf("machine %s: a control group for commands: %w", Name(id), err)
+	}
+	return Entrance{Leader: *record.Leader, RootUID: record.RootUID, Group: group}, nil
+}
+
+// Touched are the paths, below a machine's root, that its start may make or change.
+func Touched(spec Spec) []string {
+	touched := furnished()
+	for _, bind := range spec.Binds {
+		touched = append(touched, strings.TrimPrefix(bind.To, "/"))
+	}
+	return touched
+}
+
+// payload is the directory of the control group in which the machine's own service
+// manager works: systemd-nspawn makes it, beside one for itself.
+func (r Record) payload() string { return filepath.Join("/sys/fs/cgroup", r.Cgroup, "payload") }

@@ -58,8 +58,8 @@ func (h *Host) buildSpec(order image.Order) (machine.Spec, error) {
 	spec.Owner, spec.Caller, spec.MaxRuntime = spec.ID, &self, lifeWithoutTimeout
 	spec.Backend, spec.Limits.DiskMax = storage.InPlace(), 0
 	spec.Hostname = order.Hostname
-	// A playbook that reboots what it builds is told so, and does not end it.
-	spec.Masked = []string{"reboot.target", "halt.target", "kexec.target", "soft-reboot.target"}
+	// A playbook that reboots what it builds is refused, and does not end it.
+	spec.Masked = []string{"reboot.target", "poweroff.target", "halt.target", "kexec.target", "soft-reboot.target"}
 	if spec.Network == machine.NetworkNone { // that is for jobs: a build fetches packages
 		spec.Network = machine.NetworkPrivate
 		if err := machine.CheckNetwork(spec.Network); err != nil {

@@ -2,9 +2,7 @@ package runner
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"math"
 	"os"
 	"os/exec"
@@ -90,9 +88,11 @@ type sharedLimit struct {
 }
 
 var sharedLimits = []sharedLimit{
-	// What is made in a machine's user namespace counts to who made that: root. systemd
-	// takes five to boot, D-Bus and logind one each (seen), and the job what it likes.
-	{"fs.inotify.max_user_instances", 1024, math.MaxInt, 1024, "a machine takes some 8, and where there are none left the next ones hang as they boot"},
+	// What is made in a machine's user namespace counts to who made that: root. The kernel
+	// counts for each user of the machine apart, so no share of a machine's holds (seen). But
+	// it counts the memory to the machine, which is a limit where these are high.
+	{"fs.inotify.max_user_instances", 1 << 30, math.MaxInt, 1 << 30, "a machine takes some 8 to boot, and one job can take all there are"},
+	{"user.max_*_namespaces", 1 << 30, math.MaxInt, 1 << 30, "a machine takes some 20 to boot, and one job can take all there are"},
 	// This is the kernel's own. The host has a reserve of its own, kernel.pty.reserve.
 	{"kernel.pty.max", 4096, math.MaxInt, 4096, "where jobs hold that many terminals, apt, ssh and sudo fail in others"},
 	{"fs.aio-max-nr", 1 << 20, math.MaxInt, 1 << 20, "where jobs hold that much asynchronous I/O, databases and virtual machines have none, the host's too"},
@@ -110,18 +110,24 @@ func checkSharedLimits(context.Context) (all []finding) {
 	return all
 }
 
-// check looks at the limit. One that this kernel does not have is no finding.
+// check looks at the limit, of several at the lowest one. One that this kernel does not
+// have is no finding.
 func (l sharedLimit) check(sysctls string) []finding {
-	text, err := os.ReadFile(filepath.Join(sysctls, strings.ReplaceAll(l.sysctl, ".", "/")))
-	if errors.Is(err, fs.ErrNotExist) {
+	paths, err := filepath.Glob(filepath.Join(sysctls, strings.ReplaceAll(l.sysctl, ".", "/")))
+	if err != nil || paths == nil {
 		return nil
 	}
-	if err != nil {
-		return isBad("", "%v", err)
-	}
-	value, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		return isBad("", "%s: %v", l.sysctl, err)
+	value := math.MaxInt
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return isBad("", "%v", err)
+		}
+		each, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil {
+			return isBad("", "%s: %v", l.sysctl, err)
+		}
+		value = min(value, each)
 	}
 	if value >= l.least && value <= l.most {
 		return isGood("%s is %d", l.sysctl, value)
@@ -211,11 +217,14 @@ func checkCoreDumps(context.Context) []finding {
 	if err != nil {
 		return isBad("", "%v", err)
 	}
+	const toDo = "set kernel.core_pattern = core in a file of /etc/sysctl.d, and by sysctl"
 	if program, piped := strings.CutPrefix(strings.TrimSpace(string(text)), "|"); piped {
-		return isWarning("set kernel.core_pattern = core in a file of /etc/sysctl.d, and by sysctl",
-			"each crash of a job's program starts a process of the host's root, which no limit of jobs counts: %s", program)
+		return isWarning(toDo, "each crash of a job's program starts a process of the host's root, which no limit of jobs counts, and jobs have no core dumps: %s", program)
 	}
-	return isGood("kernel.core_pattern names no program")
+	if !machine.HaveCoreDumps() {
+		return isWarning(toDo, "core dumps of jobs would lie on this host, so they have none: %s", strings.TrimSpace(string(text)))
+	}
+	return isGood("kernel.core_pattern names no program, and core dumps of jobs lie in their machines")
 }
 
 // checkGuard asks whether the kernel keeps machines to some families of sockets,

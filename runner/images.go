@@ -49,6 +49,7 @@ func bootstrap(c config.Config) image.Bootstrap {
 	return image.Bootstrap{
 		Suite: c.ChrootSuite, Mirror: c.Mirror, Components: c.Components, Keyring: c.Keyring,
 		Include: c.Include, Variant: c.Variant, Program: c.Bootstrap,
+		Security: c.SecurityMirror, NoUpdates: !c.Updates, AnyAge: !c.CheckValidUntil,
 	}
 }
 

@@ -15,6 +15,7 @@ func TestOfEachSettingOfImagesItIsKnownWhetherARunnerMustAllowIt(t *testing.T) {
 		"backend", "boot_timeout", "memory_max", "memory_swap_max", "cpu_weight", "cpus", "io_weight", "open_files",
 		"job_timeout", "tasks_max", "disk_max", "max_age", "network", "usage", "chroot_suite", "mirror", "components",
 		"keyring", "include", "variant", "bootstrap", "build", "maint_recreate", "shell", "test", "environment", "aliases",
+		"security_mirror", "updates", "check_valid_until",
 	}
 	for _, key := range config.Keys {
 		if key.Image && slices.Contains(mustBeAllowed, key.Name) == slices.Contains(anybodys, key.Name) {

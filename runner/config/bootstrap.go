@@ -52,6 +52,22 @@ func mirror(n *yaml.Node, out *string) error {
 	return nil
 }
 
+// securityMirror takes an address, none, or auto, which is "".
+func securityMirror(n *yaml.Node, out *string) error {
+	switch n.Value {
+	case "auto":
+		*out = ""
+		return nil
+	case "none":
+		*out = n.Value
+		return nil
+	}
+	if err := mirror(n, out); err != nil {
+		return fmt.Errorf("want auto, none or an address like http://HOST/debian-security, not %q", n.Value)
+	}
+	return nil
+}
+
 // words takes a list, or one string of words between blanks or commas. All must
 // match the pattern.
 func words(n *yaml.Node, pattern *regexp.Regexp, out *[]string) error {

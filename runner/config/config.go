@@ -78,6 +78,11 @@ type Config struct {
 	Bootstrap     string
 	Build         string
 
+	// SecurityMirror is an address, "none", or "" for what is found.
+	SecurityMirror  string
+	Updates         bool
+	CheckValidUntil bool
+
 	// Of an image.
 	ChrootSuite   string
 	MaintRecreate bool

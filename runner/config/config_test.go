@@ -57,6 +57,8 @@ func TestMistakesAreNamedWithFileAndLine(t *testing.T) {
 		"boot_timeout: soon\n":               "want a time like",
 		"environment: 3\n":                   "NAME: value",
 		"mirror: ftp://x/debian\n":           "want an address like",
+		"security_mirror: security\n":        "want auto, none or an address like",
+		"security_mirror: [none]\n":          "want auto, none or an address like",
 		"mirror: 'http://x/debian main'\n":   "want an address like",
 		"mirror: file://host/x\n":            "want an address like",
 		"mirror: '--option'\n":               "want an address like",
@@ -120,6 +122,9 @@ nspawn_runner_keyring: /usr/share/keyrings/ubuntu-archive-keyring.gpg
 nspawn_runner_include: [build-essential, g++, libstdc++6]
 nspawn_runner_variant: buildd
 nspawn_runner_bootstrap: debootstrap
+nspawn_runner_security_mirror: https://security.example/ubuntu
+nspawn_runner_updates: no
+nspawn_runner_check_valid_until: false
 `
 	if err := yaml.Unmarshal([]byte(text), &vars); err != nil {
 		t.Fatal(err)
@@ -129,7 +134,8 @@ nspawn_runner_bootstrap: debootstrap
 		!slices.Equal(c.Components, []string{"main", "restricted", "universe"}) ||
 		c.Keyring != "/usr/share/keyrings/ubuntu-archive-keyring.gpg" ||
 		!slices.Equal(c.Include, []string{"build-essential", "g++", "libstdc++6"}) ||
-		c.Variant != "buildd" || c.Bootstrap != "debootstrap" {
+		c.Variant != "buildd" || c.Bootstrap != "debootstrap" ||
+		c.SecurityMirror != "https://security.example/ubuntu" || c.Updates || c.CheckValidUntil {
 		t.Errorf("%+v, %v", c, err)
 	}
 	for text, want := range map[string]string{
@@ -175,6 +181,14 @@ func TestTheEnvironmentOfAnImageIsItsJobsAndThatOfTheFileIsTheBuilds(t *testing.
 	if err != nil || !maps.Equal(c.Environment, map[string]string{"http_proxy": "x"}) ||
 		!maps.Equal(c.JobEnvironment, map[string]string{"LANG": "C.UTF-8", "N": "08", "EMPTY": ""}) {
 		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+func TestASecurityMirrorIsFoundNamedOrNone(t *testing.T) {
+	for text, want := range map[string]string{"": "", "security_mirror: auto\n": "", "security_mirror: none\n": "none", "security_mirror: file:///srv/x\n": "file:///srv/x"} {
+		if c, err := Load(file(t, text)); err != nil || c.SecurityMirror != want || !c.Updates || !c.CheckValidUntil {
+			t.Errorf("%q: %+v, %v", text, c, err)
+		}
 	}
 }
 

@@ -24,6 +24,10 @@ import (
 //go:embed ansible/connection/chroot.py ansible/become/nspawn_runner.py ansible/callback/nspawn_runner.py
 var plugins embed.FS
 
+// bootedConnection is what the connection is called in a booted build: playbooks take the
+// name chroot for a reason to start no services.
+const bootedConnection = "machine"
+
 // play runs the playbook in the generation.
 func (b *build) play(ctx context.Context, book Playbook) error {
 	if book.Path != "" {
@@ -72,6 +76,12 @@ func (b *build) ansible(ctx context.Context, book Playbook, door *door) error {
 	defer os.RemoveAll(dir)
 	if err := os.CopyFS(dir, plugins); err != nil {
 		return err
+	}
+	if b.booted {
+		connections := filepath.Join(dir, "ansible", "connection")
+		if err := os.Rename(filepath.Join(connections, "chroot.py"), filepath.Join(connections, bootedConnection+".py")); err != nil {
+			return err
+		}
 	}
 	inventory := filepath.Join(dir, "inventory.yaml")
 	if err := b.writeInventory(inventory, door); err != nil {
@@ -126,7 +136,9 @@ func (b *build) writeInventory(path string, door *door) error {
 		"ansible_chroot_owner":       door.owner,
 		"ansible_chroot_group":       door.group,
 	}
-	if !b.booted {
+	if b.booted {
+		host["ansible_connection"] = bootedConnection
+	} else {
 		host["ansible_chroot_environment"].(map[string]string)[offline] = "1"
 	}
 	// JSON is YAML, and quotes everything.

@@ -42,6 +42,8 @@ func TestOtherBootstrapsHaveOtherBases(t *testing.T) {
 	for i, o := range []Bootstrap{
 		{Suite: "sid"}, {Suite: "trixie"}, {Suite: "sid", Mirror: "http://mirror.example/debian"}, {Suite: "sid", Include: []string{"less"}},
 		{Suite: "sid", Components: []string{"main", "contrib"}}, {Suite: "sid", Variant: "buildd"}, {Suite: "sid", Keyring: keyring},
+		{Suite: "sid", AnyAge: true}, {Suite: "sid", Mirror: "http://mirror.example/debian", NoUpdates: true},
+		{Suite: "sid", Mirror: "http://mirror.example/debian", Security: NoSecurity},
 	} {
 		if _, err := s.Create(t.Context(), fmt.Sprint("image", i), CreateOptions{Bootstrap: o}); err != nil {
 			t.Fatal(err)
@@ -51,14 +53,14 @@ func TestOtherBootstrapsHaveOtherBases(t *testing.T) {
 		}
 	}
 	write(t, keyring, "other keys")
-	if _, err := s.Create(t.Context(), "last", CreateOptions{Bootstrap: Bootstrap{Suite: "sid", Keyring: keyring}}); err != nil || bootstraps() != 8 {
+	if _, err := s.Create(t.Context(), "last", CreateOptions{Bootstrap: Bootstrap{Suite: "sid", Keyring: keyring}}); err != nil || bootstraps() != 11 {
 		t.Errorf("other keys in the keyring: %d bootstraps, %v", bootstraps(), err)
 	}
-	// There are eight by now, and the oldest go.
+	// There are eleven by now, and the oldest go.
 	if entries, err := os.ReadDir(s.bases()); err != nil || len(entries) != keptBases {
 		t.Errorf("bases are %v, %v", entries, err)
 	}
-	if _, err := s.Create(t.Context(), "again", CreateOptions{Bootstrap: Bootstrap{Suite: "sid", Keyring: keyring}}); err != nil || bootstraps() != 8 {
+	if _, err := s.Create(t.Context(), "again", CreateOptions{Bootstrap: Bootstrap{Suite: "sid", Keyring: keyring}}); err != nil || bootstraps() != 11 {
 		t.Errorf("the newest: %d bootstraps, %v", bootstraps(), err)
 	}
 }

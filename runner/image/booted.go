@@ -59,12 +59,14 @@ func (b *build) playBooted(ctx context.Context, book Playbook) (err error) {
 	if err != nil {
 		return err
 	}
-	// Of a tree that does not boot, the reason is in it.
-	b.suspect = true
 	defer func() { err = errors.Join(err, marks.Close()) }()
 	machine, err := b.store.Boot(ctx, Order{
 		Image: b.image, Generation: b.generation, Hostname: hostname(b.image),
-		Shown: b.shown(), Begin: marks.before,
+		Shown: b.mirrors,
+		Begin: func(touched []string) {
+			b.suspect = true // if it does not boot, the reason is in the tree
+			marks.before(touched)
+		},
 	})
 	if err != nil {
 		marks.after()
@@ -78,21 +80,14 @@ func (b *build) playBooted(ctx context.Context, book Playbook) (err error) {
 	if err != nil && !machine.Alive() {
 		err = fmt.Errorf("%w; the machine of the build has ended: a playbook cannot reboot or shut down what it builds", err)
 	}
-	if ended := machine.Shutdown(ctx); ended != nil && err == nil {
+	switch ended := machine.Shutdown(ctx); {
+	case err == nil:
 		err = ended
-	} else if ended != nil {
-		fmt.Fprintf(b.log, "== after that: %v\n", ended)
+	case ended != nil:
+		err = fmt.Errorf("%w (and then: %v)", err, ended)
 	}
 	fault.Here("image: shut down")
 	return errors.Join(err, marks.takeBack(), forgetBoot(root))
-}
-
-// shown are the directories of the host that a build's container sees.
-func (b *build) shown() []string {
-	if b.mirror == "" {
-		return nil
-	}
-	return []string{b.mirror}
 }
 
 // playInMachine runs the playbook in a machine that is up.
@@ -104,8 +99,17 @@ func (b *build) playInMachine(ctx context.Context, book Playbook, machine *Boote
 	}
 	defer door.Close()
 	defer door.keepGoing()()
-	return b.download(door.listen, func(d *downloads) error {
-		restore, err := give(b.generation.Path, d.loans())
+	stop, err := door.relay(loopbackProxies(b.store.Environment))
+	if err != nil {
+		return err
+	}
+	defer stop()
+	return b.download(func() (net.Listener, error) { return door.listen(anyPort) }, func(d *downloads) error {
+		scripts, err := lendStandIns(marks.tree, "booted")
+		if err != nil {
+			return err
+		}
+		restore, err := give(b.generation.Path, append(scripts, d.loans()...))
 		if err != nil {
 			return err
 		}
@@ -176,12 +180,12 @@ func asBoundAs(pid int) ([]string, error) {
 	return []string{"setpriv", "--bounding-set=" + strings.Join(without, ","), "--"}, nil
 }
 
-// listen listens on the loopback of the machine, or of the host where the machine has no
-// network of its own: what a build serves must be reached from inside.
-func (d *door) listen() (net.Listener, error) {
+// listen listens at an address of the machine: what a build serves must be reached from
+// inside. Where the machine has the host's network, it is one of the host's.
+func (d *door) listen(address string) (net.Listener, error) {
 	network := d.handles["--net"]
 	if network == nil {
-		return onLoopback()
+		return net.Listen("tcp", address)
 	}
 	type result struct {
 		listener net.Listener
@@ -190,12 +194,11 @@ func (d *door) listen() (net.Listener, error) {
 	done := make(chan result)
 	go func() {
 		runtime.LockOSThread() // for good: the thread has another network, and ends with this
-		if err := unix.Setns(int(network.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- result{nil, fmt.Errorf("enter the machine's network: %w", err)}
-			return
+		var r result
+		if r.err = unix.Setns(int(network.Fd()), unix.CLONE_NEWNET); r.err == nil {
+			r.listener, r.err = net.Listen("tcp", address)
 		}
-		listener, err := onLoopback()
-		done <- result{listener, err}
+		done <- r
 	}()
 	r := <-done
 	return r.listener, r.err

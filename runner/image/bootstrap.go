@@ -30,6 +30,13 @@ type Bootstrap struct {
 	// Mirror is the address of the packages; empty for the one that the
 	// program knows, which is Debian's.
 	Mirror string
+	// Security is the address of the mirror with SUITE-security, empty for Mirror or
+	// what lies beside it, NoSecurity for none. NoUpdates leaves out SUITE-updates. Both
+	// are for a Mirror that is given.
+	Security  string
+	NoUpdates bool
+	// AnyAge takes a mirror whose Release files say that their time is over.
+	AnyAge bool
 	// Components of the mirror; none means main.
 	Components []string
 	// Keyring is a file of the host with the mirror's keys, empty for what the
@@ -51,6 +58,9 @@ func (o Bootstrap) complete() (Bootstrap, error) {
 		o.Components = []string{"main"}
 	}
 	o.Include = append(slices.Clone(included), o.Include...)
+	if o.Mirror == "" && (o.Security != "" || o.NoUpdates) {
+		return o, errors.New("nspawn_runner_security_mirror and nspawn_runner_updates are for a mirror that is given too, as nspawn_runner_mirror")
+	}
 	if o.Keyring != "" {
 		if _, err := os.ReadFile(o.Keyring); err != nil {
 			return o, fmt.Errorf("keyring: %w", err)
@@ -71,8 +81,9 @@ func (o Bootstrap) complete() (Bootstrap, error) {
 	return o, errors.New("there is neither mmdebstrap nor debootstrap: apt-get install mmdebstrap")
 }
 
-// command is the command line that fills root.
-func (o Bootstrap) command(root string, exceptions []string) []string {
+// command is the command line that fills root. mmdebstrap takes packages of more
+// archives, if there are any.
+func (o Bootstrap) command(root string, exceptions []string, more []archive) []string {
 	args := []string{o.Program}
 	if o.Variant != "important" {
 		args = append(args, "--variant="+o.Variant)
@@ -87,10 +98,13 @@ func (o Bootstrap) command(root string, exceptions []string) []string {
 		for _, exception := range exceptions {
 			args = append(args, "--aptopt="+exception)
 		}
+		if more != nil { // before other hooks, which have apt read the lists
+			args = append(args, "--setup-hook="+sources)
+		}
 		// As debootstrap does it: without it bookworm installs a package that
 		// moves everything, and three that this one needs.
 		args = append(args, "--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr")
-		if o.mirrorPath() != "" { // so that apt inside finds it too, see mmdebstrap(1)
+		if o.mirrorPaths() != nil { // so that apt inside finds it too, see mmdebstrap(1)
 			args = append(args, "--hook-dir=/usr/share/mmdebstrap/hooks/file-mirror-automount")
 		}
 	}
@@ -101,13 +115,16 @@ func (o Bootstrap) command(root string, exceptions []string) []string {
 	return args
 }
 
-// mirrorPath is where a mirror lies that is a directory of this host; else it is
-// empty.
-func (o Bootstrap) mirrorPath() string {
-	if path, is := strings.CutPrefix(o.Mirror, "file://"); is {
-		return path
+// mirrorPaths are where mirrors lie that are directories of this host.
+func (o Bootstrap) mirrorPaths() []string {
+	var paths []string
+	for _, mirror := range append([]string{o.Mirror}, o.securityMirrors()...) {
+		path, is := strings.CutPrefix(mirror, "file://")
+		if is && isDir(path) && !slices.Contains(paths, path) {
+			paths = append(paths, path)
+		}
 	}
-	return ""
+	return paths
 }
 
 // bootstrap fills the generation with a minimal Debian: a copy of a base if
@@ -118,6 +135,9 @@ func (b *build) bootstrap(ctx context.Context, o Bootstrap) error {
 		return err
 	}
 	exceptions := aptExceptions(ctx)
+	if o.AnyAge && !slices.Contains(exceptions, anyAge) {
+		exceptions = append(exceptions, anyAge)
+	}
 	base, err := b.store.openBase(ctx, b.image, o, exceptions)
 	if err != nil {
 		return err
@@ -157,7 +177,15 @@ func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string,
 	if err := os.Chmod(root, 0o755); err != nil { // whatever the umask says
 		return err
 	}
-	args := o.command(root, exceptions)
+	env := append(b.store.environment(), "LC_ALL=C.UTF-8")
+	if d != nil {
+		env = append(env, "http_proxy="+d.address)
+	}
+	more, err := b.corrections(ctx, o, env)
+	if err != nil {
+		return err
+	}
+	args := o.command(root, exceptions, more)
 	if o.fitsMemory() {
 		args = inMemory(root, args)
 	} else if _, err := exec.LookPath("eatmydata"); err == nil {
@@ -165,10 +193,7 @@ func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string,
 	}
 	args, _ = lifted(root, args)
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Env = append(b.store.environment(), "LC_ALL=C.UTF-8")
-	if d != nil {
-		cmd.Env = append(cmd.Env, "http_proxy="+d.address)
-	}
+	cmd.Env = slices.Concat(env, []string{o.sourcesVariable(more)})
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		// Killed, debootstrap leaves mounts and processes behind. In
 		// namespaces of its own all of them vanish with it.
@@ -190,6 +215,11 @@ func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string,
 	if err := trust(root, o.Keyring); err != nil {
 		return err
 	}
+	if o.Program == "debootstrap" {
+		if err := b.correct(ctx, o, more, env, d); err != nil {
+			return err
+		}
+	}
 	return forgetHost(root, b.image)
 }
 
@@ -208,7 +238,7 @@ func finishDebootstrap(root string, o Bootstrap, exceptions []string) error {
 			return err
 		}
 	}
-	if o.mirrorPath() != "" {
+	if strings.HasPrefix(o.Mirror, "file://") {
 		line := fmt.Sprintf("deb %s %s %s\n", o.Mirror, o.Suite, strings.Join(o.Components, " "))
 		if err := tree.WriteFile("etc/apt/sources.list", []byte(line), 0o644); err != nil {
 			return err
@@ -258,6 +288,9 @@ func trust(root, keyring string) error {
 	return writeFile(tree, name, keys, 0o644)
 }
 
+// anyAge has apt take Release files whose time is over.
+const anyAge = `Acquire::Check-Valid-Until "false"`
+
 // aptExceptions are the host's exceptions from apt's checks of a mirror's age.
 // Who has them uses a mirror that stands still, and then neither a bootstrap nor
 // apt in the image does without them.
@@ -269,7 +302,7 @@ func aptExceptions(ctx context.Context) []string {
 	var exceptions []string
 	for line := range strings.Lines(string(out)) {
 		option := strings.TrimRight(line, ";\n")
-		if option == `Acquire::Check-Valid-Until "false"` || option == `Acquire::Check-Date "false"` {
+		if option == anyAge || option == `Acquire::Check-Date "false"` {
 			exceptions = append(exceptions, option)
 		}
 	}

@@ -53,8 +53,8 @@ func (b *build) openBox(ctx context.Context) (*box, error) {
 
 	x := &box{stdin: stdin, ended: make(chan error, 1)}
 	args := []string{"--console=pipe"}
-	if b.mirror != "" {
-		args = append(args, "--bind-ro="+b.mirror)
+	for _, mirror := range b.mirrors {
+		args = append(args, "--bind-ro="+mirror)
 	}
 	x.cmd = nspawn(ctx, b.generation.Path, b.image, append(args, "/bin/sh", "-c", payload)...)
 	x.cmd.SysProcAttr.Setsid = true

@@ -98,7 +98,7 @@ func (s *Store) Maintain(ctx context.Context, name string, options MaintainOptio
 	generation, err = s.build(ctx, name, options.NoWait, func(b *build) error {
 		b.booted = options.Booted
 		if s.look(name).Exists && !options.Recreate {
-			b.mirror = options.Bootstrap.mirrorPath()
+			b.mirrors = options.Bootstrap.mirrorPaths()
 			if err := b.fromCurrent(ctx, byMaintenance, func() error { return b.play(ctx, book) }); err != nil {
 				return err
 			}
@@ -196,8 +196,8 @@ type build struct {
 	suspect    bool       // if the build fails now, the reason is to be found in the tree
 	tally      tally      // what the playbook did
 	keptAs     *base      // what the tree is to be kept as, see keepBase; nil if it is not to be
+	mirrors    []string   // directories of the host that the image's packages come from
 	booted     bool       // the playbook runs in a booted machine
-	mirror     string     // a directory of the host that the image's packages come from, or empty
 	log        *buildLog
 	program    atomic.Int64 // the process that is filling the tree, or 0
 }
@@ -317,7 +317,7 @@ func (b *build) pruneOld(ctx context.Context) error {
 func (b *build) fromNothing(ctx context.Context, o Bootstrap, book Playbook) error {
 	o.Suite = cmp.Or(o.Suite, "unstable")
 	b.record = Record{How: byBootstrap, Suite: o.Suite}
-	b.mirror = o.mirrorPath()
+	b.mirrors = o.mirrorPaths()
 	if err := b.needRoom(ctx, ""); err != nil {
 		return err
 	}
@@ -361,6 +361,9 @@ func (b *build) step(ctx context.Context, name string, do func() error) error {
 		}
 		if b.lacksRoom(err) {
 			err = b.store.sayRoom(err)
+		}
+		if b.log.mentions(" is expired (invalid since ") {
+			err = fmt.Errorf("%w; if the mirror is a snapshot, set nspawn_runner_check_valid_until: false (an existing image needs --recreate)", err)
 		}
 		fmt.Fprintf(b.log, "== %s: %v\n", name, err)
 		return &StepError{Step: name, Err: err, Log: b.log.path}

@@ -46,6 +46,16 @@ for payload; do :; done
 exec unshare --mount --uts --ipc --pid --fork --kill-child --mount-proc /bin/sh -c "mount -t tmpfs run /run && $payload"
 `
 
+// fakeAptHelper finds the addresses that FAKE_MIRRORS names.
+const fakeAptHelper = `
+for address; do case $address in *://*) break ;; esac; done
+case " $FAKE_MIRRORS " in
+*" $address "*) ;;
+*" down "*) echo "E: Failed to fetch $address  Could not connect to mirror.example"; exit 100 ;;
+*) echo "E: Failed to fetch $address  404  Not Found [IP: 192.0.2.1]"; exit 100 ;;
+esac
+`
+
 // needOpenat2 skips a test inside a machine of this program.
 func needOpenat2(t *testing.T) {
 	t.Helper()
@@ -68,6 +78,8 @@ func fakePrograms(t *testing.T) (calls string) {
 		"mmdebstrap":     fakeBootstrap,
 		"systemd-nspawn": fakeNspawn,
 		"eatmydata":      `exec "$@"`,
+		"apt-helper":     fakeAptHelper,
+		"apt-get":        "",
 		"apt-config":     `echo 'APT::Architecture "amd64";'; echo "$FAKE_APT_CONFIG"`,
 	} {
 		script = fmt.Sprintf("#!/bin/sh\necho %s \"$*\" >> '%s'\n%s\n", name, calls, script)
@@ -85,6 +97,7 @@ func fakePrograms(t *testing.T) (calls string) {
 	t.Setenv("GORACE", "atexit_sleep_ms=0") // else each fake ansible takes a second
 	t.Setenv("FAKE_BOOTSTRAP", "")
 	t.Setenv("FAKE_TALLY", "")
+	t.Setenv("FAKE_MIRRORS", "")
 	return calls
 }
 

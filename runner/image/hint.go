@@ -44,6 +44,10 @@ var noPython = regexp.MustCompile(`python[0-9.]*: (No such file|not found)|No py
 // tooOldAnsible are those of an ansible that does not know what the playbook asks for.
 var tooOldAnsible = regexp.MustCompile(`couldn't resolve module/action|Unsupported parameters for|is not a valid attribute for a`)
 
+// reboots are the words in which a machine refuses to be rebooted or turned off, or says
+// that it has been.
+var reboots = regexp.MustCompile(`(?i)call to (reboot|poweroff|halt|kexec) failed|failed to start (reboot|poweroff|halt|kexec)\.target`)
+
 // explained adds to a failure of a playbook what cures it, where its words tell.
 func (b *build) explained(ctx context.Context, failure error, words string) error {
 	if hint := b.hint(ctx, words); hint != "" {
@@ -65,6 +69,8 @@ func (b *build) hint(ctx context.Context, words string) string {
 		return "the image lacks the Python that modules need: with gather_facts: false, a first task 'ansible.builtin.raw: apt-get update && apt-get -y install python3' brings it"
 	case tooOldAnsible.MatchString(words):
 		return fmt.Sprintf("this host has ansible-core %s: a newer one may know it, or a collection that 'ansible-galaxy collection install' brings", ansibleVersion(ctx))
+	case b.booted && reboots.MatchString(words):
+		return "what is built is not rebooted, nor turned off, by its playbook: its jobs' machines boot anew"
 	case strings.Contains(words, "synchronize uses rsync to function"):
 		return "ansible.builtin.copy does the same here"
 	case !b.booted && unbooted.MatchString(words):

@@ -27,6 +27,9 @@ func TestAFailureForWantOfABootSaysWhichSettingCuresIt(t *testing.T) {
 			t.Errorf("booted, %s: %q", words, got)
 		}
 	}
+	if got := (&build{booted: true}).hint(t.Context(), "Call to Reboot failed: Access denied"); !strings.Contains(got, "is not rebooted") {
+		t.Errorf("a reboot: %q", got)
+	}
 	for _, words := range []string{
 		"Could not find the requested service ssh: host",
 		"non-zero return code\nfirst\nsecond",

@@ -108,8 +108,11 @@ func (s *Store) openDownloads(log io.Writer, listen func() (net.Listener, error)
 	return d, nil
 }
 
+// anyPort is an address of the loopback.
+const anyPort = "127.0.0.1:0"
+
 // onLoopback listens on the loopback of this process.
-func onLoopback() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") }
+func onLoopback() (net.Listener, error) { return net.Listen("tcp", anyPort) }
 
 // proxies are those of the builds' environment, as curl and apt read it.
 func (s *Store) proxies() *httpproxy.Config {

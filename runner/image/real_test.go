@@ -254,48 +254,86 @@ func TestRealSidAndAFamilyMemberByMirrorAndKeyring(t *testing.T) {
 	want(generation, " sid main contrib")
 
 	// No mirror of Ubuntu is in reach: what was just downloaded, signed with a key
-	// of our own, plays its part. debootstrap makes of it what it would of Ubuntu.
+	// of our own, plays its part. debootstrap makes of it what it would of Ubuntu. Its
+	// Release files are those of a snapshot: their time is over.
 	dir, keyring := familyMirror(t, filepath.Join(s.StateDir, ".downloads"))
 	jammy := Bootstrap{
-		Suite: "jammy", Program: "debootstrap", Mirror: "file://" + dir, Keyring: keyring, Include: []string{"hello"},
+		Suite: "jammy", Program: "mmdebstrap", Mirror: "file://" + dir, Keyring: keyring, Include: []string{"hello"},
 	}
 	write(t, filepath.Join(s.PlaybookDirs[0], "jammy.yaml"), "- hosts: all\n  tasks: [command: apt-get -o APT::Update::Error-Mode=any update]\n")
-	if generation, err = s.Create(t.Context(), "jammy", CreateOptions{Bootstrap: jammy}); err != nil {
-		t.Fatal(err, dump(s))
+	bin := t.TempDir() // this host may have exceptions of its own
+	write(t, filepath.Join(bin, "apt-config"), "#!/bin/sh\n[ \"$*\" = dump ] || exec /usr/bin/apt-config \"$@\"\n")
+	if err := os.Chmod(filepath.Join(bin, "apt-config"), 0o755); err != nil {
+		t.Fatal(err)
 	}
-	want(generation, "deb file://"+dir+" jammy main\n")
-	if lists, _ := filepath.Glob(filepath.Join(generation.Path, "var/lib/apt/lists/*jammy*Packages*")); len(lists) == 0 {
-		t.Error("apt in the image did not read the mirror")
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	_, err = s.Create(t.Context(), "jammy", CreateOptions{Bootstrap: jammy})
+	if err == nil || !strings.Contains(err.Error(), "nspawn_runner_check_valid_until: false") {
+		t.Fatalf("a mirror whose time is over: %v%s", err, dump(s))
+	}
+	t.Log(err)
+	jammy.AnyAge = true
+	for _, jammy.Program = range []string{"mmdebstrap", "debootstrap"} {
+		if generation, err = s.Create(t.Context(), "jammy", CreateOptions{Bootstrap: jammy}); err != nil {
+			t.Fatal(err, dump(s))
+		}
+		of := "deb file://" + dir + " jammy"
+		want(generation, of+" main\n")
+		want(generation, of+"-updates main\n"+of+"-security main\n")
+		if packages, err := Packages(generation.Path); err != nil || packages["hello"] != "100" {
+			t.Errorf("%s: hello is %s, %v: not that of jammy-security", jammy.Program, packages["hello"], err)
+		}
+		if lists, _ := filepath.Glob(filepath.Join(generation.Path, "var/lib/apt/lists/*jammy-security*Packages*")); len(lists) == 0 {
+			t.Errorf("%s: apt in the image did not read the mirror", jammy.Program)
+		}
+		if _, err := s.Remove(t.Context(), "jammy"); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
-// familyMirror makes a mirror with the suite jammy of kept downloads.
+// familyMirror makes a mirror of kept downloads, with the suite jammy and its
+// corrections: newer versions of hello.
 func familyMirror(t *testing.T, downloads string) (dir, keyring string) {
 	t.Helper()
 	dir = t.TempDir()
 	keyring = filepath.Join(dir, "keys.gpg")
 	cmd := exec.Command("sh", "-euc", `
 export GNUPGHOME=$PWD/gpg
-mkdir -m 700 gpg; mkdir -p pool dists/jammy/main/binary-$(dpkg --print-architecture)
-packages=$(echo dists/jammy/main/binary-*)/Packages
+architecture=$(dpkg --print-architecture)
+mkdir -m 700 gpg; mkdir pool
+gpg --batch --quiet --passphrase '' --quick-gen-key ci@example.org ed25519 sign never
+gpg --batch --export > keys.gpg
+for suite in jammy jammy-updates jammy-security; do mkdir -p dists/$suite/main/binary-$architecture; done
+add() { # the package deb to a suite
+	sum=$(sha256sum < deb | cut -d' ' -f1)
+	{ dpkg-deb -f deb; printf 'Filename: pool/%s.deb\nSize: %s\nSHA256: %s\n\n' $sum $(stat -c %s deb) $sum; } >> dists/$1/main/binary-$architecture/Packages
+	mv deb pool/$sum.deb
+}
+newer() { # hello of a version to a suite
+	sed -i "s/^Version: .*/Version: $1/" hello/DEBIAN/control
+	dpkg-deb --build hello deb > /dev/null
+	add $2
+}
 for kept in "$0"/*; do
 	tail -c +66 "$kept" > deb
-	if dpkg-deb -f deb > control 2>/dev/null; then
-		sum=$(sha256sum < deb | cut -d' ' -f1)
-		{ cat control; printf 'Filename: pool/%s.deb\nSize: %s\nSHA256: %s\n\n' $sum $(stat -c %s deb) $sum; } >> $packages
-		mv deb pool/$sum.deb
-	fi
+	name=$(dpkg-deb -f deb Package 2>/dev/null) || continue
+	[ $name != hello ] || [ -d hello ] || dpkg-deb -R deb hello
+	add jammy
 done
-gzip -k $packages
-cd dists/jammy
-{
-	printf 'Origin: Ubuntu\nSuite: jammy\nCodename: jammy\nComponents: main\nArchitectures: %s\nDate: %s\nSHA256:\n' $(dpkg --print-architecture) "$(date -Ru)"
-	for file in main/*/*; do echo " $(sha256sum < $file | cut -d' ' -f1) $(stat -c %s $file) $file"; done
-} > Release
-gpg --batch --quiet --passphrase '' --quick-gen-key ci@example.org ed25519 sign never
-gpg --batch --clearsign -o InRelease Release
-gpg --batch -abs -o Release.gpg Release
-gpg --batch --export > ../../keys.gpg
+newer 99 jammy-updates
+newer 100 jammy-security
+for suite in jammy jammy-updates jammy-security; do (
+	cd dists/$suite
+	gzip -k main/*/Packages
+	{
+		printf 'Origin: Ubuntu\nSuite: %s\nCodename: %s\nComponents: main\nArchitectures: %s\n' $suite $suite $architecture
+		printf 'Date: %s\nValid-Until: %s\nSHA256:\n' "$(date -Ru -d '-9 days')" "$(date -Ru -d '-2 days')"
+		for file in main/*/*; do echo " $(sha256sum < $file | cut -d' ' -f1) $(stat -c %s $file) $file"; done
+	} > Release
+	gpg --batch --clearsign -o InRelease Release
+	gpg --batch -abs -o Release.gpg Release
+); done
 gpgconf --kill gpg-agent
 `, downloads)
 	cmd.Dir = dir

@@ -11,10 +11,15 @@ import (
 
 // coreLimit is the hard limit of core dumps of a machine's processes.
 func coreLimit() uint64 {
-	if coresStay(sysctl("kernel/core_pattern"), sysctl("fs/suid_dumpable")) {
+	if HaveCoreDumps() {
 		return math.MaxUint64
 	}
 	return 0
+}
+
+// HaveCoreDumps says whether machines may have core dumps on this host as it is now.
+func HaveCoreDumps() bool {
+	return coresStay(sysctl("kernel/core_pattern"), sysctl("fs/suid_dumpable"))
 }
 
 // coresStay says whether core dumps of machines are written into these. A program, or

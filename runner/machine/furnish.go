@@ -12,10 +12,10 @@ import (
 	"nspawn-runner/runner/storage"
 )
 
-// furnished are the files that furnish writes, below the machine's root.
+// furnished are the files that furnish may write, below the machine's root.
 func furnished() []string {
 	all := []string{"etc/hosts", "etc/resolv.conf"}
-	for path := range dropIns("nameserver 0.0.0.0", false) {
+	for path := range dropIns("nameserver "+resolverAddress, false) {
 		all = append(all, "etc/"+path)
 	}
 	return all

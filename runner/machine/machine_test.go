@@ -222,6 +222,19 @@ func TestMachinesThatStartAtOnceHaveRangesOfTheirOwn(t *testing.T) {
 	}
 }
 
+func TestServicesOfSystemdAreToldWhatAMachineIsLike(t *testing.T) {
+	all := dropIns("# the host's\nnameserver 192.0.0.3\nsearch example.org\nnameserver fe80::1%host0\n", true)
+	if text := all["systemd/resolved.conf.d/nspawn-runner.conf"]; text != "[Resolve]\nDNS=192.0.0.3 fe80::1%host0\n" {
+		t.Errorf("resolved: %q", text)
+	}
+	if _, told := all["systemd/system/systemd-binfmt.service.d/nspawn-runner.conf"]; told {
+		t.Error("a privileged machine's interpreters would be the host's")
+	}
+	if _, told := dropIns("", false)["systemd/resolved.conf.d/nspawn-runner.conf"]; told {
+		t.Error("resolved is told of no server")
+	}
+}
+
 func TestARangeMeetsNeitherOlderMachinesNorWhatUsersOfTheHostHave(t *testing.T) {
 	s := store(t)
 	first, last := UserIDs()
@@ -307,6 +320,14 @@ func TestFilesAreReplacedInAMachineAndLinksNotFollowed(t *testing.T) {
 	hosts, err := os.ReadFile(filepath.Join(root, "real", "hosts"))
 	if err != nil || !strings.Contains(string(hosts), "127.0.0.1\tlocalhost") || !strings.Contains(string(hosts), "run-1") {
 		t.Errorf("%q, %v", hosts, err)
+	}
+	for path, want := range map[string]string{
+		"systemd/network/10-nspawn-runner.network":                   "Name=host0",
+		"systemd/system/systemd-binfmt.service.d/nspawn-runner.conf": "binfmt_misc",
+	} {
+		if text, err := os.ReadFile(filepath.Join(root, "real", path)); err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("%s: %q, %v", path, text, err)
+		}
 	}
 	if err := os.Remove(filepath.Join(root, "etc")); err != nil {
 		t.Fatal(err)

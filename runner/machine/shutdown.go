@@ -24,9 +24,9 @@ import (
 // does not stop after 90 s (DefaultTimeoutStopSec=), and then the witness tells of it.
 const ShutdownLimit = 2 * time.Minute
 
-// powerOff is the signal that shuts a machine down in good order: systemd(1), SIGRTMIN+4.
-// Unlike its bus, it is there whatever was done in the machine.
-const powerOff = unix.Signal(34 + 4)
+// ending is the unit that ends the service manager of a container, and with it the
+// machine. Others, such as poweroff.target, may be masked: see Spec.
+const ending = "exit.target"
 
 // Shutdown makes a machine gone as Stop does, after it has stopped its services itself,
 // as any Debian that is turned off. The error says what did not stop, or was killed for
@@ -59,14 +59,19 @@ func (s Store) shutdown(ctx context.Context, record Record) error {
 		return err
 	}
 	defer bus.Close()
-	w, err := callWitness(ctx, record)
+	inside, err := systemd.Machine(ctx, *record.Leader, record.RootUID)
+	if err != nil {
+		return err
+	}
+	defer inside.Close()
+	w, err := callWitness(ctx, inside)
 	if err != nil {
 		return err
 	}
 	defer w.Close()
 	fault.Here("machine: about to shut down")
 	s.logf("shut %s down", Name(record.ID))
-	if err := record.Leader.Signal(powerOff); err != nil {
+	if err := inside.Leave(ctx, ending); err != nil {
 		return err
 	}
 	_, result, err := bus.AwaitStopped(ctx, unitName(record.ID))
@@ -116,25 +121,20 @@ const (
 )
 
 // callWitness starts the witness.
-func callWitness(ctx context.Context, record Record) (*witness, error) {
+func callWitness(ctx context.Context, bus *systemd.Bus) (*witness, error) {
 	fd, err := unix.MemfdCreate("witness", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("memfd_create: %w", err)
 	}
 	w := &witness{os.NewFile(uintptr(fd), "witness")}
-	if err := w.start(ctx, record); err != nil {
+	if err := w.start(ctx, bus); err != nil {
 		w.Close()
 		return nil, err
 	}
 	return w, nil
 }
 
-func (w *witness) start(ctx context.Context, record Record) error {
-	bus, err := systemd.Machine(ctx, *record.Leader, record.RootUID)
-	if err != nil {
-		return err
-	}
-	defer bus.Close()
+func (w *witness) start(ctx context.Context, bus *systemd.Bus) error {
 	set := systemd.Set
 	result, err := bus.Start(ctx, "nspawn-runner-witness.service", []systemd.Property{
 		set("Description", "Note how services stop"),
@@ -158,9 +158,10 @@ func (w *witness) start(ctx context.Context, record Record) error {
 // Close forgets what the witness noted.
 func (w *witness) Close() error { return w.notes.Close() }
 
-// bad are the results of a unit that did not end by itself: systemd.exec(5),
-// $SERVICE_RESULT. Another exit code than 0 is none of these: many daemons have one.
-var bad = []string{"timeout", "watchdog", "signal", "core-dump", "oom-kill"}
+// bad are the results of a unit that systemd or the kernel had to kill: systemd.exec(5),
+// $SERVICE_RESULT. Who exits with a status of its own, or crashes when it is told to end,
+// does so on each Debian machine.
+var bad = []string{"timeout", "watchdog", "oom-kill"}
 
 // killed lists which units were killed since the witness started.
 func (w *witness) killed() (units []string) {

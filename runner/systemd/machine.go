@@ -52,19 +52,6 @@ func (p Process) Alive() bool {
 	return err == nil && now.Started == p.Started
 }
 
-// Signal sends the process a signal, and no other one that has its pid by now.
-func (p Process) Signal(signal unix.Signal) error {
-	process, err := unix.PidfdOpen(p.PID, 0)
-	if err != nil {
-		return fmt.Errorf("process %d: %w", p.PID, err)
-	}
-	defer unix.Close(process)
-	if !p.Alive() { // checked after opening, as in Root
-		return os.ErrProcessDone
-	}
-	return unix.PidfdSendSignal(process, signal, nil, 0)
-}
-
 // Root opens the root directory of the process's mount namespace.
 func (p Process) Root() (*os.File, error) {
 	root, err := os.OpenFile(fmt.Sprintf("/proc/%d/root", p.PID), unix.O_PATH|unix.O_DIRECTORY, 0)

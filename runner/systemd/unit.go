@@ -101,6 +101,13 @@ func (b *Bus) Stop(ctx context.Context, unit string) error {
 	return err
 }
 
+// Leave stops all units but what it takes to start another one, which nothing can stop, and
+// does not wait: systemctl(1), replace-irreversibly. So a system is shut down.
+func (b *Bus) Leave(ctx context.Context, unit string) error {
+	var job dbus.ObjectPath
+	return b.call(ctx, managerPath, manager+"StartUnit", []any{&job}, unit, "replace-irreversibly")
+}
+
 // SetProperties changes settings of a unit, until the host's next boot.
 func (b *Bus) SetProperties(ctx context.Context, unit string, properties []Property) error {
 	return b.call(ctx, managerPath, manager+"SetUnitProperties", nil, unit, true, properties)

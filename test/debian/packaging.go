@@ -76,13 +76,13 @@ END
 `,
 		},
 		{
-			Name: "dpkg-source, as salsa-ci's extract-source",
+			Name: "dpkg-source (extract-source)",
 			Script: source + `
 cd ~builder; source_package; dpkg-source --build greet; chown -R builder: .; ls greet_1.0.dsc
 `,
 		},
 		{
-			Name: "sbuild in unshare mode, as an ordinary user",
+			Name: "sbuild in unshare mode, as an ordinary user (build)",
 			Script: `
 as builder <<'END'
 sbuild --chroot-mode=unshare --dist=$suite --no-run-lintian --no-apt-upgrade --no-apt-distupgrade greet_1.0.dsc </dev/null >sbuild.log 2>&1 || { tail -n 30 sbuild.log; false; }
@@ -91,7 +91,26 @@ END
 `,
 		},
 		{
-			Name: "blhc, lintian",
+			Name:   "autopkgtest in unshare mode, as an ordinary user",
+			Images: Images[1:],
+			Script: `
+as builder <<'END'
+autopkgtest --no-built-binaries greet_1.0_amd64.deb greet_1.0.dsc -- unshare --release $suite --tarball .cache/sbuild/$suite-amd64.tar
+END
+`,
+		},
+		{
+			Name:   "autopkgtest on the machine itself (null)",
+			Images: Images[1:],
+			Script: `
+cd ~builder; apt-get -qq update
+autopkgtest --no-built-binaries greet_1.0_amd64.deb greet_1.0.dsc -- null
+apt-get -qq purge greet
+`,
+		},
+		{
+			Name:   "blhc, lintian",
+			Images: Images[1:],
 			Script: `
 as builder <<'END'
 blhc greet_1.0_amd64.build
@@ -100,61 +119,49 @@ END
 `,
 		},
 		{
-			Name: "autopkgtest on the machine itself (null)",
+			Name:   "mmdebstrap as root",
+			Images: Images[1:],
 			Script: `
-cd ~builder; apt-get -qq update
-autopkgtest --no-built-binaries greet_1.0_amd64.deb greet_1.0.dsc -- null
-apt-get -qq purge greet
+mmdebstrap --quiet --mode=root --variant=minbase $suite - | mmtarfilter '--path-exclude=/dev/*' | gzip -1 >/srv/minbase.tgz
 `,
 		},
 		{
-			Name: "autopkgtest in unshare mode, as an ordinary user",
+			Name:   "piuparts",
+			Note:   "with a base tarball that has no devices in it, as by mmtarfilter '--path-exclude=/dev/*': tar cannot make them",
+			Images: Images[1:],
+			Script: `
+cd ~builder
+piuparts --basetgz=/srv/minbase.tgz --distribution=$suite --no-upgrade-test greet_1.0_amd64.deb >/srv/piuparts.log || { tail -n 30 /srv/piuparts.log; false; }
+`,
+		},
+		{
+			Name:   "reprotest with its usual variations",
+			Images: Images[1:],
 			Script: `
 as builder <<'END'
-autopkgtest --no-built-binaries greet_1.0_amd64.deb greet_1.0.dsc -- unshare --release $suite --tarball .cache/sbuild/$suite-amd64.tar
+reprotest --no-diffoscope --source-pattern greet/ 'cd greet && dpkg-buildpackage --no-sign --build=binary -d' 'greet_1.0_amd64.deb' >reprotest.log 2>&1 </dev/null || { tail -n 30 reprotest.log; false; }
 END
 `,
 		},
 		{
-			Name: "reprotest with its usual variations",
+			Name:   "debootstrap as root",
+			Note:   "not in images of bookworm, see below",
+			Images: Images[1:],
 			Script: `
-as builder <<'END'
-reprotest --no-diffoscope --source-pattern greet/ 'cd greet && dpkg-buildpackage --no-sign --build=binary -d' 'greet_1.0_amd64.deb'
-END
-`,
-		},
-		{
-			Name: "piuparts",
-			Note: "its base tarball must have no devices in it (`mmtarfilter '--path-exclude=/dev/*'`), as tar cannot make them",
-			Script: `
-cd ~builder; mmtarfilter '--path-exclude=/dev/*' <.cache/sbuild/$suite-amd64.tar | gzip -1 >/srv/base.tgz
-piuparts --basetgz=/srv/base.tgz --distribution=$suite --no-upgrade-test greet_1.0_amd64.deb
-`,
-		},
-		{
-			Name: "pbuilder",
-			Note: "its base tarball likewise",
-			Script: `
-cd ~builder; mkdir /srv/result
-pbuilder build --basetgz /srv/base.tgz --buildresult /srv/result greet_1.0.dsc
-ls /srv/result/greet_1.0_amd64.deb
-`,
-		},
-		{
-			Name: "mmdebstrap as root",
-			Script: `
-mmdebstrap --quiet --mode=root --variant=minbase $suite /srv/tree
-chroot /srv/tree dpkg --audit
-`,
-			Images: []string{"trixie"},
-		},
-		{
-			Name: "debootstrap as root",
-			Script: `
-debootstrap --variant=minbase $suite /srv/debootstrap || { tail -n 20 /srv/debootstrap/debootstrap/debootstrap.log; false; }
+debootstrap --variant=buildd $suite /srv/debootstrap >/srv/debootstrap.log || { tail -n 20 /srv/debootstrap.log /srv/debootstrap/debootstrap/debootstrap.log; false; }
 chroot /srv/debootstrap dpkg --audit
 `,
-			Images: []string{"trixie"},
+		},
+		{
+			Name:   "pbuilder",
+			Note:   "with a base of debootstrap's",
+			Images: Images[1:],
+			Script: `
+tar -C /srv/debootstrap -c . | gzip -1 >/srv/base.tgz
+cd ~builder; mkdir /srv/result
+pbuilder build --basetgz /srv/base.tgz --buildresult /srv/result greet_1.0.dsc >/srv/pbuilder.log || { tail -n 30 /srv/pbuilder.log; false; }
+ls /srv/result/greet_1.0_amd64.deb
+`,
 		},
 	},
 }

@@ -25,9 +25,9 @@ var refusals = Group{
 			Script:  `refused mknod /srv/null c 1 3; fakeroot mknod /srv/fake c 1 3`,
 		},
 		{
-			Name:    "debootstrap in images of bookworm",
-			Refused: "It stops at mknod, see there. That of trixie binds the machine's devices.",
-			Note:    "mmdebstrap; debootstrap in an image of trixie",
+			Name:    "debootstrap, pbuilder and piuparts in images of bookworm",
+			Refused: "They stop at mknod, see there. Those of trixie bind the machine's devices.",
+			Note:    "mmdebstrap and sbuild in unshare mode; an image of trixie, which makes trees of bookworm too",
 			Script: `
 refused debootstrap --variant=minbase bookworm /srv/refused >/srv/said 2>&1
 grep mknod /srv/said

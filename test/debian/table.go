@@ -3,7 +3,6 @@ package debian
 import (
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 )
 
@@ -12,7 +11,7 @@ var titles = map[string]string{
 	"docker":    "Containers: docker",
 	"podman":    "Containers: podman, buildah, skopeo",
 	"sandboxes": "Sandboxes, namespaces, other containers",
-	"packaging": "Debian packages, in the order of salsa-ci's jobs",
+	"packaging": "Making Debian packages, in the order of salsa-ci's jobs",
 	"services":  "Daemons and users",
 	"system":    "What programs find below them",
 	"network":   "Network",
@@ -27,10 +26,16 @@ func WriteTable(to io.Writer) {
 			writeRefusals(to, group)
 			continue
 		}
-		fmt.Fprintf(to, "Machines of %s, on %s.\n\n", words(group.Images), words(group.Backends))
-		fmt.Fprintln(to, "| what works | to know |\n|---|---|")
+		fmt.Fprintln(to, "| what works | tried in machines of | to know |\n|---|---|---|")
 		for _, c := range group.Cases {
-			fmt.Fprintf(to, "| %s | %s |\n", c.Name, c.note())
+			images, backends := group.Images, group.Backends
+			if len(c.Images) > 0 {
+				images = c.Images
+			}
+			if len(c.Backends) > 0 {
+				backends = c.Backends
+			}
+			fmt.Fprintf(to, "| %s | %s; %s | %s |\n", c.Name, strings.Join(images, ", "), strings.Join(backends, ", "), c.Note)
 		}
 	}
 }
@@ -40,28 +45,4 @@ func writeRefusals(to io.Writer, group Group) {
 	for _, c := range group.Cases {
 		fmt.Fprintf(to, "| %s | %s | %s |\n", c.Name, c.Refused, c.Note)
 	}
-}
-
-// note is what there is to know of a case, and where it runs if not everywhere.
-func (c Case) note() string {
-	var parts []string
-	if c.Note != "" {
-		parts = append(parts, c.Note)
-	}
-	if len(c.Images) > 0 {
-		parts = append(parts, "only in images of "+words(c.Images))
-	}
-	if len(c.Backends) > 0 {
-		parts = append(parts, "only on "+words(c.Backends))
-	}
-	return strings.Join(parts, "; ")
-}
-
-// words is a list as a sentence has it.
-func words(list []string) string {
-	list = slices.Clone(list)
-	if last := len(list) - 1; last > 0 {
-		list = append(list[:last-1], list[last-1]+" and "+list[last])
-	}
-	return strings.Join(list, ", ")
 }

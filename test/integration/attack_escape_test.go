@@ -136,18 +136,18 @@ import ctypes, struct, sys
 t, libc = ctypes.create_string_buffer(512), ctypes.CDLL(None)
 if libc.adjtimex(t) < 0: sys.exit(1)
 struct.pack_into("I", t, 0, 0x4000) # ADJ_TICK: to what it is
-sys.exit(libc.adjtimex(t) < 0)'`, onTheHost},
+sys.exit(libc.adjtimex(t) < 0)'`, inAPrivilegedMachine},
 		{"load a module", `syscall init_module 0 0 0`, onTheHost},
 		{"load another kernel", `syscall kexec_load 0 0 0 0`, onTheHost},
-		{"load a BPF program", `syscall bpf 0 0 0`, onTheHost},
-		{"watch the host's processors with perf", `syscall perf_event_open 0 -1 0 -1 0`, onTheHost},
-		{"add swap", `syscall swapon 0 0`, onTheHost},
+		{"load a BPF program", `syscall bpf 0 0 0`, inAPrivilegedMachine},
+		{"watch the host's processors with perf", `syscall perf_event_open 0 -1 0 -1 0`, inAPrivilegedMachine},
+		{"add swap", `syscall swapon 0 0`, inAPrivilegedMachine},
 		{"have a capability that reaches beyond its namespaces", `python3 -c '
 import re, sys
 # sys_module, sys_rawio, sys_time, syslog, wake_alarm, block_suspend, mac_override, mac_admin, perfmon, bpf
 beyond = sum(1 << n for n in (16, 17, 25, 34, 35, 36, 32, 33, 38, 39))
 status = open("/proc/1/status").read()
-sys.exit(not any(int(re.search(kind + r":\s*(\w+)", status)[1], 16) & beyond for kind in ("CapPrm", "CapEff", "CapBnd")))'`, onTheHost},
+sys.exit(not any(int(re.search(kind + r":\s*(\w+)", status)[1], 16) & beyond for kind in ("CapPrm", "CapEff", "CapBnd")))'`, inAPrivilegedMachine},
 		{"run without a filter of system calls", `grep -qE '^Seccomp:[[:space:]]*0' /proc/1/status /proc/self/status`, onTheHost},
 		{"make as many control groups as it likes", `python3 -c '
 import os, sys

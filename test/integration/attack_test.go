@@ -50,8 +50,23 @@ type attacked struct {
 // attempt executes an attempt and its control.
 func (a attacked) attempt(t *testing.T, what attempt) {
 	t.Helper()
+	a.compare(t, what, a.before+syscalls+what.script)
+}
+
+// attemptContained does so as the root of a container in the machine, with a network, a
+// proc and a sysfs of its own.
+func (a attacked) attemptContained(t *testing.T, what attempt) {
+	t.Helper()
+	what.name += ", in a container"
+	a.compare(t, what, "cat > /attempt <<'ATTEMPT'\n"+a.before+syscalls+what.script+"\nATTEMPT\n"+
+		"unshare --user --map-root-user --net --pid --fork --mount --mount-proc bash -c 'mount -t sysfs sysfs /sys || exit 2; bash /attempt'")
+}
+
+// compare executes what an attempt comes to, and the control.
+func (a attacked) compare(t *testing.T, what attempt, tried string) {
+	t.Helper()
 	text := a.before + syscalls + what.script
-	c := a.h.run(t, a.id, text)
+	c := a.h.run(t, a.id, tried)
 	switch {
 	case c.status == 0:
 		gotThrough(t, what.name, c.stdout, c.stderr)
@@ -86,8 +101,8 @@ const syscalls = `
 syscall() { python3 - "$@" <<'END'
 import ctypes, errno, platform, sys
 numbers = {
-    "x86_64": {"swapon": 167, "init_module": 175, "kexec_load": 246, "perf_event_open": 298, "bpf": 321, "syslog": 103, "quotactl": 179},
-    "aarch64": {"swapon": 224, "init_module": 105, "kexec_load": 104, "perf_event_open": 241, "bpf": 280, "syslog": 116, "quotactl": 60},
+    "x86_64": {"swapon": 167, "init_module": 175, "kexec_load": 246, "perf_event_open": 298, "bpf": 321, "syslog": 103, "quotactl": 179, "add_key": 248, "request_key": 249},
+    "aarch64": {"swapon": 224, "init_module": 105, "kexec_load": 104, "perf_event_open": 241, "bpf": 280, "syslog": 116, "quotactl": 60, "add_key": 217, "request_key": 218},
 }
 libc = ctypes.CDLL(None, use_errno=True)
 number = numbers[platform.machine()][sys.argv[1]]

@@ -21,6 +21,11 @@ func TestWhatRunsOnDebianRunsInAMachine(t *testing.T) {
 	if os.Getenv("NSPAWN_RUNNER_DEBIAN") == "" {
 		t.Skip("needs images that hold many programs: run 'go tool mage test:debian'")
 	}
+	t.Cleanup(func() {
+		for _, h := range installed {
+			h.checkNothingLeft(t)
+		}
+	})
 	for _, group := range debian.Groups {
 		for _, image := range group.Images {
 			for _, backend := range group.Backends {

@@ -110,3 +110,21 @@ func TestJobsAndBuildsWorkWhereTheHostMayNotExecute(t *testing.T) {
 		wantLog(t, h.drives(t, "chroot-list", "--long").stdout, "maintenance")
 	})
 }
+
+// Overlays do not lie on overlays, and programs that run containers make some.
+func TestWhatAnImageHasForDockerIsThereAndCanHoldOverlays(t *testing.T) {
+	onEach(t, func(t *testing.T, h *host) {
+		h.addImage(t, "stored", "mkdir -p var/lib/docker/dir srv/containers; cp bin/true var/lib/docker/setuid; chmod 4755 var/lib/docker/setuid; "+
+			"chown 33:33 var/lib/docker/dir; rm -rf var/lib/containers; ln -s /srv/containers var/lib/containers")
+		id := h.prepared(t, "stored")
+		c := h.run(t, id, `set -e; umask 022; cd /var/lib/docker; stat -c '%U %a %n' setuid dir
+cd /var/lib/containers; mkdir lower upper work merged; echo x > lower/x
+mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work,userxattr merged
+rm merged/x; ls upper; pwd -P`)
+		if c.stdout != "root 4755 setuid\nwww-data 755 dir\nx\n/srv/containers\n" {
+			t.Errorf("%+v", c)
+		}
+		// The next one begins with the image's again.
+		h.drives(t, "cleanup", "--id", id)
+	})
+}

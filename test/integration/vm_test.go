@@ -59,7 +59,13 @@ func TestInAVMTheLimitsAreThoseOfTheMachinesProcesses(t *testing.T) {
 	h.configure(t, "tasks_max: 100\ncpus: 1.5\nopen_files: 2000\n")
 	t.Cleanup(func() { h.configure(t, "") })
 	id := h.prepared(t, "bookworm")
-	c := h.run(t, id, "for i in $(seq 200); do sleep 1000 & done; echo all started")
+	// Programs look for their limits at the root of their control groups, and make groups
+	// with limits of their own there.
+	c := h.run(t, id, "cd /sys/fs/cgroup; cat pids.max cpu.max; test $(cat memory.max) -gt 0; for c in cpu memory pids; do grep -qw $c cgroup.controllers cgroup.subtree_control || echo no $c; done")
+	if c.status != 0 || c.stdout != "100\n150000 100000\n" {
+		t.Errorf("in the machine: %+v", c)
+	}
+	c = h.run(t, id, "for i in $(seq 200); do sleep 1000 & done; echo all started")
 	if c.status != 1 || !strings.Contains(c.stderr, "fork") {
 		t.Errorf("200 processes in a machine of 100: %+v", c)
 	}

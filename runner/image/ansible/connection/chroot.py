@@ -57,7 +57,7 @@ from ansible.plugins.connection import ConnectionBase
 
 
 class Connection(ConnectionBase):
-    transport = "chroot"
+    transport = os.path.splitext(os.path.basename(__file__))[0]  # machine, in a booted build
     has_pipelining = True
     default_user = "root"
 

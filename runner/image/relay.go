@@ -1,0 +1,95 @@
+package image
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// A build's environment may name a proxy on the loopback of this host. A machine has a
+// loopback of its own: there the same address leads to the host's, as long as the
+// playbook runs.
+
+// loopbackProxies are the addresses of the proxies in an environment that are on the
+// loopback: HOST:PORT.
+func loopbackProxies(environment map[string]string) (addresses []string) {
+	for name, value := range environment {
+		if !strings.HasSuffix(strings.ToLower(name), "_proxy") {
+			continue
+		}
+		if !strings.Contains(value, "://") { // as curl takes it
+			value = "http://" + value
+		}
+		proxy, err := url.Parse(value)
+		if err != nil || proxy.Port() == "" {
+			continue
+		}
+		host := proxy.Hostname()
+		if host == "localhost" {
+			host = "127.0.0.1"
+		}
+		if ip, err := netip.ParseAddr(host); err == nil && ip.IsLoopback() {
+			addresses = append(addresses, net.JoinHostPort(host, proxy.Port()))
+		}
+	}
+	slices.Sort(addresses)
+	return slices.Compact(addresses)
+}
+
+// relay makes addresses behind a door lead to the same ones of this host, until the
+// returned function is called. Where both are one network, they do.
+func (d *door) relay(addresses []string) (stop func(), err error) {
+	var listeners []net.Listener
+	stop = func() {
+		for _, listener := range listeners {
+			listener.Close()
+		}
+	}
+	if d.handles["--net"] == nil {
+		return stop, nil
+	}
+	for _, address := range addresses {
+		listener, err := d.listen(address)
+		if err != nil {
+			stop()
+			return nil, fmt.Errorf("relay the proxy %s into the machine: %w", address, err)
+		}
+		listeners = append(listeners, listener)
+		go relayAll(listener, address)
+	}
+	return stop, nil
+}
+
+// relayAll relays each connection that a listener gets, until it is closed.
+func relayAll(from net.Listener, to string) {
+	for {
+		inside, err := from.Accept()
+		if err != nil { // it is closed
+			return
+		}
+		go relayOne(inside.(*net.TCPConn), to)
+	}
+}
+
+// relayOne copies both ways. Each end passes on when the other one has said all.
+func relayOne(inside *net.TCPConn, to string) {
+	defer inside.Close()
+	outside, err := net.Dial("tcp", to)
+	if err != nil {
+		return
+	}
+	defer outside.Close()
+	var both sync.WaitGroup
+	for _, way := range [][2]*net.TCPConn{{inside, outside.(*net.TCPConn)}, {outside.(*net.TCPConn), inside}} {
+		both.Go(func() {
+			_, _ = io.Copy(way[1], way[0])
+			_ = way[1].CloseWrite()
+		})
+	}
+	both.Wait()
+}

@@ -28,7 +28,7 @@ func TestAFailureForWantOfABootSaysWhichSettingCuresIt(t *testing.T) {
 	}
 	for words, booted := range map[string]bool{
 		"Call to Reboot failed: Access denied": true,
-		"Reboot command failed. Error was: ', System has not been booted with systemd as init system (PID 1). Can't operate.'": false,
+		"Reboot command failed. Error was: ', System has not been booted with systemd as init system (PID 1). Can't operate.'":        false,
 		"System has not been booted with systemd as init system (PID 1). Can't operate.\nFailed to talk to init daemon: Host is down": false,
 	} {
 		if got := (&build{booted: booted}).hint(t.Context(), words); !strings.Contains(got, "is not rebooted") {

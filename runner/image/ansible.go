@@ -118,9 +118,9 @@ func (b *build) ansible(ctx context.Context, book Playbook, door *door) error {
 		return nil
 	}
 	if failure, noted := lastFailure(failures); noted {
-		return errors.New(failure.String() + b.hint(ctx, strings.Join(failure.Lines, "\n")+"\n"+failure.Output))
+		return b.explained(ctx, errors.New(failure.String()), strings.Join(append(failure.Lines, failure.Output), "\n"))
 	}
-	return fmt.Errorf("ansible-playbook: %w%s", err, b.hint(ctx, err.Error()))
+	return b.explained(ctx, fmt.Errorf("ansible-playbook: %w", err), err.Error())
 }
 
 // writeInventory writes the inventory: one host, which is called by the path of

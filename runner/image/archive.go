@@ -36,23 +36,34 @@ func (b *build) corrections(ctx context.Context, o Bootstrap, env []string) (mor
 	if o.Mirror == "" || slices.Contains(rolling, o.Suite) {
 		return nil, nil
 	}
-	if !o.NoUpdates {
-		more, err = b.look(ctx, o.Suite+"-updates", env, "nspawn_runner_updates", o.Mirror)
+	without := func(suite, setting string, places ...string) {
+		b.store.note(b.image, fmt.Sprintf("warning: there is no %s at %s, so the image goes without (%s)", suite, strings.Join(places, " or "), setting))
 	}
-	if err != nil || o.Security == NoSecurity {
-		return more, err
+	if suite := o.Suite + "-updates"; !o.NoUpdates {
+		if more, err = look(ctx, suite, env, o.Mirror); err != nil {
+			return nil, err
+		}
+		if more == nil {
+			without(suite, "nspawn_runner_updates", o.Mirror)
+		}
 	}
-	const setting = "nspawn_runner_security_mirror"
-	suite := o.Suite + "-security"
-	security, err := b.look(ctx, suite, env, setting, o.securityMirrors()...)
-	if err == nil && security == nil && o.Security != "" {
-		err = fmt.Errorf("%s: there is no %s at %s", setting, suite, o.Security)
+	if o.Security == NoSecurity {
+		return more, nil
+	}
+	suite, places := o.Suite+"-security", o.securityMirrors()
+	security, err := look(ctx, suite, env, places...)
+	switch {
+	case err != nil || security != nil:
+	case o.Security != "":
+		err = fmt.Errorf("nspawn_runner_security_mirror: there is no %s at %s", suite, o.Security)
+	default:
+		without(suite, "nspawn_runner_security_mirror", places...)
 	}
 	return append(more, security...), err
 }
 
-// look looks for a suite at some mirrors, and says if none has it.
-func (b *build) look(ctx context.Context, suite string, env []string, setting string, mirrors ...string) ([]archive, error) {
+// look looks for a suite at some mirrors, and returns the first that has it.
+func look(ctx context.Context, suite string, env []string, mirrors ...string) ([]archive, error) {
 	for _, mirror := range mirrors {
 		for _, name := range []string{"InRelease", "Release"} {
 			there, err := isThere(ctx, strings.TrimSuffix(mirror, "/")+"/dists/"+suite+"/"+name, env)
@@ -64,7 +75,6 @@ func (b *build) look(ctx context.Context, suite string, env []string, setting st
 			}
 		}
 	}
-	b.store.note(b.image, fmt.Sprintf("warning: there is no %s at %s, so the image goes without (%s)", suite, strings.Join(mirrors, " or "), setting))
 	return nil, nil
 }
 

@@ -105,7 +105,11 @@ func (b *build) playInMachine(ctx context.Context, book Playbook, machine *Boote
 	}
 	defer stop()
 	return b.download(func() (net.Listener, error) { return door.listen(anyPort) }, func(d *downloads) error {
-		restore, err := give(b.generation.Path, d.loans())
+		scripts, err := lendStandIns(marks.tree, "booted")
+		if err != nil {
+			return err
+		}
+		restore, err := give(b.generation.Path, append(scripts, d.loans()...))
 		if err != nil {
 			return err
 		}

@@ -35,6 +35,9 @@ var unbooted = regexp.MustCompile(`(?i)` + strings.Join([]string{
 // tooOldPython are the words of a Python that is older than ansible's modules want it.
 var tooOldPython = regexp.MustCompile(`requires a minimum of Python|future feature annotations|SyntaxError: invalid syntax`)
 
+// tooNewPython are those of an ansible's modules that are older than Python 3.12.
+var tooNewPython = regexp.MustCompile(`No module named 'ansible\.module_utils\.six\.moves'`)
+
 // noPython are those of a shell in an image without one.
 var noPython = regexp.MustCompile(`python[0-9.]*: (No such file|not found)|No python interpreters found|probably need to set the interpreter`)
 
@@ -45,23 +48,33 @@ var tooOldAnsible = regexp.MustCompile(`couldn't resolve module/action|Unsupport
 // that it has been.
 var reboots = regexp.MustCompile(`(?i)call to (reboot|poweroff|halt|kexec) failed|failed to start (reboot|poweroff|halt|kexec)\.target`)
 
-// hint says what cures a failure of a playbook that has these words, or nothing.
+// explained adds to a failure of a playbook what cures it, where its words tell.
+func (b *build) explained(ctx context.Context, failure error, words string) error {
+	if hint := b.hint(ctx, words); hint != "" {
+		return fmt.Errorf("%w; %s", failure, hint)
+	}
+	return failure
+}
+
+// hint says what cures a failure that has these words, or nothing.
 func (b *build) hint(ctx context.Context, words string) string {
 	switch {
 	case tooOldPython.MatchString(words):
-		return fmt.Sprintf("; this host has ansible-core %s, the image %s, which is too old for it: "+
+		return fmt.Sprintf("this host has ansible-core %s, the image %s, which is too old for it: "+
 			"run an older ansible-core, first in PATH (2.16 knows Python 2.7 and 3.6, 2.14 also 3.5), or set ansible_python_interpreter to a newer Python in the image",
 			ansibleVersion(ctx), b.python())
+	case tooNewPython.MatchString(words):
+		return fmt.Sprintf("this host has ansible-core %s, which is too old for the image's %s: run a newer one, first in PATH", ansibleVersion(ctx), b.python())
 	case noPython.MatchString(words):
-		return "; the image lacks the Python that modules need: with gather_facts: false, a first task 'ansible.builtin.raw: apt-get update && apt-get -y install python3' brings it"
+		return "the image lacks the Python that modules need: with gather_facts: false, a first task 'ansible.builtin.raw: apt-get update && apt-get -y install python3' brings it"
 	case tooOldAnsible.MatchString(words):
-		return fmt.Sprintf("; this host has ansible-core %s: a newer one may know it, or a collection that 'ansible-galaxy collection install' brings", ansibleVersion(ctx))
+		return fmt.Sprintf("this host has ansible-core %s: a newer one may know it, or a collection that 'ansible-galaxy collection install' brings", ansibleVersion(ctx))
 	case b.booted && reboots.MatchString(words):
-		return "; what is built is not rebooted, nor turned off, by its playbook: its jobs' machines boot anew"
+		return "what is built is not rebooted, nor turned off, by its playbook: its jobs' machines boot anew"
 	case strings.Contains(words, "synchronize uses rsync to function"):
-		return "; ansible.builtin.copy does the same here"
+		return "ansible.builtin.copy does the same here"
 	case !b.booted && unbooted.MatchString(words):
-		return "; " + wantsBoot
+		return wantsBoot
 	}
 	return ""
 }

@@ -49,6 +49,7 @@ func TestAnImageTooOldForTheHostsAnsibleSaysBothVersions(t *testing.T) {
 	for words, want := range map[string]string{
 		"SyntaxError: future feature annotations is not defined":                                                "ansible-core 2.17.1, the image Python 3.6, which is too old",
 		"ansible-core requires a minimum of Python2 version 2.7 or Python3 version 3.5. Current version: 3.4.2": "ansible_python_interpreter",
+		"ModuleNotFoundError: No module named 'ansible.module_utils.six.moves'":                                 "ansible-core 2.17.1, which is too old for the image's Python 3.6",
 		"/bin/sh: 1: /usr/bin/python3: not found":                                                               "apt-get -y install python3",
 		"couldn't resolve module/action 'deb822_repository'.":                                                   "this host has ansible-core 2.17.1: a newer one may know it",
 	} {

@@ -50,7 +50,7 @@ func lend(root, image string, more ...loan) (restore func() error, err error) {
 		{"etc/hosts", hosts, 0o644},
 		{"usr/sbin/policy-rc.d", []byte("#!/bin/sh\nexit 101\n"), 0o755},
 	}
-	scripts, err := lendStandIns(tree)
+	scripts, err := lendStandIns(tree, "unbooted")
 	if err != nil {
 		return nil, errors.Join(err, tree.Close())
 	}

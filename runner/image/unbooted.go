@@ -18,9 +18,10 @@ import (
 // and ansible's module systemd warn of it in place of failing.
 const offline = "SYSTEMD_OFFLINE"
 
-// standIns are shell scripts, each called as the program that it stands in for.
+// standIns are shell scripts, each called as the program that it stands in for: those for
+// unbooted builds, and those for booted ones.
 //
-//go:embed unbooted
+//go:embed unbooted booted
 var standIns embed.FS
 
 // standInDir comes first in root's PATH, also in sudo's. No package has files
@@ -31,9 +32,9 @@ const standInDir = "usr/local/sbin"
 // two were directories of their own.
 var programDirs = []string{"usr/bin", "usr/sbin", "bin", "sbin"}
 
-// lendStandIns is what a tree gets of them: those for programs that it has.
-func lendStandIns(tree *os.Root) ([]loan, error) {
-	entries, err := standIns.ReadDir("unbooted")
+// lendStandIns is what a tree gets of one kind: those for programs that it has.
+func lendStandIns(tree *os.Root, kind string) ([]loan, error) {
+	entries, err := standIns.ReadDir(kind)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +47,7 @@ func lendStandIns(tree *os.Root) ([]loan, error) {
 		if !has {
 			continue
 		}
-		script, err := standIns.ReadFile(path.Join("unbooted", entry.Name()))
+		script, err := standIns.ReadFile(path.Join(kind, entry.Name()))
 		if err != nil {
 			return nil, err
 		}

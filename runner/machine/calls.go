@@ -40,32 +40,38 @@ func filterCalls(record Record) error {
 	return seccomp.Set(seccomp.Instead([]seccomp.Call{seccomp.Keyctl}, keyrings()...))
 }
 
-// What keyctl(2) does: linux/keyctl.h.
+// What keyctl(2) does, and the keyring of a user id: linux/keyctl.h.
 const (
 	keyctlJoinSessionKeyring = 1
 	keyctlRevoke             = 3
 	keyctlSetPermissions     = 5
 	keyctlDescribe           = 6
 	keyctlClear              = 7
+	keyctlLink               = 8
 	keyctlRead               = 11
+
+	userKeyring = 1<<32 - 4
 )
 
 // keyrings lets a process have a session keyring, which programs that start containers
 // give each: one for a process, so that they are as many as its processes. Keys, and
 // keyrings that stay, count to nobody's memory, but to a user id's 200 (keyrings(7)), of
 // which a machine has a million. Keyrings that are named by what they are, and not by
-// their number, are made where they are missing.
+// their number, are made where they are missing. To link that of the user into a session's,
+// without which systemd starts no mount unit, and PAM complains, seems to succeed.
 func keyrings() []unix.SockFilter {
-	steps := []unix.SockFilter{seccomp.Load(seccomp.Argument(0)), seccomp.IfEqual(keyctlJoinSessionKeyring, 8, 0)}
-	others := []uint32{keyctlRevoke, keyctlSetPermissions, keyctlDescribe, keyctlClear, keyctlRead}
-	for i, operation := range others {
-		steps = append(steps, seccomp.IfEqual(operation, uint8(len(others)-i), 0))
+	operation, first := seccomp.Load(seccomp.Argument(0)), seccomp.Load(seccomp.Argument(1))
+	steps := []unix.SockFilter{
+		operation, seccomp.IfEqual(keyctlJoinSessionKeyring, 0, 1), seccomp.Allow(),
+		seccomp.IfEqual(keyctlLink, 0, 4), first, seccomp.IfEqual(userKeyring, 0, 1), seccomp.Fail(0), seccomp.Fail(unix.EPERM),
+	}
+	known := []uint32{keyctlRevoke, keyctlSetPermissions, keyctlDescribe, keyctlClear, keyctlRead}
+	for i, number := range known {
+		steps = append(steps, seccomp.IfEqual(number, uint8(len(known)-i), 0))
 	}
 	return append(steps,
 		seccomp.Fail(unix.EPERM),
-		seccomp.Load(seccomp.Argument(1)),
-		seccomp.IfSet(1<<31, 1, 0), // negative
-		seccomp.Allow(),
-		seccomp.Fail(unix.EPERM),
+		first, seccomp.IfSet(1<<31, 1, 0), // negative
+		seccomp.Allow(), seccomp.Fail(unix.EPERM),
 	)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -28,17 +27,7 @@ func dropFlagless(network *os.File) error {
 		return fmt.Errorf("load a program for %s: %w", interfaceName, err)
 	}
 	defer program.Close()
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // for good: the thread is in the namespace, and ends with this goroutine
-		done <- func() error {
-			if err := unix.Setns(int(network.Fd()), unix.CLONE_NEWNET); err != nil {
-				return err
-			}
-			return attachXDP(interfaceName, program)
-		}()
-	}()
-	if err := <-done; err != nil {
+	if err := inNetwork(network, func() error { return attachXDP(interfaceName, program) }); err != nil {
 		return fmt.Errorf("attach a program to %s: %w", interfaceName, err)
 	}
 	return nil

@@ -246,13 +246,20 @@ func allowPings(leader systemd.Process, record Record) error {
 	defer network.Close()
 	ids := record.ids()
 	text := fmt.Sprintf("%d %d", ids.first, ids.first+ids.count-1)
+	return inNetwork(network, func() error {
+		return os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte(text), 0)
+	})
+}
+
+// inNetwork does something in another network than this program's.
+func inNetwork(namespace *os.File, do func() error) error {
 	done := make(chan error)
 	go func() {
 		// This goroutine's thread is never unlocked, so that it ends with it.
 		runtime.LockOSThread()
-		err := unix.Setns(int(network.Fd()), unix.CLONE_NEWNET)
+		err := unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET)
 		if err == nil {
-			err = os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte(text), 0)
+			err = do()
 		}
 		done <- err
 	}()

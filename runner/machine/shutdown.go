@@ -158,9 +158,10 @@ func (w *witness) start(ctx context.Context, bus *systemd.Bus) error {
 // Close forgets what the witness noted.
 func (w *witness) Close() error { return w.notes.Close() }
 
-// bad are the results of a unit that did not end by itself: systemd.exec(5),
-// $SERVICE_RESULT. Another exit code than 0 is none of these: many daemons have one.
-var bad = []string{"timeout", "watchdog", "signal", "core-dump", "oom-kill"}
+// bad are the results of a unit that systemd or the kernel had to kill: systemd.exec(5),
+// $SERVICE_RESULT. Who exits with a status of its own, or crashes when it is told to end,
+// does so on each Debian machine.
+var bad = []string{"timeout", "watchdog", "oom-kill"}
 
 // killed lists which units were killed since the witness started.
 func (w *witness) killed() (units []string) {

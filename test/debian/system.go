@@ -9,6 +9,10 @@ var system = Group{
 	Setup:    `echo FROM_THE_IMAGE=yes >>/etc/environment`,
 	Cases: []Case{
 		{
+			Name:   "all units start as the machine boots",
+			Script: `test "$(systemctl is-system-running --wait)" = running || { systemctl --failed; exit 1; }`,
+		},
+		{
 			Name:   "variables of /etc/environment reach the job",
 			Script: `test "$FROM_THE_IMAGE" = yes`,
 		},

@@ -49,6 +49,7 @@ const seenInside = `- ansible.builtin.shell:
       set -ex
       test $(hostname) = booted; grep -qw booted /etc/hosts
       loginctl enable-linger nobody; timedatectl set-timezone Asia/Tokyo
+      sysctl -w vm.swappiness=10 net.ipv4.ip_forward=1; test $(cat /proc/sys/net/ipv4/ip_forward) = 1
       test -d /srv/shown/doc; echo works >/dev/stderr
       grep -q '0::/nspawn-runner$' /proc/self/cgroup
       test "$(grep CapBnd /proc/self/status)" = "$(grep CapBnd /proc/1/status)"
@@ -70,7 +71,7 @@ func TestAPlaybookOfABootedBuildHasServicesThatRunAndAJobWhatTheyWrote(t *testin
 	defer h.configure(t, "")
 	h.addImage(t, "booted", "mkdir -p var/log/journal; rm -f etc/resolv.conf; ln -s ../run/nowhere etc/resolv.conf")
 	h.bootedBook(t, "booted", "nspawn_runner_network: none\nnspawn_runner_binds: [/usr/share/doc:/srv/shown/doc]", withDatabase+seenInside,
-again)
+		again)
 	// Of a boot nothing is left: no names, resolver, identity, journal, drop-ins, mount points.
 	left := func() string {
 		return shell(t, "cd "+h.state+"/booted/ && cat etc/hosts etc/machine-id; readlink etc/resolv.conf; find tmp var/tmp srv var/log/journal etc/apt/apt.conf.d etc/systemd -mindepth 1 ! -name '*database*' | sort")
@@ -125,7 +126,7 @@ func TestABootedBuildThatFailsIsShutDownAndSaysOfWhat(t *testing.T) {
 
 func TestABootedBuildThatIsStoppedOrKilledLeavesNothing(t *testing.T) {
 	needLab(t)
-	h := onHost(t, "overlay")
+	h := onHost(t, "btrfs")
 	h.addImage(t, "killed", "")
 	for _, signal := range []os.Signal{os.Interrupt, os.Kill} {
 		h.bootedBook(t, "killed", "", raw("touch /ready; sleep 600")+"\n", "")
@@ -152,7 +153,7 @@ func TestABootedBuildThatIsStoppedOrKilledLeavesNothing(t *testing.T) {
 
 func TestAKillAtAMarkOfABootedBuildIsMendedByGC(t *testing.T) {
 	needLab(t)
-	h := onHost(t, "overlay")
+	h := onHost(t, "btrfs")
 	h.addImage(t, "marked", "")
 	h.bootedBook(t, "marked", "", raw("echo new >/etc/version")+"\n", "")
 	for _, mark := range []string{"image: booted", "machine: shut down", "image: shut down"} {

@@ -21,7 +21,8 @@ import (
 
 // dropFlagless has a machine's interface drop them: network is its namespace.
 func dropFlagless(network *os.File) error {
-	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, Instructions: flagless(), License: "GPL"})
+	// It can do with the beginning of a segment: Linux 6.9 does not copy it for that.
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, Flags: unix.BPF_F_XDP_HAS_FRAGS, Instructions: flagless(), License: "GPL"})
 	if err != nil {
 		return fmt.Errorf("load a program for %s: %w", interfaceName, err)
 	}

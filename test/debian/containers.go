@@ -57,7 +57,7 @@ test "$(docker run --rm made)" = text
 			Script: `
 docker network create inner
 docker run --detach --name web --network inner --publish 8080:80 box httpd -f -p 80 -h /srv
-test "$(curl --silent --show-error --retry 20 --retry-connrefused http://127.0.0.1:8080/)" = 'a page'
+test "$(curl --silent --show-error --retry 20 --retry-all-errors http://127.0.0.1:8080/)" = 'a page'
 test "$(docker run --rm --network inner box wget -q -O - http://web/)" = 'a page'
 docker run --rm box wget -q -O /dev/null http://deb.debian.org/debian/dists/$suite/Release
 docker rm --force web; docker network rm inner
@@ -73,7 +73,7 @@ services:
   web: {image: box, command: httpd -f -p 80 -h /srv}
   asks: {image: box, depends_on: [web], command: sh -c 'until wget -q -O - http://web/; do sleep 0.1; done'}
 END
-docker-compose up --abort-on-container-exit --exit-code-from asks
+docker-compose up --timeout 0 --exit-code-from asks
 docker-compose down --timeout 0
 `,
 		},
@@ -96,6 +96,7 @@ var podman = Group{
 	// A lab has no controllers, and podman wants one unless it is told otherwise.
 	Setup: `
 grep pids /sys/fs/cgroup/cgroup.controllers || printf '[containers]\npids_limit = 0\n' >/etc/containers/containers.conf
+loginctl enable-linger builder
 box /srv/box
 tar -C /srv/box -c . >/srv/box.tar
 podman import /srv/box.tar box
@@ -114,7 +115,7 @@ podman build --tag made .
 test "$(podman run --rm made)" = text
 podman network create inner
 podman run --detach --name web --network inner --publish 8080:80 localhost/box httpd -f -p 80 -h /srv
-test "$(curl --silent --show-error --retry 20 --retry-connrefused http://127.0.0.1:8080/)" = 'a page'
+test "$(curl --silent --show-error --retry 20 --retry-all-errors http://127.0.0.1:8080/)" = 'a page'
 test "$(podman run --rm --network inner localhost/box wget -q -O - http://web/)" = 'a page'
 podman rm --force --time 0 web
 `,
@@ -130,6 +131,7 @@ podman pod rm --force --time 0 pod
 		},
 		{
 			Name: "podman as an ordinary user: run, build, pods, published ports",
+			Note: "podman wants a service manager of the user's: `loginctl enable-linger USER`",
 			Script: `
 as builder <<'END'
 podman import /srv/box.tar box
@@ -141,7 +143,7 @@ podman build --tag made . </dev/null
 test "$(podman run --rm made </dev/null)" = text
 podman pod create --name pod --publish 8081:80 --infra-image localhost/box --infra-command 'sleep 1000'
 podman run --detach --pod pod localhost/box httpd -f -p 80 -h /srv
-test "$(curl --silent --show-error --retry 20 --retry-connrefused --retry-all-errors http://127.0.0.1:8081/)" = 'a page'
+test "$(curl --silent --show-error --retry 20 --retry-all-errors http://127.0.0.1:8081/)" = 'a page'
 podman pod rm --force --time 0 pod
 podman run --rm localhost/box wget -q -O /dev/null http://deb.debian.org/debian/dists/$suite/Release </dev/null
 END

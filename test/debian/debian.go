@@ -6,7 +6,10 @@
 // package compares.
 package debian
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // Case is one line of the table: a program, or a way of using it.
 type Case struct {
@@ -26,6 +29,8 @@ type Case struct {
 // than the cases.
 type Group struct {
 	Name string
+	// Takes is how long one machine takes, where that is long: such a one is started first.
+	Takes time.Duration
 	// Images, and Backends, are what its machines are of: all combinations.
 	Images, Backends []string
 	// Setup comes before the first case.
@@ -40,7 +45,7 @@ var (
 )
 
 // Groups are all cases.
-var Groups = []Group{docker, podman, sandboxes, packaging, services, system, network, refusals}
+var Groups = []Group{docker, podman, sandboxes, packaging, trees, services, system, network, refusals}
 
 // In says whether machines of an image on a backend run the case.
 func (c Case) In(image, backend string) bool {

@@ -104,7 +104,7 @@ func (x *box) hold() error {
 		}
 		first, err := strconv.Atoi(child)
 		if err == nil {
-			x.door, err = openDoor(first, entrances)
+			x.door, err = openDoor(first)
 		}
 		if err == nil {
 			// A box shares the host's network: a role that flushes iptables, or

@@ -1,11 +1,17 @@
 package image
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // door leads commands into a container by its namespaces, in 3 ms. It holds them open:
@@ -25,8 +31,12 @@ type door struct {
 // entrance is an option of nsenter, and the file in /proc/PID that belongs to it.
 type entrance struct{ option, file string }
 
-// entrances are what each container has of its own.
+// entrances are what a container may have of its own. A box has the host's network, and
+// users, as a privileged machine has.
 var entrances = []entrance{
+	{"--user", "ns/user"},
+	{"--net", "ns/net"},
+	{"--cgroup", "ns/cgroup"},
 	{"--mount", "ns/mnt"},
 	{"--uts", "ns/uts"},
 	{"--ipc", "ns/ipc"},
@@ -35,18 +45,41 @@ var entrances = []entrance{
 	{"--wd", "root"},
 }
 
-// openDoor opens a way into the container of a process.
-func openDoor(pid int, through []entrance) (*door, error) {
-	d := &door{through: through, handles: map[string]*os.File{}}
-	for _, entrance := range through {
-		handle, err := os.Open(filepath.Join("/proc", strconv.Itoa(pid), entrance.file))
+// openDoor opens a way into the container of a process. What the container shares with
+// the host nobody has to enter, and a user namespace nobody enters twice.
+func openDoor(pid int) (*door, error) {
+	d := &door{handles: map[string]*os.File{}}
+	for _, entrance := range entrances {
+		path := filepath.Join("/proc", strconv.Itoa(pid), entrance.file)
+		if is, err := isOurs(path, entrance.file); err != nil || is {
+			if err != nil {
+				d.Close()
+				return nil, err
+			}
+			continue
+		}
+		handle, err := os.Open(path)
 		if err != nil {
 			d.Close()
 			return nil, err
 		}
+		d.through = append(d.through, entrance)
 		d.handles[entrance.option] = handle
 	}
 	return d, nil
+}
+
+// isOurs says whether a namespace of a process is also this process's.
+func isOurs(path, file string) (bool, error) {
+	if !strings.HasPrefix(file, "ns/") {
+		return false, nil
+	}
+	its, err := os.Stat(path)
+	if err != nil {
+		return false, err
+	}
+	ours, err := os.Stat(filepath.Join("/proc/self", file))
+	return err == nil && os.SameFile(its, ours), err
 }
 
 // enter is the beginning of a command line that runs a command inside. It works in any
@@ -64,4 +97,84 @@ func (d *door) Close() {
 	for _, handle := range d.handles {
 		handle.Close()
 	}
+}
+
+// open opens what a command enters that is to be one of the machine's.
+func (m *Booted) open() (*door, error) {
+	d, err := openDoor(m.PID)
+	if err != nil {
+		return nil, err
+	}
+	d.owner, d.group = m.Owner, m.Group
+	if m.Owner > 0 {
+		d.become = []string{"--setuid=0", "--setgid=0"}
+	}
+	d.first, err = asBoundAs(m.PID)
+	if err == nil && !m.Alive() { // asked after opening: what is open is the machine's
+		err = errors.New("the machine of the build has ended")
+	}
+	if err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// asBoundAs is a command that gives the one behind it no more capabilities than a
+// process can ever have: who enters a machine from outside has all of them there.
+func asBoundAs(pid int) ([]string, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return nil, err
+	}
+	var bound uint64
+	for line := range strings.Lines(string(text)) {
+		if set, is := strings.CutPrefix(line, "CapBnd:"); is {
+			if _, err := fmt.Sscanf(set, "%x", &bound); err != nil {
+				return nil, fmt.Errorf("capabilities of process %d: %w", pid, err)
+			}
+		}
+	}
+	var last int
+	text, err = os.ReadFile("/proc/sys/kernel/cap_last_cap")
+	if err == nil {
+		_, err = fmt.Sscan(string(text), &last)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var without []string
+	for capability := range last + 1 {
+		if bound&(1<<capability) == 0 {
+			without = append(without, fmt.Sprintf("-cap_%d", capability))
+		}
+	}
+	if without == nil {
+		return nil, nil
+	}
+	return []string{"setpriv", "--bounding-set=" + strings.Join(without, ","), "--"}, nil
+}
+
+// keepGoing continues each nsenter that is stopped, until the returned function is called.
+// nsenter stops itself when what it executed is stopped, as systemd does with all that runs
+// in a machine before it turns that off; nobody outside would ever continue it, and in the
+// kernel the machine waits for it.
+func (d *door) keepGoing() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		for ctx.Err() == nil {
+			text, _ := os.ReadFile(filepath.Join(d.group, "cgroup.procs"))
+			for word := range strings.FieldsSeq(string(text)) {
+				pid, _ := strconv.Atoi(word)
+				if stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); strings.Contains(string(stat), " (nsenter) T ") {
+					_ = unix.Kill(pid, unix.SIGCONT)
+				}
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	}()
+	return cancel
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -42,6 +43,39 @@ func forgetMachine(root string) error {
 		}
 	}
 	return writeFile(tree, "etc/machine-id", nil, 0o444)
+}
+
+// forgetBoot takes from a tree what belongs to one boot of it alone.
+func forgetBoot(root string) error {
+	tree, err := os.OpenRoot(root)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	id, _ := tree.ReadFile("etc/machine-id")
+	if name := strings.TrimSpace(string(id)); filepath.IsLocal(name) && !strings.Contains(name, "/") {
+		if err := tree.RemoveAll(filepath.Join("var/log/journal", name)); err != nil {
+			return err
+		}
+	}
+	for _, pattern := range ofOneBoot {
+		paths, err := fs.Glob(tree.FS(), pattern)
+		if err != nil {
+			return err
+		}
+		for _, path := range paths {
+			if err := tree.RemoveAll(path); err != nil {
+				return err
+			}
+		}
+	}
+	return forgetMachine(root)
+}
+
+// ofOneBoot are what no two machines may share, and what each makes for itself.
+var ofOneBoot = []string{
+	"var/lib/systemd/random-seed", "var/lib/systemd/credential.secret",
+	"tmp/.*-unix", "tmp/systemd-private-*", "var/tmp/systemd-private-*",
 }
 
 // hostname makes a host name of an image's name.

@@ -44,9 +44,8 @@ var noPython = regexp.MustCompile(`python[0-9.]*: (No such file|not found)|No py
 // tooOldAnsible are those of an ansible that does not know what the playbook asks for.
 var tooOldAnsible = regexp.MustCompile(`couldn't resolve module/action|Unsupported parameters for|is not a valid attribute for a`)
 
-// reboots are the words in which a machine refuses to be rebooted or turned off, or says
-// that it has been.
-var reboots = regexp.MustCompile(`(?i)call to (reboot|poweroff|halt|kexec) failed|failed to start (reboot|poweroff|halt|kexec)\.target`)
+// reboots are the words in which what is built refuses to be rebooted or turned off.
+var reboots = regexp.MustCompile(`(?i)call to (reboot|poweroff|halt|kexec) failed|failed to start (reboot|poweroff|halt|kexec)\.target|reboot command failed|failed to talk to init daemon`)
 
 // explained adds to a failure of a playbook what cures it, where its words tell.
 func (b *build) explained(ctx context.Context, failure error, words string) error {
@@ -69,7 +68,7 @@ func (b *build) hint(ctx context.Context, words string) string {
 		return "the image lacks the Python that modules need: with gather_facts: false, a first task 'ansible.builtin.raw: apt-get update && apt-get -y install python3' brings it"
 	case tooOldAnsible.MatchString(words):
 		return fmt.Sprintf("this host has ansible-core %s: a newer one may know it, or a collection that 'ansible-galaxy collection install' brings", ansibleVersion(ctx))
-	case b.booted && reboots.MatchString(words):
+	case reboots.MatchString(words):
 		return "what is built is not rebooted, nor turned off, by its playbook: its jobs' machines boot anew"
 	case strings.Contains(words, "synchronize uses rsync to function"):
 		return "ansible.builtin.copy does the same here"

@@ -17,7 +17,6 @@ func TestAFailureForWantOfABootSaysWhichSettingCuresIt(t *testing.T) {
 		"Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?",
 		"Could not connect to Redis at 127.0.0.1:6379: Connection refused",
 		"Timeout when waiting for 127.0.0.1:9200",
-		"Reboot command failed. Error was: ', System has not been booted with systemd as init system (PID 1). Can't operate.'",
 		"iptables v1.8.9 (nf_tables): Could not fetch rule set generation id: Permission denied (you must be root)",
 	} {
 		if got := new(build).hint(t.Context(), words); !strings.Contains(got, "nspawn_runner_build: booted") {
@@ -27,8 +26,14 @@ func TestAFailureForWantOfABootSaysWhichSettingCuresIt(t *testing.T) {
 			t.Errorf("booted, %s: %q", words, got)
 		}
 	}
-	if got := (&build{booted: true}).hint(t.Context(), "Call to Reboot failed: Access denied"); !strings.Contains(got, "is not rebooted") {
-		t.Errorf("a reboot: %q", got)
+	for words, booted := range map[string]bool{
+		"Call to Reboot failed: Access denied": true,
+		"Reboot command failed. Error was: ', System has not been booted with systemd as init system (PID 1). Can't operate.'":        false,
+		"System has not been booted with systemd as init system (PID 1). Can't operate.\nFailed to talk to init daemon: Host is down": false,
+	} {
+		if got := (&build{booted: booted}).hint(t.Context(), words); !strings.Contains(got, "is not rebooted") {
+			t.Errorf("%s: %q", words, got)
+		}
 	}
 	for _, words := range []string{
 		"Could not find the requested service ssh: host",

@@ -6,9 +6,12 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // A build's environment may name a proxy on the loopback of this host. A machine has a
@@ -92,4 +95,28 @@ func relayOne(inside *net.TCPConn, to string) {
 		})
 	}
 	both.Wait()
+}
+
+// listen listens at an address of the machine: what a build serves must be reached from
+// inside. Where the machine has the host's network, it is one of the host's.
+func (d *door) listen(address string) (net.Listener, error) {
+	network := d.handles["--net"]
+	if network == nil {
+		return net.Listen("tcp", address)
+	}
+	type result struct {
+		listener net.Listener
+		err      error
+	}
+	done := make(chan result)
+	go func() {
+		runtime.LockOSThread() // for good: the thread has another network, and ends with this
+		var r result
+		if r.err = unix.Setns(int(network.Fd()), unix.CLONE_NEWNET); r.err == nil {
+			r.listener, r.err = net.Listen("tcp", address)
+		}
+		done <- r
+	}()
+	r := <-done
+	return r.listener, r.err
 }

@@ -97,7 +97,7 @@ func TestAPlaybookOfABootedBuildHasServicesThatRunAndAJobWhatTheyWrote(t *testin
 
 func TestABootedBuildThatFailsIsShutDownAndSaysOfWhat(t *testing.T) {
 	needLab(t)
-	h := onHost(t, "overlay")
+	h := onHost(t, "btrfs")
 	h.addImage(t, "ended", "")
 	kept := func() string { return shell(t, "cat "+h.state+"/.generations/ended/.failed/var/lib/kept 2>&1 || true") }
 	for _, test := range []struct {

@@ -85,7 +85,7 @@ var Keys = []Key{
 		"Whether a machine has /dev/fuse. Containers, AppImages and sshfs want it; with `false` no program of the host's waits for a file system of a job's, as `ps` and `systemctl status` otherwise may until the job's end.",
 		func(c *Config, n *yaml.Node) error { return boolean(n, &c.FUSE) }},
 	{"nesting", "true", true, true,
-		"Whether machines can hold containers: docker, podman, bubblewrap, sbuild and others need a proc and a sysfs of their own, and keyrings.",
+		"Whether machines can hold containers: docker, podman, bubblewrap, sbuild and others need a proc and a sysfs of their own.",
 		func(c *Config, n *yaml.Node) error { return boolean(n, &c.Nesting) }},
 	{"usage", "true", true, true,
 		"One line at the end of each job's log says what it used: time, processor, memory, disk.",

@@ -47,11 +47,6 @@ func IfEqual(value uint32, then, otherwise uint8) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: value, Jt: then, Jf: otherwise}
 }
 
-// IfSet does so if what is loaded has one of some bits.
-func IfSet(bits uint32, then, otherwise uint8) unix.SockFilter {
-	return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: bits, Jt: then, Jf: otherwise}
-}
-
 // Allow lets the call be made.
 func Allow() unix.SockFilter { return end(unix.SECCOMP_RET_ALLOW) }
 

@@ -171,8 +171,9 @@ chroot /srv/debootstrap dpkg --audit
 			Script: `
 chroot /srv/debootstrap apt-get -qq update
 tar -C /srv/debootstrap -c . | gzip -1 >/srv/base.tgz
+echo PBUILDERSATISFYDEPENDSCMD=/usr/lib/pbuilder/pbuilder-satisfydepends-apt >/root/.pbuilderrc
 cd ~builder; mkdir /srv/result
-pbuilder build --basetgz /srv/base.tgz --buildresult /srv/result greet_1.0.dsc >/srv/pbuilder.log || { grep ^E: /srv/pbuilder.log; tail -n 30 /srv/pbuilder.log; false; }
+pbuilder build --basetgz /srv/base.tgz --buildresult /srv/result greet_1.0.dsc >/srv/pbuilder.log || { tail -n 30 /srv/pbuilder.log; false; }
 ls /srv/result/greet_1.0_amd64.deb
 `,
 		},

@@ -57,6 +57,9 @@ func (b *build) explained(ctx context.Context, failure error, words string) erro
 	return failure
 }
 
+// noNodes are the words of mknod(1), also within debootstrap, in a machine.
+var noNodes = regexp.MustCompile(`mknod: \S+: Operation not permitted`)
+
 // hint says what cures a failure that has these words, or nothing.
 func (b *build) hint(ctx context.Context, words string) string {
 	switch {
@@ -74,6 +77,8 @@ func (b *build) hint(ctx context.Context, words string) string {
 		return "what is built is not rebooted, nor turned off, by its playbook: its jobs' machines boot anew"
 	case strings.Contains(words, "synchronize uses rsync to function"):
 		return "ansible.builtin.copy does the same here"
+	case b.booted && noNodes.MatchString(words):
+		return "a booted build makes no device nodes, as no job does; with nspawn_runner_build: unbooted it does"
 	case !b.booted && unbooted.MatchString(words):
 		return wantsBoot
 	}

@@ -37,7 +37,12 @@ func TestAFailureForWantOfABootSaysWhichSettingCuresIt(t *testing.T) {
 			t.Errorf("%s: %q", words, got)
 		}
 	}
+	const noNode = "non-zero return code\nmknod: /srv/chroot/test-dev-null: Operation not permitted"
+	if got := (&build{booted: true}).hint(t.Context(), noNode); !strings.Contains(got, "nspawn_runner_build: unbooted") {
+		t.Errorf("debootstrap in a machine: %q", got)
+	}
 	for _, words := range []string{
+		noNode,
 		"Could not find the requested service ssh: host",
 		"non-zero return code\nfirst\nsecond",
 		"Failed to download: connect to deb.example.org:80: Connection refused",

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -37,6 +38,10 @@ func mountStores(root, dir string, owner int) error {
 	return nil
 }
 
+// otherwise are the errors by which an image shows that it has an arrangement of its own
+// in place of a directory, such as a link to where something will be bound.
+var otherwise = []error{unix.ENOENT, unix.ENOTDIR, unix.ELOOP}
+
 // mountStore makes one and mounts it. What the image has there it begins with.
 func mountStore(root string, lib *os.File, name, store string, owner int) error {
 	err := unix.Mkdirat(int(lib.Fd()), name, 0o700)
@@ -47,6 +52,9 @@ func mountStore(root string, lib *os.File, name, store string, owner int) error 
 		return err
 	}
 	at, err := OpenIn(root, filepath.Join("var/lib", name), unix.O_DIRECTORY) // which may be a link
+	if slices.ContainsFunc(otherwise, func(is error) bool { return errors.Is(err, is) }) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ func TestAttacksOnTheHostsFilesAreHeld(t *testing.T) {
 		{"read a file of the host by its path", `grep -q canary-file $CANARY`, onTheHost},
 		{"reach a file of the host through /proc", `for p in /proc/[0-9]*; do for l in root cwd fd/*; do grep -q canary-file "$p/$l$CANARY" 2>/dev/null && exit 0; done; done; exit 1`, onTheHost},
 		{"find a mount of the state directory", `grep -E 'upperdir=[^,]*/\.machines/[^,]*' /proc/self/mountinfo | grep -v fd/ || [ -e ` + a.h.state + ` ]`, onTheHost},
-		{"open a file of the host by its handle", openByHandle + ` /srv/shown/file / /usr/lib $(dirname $CANARY)`, onTheHost},
+		{"open a file of the host by its handle", openByHandle + ` /srv/shown/file / /usr/lib /var/lib/docker $(dirname $CANARY)`, onTheHost},
 		{"write behind a read-only bind", `mount -o remount,rw,bind /srv/shown; echo "as it was" > /srv/shown/file`, inAPrivilegedMachine},
 		{"uncover what lies below a mount of systemd-nspawn's", `while umount -l /proc/sys; do :; done 2>/dev/null; echo "$(cat /proc/sys/kernel/core_pattern)" > /proc/sys/kernel/core_pattern`, inAPrivilegedMachine},
 		{"make a device node", `rm -f /root/node; mknod /root/node b 7 0; s=$?; rm -f /root/node; exit $s`, onTheHost},

@@ -40,7 +40,7 @@ func TestAttacksFromContainersAreHeld(t *testing.T) {
 		{"load a module", `syscall init_module 0 0 0`, onTheHost},
 		{"read the kernel's log", `syscall syslog 3 0 0 || head -c 1 /dev/kmsg`, onTheHost},
 		{"make a device node", `mknod /node b 7 0; s=$?; rm -f /node; exit $s`, onTheHost},
-		{"open a file of the host by its handle", openByHandle + ` /srv/shown/file / /usr/lib $(dirname $CANARY)`, onTheHost},
+		{"open a file of the host by its handle", openByHandle + ` /srv/shown/file / /usr/lib /var/lib/docker $(dirname $CANARY)`, onTheHost},
 	} {
 		a.attemptContained(t, what)
 	}

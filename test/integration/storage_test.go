@@ -115,7 +115,8 @@ func TestJobsAndBuildsWorkWhereTheHostMayNotExecute(t *testing.T) {
 func TestWhatAnImageHasForDockerIsThereAndCanHoldOverlays(t *testing.T) {
 	onEach(t, func(t *testing.T, h *host) {
 		h.addImage(t, "stored", "mkdir -p var/lib/docker/dir srv/containers; cp bin/true var/lib/docker/setuid; chmod 4755 var/lib/docker/setuid; "+
-			"chown 33:33 var/lib/docker/dir; rm -rf var/lib/containers; ln -s /srv/containers var/lib/containers")
+			"chown 33:33 var/lib/docker/dir; rm -rf var/lib/containers; ln -s /srv/containers var/lib/containers; "+
+			"ln -s /srv/nowhere var/lib/containerd; mkfifo var/lib/buildkit") // which are as they are
 		id := h.prepared(t, "stored")
 		c := h.run(t, id, `set -e; umask 022; cd /var/lib/docker; stat -c '%U %a %n' setuid dir
 cd /var/lib/containers; mkdir lower upper work merged; echo x > lower/x

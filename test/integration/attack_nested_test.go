@@ -17,7 +17,7 @@ func TestAttacksFromContainersAreHeld(t *testing.T) {
 	const devices = `for f in $proc/irq/default_smp_affinity $proc/irq/*/smp_affinity; do same $f && exit 0; done; find $proc/scsi $proc/acpi $proc/bus $proc/fs -type f -writable ! -path '*/jbd2/*' | grep -m 1 .`
 	const files = `find $sys/kernel $sys/module $sys/power $sys/block $sys/firmware $sys/fs $sys/bus $sys/devices -xdev -type f -writable ! -path '*/net/*' ! -path '*/cgroup/*' | grep -m 1 .`
 	// Some of any kernel's are in each network; the others are the host's.
-	host := shell(t, "comm -23 <(ls /sys/class/net | sort) <(unshare --net --mount sh -c 'mount -t sysfs none /mnt && ls /mnt/class/net' | sort) | xargs")
+	host := strings.TrimSpace(shell(t, "comm -23 <(ls /sys/class/net | sort) <(unshare --net --mount sh -c 'mount -t sysfs none /mnt && ls /mnt/class/net' | sort) | xargs"))
 	interfaces := "for i in " + host + "; do [ -e $sys/class/net/$i ] && exit 0; done; exit 1"
 	const own = "proc=/proc sys=/sys; " + same
 	// The machine's root can take away what lies on the machine's own.

@@ -29,6 +29,8 @@ var unbooted = regexp.MustCompile(`(?i)` + strings.Join([]string{
 	`unix://\S+ no such file`,
 	`unable to perform an operation on node`,
 	`error while fetching server api version`,
+	`errors pretty printing info`,
+	`could not determine the version of the rabbitmq server`,
 	`iptables.*permission denied|could not fetch rule set generation id|nf_tables.*not permitted`,
 }, "|"))
 

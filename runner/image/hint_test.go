@@ -17,6 +17,8 @@ func TestAFailureForWantOfABootSaysWhichSettingCuresIt(t *testing.T) {
 		"Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?",
 		"Could not connect to Redis at 127.0.0.1:6379: Connection refused",
 		"Timeout when waiting for 127.0.0.1:9200",
+		"errors pretty printing info", // docker's
+		"Could not determine the version of the RabbitMQ server.",
 		"iptables v1.8.9 (nf_tables): Could not fetch rule set generation id: Permission denied (you must be root)",
 	} {
 		if got := new(build).hint(t.Context(), words); !strings.Contains(got, "nspawn_runner_build: booted") {

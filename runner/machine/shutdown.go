@@ -1,20 +1,15 @@
 package machine
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/godbus/dbus/v5"
-	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/systemd"
@@ -71,7 +66,7 @@ func (s Store) shutdown(ctx context.Context, record Record) error {
 	defer w.Close()
 	fault.Here("machine: about to shut down")
 	s.logf("shut %s down", Name(record.ID))
-	if err := inside.Leave(ctx, ending); err != nil {
+	if err := inside.StartIrreversibly(ctx, ending); err != nil {
 		return err
 	}
 	_, result, err := bus.AwaitStopped(ctx, unitName(record.ID))
@@ -106,95 +101,4 @@ func (r Record) running() (units []string) {
 	})
 	slices.Sort(units)
 	return slices.Compact(units)
-}
-
-// witness is a unit of ours in a machine that is about to shut down. It stops when all
-// ordinary services have stopped, and then notes how they did. Nobody could tell later:
-// the bus goes before, and the journal lies in memory.
-type witness struct{ notes *os.File }
-
-const (
-	// testimony prints the state of all units, as ExecStart and as ExecStop.
-	testimony = "systemctl show --no-pager --property=Id --property=Result '*'; echo =="
-	// witnessLimit is how long that may take.
-	witnessLimit = 20 * time.Second
-)
-
-// callWitness starts the witness.
-func callWitness(ctx context.Context, bus *systemd.Bus) (*witness, error) {
-	fd, err := unix.MemfdCreate("witness", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("memfd_create: %w", err)
-	}
-	w := &witness{os.NewFile(uintptr(fd), "witness")}
-	if err := w.start(ctx, bus); err != nil {
-		w.Close()
-		return nil, err
-	}
-	return w, nil
-}
-
-func (w *witness) start(ctx context.Context, bus *systemd.Bus) error {
-	set := systemd.Set
-	result, err := bus.Start(ctx, "nspawn-runner-witness.service", []systemd.Property{
-		set("Description", "Note how services stop"),
-		set("Type", "oneshot"),
-		set("RemainAfterExit", true),
-		systemd.ExecStart("/bin/sh", "-c", testimony),
-		systemd.ExecStop("/bin/sh", "-c", testimony),
-		set("TimeoutStopUSec", uint64(witnessLimit/time.Microsecond)),
-		set("StandardOutputFileDescriptor", dbus.UnixFD(w.notes.Fd())),
-		// Services are ordered after these two, so they stop before this one does.
-		set("DefaultDependencies", false),
-		set("Before", []string{"sysinit.target", "basic.target", "shutdown.target"}),
-		set("Conflicts", []string{"shutdown.target"}),
-	})
-	if err == nil && result != "done" {
-		err = fmt.Errorf("a unit that notes how services stop did not start: %s", Printable(result))
-	}
-	return err
-}
-
-// Close forgets what the witness noted.
-func (w *witness) Close() error { return w.notes.Close() }
-
-// bad are the results of a unit that systemd or the kernel had to kill: systemd.exec(5),
-// $SERVICE_RESULT. Who exits with a status of its own, or crashes when it is told to end,
-// does so on each Debian machine.
-var bad = []string{"timeout", "watchdog", "oom-kill"}
-
-// killed lists which units were killed since the witness started.
-func (w *witness) killed() (units []string) {
-	notes, err := io.ReadAll(io.NewSectionReader(w.notes, 0, 16<<20))
-	before, after, both := bytes.Cut(notes, []byte("==\n"))
-	if err != nil || !both || !bytes.Contains(after, []byte("==\n")) {
-		return []string{"nobody knows what, since the unit that was to note it was killed as well"}
-	}
-	was := results(before)
-	for unit, result := range results(after) {
-		if slices.Contains(bad, result) && was[unit] != result {
-			units = append(units, fmt.Sprintf("%s (%s)", Printable(unit), result))
-		}
-	}
-	slices.Sort(units)
-	return units
-}
-
-// results reads what systemctl show prints: a block for each unit.
-func results(text []byte) map[string]string {
-	all := map[string]string{}
-	for block := range bytes.SplitSeq(text, []byte("\n\n")) {
-		var unit, result string
-		for line := range strings.Lines(string(block)) {
-			name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
-			switch name {
-			case "Id":
-				unit = value
-			case "Result":
-				result = value
-			}
-		}
-		all[unit] = result
-	}
-	return all
 }

@@ -101,9 +101,9 @@ func (b *Bus) Stop(ctx context.Context, unit string) error {
 	return err
 }
 
-// Leave stops all units but what it takes to start another one, which nothing can stop, and
-// does not wait: systemctl(1), replace-irreversibly. So a system is shut down.
-func (b *Bus) Leave(ctx context.Context, unit string) error {
+// StartIrreversibly asks for a unit whose start no later job can undo, and does not wait:
+// systemctl(1), --job-mode. So a system is shut down.
+func (b *Bus) StartIrreversibly(ctx context.Context, unit string) error {
 	var job dbus.ObjectPath
 	return b.call(ctx, managerPath, manager+"StartUnit", []any{&job}, unit, "replace-irreversibly")
 }

@@ -22,7 +22,7 @@ const machineRoles = `- hosts: all
   vars:
     nspawn_runner_chroot_suite: bookworm
     nspawn_runner_test: |
-      for unit in nginx apache2 redis-server ssh 'postgresql@*-main' 'postgresql@*-another' agent; do
+      for unit in nginx apache2 redis-server ssh 'postgresql@*-main.service' 'postgresql@*-another.service' agent; do
         systemctl is-active --quiet "$unit" || { systemctl status --no-pager "$unit"; exit 1; }
       done
       systemctl is-enabled --quiet chrony

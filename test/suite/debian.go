@@ -5,6 +5,8 @@ import (
 	"errors"
 	"path/filepath"
 
+	"golang.org/x/sync/errgroup"
+
 	"nspawn-runner/test/debian"
 	"nspawn-runner/test/harness"
 )
@@ -21,13 +23,9 @@ func Debian(release, run string) func(*Suite, context.Context) error {
 			if err := harness.Need(ctx, s.Out, harness.LabPackages...); err != nil {
 				return err
 			}
-			trees := map[string]string{}
-			for _, image := range debian.Images {
-				tree, err := harness.Tree(ctx, s.Out, debianTree(image))
-				if err != nil {
-					return err
-				}
-				trees[tree] = filepath.Join(hostDebian, image)
+			trees, err := s.debianTrees(ctx, release)
+			if err != nil {
+				return err
 			}
 			lab, err = s.startLab(ctx, release, trees)
 			return err
@@ -41,6 +39,31 @@ func Debian(release, run string) func(*Suite, context.Context) error {
 		})
 		return errors.Join(tests, s.phase("debian: stop", lab.Stop))
 	}
+}
+
+// debianTrees makes the trees of the images, and that of the lab beside them: making one
+// keeps one processor busy. It says where the lab is to see which.
+func (s *Suite) debianTrees(ctx context.Context, release string) (map[string]string, error) {
+	all, ctx := errgroup.WithContext(ctx)
+	all.Go(func() error {
+		_, err := harness.Tree(ctx, s.Out, of(harness.LabTree, release))
+		return err
+	})
+	made := make([]string, len(debian.Images))
+	for i, image := range debian.Images {
+		all.Go(func() (err error) {
+			made[i], err = harness.Tree(ctx, s.Out, debianTree(image))
+			return err
+		})
+	}
+	if err := all.Wait(); err != nil {
+		return nil, err
+	}
+	trees := map[string]string{}
+	for i, image := range debian.Images {
+		trees[made[i]] = filepath.Join(hostDebian, image)
+	}
+	return trees, nil
 }
 
 // debianTree is the tree of an image that holds what is to run.

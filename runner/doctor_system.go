@@ -233,7 +233,7 @@ func checkCoreDumps(context.Context) []finding {
 func checkGuard(context.Context) []finding {
 	if err := machine.CheckGuard(); err != nil {
 		return isWarning("boot Linux 6.0 or newer with bpf among its security modules: lsm= on its command line, /sys/kernel/security/lsm",
-			"by calls of an i386 or io_uring jobs reach the hypervisor where the host has AF_VSOCK, and they have the kernel load file systems: %v", err)
+			"by calls of an i386 or io_uring jobs reach the hypervisor where the host has AF_VSOCK, and they have the kernel load file systems, and start threads beyond their limits: %v", err)
 	}
 	return isGood("the kernel asks programs what machines do")
 }

@@ -29,19 +29,28 @@ func (s Store) guard(service *os.File, record Record) error {
 	return nil
 }
 
-// attachGuard attaches the programs to a control group.
+// attachGuard attaches the programs to a control group: each that this kernel takes.
 func attachGuard(cgroup *os.File) error {
+	sysfs, err := refuseSysfs()
 	for name, instructions := range map[string]asm.Instructions{
-		"socket_create": refuseFamilies(), "kernel_module_request": refuseFileSystems(),
+		"socket_create": refuseFamilies(), "kernel_module_request": refuseFileSystems(), "file_open": sysfs,
 	} {
-		program, err := loadLSM(name, instructions)
-		if err != nil {
-			return err
+		if len(instructions) > 0 {
+			err = errors.Join(err, attachLSM(cgroup, name, instructions))
 		}
-		defer program.Close()
-		if err := attachProgram(cgroup, program, ebpf.AttachLSMCgroup); err != nil { // as on arm64 before Linux 6.4
-			return fmt.Errorf("attach a program to the kernel's hook %s: %w", name, err)
-		}
+	}
+	return err
+}
+
+// attachLSM has a hook of the kernel's security modules ask a program.
+func attachLSM(cgroup *os.File, name string, instructions asm.Instructions) error {
+	program, err := loadLSM(name, instructions)
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	if err := attachProgram(cgroup, program, ebpf.AttachLSMCgroup); err != nil { // as on arm64 before Linux 6.4
+		return fmt.Errorf("attach a program to the kernel's hook %s: %w", name, err)
 	}
 	return nil
 }

@@ -57,8 +57,32 @@ func (b *build) explained(ctx context.Context, failure error, words string) erro
 	return failure
 }
 
+// ofCommand are the words of ansible for a program of the playbook's that failed. What that
+// says of Python is of itself.
+const ofCommand = "non-zero return code"
+
 // hint says what cures a failure that has these words, or nothing.
 func (b *build) hint(ctx context.Context, words string) string {
+	if !strings.Contains(words, ofCommand) {
+		if hint := b.pythonHint(ctx, words); hint != "" {
+			return hint
+		}
+	}
+	switch {
+	case tooOldAnsible.MatchString(words):
+		return fmt.Sprintf("this host has ansible-core %s: a newer one may know it, or a collection that 'ansible-galaxy collection install' brings", ansibleVersion(ctx))
+	case reboots.MatchString(words):
+		return "what is built is not rebooted, nor turned off, by its playbook: its jobs' machines boot anew"
+	case strings.Contains(words, "synchronize uses rsync to function"):
+		return "ansible.builtin.copy does the same here"
+	case !b.booted && unbooted.MatchString(words):
+		return wantsBoot
+	}
+	return ""
+}
+
+// pythonHint is for what ansible's modules say of the Python that shall execute them.
+func (b *build) pythonHint(ctx context.Context, words string) string {
 	switch {
 	case tooOldPython.MatchString(words):
 		return fmt.Sprintf("this host has ansible-core %s, the image %s, which is too old for it: "+
@@ -68,14 +92,6 @@ func (b *build) hint(ctx context.Context, words string) string {
 		return fmt.Sprintf("this host has ansible-core %s, which is too old for the image's %s: run a newer one, first in PATH", ansibleVersion(ctx), b.python())
 	case noPython.MatchString(words):
 		return "the image lacks the Python that modules need: with gather_facts: false, a first task 'ansible.builtin.raw: apt-get update && apt-get -y install python3' brings it"
-	case tooOldAnsible.MatchString(words):
-		return fmt.Sprintf("this host has ansible-core %s: a newer one may know it, or a collection that 'ansible-galaxy collection install' brings", ansibleVersion(ctx))
-	case reboots.MatchString(words):
-		return "what is built is not rebooted, nor turned off, by its playbook: its jobs' machines boot anew"
-	case strings.Contains(words, "synchronize uses rsync to function"):
-		return "ansible.builtin.copy does the same here"
-	case !b.booted && unbooted.MatchString(words):
-		return wantsBoot
 	}
 	return ""
 }

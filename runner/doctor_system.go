@@ -192,7 +192,7 @@ func checkNspawn(ctx context.Context) []finding {
 	if err != nil {
 		return isBad("", "%s --help: %v", path, err)
 	}
-	for _, option := range []string{"--suppress-sync", "--notify-ready", "--private-users-ownership"} {
+	for _, option := range []string{"--notify-ready", "--private-users-ownership"} {
 		if !strings.Contains(string(help), option) {
 			return isBad("upgrade to Debian 12 or newer", "%s has no option %s", path, option)
 		}

@@ -3,6 +3,7 @@ package machine
 import (
 	"encoding/binary"
 	"runtime"
+	"slices"
 	"testing"
 
 	"golang.org/x/net/bpf"
@@ -38,6 +39,15 @@ func TestAMachineIsToldThatTheKernelHasNoKeyrings(t *testing.T) {
 		binary.BigEndian.PutUint32(data[seccomp.Arch:], test.arch)
 		if got, err := vm.Run(data); err != nil || uint32(got) != test.want {
 			t.Errorf("%s: %#x, %v, want %#x", test.what, got, err, test.want)
+		}
+	}
+}
+
+func TestAMachineWritesNoOthersFilesToTheDisk(t *testing.T) {
+	for backend, more := range map[string]int{"overlay": 0, "tmpfs": 0, "btrfs": 4, "in-place": 4} {
+		calls := idleCalls(backend)
+		if !slices.Contains(calls, seccomp.Sync) || !slices.Contains(calls, seccomp.Syncfs) || len(calls) != 2+more {
+			t.Errorf("%s: %v", backend, calls)
 		}
 	}
 }

@@ -21,8 +21,7 @@ import (
 
 // dropFlagless has a machine's interface drop them: network is its namespace.
 func dropFlagless(network *os.File) error {
-	// It can do with the beginning of a segment: Linux 6.9 does not copy it for that.
-	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, Flags: unix.BPF_F_XDP_HAS_FRAGS, Instructions: flagless(), License: "GPL"})
+	program, err := loadFlagless()
 	if err != nil {
 		return fmt.Errorf("load a program for %s: %w", interfaceName, err)
 	}
@@ -33,6 +32,18 @@ func dropFlagless(network *os.File) error {
 	return nil
 }
 
+// loadFlagless loads the program. It can do with the beginning of a segment: Linux 6.9 does
+// not copy one for it.
+func loadFlagless() (*ebpf.Program, error) {
+	return ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, Flags: unix.BPF_F_XDP_HAS_FRAGS, Instructions: flagless(), License: "GPL"})
+}
+
+// What becomes of a frame: enum xdp_action (linux/bpf.h).
+const (
+	xdpDrop = 1
+	xdpPass = 2
+)
+
 // Of a frame, as pasta makes it: without VLAN tags, and IPv6 without extensions.
 const (
 	frameKind = 12 // what is in it
@@ -42,7 +53,6 @@ const (
 
 // flagless drops TCP segments without flags, and passes all else (XDP).
 func flagless() asm.Instructions {
-	const drop, pass = 1, 2
 	load := func(at int16, size asm.Size) asm.Instruction { return asm.LoadMem(asm.R4, asm.R2, at, size) }
 	// has goes on if the frame is so long.
 	has := func(length int32) asm.Instructions {
@@ -73,8 +83,8 @@ func flagless() asm.Instructions {
 		asm.JNE.Imm(asm.R4, unix.IPPROTO_TCP, "pass"),
 		load(frameIP+size4+flagsOf, asm.Byte),
 		asm.JNE.Imm(asm.R4, 0, "pass").WithSymbol("flags"),
-		asm.Mov.Imm(asm.R0, drop), asm.Return(),
-		asm.Mov.Imm(asm.R0, pass).WithSymbol("pass"), asm.Return(),
+		asm.Mov.Imm(asm.R0, xdpDrop), asm.Return(),
+		asm.Mov.Imm(asm.R0, xdpPass).WithSymbol("pass"), asm.Return(),
 	)
 }
 

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"nspawn-runner/runner/storage"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -20,8 +22,8 @@ import (
 // namespaces, could have neither. A machine therefore has one of each, at a place where
 // nobody comes to; the kernel does not ask for that.
 
-// nestedPlace is that place, below a tmpfs of systemd-nspawn's.
-const nestedPlace = "/dev/.nspawn-runner"
+// nestedPlace is that place, in /dev, a tmpfs of systemd-nspawn's.
+const nestedPlace = ".nspawn-runner"
 
 // allowNested gives a machine, whose first process is there, what containers in it need.
 func (s Store) allowNested(ctx context.Context, leader systemd.Process, record Record) error {
@@ -86,20 +88,48 @@ func Nest(namespace string) error {
 }
 
 // attachNested mounts them, and an empty directory on both: what is below it nobody can
-// name.
+// name. It follows no link: the image's first programs run by now, and one through /proc
+// leads to what other threads of this program see, the host.
 func attachNested(proc, sys, cover int) error {
-	for _, path := range []string{nestedPlace, nestedPlace + "/proc", nestedPlace + "/sys"} {
-		if err := os.Mkdir(path, 0o755); err != nil {
+	dev, err := storage.OpenIn("/", "dev", unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	place, err := makeIn(dev, nestedPlace)
+	if err != nil {
+		return err
+	}
+	defer place.Close()
+	for name, mount := range map[string]int{"proc": proc, "sys": sys} {
+		at, err := makeIn(place, name)
+		if err != nil {
+			return err
+		}
+		defer at.Close()
+		if err := moveTo(at, mount); err != nil {
 			return err
 		}
 	}
-	for _, mount := range []struct {
-		fd int
-		at string
-	}{{proc, nestedPlace + "/proc"}, {sys, nestedPlace + "/sys"}, {cover, nestedPlace}} {
-		if err := unix.MoveMount(mount.fd, "", unix.AT_FDCWD, mount.at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-			return fmt.Errorf("move_mount to %s: %w", mount.at, err)
-		}
+	return moveTo(place, cover)
+}
+
+// makeIn makes a directory in another one, and opens it.
+func makeIn(dir *os.File, name string) (*os.File, error) {
+	if err := unix.Mkdirat(int(dir.Fd()), name, 0o755); err != nil {
+		return nil, fmt.Errorf("make %s/%s: %w", dir.Name(), name, err)
+	}
+	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s/%s: %w", dir.Name(), name, err)
+	}
+	return os.NewFile(uintptr(fd), filepath.Join(dir.Name(), name)), nil
+}
+
+// moveTo mounts on a directory what is mounted nowhere yet.
+func moveTo(at *os.File, mount int) error {
+	if err := unix.MoveMount(mount, "", int(at.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
+		return fmt.Errorf("move_mount to %s: %w", at.Name(), err)
 	}
 	return nil
 }

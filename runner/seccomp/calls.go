@@ -18,11 +18,14 @@ var Keyctl = Call{unix.SYS_KEYCTL, 288, 311}
 // Sync is sync(2), which waits for all disks of the host.
 var Sync = Call{unix.SYS_SYNC, 36, 36}
 
+// Syncfs is syncfs(2), which waits for all of one file system.
+var Syncfs = Call{unix.SYS_SYNCFS, 344, 373}
+
 // Syncs are all calls that do nothing but wait for disks.
 var Syncs = []Call{
-	Sync,
+	Sync, Syncfs,
 	{unix.SYS_FSYNC, 118, 118}, {unix.SYS_FDATASYNC, 148, 148}, {unix.SYS_MSYNC, 144, 144},
-	{unix.SYS_SYNCFS, 344, 373}, {unix.SYS_SYNC_FILE_RANGE, 314, 341},
+	{unix.SYS_SYNC_FILE_RANGE, 314, 341},
 }
 
 // x32 marks a call of x86-64's other ABI, which otherwise has its numbers.

@@ -18,7 +18,7 @@ func Packages(image string) []string {
 	}
 	return slices.Concat(packages, []string{
 		"docker-buildx", "docker-cli",
-		"autopkgtest", "blhc", "disorderfs", "faketime", "gcc", "hello", "libc6-dev", "lintian", "pbuilder", "piuparts", "reprotest",
+		"autopkgtest", "blhc", "disorderfs", "faketime", "gcc", "hello", "libc6-dev", "lintian", "pbuilder", "piuparts", "reprotest", "rsync",
 	})
 }
 

@@ -146,14 +146,44 @@ cd ~builder; source_package; cd greet; dpkg-buildpackage --no-sign --no-check-bu
 		{
 			Name: "mmdebstrap as root",
 			Script: `
-mmdebstrap --quiet --mode=root --variant=minbase $suite - | mmtarfilter '--path-exclude=/dev/*' | gzip -1 >/srv/minbase.tgz
+mkdir /var/lib/lxc/built; cd /var/lib/lxc/built
+mmdebstrap --quiet --mode=root --variant=minbase --include=apt-utils,dbus,systemd-sysv $suite rootfs
+chroot rootfs dpkg --audit
+`,
+		},
+		{
+			Name: "systemd-nspawn --boot",
+			Script: `
+mkdir -p /run/systemd/nspawn; mount -t tmpfs tmpfs /run/systemd/nspawn
+systemd-run --quiet --collect --property=Type=notify --unit=nested systemd-nspawn --notify-ready=yes --directory=/var/lib/lxc/built/rootfs --machine=nested --volatile=overlay --private-network --boot
+machinectl status nested
+systemctl --machine=nested --wait is-system-running
+systemctl stop nested
+`,
+		},
+		{
+			Name: "autopkgtest in lxc",
+			Note: "without `--ephemeral`: dpkg fails on the overlay that lxc then makes, since lxc makes it as on a host",
+			Script: `
+ln -s /dev/null /var/lib/lxc/built/rootfs/etc/systemd/system/tmp.mount # as autopkgtest-build-lxc does
+cat >/var/lib/lxc/built/config <<'END'
+lxc.include = /usr/share/lxc/config/common.conf
+lxc.arch = amd64
+lxc.rootfs.path = dir:/var/lib/lxc/built/rootfs
+lxc.uts.name = built
+lxc.net.0.type = empty
+lxc.apparmor.profile = unconfined
+END
+cd ~builder
+autopkgtest --no-built-binaries greet_1.0_amd64.deb greet/ -- lxc built
 `,
 		},
 		{
 			Name: "piuparts",
-			Note: "with a base tarball that has no devices in it, as by mmtarfilter '--path-exclude=/dev/*': tar cannot make them",
+			Note: "with a base tarball that has no devices in it (`tar --exclude='./dev/*'`, `mmtarfilter --path-exclude='/dev/*'`): tar cannot make them",
 			Script: `
 cd ~builder
+tar -C /var/lib/lxc/built/rootfs --exclude='./dev/*' -c . | gzip -1 >/srv/minbase.tgz
 piuparts --basetgz=/srv/minbase.tgz --distribution=$suite --no-upgrade-test greet_1.0_amd64.deb >/srv/piuparts.log || { tail -n 30 /srv/piuparts.log; false; }
 `,
 		},

@@ -12,7 +12,7 @@ var titles = map[string]string{
 	"podman":    "Containers: podman, buildah, skopeo",
 	"sandboxes": "Sandboxes, namespaces, other containers",
 	"packaging": "Making Debian packages, in the order of salsa-ci's jobs",
-	"trees":     "Making Debian trees, as root",
+	"trees":     "Debian trees made by root, and what is done with them",
 	"services":  "Daemons and users",
 	"system":    "What programs find below them",
 	"network":   "Network",

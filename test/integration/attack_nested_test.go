@@ -1,6 +1,10 @@
 package integration
 
-import "testing"
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
 
 // What a machine has so that there can be containers in it leads no further: a proc and a
 // sysfs of which nothing is covered, a million user ids.
@@ -13,7 +17,7 @@ func TestAttacksFromContainersAreHeld(t *testing.T) {
 	const devices = `for f in $proc/irq/default_smp_affinity $proc/irq/*/smp_affinity; do same $f && exit 0; done; find $proc/scsi $proc/acpi $proc/bus $proc/fs -type f -writable ! -path '*/jbd2/*' | grep -m 1 .`
 	const files = `find $sys/kernel $sys/module $sys/power $sys/block $sys/firmware $sys/fs $sys/bus $sys/devices -xdev -type f -writable ! -path '*/net/*' ! -path '*/cgroup/*' | grep -m 1 .`
 	// Some of any kernel's are in each network; the others are the host's.
-	host := shell(t, "comm -23 <(ls /sys/class/net | sort) <(unshare --net --mount sh -c 'mount -t sysfs none /mnt && ls /mnt/class/net' | sort) | xargs")
+	host := strings.TrimSpace(shell(t, "comm -23 <(ls /sys/class/net | sort) <(unshare --net --mount sh -c 'mount -t sysfs none /mnt && ls /mnt/class/net' | sort) | xargs"))
 	interfaces := "for i in " + host + "; do [ -e $sys/class/net/$i ] && exit 0; done; exit 1"
 	const own = "proc=/proc sys=/sys; " + same
 	// The machine's root can take away what lies on the machine's own.
@@ -82,4 +86,29 @@ END`, onTheHost},
 	if c.status != 0 {
 		t.Errorf("a service that shares a keyring: %+v", c)
 	}
+}
+
+// What lies beside an overlay lies on the file system of what other jobs write, which
+// syncfs(2) would write to the disk as well.
+func TestAttacksByWritingOthersFilesToTheDiskAreHeld(t *testing.T) {
+	const name = "write others' files to the disk"
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	file := filepath.Join(filepath.Dir(h.state), "others")
+	inMemory := func() bool { return strings.Contains(shell(t, "filefrag -v "+file), "delalloc") }
+	shell(t, "head -c 8M /dev/zero > "+file)
+	t.Cleanup(func() { shell(t, "rm "+file) })
+	if !inMemory() {
+		t.Skip("this file system does not say what is not on the disk yet, or has written it at once")
+	}
+	if c := h.run(t, id, "sync -f /var/lib/docker; sync"); c.status != 0 {
+		t.Fatalf("%+v", c)
+	}
+	if !inMemory() {
+		gotThrough(t, name)
+	}
+	if shell(t, "sync -f "+h.state); inMemory() {
+		t.Errorf("%s: was held, but so was its control", name)
+	}
+	held(name)
 }

@@ -132,7 +132,7 @@ func (l sharedLimit) check(sysctls string) []finding {
 	if value >= l.least && value <= l.most {
 		return isGood("%s is %d", l.sysctl, value)
 	}
-	return isWarning(fmt.Sprintf("set %s = %d in a file of /etc/sysctl.d, and by sysctl", l.sysctl, l.enough),
+	return isWarning(fmt.Sprintf("set %s = %d in a file of /etc/sysctl.d, and run 'sysctl --system'", l.sysctl, l.enough),
 		"%s is %d: %s", l.sysctl, value, l.meaning)
 }
 
@@ -192,7 +192,7 @@ func checkNspawn(ctx context.Context) []finding {
 	if err != nil {
 		return isBad("", "%s --help: %v", path, err)
 	}
-	for _, option := range []string{"--suppress-sync", "--notify-ready", "--private-users-ownership"} {
+	for _, option := range []string{"--notify-ready", "--private-users-ownership"} {
 		if !strings.Contains(string(help), option) {
 			return isBad("upgrade to Debian 12 or newer", "%s has no option %s", path, option)
 		}
@@ -217,7 +217,7 @@ func checkCoreDumps(context.Context) []finding {
 	if err != nil {
 		return isBad("", "%v", err)
 	}
-	const toDo = "set kernel.core_pattern = core in a file of /etc/sysctl.d, and by sysctl"
+	const toDo = "set kernel.core_pattern = core in a file of /etc/sysctl.d, and run 'sysctl --system'"
 	if program, piped := strings.CutPrefix(strings.TrimSpace(string(text)), "|"); piped {
 		return isWarning(toDo, "each crash of a job's program starts a process of the host's root, which no limit of jobs counts, and jobs have no core dumps: %s", program)
 	}

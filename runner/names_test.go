@@ -84,7 +84,12 @@ func TestANameMeansWhatTheFirstThatKnowsItSays(t *testing.T) {
 func TestANameThatMeansNothingIsTheJobsFailureAndSaysWhatToDo(t *testing.T) {
 	h, _ := namingHost(t, "images: {'debian:12': bookworm}\n", map[string]string{"sid": called("unstable")})
 	const there = "there are: bookworm, sid, trixie"
+	tasks := filepath.Join(h.Config.PlaybookDir, "tasks.yaml")
+	if err := os.WriteFile(tasks, []byte("- apt: {name: less}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for written, want := range map[string]string{
+		"ci/tasks":                 "image tasks: there is no such image, and " + tasks + " is not a playbook: nothing in its list is a play, which has hosts; there are: ",
 		"debian:13":                "image 13: there is no such image; there are: sid, trixie, bookworm; to let jobs write debian:13 for one of them, the administrator adds it to images in " + h.configFile + ", or to nspawn_runner_aliases in a playbook",
 		"other/debian:12":          "image 12: there is no such image; there are: ",
 		"base:latest":              "image latest: there is no such image; there are: ",
@@ -107,9 +112,9 @@ func TestANameThatMeansNothingIsTheJobsFailureAndSaysWhatToDo(t *testing.T) {
 }
 
 func TestADefaultIsForNamesThatMeanNothing(t *testing.T) {
-	h, said := namingHost(t, "default_image: trixie\nimages: {'x/*': sid}\n", nil)
+	h, said := namingHost(t, "default_image: trixie\nimages: {'x/*': sid}\n", map[string]string{"tasks": "- apt: {name: less}\n"})
 	for written, want := range map[string]string{
-		"node:20": "trixie", "base@sha256:0a1b": "trixie", "": "trixie", "a\x1bb": "trixie", "bookworm": "bookworm", "x/y": "sid",
+		"node:20": "trixie", "base@sha256:0a1b": "trixie", "": "trixie", "a\x1bb": "trixie", "bookworm": "bookworm", "x/y": "sid", "tasks": "trixie",
 	} {
 		said.Reset()
 		if name, err := h.find(written); err != nil || name != want {

@@ -182,9 +182,7 @@ func (s *Store) Shell(ctx context.Context, root string, stdin io.Reader, stdout,
 	}
 	cmd := nspawn(ctx, root, image, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stderr
-	runtime.LockOSThread() // for Pdeathsig, as in run
-	defer runtime.UnlockOSThread()
-	err = cmd.Run()
+	err = withoutSync(cmd.Run) // on a thread of its own: for Pdeathsig, as in run
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -212,7 +210,6 @@ func nspawn(ctx context.Context, root, image string, args ...string) *exec.Cmd {
 		"--quiet", "--register=no", "--keep-unit", "--settings=no",
 		"--directory=" + root, "--machine=" + boxName(image), "--hostname=" + hostname(image),
 		"--resolv-conf=off", "--timezone=off", "--link-journal=no",
-		"--suppress-sync=yes", // all is flushed once, before it is published
 	}, args...))
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(),

@@ -11,8 +11,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // The programs of a build are faked on PATH: shell scripts, and for
@@ -56,22 +54,11 @@ case " $FAKE_MIRRORS " in
 esac
 `
 
-// needOpenat2 skips a test inside a machine of this program.
-func needOpenat2(t *testing.T) {
-	t.Helper()
-	fd, err := unix.Openat2(unix.AT_FDCWD, "/", &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC})
-	if err != nil {
-		t.Skipf("systemd-nspawn --suppress-sync takes openat2 from machines: %v", err)
-	}
-	unix.Close(fd)
-}
-
 // fakePrograms puts fakes in front of PATH.
 func fakePrograms(t *testing.T) (calls string) {
 	if os.Geteuid() != 0 {
 		t.Skip("a build makes namespaces: must be root")
 	}
-	needOpenat2(t)
 	bin := t.TempDir()
 	calls = filepath.Join(bin, "calls")
 	for name, script := range map[string]string{

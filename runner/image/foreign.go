@@ -70,14 +70,15 @@ func (s *Store) Beside() ([]string, error) {
 	return beside, err
 }
 
-// refuse is an error if an image is asked for that would be made of a file which is
-// no playbook.
-func (i Image) refuse() error {
+// whyForeign says that the file of an image's name is not a playbook, and why; it is empty
+// if it is one, or the image has a chroot.
+func (i Image) whyForeign() string {
 	if i.Exists || i.Playbook == "" {
-		return nil
+		return ""
 	}
-	if book, err := ReadPlaybook(i.Playbook); err == nil && book.foreign != "" {
-		return fmt.Errorf("image %s: there is no such image, and %s is not a playbook: %s", i.Name, i.Playbook, book.foreign)
+	book, err := ReadPlaybook(i.Playbook)
+	if err != nil || book.foreign == "" {
+		return ""
 	}
-	return nil
+	return fmt.Sprintf("%s is not a playbook: %s", i.Playbook, book.foreign)
 }

@@ -60,17 +60,18 @@ func (b *build) explained(ctx context.Context, failure error, words string) erro
 // noNodes are the words of mknod(1), also within debootstrap, in a machine.
 var noNodes = regexp.MustCompile(`mknod: \S+: Operation not permitted`)
 
+// ofCommand are the words of ansible for a program of the playbook's that failed. What that
+// says of Python is of itself.
+const ofCommand = "non-zero return code"
+
 // hint says what cures a failure that has these words, or nothing.
 func (b *build) hint(ctx context.Context, words string) string {
+	if !strings.Contains(words, ofCommand) {
+		if hint := b.pythonHint(ctx, words); hint != "" {
+			return hint
+		}
+	}
 	switch {
-	case tooOldPython.MatchString(words):
-		return fmt.Sprintf("this host has ansible-core %s, the image %s, which is too old for it: "+
-			"run an older ansible-core, first in PATH (2.16 knows Python 2.7 and 3.6, 2.14 also 3.5), or set ansible_python_interpreter to a newer Python in the image",
-			ansibleVersion(ctx), b.python())
-	case tooNewPython.MatchString(words):
-		return fmt.Sprintf("this host has ansible-core %s, which is too old for the image's %s: run a newer one, first in PATH", ansibleVersion(ctx), b.python())
-	case noPython.MatchString(words):
-		return "the image lacks the Python that modules need: with gather_facts: false, a first task 'ansible.builtin.raw: apt-get update && apt-get -y install python3' brings it"
 	case tooOldAnsible.MatchString(words):
 		return fmt.Sprintf("this host has ansible-core %s: a newer one may know it, or a collection that 'ansible-galaxy collection install' brings", ansibleVersion(ctx))
 	case reboots.MatchString(words):
@@ -81,6 +82,21 @@ func (b *build) hint(ctx context.Context, words string) string {
 		return "a booted build makes no device nodes, as no job does; with nspawn_runner_build: unbooted it does"
 	case !b.booted && unbooted.MatchString(words):
 		return wantsBoot
+	}
+	return ""
+}
+
+// pythonHint is for what ansible's modules say of the Python that shall execute them.
+func (b *build) pythonHint(ctx context.Context, words string) string {
+	switch {
+	case tooOldPython.MatchString(words):
+		return fmt.Sprintf("this host has ansible-core %s, the image %s, which is too old for it: "+
+			"run an older ansible-core, first in PATH (2.16 knows Python 2.7 and 3.6, 2.14 also 3.5), or set ansible_python_interpreter to a newer Python in the image",
+			ansibleVersion(ctx), b.python())
+	case tooNewPython.MatchString(words):
+		return fmt.Sprintf("this host has ansible-core %s, which is too old for the image's %s: run a newer one, first in PATH", ansibleVersion(ctx), b.python())
+	case noPython.MatchString(words):
+		return "the image lacks the Python that modules need: with gather_facts: false, a first task 'ansible.builtin.raw: apt-get update && apt-get -y install python3' brings it"
 	}
 	return ""
 }

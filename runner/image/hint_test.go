@@ -45,6 +45,8 @@ func TestAFailureForWantOfABootSaysWhichSettingCuresIt(t *testing.T) {
 		noNode,
 		"Could not find the requested service ssh: host",
 		"non-zero return code\nfirst\nsecond",
+		"non-zero return code\n/bin/sh: 1: python: not found",
+		"non-zero return code\nFile \"tool.py\", line 1\nSyntaxError: invalid syntax",
 		"Failed to download: connect to deb.example.org:80: Connection refused",
 	} {
 		if got := new(build).hint(t.Context(), words); got != "" {

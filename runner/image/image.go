@@ -150,14 +150,16 @@ func (s *Store) Get(name string) (Image, error) {
 	if err := checkName(name); err != nil {
 		return Image{}, err
 	}
-	if image := s.look(name); image.Exists || image.Playbook != "" {
-		return image, image.refuse()
+	image := s.look(name)
+	foreign := image.whyForeign()
+	if foreign == "" && (image.Exists || image.Playbook != "") {
+		return image, nil
 	}
 	images, err := s.List()
 	if err != nil {
 		return Image{}, err
 	}
-	unknown := &UnknownError{Name: name}
+	unknown := &UnknownError{Name: name, Foreign: foreign}
 	for _, image := range images {
 		unknown.Known = append(unknown.Known, image.Name)
 	}

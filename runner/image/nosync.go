@@ -7,7 +7,7 @@ import (
 )
 
 // withoutSync does something on a thread of its own, where fsync(2) and its kin
-// succeed and do nothing, also for the programs that it starts. What a bootstrap
+// succeed and do nothing, also for the programs that it starts. What a build
 // writes is flushed once, before it is published; eatmydata ends at its chroot(2),
 // for there is no libeatmydata inside. Where the kernel does not let us, it is
 // done all the same, and takes longer.

@@ -9,11 +9,17 @@ import (
 type UnknownError struct {
 	Name  string
 	Known []string // the names nearest to Name first
+	// Foreign says that there is a file of that name, and why it makes no image.
+	Foreign string
 }
 
 func (e *UnknownError) Error() string {
-	if len(e.Known) == 0 {
-		return fmt.Sprintf("image %s: there is no such image, and no other", e.Name)
+	text := fmt.Sprintf("image %s: there is no such image", e.Name)
+	if e.Foreign != "" {
+		text += ", and " + e.Foreign
 	}
-	return fmt.Sprintf("image %s: there is no such image; there are: %s", e.Name, strings.Join(e.Known, ", "))
+	if len(e.Known) == 0 {
+		return text + ", and no other"
+	}
+	return fmt.Sprintf("%s; there are: %s", text, strings.Join(e.Known, ", "))
 }

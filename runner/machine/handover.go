@@ -2,9 +2,7 @@ package machine
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -47,12 +45,13 @@ func handOver(ctx context.Context, bus *systemd.Bus, record Record) error {
 func showLimits(cgroup string) error {
 	service := filepath.Join("/sys/fs/cgroup", cgroup)
 	for _, name := range []string{"memory.max", "memory.swap.max", "cpu.max", "pids.max"} {
-		limit, err := os.ReadFile(filepath.Join(service, name))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // a host without this controller
+		shown := filepath.Join(service, "payload", name)
+		if !exists(shown) {
+			continue // a host without this controller, or one that hands it no further
 		}
+		limit, err := os.ReadFile(filepath.Join(service, name))
 		if err == nil {
-			err = os.WriteFile(filepath.Join(service, "payload", name), limit, 0)
+			err = os.WriteFile(shown, limit, 0)
 		}
 		if err != nil {
 			return fmt.Errorf("show its limits: %w", err)

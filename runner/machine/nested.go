@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -43,6 +44,7 @@ func (s Store) allowNested(ctx context.Context, leader systemd.Process, record R
 	cmd := exec.CommandContext(ctx, "nsenter", "--pid=/proc/self/fd/3", "--", s.Program, "nest", "/proc/self/fd/4")
 	cmd.ExtraFiles = files
 	cmd.Dir = "/"
+	cmd.WaitDelay = time.Second // the child may wait for the kernel's lock of all mounts
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf(`a proc and a sysfs for containers: %w: %s; "nesting: false" does without`, err, Printable(string(out)))
 	}

@@ -49,6 +49,9 @@ func (s Store) Shutdown(ctx context.Context, id string) error {
 var errHangs = fmt.Errorf("it takes longer than %s", ShutdownLimit)
 
 func (s Store) shutdown(ctx context.Context, record Record) error {
+	if !record.up() {
+		return errors.New("it has ended already")
+	}
 	bus, err := systemd.Host(ctx)
 	if err != nil {
 		return err

@@ -18,13 +18,17 @@ var system = Group{
 		},
 		{
 			Name: "ulimit -c unlimited, core dumps",
-			Note: "the host's kernel.core_pattern says where a core goes; a file name without a path leaves it in the machine",
+			Note: "the host's kernel.core_pattern says where a core goes: a file name without a path leaves it in the machine, and where a program would keep it on the host, `ulimit -c unlimited` is refused",
 			Script: `
+pattern=$(cat /proc/sys/kernel/core_pattern)
+case $pattern in
+	'|'* | @*) refused bash -c 'ulimit -c unlimited'; exit ;;
+esac
 ulimit -c unlimited
 cd "$(mktemp -d)"
 sh -c 'kill -s ABRT $$' || true
-case $(cat /proc/sys/kernel/core_pattern) in
-	'|'* | /*) ;;
+case $pattern in
+	/*) ;;
 	*) ls | grep core ;;
 esac
 `,

@@ -59,7 +59,10 @@ func (a attacked) attemptContained(t *testing.T, what attempt) {
 	t.Helper()
 	what.name += ", in a container"
 	a.compare(t, what, "cat > /attempt <<'ATTEMPT'\n"+a.before+syscalls+what.script+"\nATTEMPT\n"+
-		"unshare --user --map-root-user --net --pid --fork --mount --mount-proc bash -c 'mount -t sysfs sysfs /sys || exit 2; bash /attempt'")
+		"unshare --user --map-root-user --net --pid --fork --mount --mount-proc bash -c 'mount -t sysfs sysfs /sys && touch /contained && bash /attempt'")
+	if c := a.h.run(t, a.id, "rm /contained"); c.status != 0 {
+		t.Fatalf("%s: the machine made no container that could try", what.name)
+	}
 }
 
 // compare executes what an attempt comes to, and the control.

@@ -125,7 +125,7 @@ rm merged/x; ls upper; pwd -P`)
 		if c.stdout != "root 4755 setuid\nwww-data 755 dir\nx\n/srv/containers\n" {
 			t.Errorf("%+v", c)
 		}
-		// The next one begins with the image's again.
+		// Whiteouts and what else containers leave there go with the machine.
 		h.drives(t, "cleanup", "--id", id)
 	})
 }

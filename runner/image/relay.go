@@ -60,7 +60,7 @@ func (d *door) relay(addresses []string) (stop func(), err error) {
 		listener, err := d.listen(address)
 		if err != nil {
 			stop()
-			return nil, fmt.Errorf("relay the proxy %s into the machine: %w", address, err)
+			return nil, fmt.Errorf("relay the proxy %s into the machine: %w; one that does not listen on this host's loopback needs no relay", address, err)
 		}
 		listeners = append(listeners, listener)
 		go relayAll(listener, address)

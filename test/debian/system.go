@@ -64,7 +64,7 @@ python3 -c 'import os; os.rename("/usr/share/perl5", "/usr/share/renamed"); os.r
 		},
 		{
 			Name: "files opened with O_SYNC and O_DSYNC, fsync, sync",
-			Note: "nothing waits for the disk",
+			Note: "fsync and sync do not wait for the disk; on btrfs, what is opened with O_SYNC does",
 			Script: `
 cd "$(mktemp -d)"
 dd if=/dev/zero of=file bs=4k count=4 oflag=sync

@@ -78,6 +78,9 @@ func (h *Host) checkIdmap(context.Context) []finding {
 // checkUserIDs looks who else has ids of the range that machines take theirs from. What
 // subuid(5) gives to users they leave alone.
 func checkUserIDs(context.Context) []finding {
+	if err := machine.CheckIDs(); err != nil {
+		return isBad("give users fewer ids in /etc/subuid and /etc/subgid", "%v", err)
+	}
 	first, last := machine.UserIDs()
 	var all []finding
 	for _, file := range []string{"/etc/passwd", "/etc/group"} {

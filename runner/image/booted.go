@@ -46,25 +46,25 @@ func (b *build) playBooted(ctx context.Context, book Playbook) (err error) {
 	if err := forgetMachine(root); err != nil { // as jobs will have it
 		return err
 	}
-	marks, err := openMarks(root)
+	traces, err := openTraces(root)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, marks.Close()) }()
+	defer func() { err = errors.Join(err, traces.Close()) }()
 	machine, err := b.store.Boot(ctx, Order{
 		Image: b.image, Generation: b.generation, Hostname: hostname(b.image),
 		Shown: b.mirrors,
 		Begin: func(touched []string) {
 			b.suspect = true // if it does not boot, the reason is in the tree
-			marks.before(touched)
+			traces.before(touched)
 		},
 	})
 	if err != nil {
-		marks.after()
-		return errors.Join(err, marks.takeBack())
+		traces.after()
+		return errors.Join(err, traces.takeBack())
 	}
 	fault.Here("image: booted")
-	err = b.playInMachine(ctx, book, machine, marks)
+	err = b.playInMachine(ctx, book, machine, traces)
 	if ctx.Err() != nil { // the tree is thrown away
 		return errors.Join(err, machine.Kill(ctx))
 	}
@@ -78,12 +78,12 @@ func (b *build) playBooted(ctx context.Context, book Playbook) (err error) {
 		err = fmt.Errorf("%w (and then: %v)", err, ended)
 	}
 	fault.Here("image: shut down")
-	return errors.Join(err, marks.takeBack(), forgetBoot(root))
+	return errors.Join(err, traces.takeBack(), forgetBoot(root))
 }
 
 // playInMachine runs the playbook in a machine that is up.
-func (b *build) playInMachine(ctx context.Context, book Playbook, machine *Booted, marks *marks) error {
-	marks.after()
+func (b *build) playInMachine(ctx context.Context, book Playbook, machine *Booted, traces *traces) error {
+	traces.after()
 	door, err := machine.open()
 	if err != nil {
 		return err
@@ -96,7 +96,7 @@ func (b *build) playInMachine(ctx context.Context, book Playbook, machine *Boote
 	}
 	defer stop()
 	return b.download(func() (net.Listener, error) { return door.listen(anyPort) }, func(d *downloads) error {
-		scripts, err := lendStandIns(marks.tree, "booted")
+		scripts, err := lendStandIns(traces.tree, "booted")
 		if err != nil {
 			return err
 		}

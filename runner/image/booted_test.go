@@ -32,11 +32,11 @@ func fakeMachine(t *testing.T, s *Store, done *[]string, shutdown error) {
 		cmd := exec.Command("sleep", "1000")
 		cmd.SysProcAttr = &syscall.SysProcAttr{
 			Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWCGROUP,
-			Pdeathsig:  unix.SIGKILL,
 		}
 		if err := cmd.Start(); err != nil {
 			return nil, err
 		}
+		t.Cleanup(func() { _ = cmd.Process.Kill() })
 		end := func(how string, err error) func(context.Context) error {
 			return func(context.Context) error {
 				*done = append(*done, how+" "+order.Image)

@@ -85,7 +85,7 @@ func Boot(dir string) error {
 	}
 	if record.RootUID > 0 {
 		argv = append(argv,
-			fmt.Sprintf("--private-users=%d:%d", record.RootUID, storage.RangeSize),
+			fmt.Sprintf("--private-users=%d:%d", record.RootUID, record.ids().count),
 			"--private-users-ownership=off",
 			// With it root would raise the machine's share again: see share.
 			"--drop-capability=CAP_SYS_RESOURCE")

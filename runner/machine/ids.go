@@ -74,19 +74,37 @@ func (s Store) writeRange(r *Record, taken []idRange) error {
 	for _, other := range records {
 		taken = append(taken, other.ids())
 	}
-	r.IDs = storage.RangeSize
-	// At random: what other programs hand out begins at the low end.
+	free, err := freeRange(taken)
+	if err != nil {
+		return fmt.Errorf("machine %s: %w", Name(r.ID), err)
+	}
+	r.RootUID, r.IDs = free.first, free.count
+	return r.write(s.dir(r.ID))
+}
+
+// freeRange is one that meets none of those that are taken. It is at random: what other
+// programs hand out begins at the low end.
+func freeRange(taken []idRange) (idRange, error) {
 	ranges := lastRange - firstRange
 	start := rand.IntN(ranges)
 	for n := range ranges {
-		r.RootUID = (firstRange + (start+n)%ranges) * storage.RangeSize
-		if !slices.ContainsFunc(taken, r.ids().overlaps) {
-			return r.write(s.dir(r.ID))
+		r := idRange{(firstRange + (start+n)%ranges) * storage.RangeSize, storage.RangeSize}
+		if !slices.ContainsFunc(taken, r.overlaps) {
+			return r, nil
 		}
 	}
 	first, last := UserIDs()
-	return fmt.Errorf("machine %s: no %d ids in a row are free from %d to %d: see 'nspawn-runner machine list', /etc/subuid and /etc/subgid",
-		Name(r.ID), storage.RangeSize, first, last)
+	return idRange{}, fmt.Errorf("no %d user ids in a row are free from %d to %d: see 'nspawn-runner machine list', /etc/subuid and /etc/subgid",
+		storage.RangeSize, first, last)
+}
+
+// CheckIDs says whether users of the host leave ids to machines.
+func CheckIDs() error {
+	taken, err := subordinateIDs("/etc/subuid", "/etc/subgid")
+	if err == nil {
+		_, err = freeRange(taken)
+	}
+	return err
 }
 
 // subordinateIDs are the ranges in files like subuid(5).

@@ -83,7 +83,7 @@ docker-compose down --timeout 0
 			Script: `
 privileged=--privileged
 [ "$suite" != bookworm ] || privileged='--cap-add=SYS_ADMIN --cap-add=NET_ADMIN --security-opt=seccomp=unconfined'
-docker run --rm $privileged box sh -c 'mkdir /m; mount -t tmpfs none /m; ip link add type dummy; unshare -m true'
+docker run --rm $privileged box sh -ec 'mkdir /m; mount -t tmpfs none /m; ip link add made type bridge; unshare -m true'
 `,
 		},
 	},

@@ -39,7 +39,13 @@ grep mknod /srv/said
 			Refused: "perf_event_open(2) is refused: it observes the whole host, and was the way into many kernels.",
 			Note:    "valgrind --tool=callgrind, gprof, strace -c",
 			Script: `
-python3 -c 'import ctypes; assert ctypes.CDLL(None).syscall(298, ctypes.create_string_buffer(128), 0, -1, -1, 0) == -1'
+python3 - <<'END'
+import ctypes, errno, platform, struct
+libc = ctypes.CDLL(None, use_errno=True)
+number = {"x86_64": 298, "aarch64": 241}[platform.machine()]
+clock = struct.pack("IIQ112x", 1, 128, 0) # one of the kernel's own counters, which any process may have elsewhere
+assert libc.syscall(number, clock, 0, -1, -1, 0) == -1 and ctypes.get_errno() == errno.EPERM, ctypes.get_errno()
+END
 `,
 		},
 		{

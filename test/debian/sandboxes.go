@@ -20,13 +20,13 @@ END
 		{
 			Name: "unshare, in all its flags",
 			Script: `
-unshare --mount --uts --ipc --net --pid --cgroup --time --fork --mount-proc sh -c 'hostname inner; ip link set lo up; test $$ = 1; test $(ls -d /proc/[0-9]* | wc -l) -lt 5'
+unshare --mount --uts --ipc --net --pid --cgroup --time --fork --mount-proc sh -ec 'hostname inner; ip link set lo up; test $$ = 1; test $(ls -d /proc/[0-9]* | wc -l) -lt 5'
 as builder <<'END'
 test "$(unshare --user --map-root-user id -u)" = 0
-unshare -Urmpf --mount-proc sh -c 'test $$ = 1; mount -t tmpfs none /mnt; mount --bind /usr /mnt'
-unshare -Urn sh -c 'ip link set lo up; ping -c 1 127.0.0.1'
+unshare -Urmpf --mount-proc sh -ec 'test $$ = 1; mount -t tmpfs none /mnt; mount --bind /usr /mnt'
+unshare -Urn sh -ec 'ip link set lo up; ping -c 1 127.0.0.1'
 unshare -UriuCT --map-current-user sh -c 'true' || unshare -UriuCT true
-unshare --map-auto --map-root-user --mount --pid --fork --mount-proc --kill-child sh -c 'touch f; chown 1000:1000 f; test $(stat -c %u f) = 1000; rm f'
+unshare --map-auto --map-root-user --mount --pid --fork --mount-proc --kill-child sh -ec 'touch f; chown 1000:1000 f; test $(stat -c %u f) = 1000; rm f'
 END
 `,
 		},

@@ -8,16 +8,16 @@ import (
 	"slices"
 )
 
-// marks are what the start of a machine leaves in a tree that is its root: names and
+// traces are what the start of a machine leaves in a tree that is its root: names and
 // resolver of this boot, places to mount something on. What is still as the start left
 // it in the end goes; what was changed since is the image's.
-type marks struct {
+type traces struct {
 	tree *os.Root
-	all  []mark
+	all  []trace
 }
 
-// mark is a path at which there may be one.
-type mark struct {
+// trace is a path at which there may be one.
+type trace struct {
 	path string
 	// missing are the directories above that were not there, the lowest first.
 	missing []string
@@ -33,44 +33,44 @@ type imprint struct {
 	known   bool
 }
 
-func openMarks(root string) (*marks, error) {
+func openTraces(root string) (*traces, error) {
 	tree, err := os.OpenRoot(root)
-	return &marks{tree: tree}, err
+	return &traces{tree: tree}, err
 }
 
 // Close forgets the tree.
-func (m *marks) Close() error { return m.tree.Close() }
+func (m *traces) Close() error { return m.tree.Close() }
 
 // before looks at paths that a start is about to touch.
-func (m *marks) before(paths []string) {
+func (m *traces) before(paths []string) {
 	for _, name := range paths {
-		mark := mark{path: name, was: imprintOf(m.tree, name)}
+		trace := trace{path: name, was: imprintOf(m.tree, name)}
 		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
 			if _, err := m.tree.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
-				mark.missing = append(mark.missing, dir)
+				trace.missing = append(trace.missing, dir)
 			}
 		}
-		m.all = append(m.all, mark)
+		m.all = append(m.all, trace)
 	}
 }
 
 // after looks at them when the machine has started.
-func (m *marks) after() {
+func (m *traces) after() {
 	for i := range m.all {
 		m.all[i].is = imprintOf(m.tree, m.all[i].path)
 	}
 }
 
 // takeBack puts back what was there before.
-func (m *marks) takeBack() error {
+func (m *traces) takeBack() error {
 	var failed error
-	for _, mark := range slices.Backward(m.all) {
-		failed = errors.Join(failed, mark.takeBack(m.tree))
+	for _, trace := range slices.Backward(m.all) {
+		failed = errors.Join(failed, trace.takeBack(m.tree))
 	}
 	return failed
 }
 
-func (m mark) takeBack(tree *os.Root) error {
+func (m trace) takeBack(tree *os.Root) error {
 	now := imprintOf(tree, m.path)
 	if !m.was.known || !now.known || !now.there || now == m.was || now != m.is {
 		return nil

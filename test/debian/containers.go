@@ -68,12 +68,12 @@ docker rm --force web; docker network rm inner
 			Script: `
 mkdir /srv/compose; cd /srv/compose
 cat >docker-compose.yml <<'END'
-version: "3"
+version: "3.7"
 services:
-  web: {image: box, command: httpd -f -p 80 -h /srv}
+  web: {image: box, init: true, command: httpd -f -p 80 -h /srv}
   asks: {image: box, depends_on: [web], command: sh -c 'until wget -q -O - http://web/; do sleep 0.1; done'}
 END
-docker-compose up --timeout 0 --exit-code-from asks
+docker-compose up --exit-code-from asks
 docker-compose down --timeout 0
 `,
 		},

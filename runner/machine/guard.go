@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -109,9 +110,13 @@ func loadLSM(name string, program asm.Instructions) (*ebpf.Program, error) {
 	return ebpf.NewProgramFromFD(int(fd))
 }
 
+// kernelTypes is what the kernel says of itself. To read it takes 15 ms, so that is done
+// once. It is for one goroutine.
+var kernelTypes = sync.OnceValues(btf.LoadKernelSpec)
+
 // kernelFunction is the number of a function in what the kernel says of itself.
 func kernelFunction(name string) (btf.TypeID, error) {
-	kernel, err := btf.LoadKernelSpec()
+	kernel, err := kernelTypes()
 	if err != nil {
 		return 0, err
 	}

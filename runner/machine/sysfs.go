@@ -38,7 +38,7 @@ func refuseSysfs() (asm.Instructions, error) {
 
 // kernelMember is where a member is in a struct of this kernel, in bytes.
 func kernelMember(of, name string) (int16, error) {
-	kernel, err := btf.LoadKernelSpec()
+	kernel, err := kernelTypes()
 	if err != nil {
 		return 0, err
 	}

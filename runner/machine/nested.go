@@ -30,25 +30,42 @@ func (s Store) allowNested(ctx context.Context, leader systemd.Process, record R
 	if record.NoNesting {
 		return nil
 	}
-	var files []*os.File
-	for _, kind := range []string{"pid", "mnt"} {
-		namespace, err := leader.Namespace(kind)
-		if err != nil {
-			return err
-		}
-		defer namespace.Close()
-		files = append(files, namespace)
+	processes, err := leader.Namespace("pid")
+	if err != nil {
+		return err
 	}
+	defer processes.Close()
+	mounts, err := leader.Namespace("mnt")
+	if err != nil {
+		return err
+	}
+	defer mounts.Close()
 	// A proc shows the processes of whose child mounts it. This program stays the host's
 	// root: it is nobody whom the machine could trace.
-	cmd := exec.CommandContext(ctx, "nsenter", "--pid=/proc/self/fd/3", "--", s.Program, "nest", "/proc/self/fd/4")
-	cmd.ExtraFiles = files
+	cmd := exec.CommandContext(ctx, s.Program, "nest", "/proc/self/fd/3")
+	cmd.ExtraFiles = []*os.File{mounts}
 	cmd.Dir = "/"
 	cmd.WaitDelay = time.Second // the child may wait for the kernel's lock of all mounts
-	if out, err := cmd.CombinedOutput(); err != nil {
+	if out, err := outputAmong(processes, cmd); err != nil {
 		return fmt.Errorf(`a proc and a sysfs for containers: %w: %s; "nesting: false" does without`, err, Printable(string(out)))
 	}
 	return nil
+}
+
+// outputAmong runs a command as a child in a namespace of processes.
+func outputAmong(namespace *os.File, cmd *exec.Cmd) (output []byte, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// This goroutine's thread is never unlocked, so that it ends with it: its children
+		// are born there.
+		runtime.LockOSThread()
+		if err = unix.Setns(int(namespace.Fd()), unix.CLONE_NEWPID); err == nil {
+			output, err = cmd.CombinedOutput()
+		}
+	}()
+	<-done
+	return output, err
 }
 
 // Nest is the command that mounts them in the mount namespace whose path is given. It

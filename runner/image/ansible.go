@@ -46,23 +46,15 @@ func (b *build) play(ctx context.Context, book Playbook) error {
 	})
 }
 
-// playIn opens a box on the generation for the playbook.
-func (b *build) playIn(ctx context.Context, book Playbook, d *downloads) (err error) {
-	restore, err := lend(b.generation.Path, b.image, d.loans()...)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, restore()) }()
-	box, err := b.openBox(ctx)
-	if err != nil {
-		return err
-	}
-	defer box.Close()
-	if err := b.fillRun(ctx, box); err != nil {
-		return err
-	}
-	b.suspect = true
-	return b.ansible(ctx, book, box.door)
+// playIn runs the playbook in a box on the generation.
+func (b *build) playIn(ctx context.Context, book Playbook, d *downloads) error {
+	return b.inBox(ctx, d, func(box *box) error {
+		if err := b.fillRun(ctx, box); err != nil {
+			return err
+		}
+		b.suspect = true
+		return b.ansible(ctx, book, box.door)
+	})
 }
 
 // ansible runs ansible-playbook on the host, with what is behind a door as its only host. The

@@ -177,20 +177,12 @@ func (b *build) correct(ctx context.Context, o Bootstrap, more []archive, env []
 	if err := b.run(ctx, add); err != nil {
 		return fmt.Errorf("add to sources.list: %w", err)
 	}
-	restore, err := lend(root, b.image, d.loans()...)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, restore()) }()
-	box, err := b.openBox(ctx)
-	if err != nil {
-		return err
-	}
-	defer box.Close()
-	args := append(box.enter(), "sh", "-c", "apt-get update && apt-get --yes --no-install-recommends dist-upgrade && apt-get clean")
-	upgrade := exec.CommandContext(ctx, args[0], args[1:]...)
-	upgrade.Env = slices.Concat(env, []string{"DEBIAN_FRONTEND=noninteractive", "PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin"})
-	return b.run(ctx, upgrade)
+	return b.inBox(ctx, d, func(box *box) error {
+		args := append(box.enter(), "sh", "-c", "apt-get update && apt-get --yes --no-install-recommends dist-upgrade && apt-get clean")
+		upgrade := exec.CommandContext(ctx, args[0], args[1:]...)
+		upgrade.Env = slices.Concat(env, []string{"DEBIAN_FRONTEND=noninteractive", "PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin"})
+		return b.run(ctx, upgrade)
+	})
 }
 
 // mainMirror is the mirror that debootstrap chose for a suite, as the tree's

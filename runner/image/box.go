@@ -37,6 +37,21 @@ type box struct {
 // the service manager, and find systemd.
 const payload = "exec 3<&0; echo ready; cat <&3 >/dev/null & wait"
 
+// inBox does something in a box on the generation, which is lent what commands need.
+func (b *build) inBox(ctx context.Context, d *downloads, do func(*box) error) (err error) {
+	restore, err := lend(b.generation.Path, b.image, d.loans()...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, restore()) }()
+	box, err := b.openBox(ctx)
+	if err != nil {
+		return err
+	}
+	defer box.Close()
+	return do(box)
+}
+
 // openBox starts a box on the generation. Its messages go to the log.
 func (b *build) openBox(ctx context.Context) (*box, error) {
 	input, stdin, err := os.Pipe()

@@ -38,18 +38,15 @@ func attach(cgroup *os.File, hooks ...hook) error {
 			return fmt.Errorf("load a program for %s: %w", h.of, err)
 		}
 		defer program.Close()
-		if err := attachProgram(cgroup, program, h.of); err != nil {
+		// No link, which would end with this process.
+		err = link.RawAttachProgram(link.RawAttachProgramOptions{
+			Target: int(cgroup.Fd()), Program: program, Attach: h.of, Flags: unix.BPF_F_ALLOW_MULTI,
+		})
+		if err != nil {
 			return fmt.Errorf("attach a program for %s: %w", h.of, err)
 		}
 	}
 	return nil
-}
-
-// attachProgram makes no link, which would end with this process.
-func attachProgram(cgroup *os.File, program *ebpf.Program, to ebpf.AttachType) error {
-	return link.RawAttachProgram(link.RawAttachProgramOptions{
-		Target: int(cgroup.Fd()), Program: program, Attach: to, Flags: unix.BPF_F_ALLOW_MULTI,
-	})
 }
 
 // Where things are in struct bpf_sock_addr (linux/bpf.h): the arguments of a call

@@ -14,25 +14,59 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
-// guard has the kernel ask programs before it does some things for a machine, whichever
-// way it is asked for them; a filter of system calls sees numbers only. Not every kernel
-// can (CheckGuard).
+// The kernel asks programs before it does some things for machines, whichever way it is
+// asked for them: a filter of system calls sees numbers only. The slice's control group
+// has the programs, for all machines and once: to attach the first program to a hook of
+// the kernel's security modules changes the kernel's code at that hook, which must be seldom
+// and which kernels without the cure of CVE-2026-23319 may not survive when the last
+// program goes meanwhile.
+
+// guarded is the attribute of the slice's control group that says which programs it has;
+// it goes when the group does. guardFormat counts what they are: a group with others gets
+// those of this driver in their place.
+const (
+	guarded     = "trusted.nspawn_runner.guard"
+	guardFormat = "1"
+)
+
+// guard sees to it that the slice is guarded. A privileged machine is exempt. Not every
+// kernel can (CheckGuard).
 func (s Store) guard(service *os.File, record Record) error {
-	if record.Privileged {
-		return nil
+	err := guardSlice()
+	if err == nil && record.Privileged {
+		err = exempt(service)
 	}
-	if err := attachGuard(service); err != nil {
+	if err != nil {
 		s.logf("%s: %v", Name(record.ID), err)
 	}
 	return nil
 }
 
-// attachGuard attaches the programs to a control group: each that this kernel takes. One
-// that takes none is not asked for its types, which takes 15 ms.
-func attachGuard(cgroup *os.File) error {
+// guardSlice attaches the programs to the slice's control group, unless it has them: each
+// that this kernel takes.
+func guardSlice() error {
+	if isGuarded() {
+		return nil
+	}
+	if err := attachGuard(sliceGroup); err != nil {
+		return err
+	}
+	return unix.Setxattr(sliceGroup, guarded, []byte(guardFormat), 0)
+}
+
+func isGuarded() bool {
+	format := make([]byte, len(guardFormat)+1)
+	n, err := unix.Getxattr(sliceGroup, guarded, format)
+	return err == nil && string(format[:n]) == guardFormat
+}
+
+// attachGuard attaches the programs to a control group. A kernel that takes none is not
+// asked for its types, which takes 15 ms.
+func attachGuard(path string) error {
 	modules, err := os.ReadFile("/sys/kernel/security/lsm")
 	if err != nil {
 		return fmt.Errorf("which security modules the kernel has: %w", err)
@@ -40,44 +74,59 @@ func attachGuard(cgroup *os.File) error {
 	if !slices.Contains(strings.Split(strings.TrimSpace(string(modules)), ","), "bpf") {
 		return fmt.Errorf("bpf is none of the kernel's security modules %s", modules)
 	}
+	group, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer group.Close()
 	sysfs, err := refuseSysfs()
-	for name, instructions := range map[string]asm.Instructions{
-		"socket_create": refuseFamilies(), "kernel_module_request": refuseFileSystems(), "file_open": sysfs,
-	} {
-		if len(instructions) > 0 {
-			err = errors.Join(err, attachLSM(cgroup, name, instructions))
-		}
+	if err == nil {
+		err = attachLSM(group, "file_open", sysfs)
+	}
+	return errors.Join(err,
+		attachLSM(group, "socket_create", refuseFamilies()),
+		attachLSM(group, "kernel_module_request", refuseFileSystems()))
+}
+
+// exempt attaches programs that allow all to the control group of a machine, where they
+// take the place of the slice's.
+func exempt(service *os.File) (err error) {
+	for _, hook := range []string{"file_open", "socket_create", "kernel_module_request"} {
+		err = errors.Join(err, attachLSM(service, hook, allow()))
 	}
 	return err
 }
 
-// attachLSM has a hook of the kernel's security modules ask a program.
-func attachLSM(cgroup *os.File, name string, instructions asm.Instructions) error {
-	program, err := loadLSM(name, instructions)
+// attachLSM has a hook of the kernel's security modules ask a program, in place of another
+// that the control group has, or one above it.
+func attachLSM(group *os.File, hook string, instructions asm.Instructions) error {
+	program, err := loadLSM(hook, instructions)
 	if err != nil {
 		return err
 	}
 	defer program.Close()
-	if err := attachProgram(cgroup, program, ebpf.AttachLSMCgroup); err != nil { // as on arm64 before Linux 6.4
-		return fmt.Errorf("attach a program to the kernel's hook %s: %w", name, err)
+	err = link.RawAttachProgram(link.RawAttachProgramOptions{
+		Target: int(group.Fd()), Program: program, Attach: ebpf.AttachLSMCgroup, Flags: unix.BPF_F_ALLOW_OVERRIDE,
+	})
+	if err != nil { // as on arm64 before Linux 6.4
+		return fmt.Errorf("attach a program to the kernel's hook %s: %w", hook, err)
 	}
 	return nil
 }
 
 // CheckGuard says whether this kernel asks programs what a control group does: Linux 6.0,
-// on arm64 6.4, with the security module bpf. It tries that on a group of its own.
+// on arm64 6.4, with the security module bpf. It tries that on a group of its own, unless
+// the slice is guarded already.
 func CheckGuard() (err error) {
+	if isGuarded() {
+		return nil
+	}
 	path, err := os.MkdirTemp("/sys/fs/cgroup", "nspawn-runner-doctor-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.Remove(path)) }()
-	cgroup, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer cgroup.Close()
-	return attachGuard(cgroup)
+	return attachGuard(path)
 }
 
 // loadLSM loads a program that a hook of the kernel's security modules is to ask for

@@ -10,6 +10,9 @@ import (
 // slice holds the services of all machines of the host, of whatever state directory.
 const slice = "machine-ci.slice"
 
+// sliceGroup is its control group.
+const sliceGroup = "/sys/fs/cgroup/machine.slice/" + slice
+
 // Together is what all machines of a host may take at a time. The limits of each add up
 // to more than there is, and where the host is without memory or processes, the kernel
 // takes no side between its services and its jobs.

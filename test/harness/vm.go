@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -382,11 +383,23 @@ func (vm *VM) unpackJournal() error {
 	return nil
 }
 
-// lastWords are the end of the VM's console, where QEMU complains too.
+// lastWords are the end of the VM's console, where QEMU complains too. Of a kernel that
+// hangs or dies they are its first complaint: others follow from it.
 func (vm *VM) lastWords() string {
 	console, _ := os.ReadFile(vm.site.path("console"))
-	return tail(bytes.ReplaceAll(console, []byte("\r"), nil))
+	console = bytes.ReplaceAll(console, []byte("\r"), nil)
+	if at := kernelComplaint.FindIndex(console); at != nil {
+		lines := bytes.SplitAfterN(console[at[0]:], []byte("\n"), complaintLines+1)
+		console = bytes.Join(lines[:min(len(lines), complaintLines)], nil)
+	}
+	return tail(console)
 }
+
+// kernelComplaint is how a kernel begins to say that it hangs or dies.
+var kernelComplaint = regexp.MustCompile(`(?m)^.*(BUG: |Oops: |Kernel panic|rcu: INFO: |general protection fault)`)
+
+// complaintLines is how much of it tells where.
+const complaintLines = 20
 
 // clear removes what is left of a VM that has ended.
 func (vm *VM) clear() error {

@@ -3,6 +3,7 @@ package runner
 import (
 	"fmt"
 
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/machine"
 	"nspawn-runner/runner/storage"
 )
@@ -58,7 +59,7 @@ func (h *Host) admitMemory() error {
 	if want == 0 {
 		return nil
 	}
-	available, err := storage.AvailableMemory()
+	available, err := host.AvailableMemory()
 	if err != nil {
 		return err
 	}

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"os"
 
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/machine"
 	"nspawn-runner/runner/storage"
-	"nspawn-runner/runner/systemd"
 )
 
 // buildBooted is the value of the setting build with which playbooks run in a machine.
@@ -50,7 +50,7 @@ func (h *Host) buildSpec(order image.Order) (machine.Spec, error) {
 	if err != nil {
 		return machine.Spec{}, err
 	}
-	self, err := systemd.FindProcess(os.Getpid())
+	self, err := host.FindProcess(os.Getpid())
 	if err != nil {
 		return machine.Spec{}, err
 	}

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/printable"
 )
 
 // finding is what a check found: a line of the doctor's.
@@ -79,7 +79,7 @@ func (h *Host) Doctor(ctx context.Context, job string, asJSON bool) error {
 	all := []finding{}
 	for _, check := range checks {
 		for _, f := range check.look(ctx) {
-			f.Check, f.Found, f.ToDo = check.name, machine.Printable(f.Found), machine.Printable(f.ToDo)
+			f.Check, f.Found, f.ToDo = check.name, printable.Line(f.Found), printable.Line(f.ToDo)
 			all = append(all, f)
 		}
 		if ctx.Err() != nil {

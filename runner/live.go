@@ -26,12 +26,6 @@ type liveLine struct {
 	packages    image.PackageCount
 }
 
-// isTerminal says whether a stream, if it is a file at all, is a terminal.
-func isTerminal(stream any) bool {
-	file, ok := stream.(*os.File)
-	return ok && term.IsTerminal(int(file.Fd()))
-}
-
 // update draws what an event changes.
 func (l *liveLines) update(event image.Event) {
 	at := slices.IndexFunc(l.lines, func(line *liveLine) bool { return line.image == event.Image })

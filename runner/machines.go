@@ -7,6 +7,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/machine"
 )
 
@@ -45,7 +46,7 @@ func (h *Host) MachineLogin(ctx context.Context, id string) error {
 	if err := h.needHost(); err != nil {
 		return err
 	}
-	if !isTerminal(h.Stdin) { // machinectl would wait for ever
+	if !host.IsTerminal(h.Stdin) { // machinectl would wait for ever
 		return fmt.Errorf("machine login wants a terminal; 'nspawn-runner run --id %s SCRIPT' executes a script in a machine", id)
 	}
 	records, err := h.machines().Records()

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image"
 )
 
@@ -40,7 +41,7 @@ func (h *Host) showProgress(asJSON bool) *progress {
 	switch {
 	case asJSON:
 		p.json = json.NewEncoder(h.Stdout)
-	case h.Log == nil && isTerminal(h.Stderr) && os.Getenv("TERM") != "dumb":
+	case h.Log == nil && host.IsTerminal(h.Stderr) && os.Getenv("TERM") != "dumb":
 		p.live = &liveLines{out: h.Stderr.(*os.File)}
 		p.end = p.drawEachSecond()
 	}

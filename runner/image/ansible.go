@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"nspawn-runner/runner/host"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -96,7 +98,7 @@ func (b *build) ansible(ctx context.Context, book Playbook, door *door) error {
 		"ANSIBLE_NOCOWS=1",
 		"NSPAWN_RUNNER_FAILURES="+failures,
 		"NSPAWN_RUNNER_TALLY="+tally)
-	if isTerminal(b.store.Verbose) {
+	if host.IsTerminal(b.store.Verbose) {
 		cmd.Env = append(cmd.Env, "ANSIBLE_FORCE_COLOR=1")
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -16,7 +16,9 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/term"
+	"al.essio.dev/pkg/shellescape"
+
+	"nspawn-runner/runner/host"
 )
 
 // box is a container on a tree that is being built: systemd-nspawn, not booted,
@@ -74,7 +76,7 @@ func (b *build) openBox(ctx context.Context) (*box, error) {
 	x.cmd = nspawn(ctx, b.generation.Path, b.image, append(args, "/bin/sh", "-c", payload)...)
 	x.cmd.SysProcAttr.Setsid = true
 	x.cmd.Stdin, x.cmd.Stdout, x.cmd.Stderr = input, stdout, b.log
-	fmt.Fprintf(b.log, "+ %s\n", quote(x.cmd.Args))
+	fmt.Fprintf(b.log, "+ %s\n", shellescape.QuoteCommand(x.cmd.Args))
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread() // for Pdeathsig, as in run
@@ -188,7 +190,7 @@ func (s *Store) Shell(ctx context.Context, root string, stdin io.Reader, stdout,
 	defer func() { err = errors.Join(err, restore()) }()
 
 	console := "--console=pipe"
-	if isTerminal(stdin) && isTerminal(stdout) {
+	if host.IsTerminal(stdin) && host.IsTerminal(stdout) {
 		console = "--console=interactive"
 	}
 	args := []string{console}
@@ -233,10 +235,4 @@ func nspawn(ctx context.Context, root, image string, args ...string) *exec.Cmd {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Unshareflags: alone}
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
-}
-
-// isTerminal says whether a stream, if it is a file at all, is a terminal.
-func isTerminal(stream any) bool {
-	file, ok := stream.(*os.File)
-	return ok && term.IsTerminal(int(file.Fd()))
 }

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"al.essio.dev/pkg/shellescape"
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
@@ -378,7 +379,7 @@ func (b *build) step(ctx context.Context, name string, do func() error) error {
 // session of its own: it cannot wait for an answer from a terminal, and a Ctrl-C
 // there reaches it through its context only. It dies with this process.
 func (b *build) run(ctx context.Context, cmd *exec.Cmd) error {
-	fmt.Fprintf(b.log, "+ %s\n", quote(cmd.Args))
+	fmt.Fprintf(b.log, "+ %s\n", shellescape.QuoteCommand(cmd.Args))
 	cmd.Stdout, cmd.Stderr = b.log, b.log
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
@@ -403,18 +404,6 @@ func (b *build) run(ctx context.Context, cmd *exec.Cmd) error {
 		return nil
 	}
 	return b.log.reason(err)
-}
-
-// quote writes a command as one would type it.
-func quote(args []string) string {
-	quoted := make([]string, len(args))
-	for i, arg := range args {
-		quoted[i] = arg
-		if arg == "" || strings.ContainsAny(arg, " \t\n'\"\\$&|;<>()*?[]#~`!{}") {
-			quoted[i] = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
-		}
-	}
-	return strings.Join(quoted, " ")
 }
 
 // environment is this process's own with the store's on top.

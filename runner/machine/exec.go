@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/printable"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -178,9 +179,9 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	case end.err != nil:
 		return Outcome{}, end.err
 	case !body.executed() && end.exit.Status == 127: // the wrapper's
-		return Outcome{}, fmt.Errorf("the machine could not execute the script: is there a shell %s in it?", Printable(script.Shell))
+		return Outcome{}, fmt.Errorf("the machine could not execute the script: is there a shell %s in it?", printable.Line(script.Shell))
 	case !body.executed():
-		return Outcome{}, fmt.Errorf("the machine could not execute the script (%s, status %d)", Printable(end.exit.Result), end.exit.Status)
+		return Outcome{}, fmt.Errorf("the machine could not execute the script (%s, status %d)", printable.Line(end.exit.Result), end.exit.Status)
 	}
 	s.logf("the script has ended: status %d, signal %d", end.exit.Status, end.exit.Signal)
 	outcome := Outcome{Code: end.exit.Status, Signal: end.exit.Signal}
@@ -274,7 +275,7 @@ func (s Store) stopScript(ctx context.Context, bus *systemd.Bus, unit string, re
 // stopMachine stops a machine that does not do what it is told, and says whether it
 // could ask for that.
 func (s Store) stopMachine(ctx context.Context, record Record, why error) bool {
-	s.logf("stop %s, which does not obey: %s", Name(record.ID), Printable(why.Error()))
+	s.logf("stop %s, which does not obey: %s", Name(record.ID), printable.Line(why.Error()))
 	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
 	defer cancel()
 	host, err := systemd.Host(ctx)
@@ -297,7 +298,7 @@ func (s Store) stopEarlier(ctx context.Context, bus *systemd.Bus, record Record)
 		return err
 	}
 	for _, unit := range units {
-		s.logf("stop %s, which an earlier call left running", Printable(unit.Name))
+		s.logf("stop %s, which an earlier call left running", printable.Line(unit.Name))
 		s.stopScript(ctx, bus, unit.Name, record)
 	}
 	return nil

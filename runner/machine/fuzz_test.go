@@ -3,18 +3,7 @@ package machine
 import (
 	"strings"
 	"testing"
-	"unicode/utf8"
 )
-
-func FuzzPrintable(f *testing.F) {
-	f.Add("\x1b]0;title\x07 \u009b31m \xff")
-	f.Fuzz(func(t *testing.T, text string) {
-		got := Printable(text)
-		if !utf8.ValidString(got) || len(got) > 310 || strings.ContainsFunc(got, func(r rune) bool { return r < ' ' || r >= 0x7f && r < 0xa0 }) {
-			t.Errorf("%q becomes %q", text, got)
-		}
-	})
-}
 
 // The name of a process that the kernel killed is the job's.
 func FuzzKilledIn(f *testing.F) {

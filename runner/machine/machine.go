@@ -18,8 +18,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/storage"
-	"nspawn-runner/runner/systemd"
 )
 
 // Store is the machines of one state directory.
@@ -42,7 +42,7 @@ type Spec struct {
 	Owner string
 	// Caller is the gitlab-runner the machine is for, if known: when it is
 	// dead, nobody will stop the machine.
-	Caller *systemd.Process
+	Caller *host.Process
 	// CallerDir is what that has on the host for the job; it goes when the caller dies.
 	CallerDir *CallerDir
 	// Image is the image's name, Generation its generation's, Chroot that

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"nspawn-runner/runner/printable"
 )
 
 // OutOfMemory says what the kernel killed in a machine because the machine
@@ -35,7 +37,7 @@ func (o OutOfMemory) String() string {
 		text += ": the job reached the limit of image " + o.Image + " (memory_max)"
 	}
 	if o.Process != "" {
-		text += fmt.Sprintf("; killed was %s, with %s", Printable(o.Process), mebibytes(o.Used))
+		text += fmt.Sprintf("; killed was %s, with %s", printable.Line(o.Process), mebibytes(o.Used))
 	}
 	return text
 }

@@ -18,7 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
-	"nspawn-runner/runner/systemd"
+	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/printable"
 )
 
 // What a machine's network can be.
@@ -63,7 +64,7 @@ func CheckNetwork(network string) error {
 // nobody on the host: what it can do there it can do in the machine's user
 // namespace only. It lives in a control group of the machine's service, counts
 // to its limits, and ends with it.
-func (s Store) connect(ctx context.Context, leader systemd.Process, service *os.File, record Record) error {
+func (s Store) connect(ctx context.Context, leader host.Process, service *os.File, record Record) error {
 	if record.Network != NetworkPrivate {
 		return nil
 	}
@@ -135,7 +136,7 @@ func keepFromMetadata(service *os.File, record Record) error {
 
 // startPasta starts pasta, which goes on in the background when the network is
 // there.
-func startPasta(ctx context.Context, leader systemd.Process, record Record, cgroup *os.File) error {
+func startPasta(ctx context.Context, leader host.Process, record Record, cgroup *os.File) error {
 	// Opened here: pids are used again, and who is not root may not look at the
 	// leader before it is the machine's init.
 	network, err := leader.Namespace("net")
@@ -220,7 +221,7 @@ func pastaWords(output string) string {
 	for line := range strings.Lines(output) {
 		// It has no syslog in its namespace, and the pasta of 2023 says so of
 		// each line.
-		if line = Printable(line); line != "" && !strings.Contains(line, "to syslog") {
+		if line = printable.Line(line); line != "" && !strings.Contains(line, "to syslog") {
 			lines = append(lines, line)
 		}
 	}
@@ -235,7 +236,7 @@ func (r Record) hasOwnNetwork() bool {
 // allowPings lets everybody in a machine send pings, as on any Debian: the ping of trixie
 // is neither setuid nor has a capability. What systemd sets there for itself, all groups
 // that there are, a user namespace has not.
-func allowPings(leader systemd.Process, record Record) error {
+func allowPings(leader host.Process, record Record) error {
 	if !record.hasOwnNetwork() || record.Privileged {
 		return nil
 	}

@@ -9,7 +9,8 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"nspawn-runner/runner/systemd"
+	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/printable"
 )
 
 // What user namespaces count (user_namespaces(7), /proc/sys/user): instances and
@@ -47,7 +48,7 @@ func shares(dir string) ([]string, error) {
 
 // share gives a machine its limits of what user namespaces count. A privileged machine has
 // no such namespace.
-func share(ctx context.Context, leader systemd.Process, record Record) error {
+func share(ctx context.Context, leader host.Process, record Record) error {
 	if record.RootUID == 0 {
 		return nil
 	}
@@ -67,7 +68,7 @@ func share(ctx context.Context, leader systemd.Process, record Record) error {
 	cmd.ExtraFiles = []*os.File{users}
 	cmd.Dir = "/"
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("limits of its user namespace: %w: %s", err, Printable(string(out)))
+		return fmt.Errorf("limits of its user namespace: %w: %s", err, printable.Line(string(out)))
 	}
 	return nil
 }

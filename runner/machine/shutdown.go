@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/printable"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -98,7 +99,7 @@ func (r Record) running() (units []string) {
 		}
 		procs, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
 		if name := filepath.Base(path); len(procs) > 0 && name != "init.scope" {
-			units = append(units, Printable(name))
+			units = append(units, printable.Line(name))
 		}
 		return nil
 	})

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -79,7 +80,7 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 		Masked:     spec.Masked,
 		Privileged: spec.Privileged,
 		Created:    now,
-		Boot:       bootID(),
+		Boot:       host.BootID(),
 		Expires:    now.Add(life),
 		Binds:      spec.Binds,
 		Devices:    spec.Devices,
@@ -93,7 +94,7 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 		Environment:   spec.Environment,
 		NoNesting:     spec.NoNesting,
 	}
-	record.CreatedUptime = uptime()
+	record.CreatedUptime = host.Uptime()
 	record.ExpiresUptime = record.CreatedUptime + life
 	defer func() {
 		if err != nil {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"nspawn-runner/runner/network"
+
 	"gopkg.in/yaml.v3"
 )
 
@@ -75,9 +77,9 @@ var Keys = []Key{
 	{"max_age", "", true, true,
 		"An image whose last maintenance is longer ago, like `7d`, is called stale: in the logs of its jobs, which run all the same, and by `chroot-list --long`.",
 		func(c *Config, n *yaml.Node) error { return duration(n, &c.MaxAge) }},
-	{"network", "private", true, true,
+	{"network", network.Private.Name(), true, true,
 		"What a machine can reach: `private`, a network of its own with a way out (needs the package passt); `host`, the host's, with all that listens on its loopback; `none`.",
-		func(c *Config, n *yaml.Node) error { return oneOf(n, &c.Network, "private", "host", "none") }},
+		func(c *Config, n *yaml.Node) error { return oneOf(n, &c.Network, network.Names()...) }},
 	{"cloud_metadata", "false", true, true,
 		"Whether a machine reaches the metadata service of the cloud that the host runs in, and with it the keys of the host's own role; with `false` all link-local addresses are out of its reach but the host's resolver.",
 		func(c *Config, n *yaml.Node) error { return boolean(n, &c.CloudMetadata) }},

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/network"
 	"nspawn-runner/runner/storage"
 )
 
@@ -55,8 +56,8 @@ type Spec struct {
 	Masked []string
 	// Privileged machines have no user namespace.
 	Privileged bool
-	// Network is one of NetworkPrivate, NetworkHost and NetworkNone.
-	Network string
+	// Network is what it is attached to.
+	Network network.Network
 	// CloudMetadata lets it reach what clouds tell their hosts.
 	CloudMetadata bool
 	// NoFUSE leaves out /dev/fuse, NoNesting what containers in it need.

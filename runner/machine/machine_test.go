@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/network"
 	"nspawn-runner/runner/storage"
 )
 
@@ -221,14 +222,14 @@ func TestMachinesThatStartAtOnceHaveRangesOfTheirOwn(t *testing.T) {
 }
 
 func TestServicesOfSystemdAreToldWhatAMachineIsLike(t *testing.T) {
-	all := dropIns("# the host's\nnameserver 192.0.0.3\nsearch example.org\nnameserver fe80::1%host0\n", true)
+	all := dropIns([]string{"192.0.0.3", "fe80::1%host0"}, true)
 	if text := all["systemd/resolved.conf.d/nspawn-runner.conf"]; text != "[Resolve]\nDNS=192.0.0.3 fe80::1%host0\n" {
 		t.Errorf("resolved: %q", text)
 	}
 	if _, told := all["systemd/system/systemd-binfmt.service.d/nspawn-runner.conf"]; told {
 		t.Error("a privileged machine's interpreters would be the host's")
 	}
-	if _, told := dropIns("", false)["systemd/resolved.conf.d/nspawn-runner.conf"]; told {
+	if _, told := dropIns(nil, false)["systemd/resolved.conf.d/nspawn-runner.conf"]; told {
 		t.Error("resolved is told of no server")
 	}
 }
@@ -298,7 +299,7 @@ func TestFilesAreReplacedInAMachineAndLinksNotFollowed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := furnish(root, Record{ID: "1", RootUID: 70000, Network: NetworkHost}); err != nil {
+	if err := furnish(root, Record{ID: "1", RootUID: 70000, Network: network.Host.Name()}); err != nil {
 		t.Fatal(err)
 	}
 	if got, _ := os.ReadFile(victim); string(got) != "mine" {
@@ -320,7 +321,7 @@ func TestFilesAreReplacedInAMachineAndLinksNotFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	os.Symlink("/nowhere", filepath.Join(root, "etc"))
-	if err := furnish(root, Record{ID: "1", RootUID: 70000, Network: NetworkHost}); err == nil {
+	if err := furnish(root, Record{ID: "1", RootUID: 70000, Network: network.Host.Name()}); err == nil {
 		t.Error("no /etc, no error")
 	}
 }

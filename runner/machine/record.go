@@ -52,8 +52,8 @@ type Record struct {
 	ExpiresUptime time.Duration `json:"expires_uptime,omitempty"`
 	Binds         []Bind        `json:"binds,omitempty"`
 	Devices       []Device      `json:"devices,omitempty"`
-	// Network is what the machine has of one. Older builds did not note it, and
-	// gave all machines the host's.
+	// Network is the name of what the machine is attached to. Older builds did not note
+	// it, and gave all machines the host's.
 	Network string `json:"network,omitempty"`
 	// CloudMetadata says that the machine may reach it.
 	CloudMetadata bool `json:"cloud_metadata,omitempty"`

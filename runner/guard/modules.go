@@ -1,4 +1,4 @@
-package machine
+package guard
 
 import (
 	"encoding/binary"

@@ -1,4 +1,4 @@
-package machine
+package network
 
 import (
 	"errors"
@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// hostResolver is the host's resolv.conf(5), "" where there is none.
-func hostResolver() (string, error) {
+// HostResolver is the text of the host's resolv.conf(5), "" where there is none.
+func HostResolver() (string, error) {
 	text, err := os.ReadFile("/etc/resolv.conf")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("the host's resolver: %w", err)
@@ -68,11 +68,23 @@ func forMachine(text string) string {
 			host = netip.Addr{} // once
 			line = "nameserver " + resolverAddress + "\n"
 		case ok && address.Zone() != "":
-			line = "nameserver " + address.WithZone(interfaceName).String() + "\n"
+			line = "nameserver " + address.WithZone(Interface).String() + "\n"
 		}
 		out.WriteString(line)
 	}
 	return out.String()
+}
+
+// Nameservers are the addresses of all nameservers in the text of a resolv.conf(5), as
+// they are written there.
+func Nameservers(text string) []string {
+	var all []string
+	for line := range strings.Lines(text) {
+		if _, ok := nameserver(line); ok {
+			all = append(all, strings.Fields(line)[1])
+		}
+	}
+	return all
 }
 
 // nameserver is the address in a line of resolv.conf(5) that names one.

@@ -1,4 +1,13 @@
-package machine
+// Package guard has the kernel ask programs (BPF) before it does some things for machines,
+// whichever way it is asked for them: a filter of system calls sees numbers only. They
+// refuse sockets of families that no machine needs, files of a sysfs that are opened for
+// writing, and modules of file systems that no machine can mount.
+//
+// The control group of the slice of all machines has the programs, for all of them and
+// once: to attach the first program to a hook of the kernel's security modules changes the
+// kernel's code at that hook, which must be seldom, and which kernels without the cure of
+// CVE-2026-23319 may not survive when the last program goes meanwhile.
+package guard
 
 import (
 	"bytes"
@@ -18,13 +27,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The kernel asks programs before it does some things for machines, whichever way it is
-// asked for them: a filter of system calls sees numbers only. The slice's control group
-// has the programs, for all machines and once: to attach the first program to a hook of
-// the kernel's security modules changes the kernel's code at that hook, which must be seldom
-// and which kernels without the cure of CVE-2026-23319 may not survive when the last
-// program goes meanwhile.
-
 // guarded is the attribute of the slice's control group that says which programs it has;
 // it goes when the group does. guardFormat counts what they are: a group with others gets
 // those of this driver in their place.
@@ -33,40 +35,27 @@ const (
 	guardFormat = "1"
 )
 
-// guard sees to it that the slice is guarded. A privileged machine is exempt. Not every
-// kernel can (CheckGuard).
-func (s Store) guard(service *os.File, record Record) error {
-	err := guardSlice()
-	if err == nil && record.Privileged {
-		err = exempt(service)
-	}
-	if err != nil {
-		s.logf("%s: %v", Name(record.ID), err)
-	}
-	return nil
-}
-
-// guardSlice attaches the programs to the slice's control group, unless it has them: each
-// that this kernel takes.
-func guardSlice() error {
-	if isGuarded() {
+// Slice attaches the programs to a slice, unless it has them: each that this kernel takes,
+// of which not every one takes all (Check). group is the directory of its control group.
+func Slice(group string) error {
+	if isGuarded(group) {
 		return nil
 	}
-	if err := attachGuard(sliceGroup); err != nil {
+	if err := attachAll(group); err != nil {
 		return err
 	}
-	return unix.Setxattr(sliceGroup, guarded, []byte(guardFormat), 0)
+	return unix.Setxattr(group, guarded, []byte(guardFormat), 0)
 }
 
-func isGuarded() bool {
+func isGuarded(group string) bool {
 	format := make([]byte, len(guardFormat)+1)
-	n, err := unix.Getxattr(sliceGroup, guarded, format)
+	n, err := unix.Getxattr(group, guarded, format)
 	return err == nil && string(format[:n]) == guardFormat
 }
 
-// attachGuard attaches the programs to a control group. A kernel that takes none is not
+// attachAll attaches the programs to a control group. A kernel that takes none is not
 // asked for its types, which takes 15 ms.
-func attachGuard(path string) error {
+func attachAll(path string) error {
 	modules, err := os.ReadFile("/sys/kernel/security/lsm")
 	if err != nil {
 		return fmt.Errorf("which security modules the kernel has: %w", err)
@@ -88,9 +77,9 @@ func attachGuard(path string) error {
 		attachLSM(group, "kernel_module_request", refuseFileSystems()))
 }
 
-// exempt attaches programs that allow all to the control group of a machine, where they
+// Exempt attaches programs that allow all to the control group of a machine, where they
 // take the place of the slice's.
-func exempt(service *os.File) (err error) {
+func Exempt(service *os.File) (err error) {
 	for _, hook := range []string{"file_open", "socket_create", "kernel_module_request"} {
 		err = errors.Join(err, attachLSM(service, hook, allow()))
 	}
@@ -114,11 +103,11 @@ func attachLSM(group *os.File, hook string, instructions asm.Instructions) error
 	return nil
 }
 
-// CheckGuard says whether this kernel asks programs what a control group does: Linux 6.0,
-// on arm64 6.4, with the security module bpf. It tries that on a group of its own, unless
-// the slice is guarded already.
-func CheckGuard() (err error) {
-	if isGuarded() {
+// Check says whether this kernel asks programs what a control group does: Linux 6.0, on
+// arm64 6.4, with the security module bpf. It tries that on a group of its own, unless the
+// slice with this control group is guarded already.
+func Check(slice string) (err error) {
+	if isGuarded(slice) {
 		return nil
 	}
 	path, err := os.MkdirTemp("/sys/fs/cgroup", "nspawn-runner-doctor-")
@@ -126,7 +115,7 @@ func CheckGuard() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.Remove(path)) }()
-	return attachGuard(path)
+	return attachAll(path)
 }
 
 // loadLSM loads a program that a hook of the kernel's security modules is to ask for
@@ -175,6 +164,11 @@ func kernelFunction(name string) (btf.TypeID, error) {
 		return 0, err
 	}
 	return kernel.TypeID(function)
+}
+
+// allow ends a program: what the kernel was asked for is done.
+func allow() asm.Instructions {
+	return asm.Instructions{asm.Mov.Imm(asm.R0, 1).WithSymbol("allow"), asm.Return()}
 }
 
 func byteOrder() binary.ByteOrder {

@@ -1,4 +1,4 @@
-package machine
+package limits
 
 import (
 	"bytes"
@@ -18,12 +18,12 @@ import (
 // and to the host's root too, who made that namespace: all machines share the host's
 // limits. One that takes all there is of inotify keeps the others from booting.
 
-// A machine may have a quarter of each, but at least what a booted system and some
-// programs that watch files need.
-const (
-	shareOfHost  = 4
-	leastOfShare = 32
-)
+// HostShare is which part of what all machines have in common one may have: a quarter.
+const HostShare = 4
+
+// leastOfShare is what a machine may have in any case: a booted system and some programs
+// that watch files need it.
+const leastOfShare = 32
 
 // shares are a machine's limits, NAME=NUMBER, of what the host has.
 func shares(dir string) ([]string, error) {
@@ -41,15 +41,16 @@ func shares(dir string) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", filepath.Join(dir, entry.Name()), err)
 		}
-		all = append(all, fmt.Sprintf("%s=%d", entry.Name(), max(host/shareOfHost, min(host, leastOfShare))))
+		all = append(all, fmt.Sprintf("%s=%d", entry.Name(), max(host/HostShare, min(host, leastOfShare))))
 	}
 	return all, nil
 }
 
-// share gives a machine its limits of what user namespaces count. A privileged machine has
+// Share gives a machine its limits of what user namespaces count. leader is its first
+// process, rootUID the host's user id of its root: 0 for a privileged machine, which has
 // no such namespace.
-func share(ctx context.Context, leader host.Process, record Record) error {
-	if record.RootUID == 0 {
+func Share(ctx context.Context, leader host.Process, rootUID int) error {
+	if rootUID == 0 {
 		return nil
 	}
 	const sysctls = "/proc/sys/user"

@@ -1,4 +1,4 @@
-package machine
+package network
 
 import (
 	"encoding/binary"

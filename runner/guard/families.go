@@ -1,10 +1,11 @@
-package machine
+package guard
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
-
-	"nspawn-runner/runner/systemd"
 )
 
 // Sockets of some address families have no namespace: by AF_VSOCK a job would talk to
@@ -19,20 +20,10 @@ var families = map[string]int32{
 	"AF_NETLINK": unix.AF_NETLINK, "AF_PACKET": unix.AF_PACKET,
 }
 
-// restrictFamilies is the part of it that systemd does, by a filter of socket(2). A
-// filter does not see which family socketcall(2) is for, which any program of an amd64
-// may call as if it were one of an i386, nor what io_uring(7) does.
-func restrictFamilies() systemd.Property {
-	type list struct {
-		Allow    bool
-		Families []string
-	}
-	names := list{Allow: true}
-	for name := range families {
-		names.Families = append(names.Families, name)
-	}
-	return systemd.Set("RestrictAddressFamilies", names)
-}
+// Families are their names. systemd keeps a machine to them too, by a filter of socket(2),
+// which each kernel has. A filter does not see which family socketcall(2) is for, which any
+// program of an amd64 may call as if it were one of an i386, nor what io_uring(7) does.
+func Families() []string { return slices.Sorted(maps.Keys(families)) }
 
 // refuseFamilies is a program that ends with 1 for a family that may be, and for sockets
 // of the kernel's own, which it makes with each network namespace.

@@ -1,4 +1,4 @@
-package machine
+package network
 
 import (
 	"bytes"
@@ -23,11 +23,11 @@ import (
 func dropFlagless(network *os.File) error {
 	program, err := loadFlagless()
 	if err != nil {
-		return fmt.Errorf("load a program for %s: %w", interfaceName, err)
+		return fmt.Errorf("load a program for %s: %w", Interface, err)
 	}
 	defer program.Close()
-	if err := inNetwork(network, func() error { return attachXDP(interfaceName, program) }); err != nil {
-		return fmt.Errorf("attach a program to %s: %w", interfaceName, err)
+	if err := inNetwork(network, func() error { return attachXDP(Interface, program) }); err != nil {
+		return fmt.Errorf("attach a program to %s: %w", Interface, err)
 	}
 	return nil
 }

@@ -1,3 +1,9 @@
+// Package limits knows what a machine may have of the host, what it has used, and what it
+// came up against. The kernel counts all of that, in the control group of the machine's
+// service: nobody in the machine can change it. Only shares of what user namespaces count
+// are set here; the others are settings of the service.
+//
+// A control group is named by its path below the cgroup file system's root.
 package limits
 
 import (

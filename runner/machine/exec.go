@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/limits"
 	"nspawn-runner/runner/printable"
 	"nspawn-runner/runner/systemd"
 )
@@ -45,11 +46,11 @@ type Outcome struct {
 	Signal int
 	// OutOfMemory is set if the kernel killed processes of the machine for
 	// memory while the script ran.
-	OutOfMemory *OutOfMemory
+	OutOfMemory *limits.OutOfMemory
 	// OutOfTasks and DiskFull are set if the script failed in a machine that had
 	// reached that limit.
-	OutOfTasks *OutOfTasks
-	DiskFull   *DiskFull
+	OutOfTasks *limits.OutOfTasks
+	DiskFull   *limits.DiskFull
 }
 
 // Reached words which limits of its machine the script came up against.
@@ -129,10 +130,8 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	unit := unitPrefix + strings.ToLower(rand.Text()[:10]) + ".service"
 	properties := s.scriptProperties(script, body, output)
 	fault.Here("run: nothing else runs")
-	before := shortagesOf(record.Cgroup)
-	refused, _ := refusedTasks(record.Cgroup)
-	kernel := followKernelLog()
-	defer kernel.close()
+	watch := limits.Begin(record.Cgroup)
+	defer watch.Close()
 	output.start()
 
 	type ended struct {
@@ -188,10 +187,8 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	if outcome.Signal > 0 {
 		outcome.Code = 128 + outcome.Signal
 	}
-	log := kernel.lines()
-	outcome.OutOfMemory = outOfMemory(record, before, log)
+	outcome.OutOfMemory, outcome.OutOfTasks = watch.Shortages(record.Image, outcome.Code != 0)
 	if outcome.Code != 0 {
-		outcome.OutOfTasks = outOfTasks(record, refused, log)
 		outcome.DiskFull = diskFull(ctx, s.dir(record.ID), record)
 	}
 	return outcome, nil

@@ -31,10 +31,10 @@ func (h *Host) admitDisk(dir string) error {
 }
 
 // admitLayer refuses a job whose machine would take so much room for itself, when it
-// starts, that too little stayed for the others. On other backends than overlay
-// nothing is reserved.
+// starts, that too little stayed for the others. Only some backends
+// reserve it.
 func (h *Host) admitLayer(spec machine.Spec) error {
-	if spec.Backend.Name() != "overlay" || spec.Limits.DiskMax == 0 {
+	if !spec.Backend.Traits().Reserved || spec.Limits.DiskMax == 0 {
 		return nil
 	}
 	dir := h.Config.StateDir

@@ -11,7 +11,7 @@ import (
 var mayImport = map[string]string{
 	"runner/gitlab":        "",
 	"runner/spelling":      "",
-	"runner/config":        "runner/network runner/spelling",
+	"runner/config":        "runner/network runner/spelling runner/storage",
 	"runner/fault":         "",
 	"runner/lock":          "",
 	"runner/host":          "",

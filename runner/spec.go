@@ -123,7 +123,7 @@ func (h *Host) checkDiskLimit(settings config.Config) (storage.Backend, error) {
 func (h *Host) diskLimit(settings config.Config, backend storage.Backend) (uint64, error) {
 	dir := lowest(h.machines().Dir)
 	whole := diskSize(dir)
-	if backend.Name() == "tmpfs" {
+	if backend.Traits().InMemory {
 		var err error
 		if whole, err = memory(); err != nil {
 			return 0, err

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"nspawn-runner/runner/network"
+	"nspawn-runner/runner/storage"
 
 	"gopkg.in/yaml.v3"
 )
@@ -43,7 +44,9 @@ var Keys = []Key{
 		func(c *Config, n *yaml.Node) error { return scalars(n, &c.Environment) }},
 	{"backend", "auto", true, true,
 		"How a machine gets its writable root: `btrfs`, `overlay`, `tmpfs`, or `auto`: btrfs where the chroot is a subvolume in a state directory on btrfs, else overlay.",
-		func(c *Config, n *yaml.Node) error { return oneOf(n, &c.Backend, "auto", "btrfs", "overlay", "tmpfs") }},
+		func(c *Config, n *yaml.Node) error {
+			return oneOf(n, &c.Backend, append([]string{"auto"}, storage.Names()...)...)
+		}},
 	{"boot_timeout", "60s", true, true,
 		"How long a machine may take to come up.",
 		func(c *Config, n *yaml.Node) error { return duration(n, &c.BootTimeout) }},

@@ -111,7 +111,7 @@ func Boot(dir string) error {
 	if err != nil {
 		return fmt.Errorf("%w: apt-get install systemd-container", err)
 	}
-	if err := filterCalls(record); err != nil {
+	if err := filterCalls(record, backend); err != nil {
 		return err
 	}
 	fault.Here("boot: about to become systemd-nspawn")

@@ -17,7 +17,7 @@ func TestUnitPathsAreEscapedAsSystemdDoes(t *testing.T) {
 		"1.service":               "_31_2eservice",
 		"a_b@c.d.service":         "a_5fb_40c_2ed_2eservice",
 	} {
-		if got := UnitPath(unit); got != dbus.ObjectPath("/org/freedesktop/systemd1/unit/"+want) {
+		if got := unitPath(unit); got != dbus.ObjectPath("/org/freedesktop/systemd1/unit/"+want) {
 			t.Errorf("%s: %s", unit, got)
 		}
 	}

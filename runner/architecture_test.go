@@ -21,7 +21,7 @@ var mayImport = map[string]string{
 	"runner/image":         "runner/fault runner/lock runner/seccomp runner/spelling runner/storage",
 	"runner/machine":       "runner/fault runner/lock runner/seccomp runner/storage runner/systemd",
 	"runner":               "runner/cache runner/config runner/fault runner/gitlab runner/image runner/machine runner/storage runner/systemd",
-	"cmd/nspawn-runner":    "runner runner/gitlab runner/machine",
+	"cmd/nspawn-runner":    "runner runner/gitlab runner/image runner/machine",
 	"magefiles":            "runner test/suite test/demo test/self",
 	"test/gitlab":          "",
 	"test/gitlab/simulate": "test/gitlab",

@@ -61,6 +61,14 @@ func TestEachLinkOfADocumentLeadsToAPageAndAHeading(t *testing.T) {
 	}
 }
 
+func TestEachPathThatCONTRIBUTINGNamesExists(t *testing.T) {
+	for _, name := range regexp.MustCompile("`((?:cmd|docs|magefiles|packaging|playbooks|runner|test)/[^` ]*)`").FindAllStringSubmatch(pages(t)["CONTRIBUTING.md"], -1) {
+		if _, err := os.Stat(filepath.Join("../..", name[1])); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestEachMessageOfTroubleshootingIsInTheCode looks at the tables whose first column is
 // called "message". Three dots stand for what varies.
 func TestEachMessageOfTroubleshootingIsInTheCode(t *testing.T) {

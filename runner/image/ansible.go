@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/image/downloads"
 )
 
 // plugins are ours for ansible: the connection into the box, the way to another user
@@ -42,13 +44,13 @@ func (b *build) play(ctx context.Context, book Playbook) error {
 		if b.booted {
 			return b.playBooted(ctx, book)
 		}
-		return b.download(onLoopback, func(d *downloads) error { return b.playIn(ctx, book, d) })
+		return b.download(onLoopback, func(p *downloads.Proxy) error { return b.playIn(ctx, book, p) })
 	})
 }
 
 // playIn runs the playbook in a box on the generation.
-func (b *build) playIn(ctx context.Context, book Playbook, d *downloads) error {
-	return b.inBox(ctx, d, func(box *box) error {
+func (b *build) playIn(ctx context.Context, book Playbook, p *downloads.Proxy) error {
+	return b.inBox(ctx, p, func(box *box) error {
 		if err := b.fillRun(ctx, box); err != nil {
 			return err
 		}

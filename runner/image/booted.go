@@ -7,6 +7,7 @@ import (
 	"net"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/image/downloads"
 )
 
 // A playbook can run in the generation while it is booted, as jobs will have it: its
@@ -95,12 +96,12 @@ func (b *build) playInMachine(ctx context.Context, book Playbook, machine *Boote
 		return err
 	}
 	defer stop()
-	return b.download(func() (net.Listener, error) { return door.listen(anyPort) }, func(d *downloads) error {
+	return b.download(func() (net.Listener, error) { return door.listen(downloads.AnyPort) }, func(p *downloads.Proxy) error {
 		scripts, err := lendStandIns(traces.tree, "booted")
 		if err != nil {
 			return err
 		}
-		restore, err := give(b.generation.Path, append(scripts, d.loans()...))
+		restore, err := give(b.generation.Path, append(scripts, loansOf(p)...))
 		if err != nil {
 			return err
 		}

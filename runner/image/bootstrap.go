@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 
+	"nspawn-runner/runner/image/downloads"
 	"nspawn-runner/runner/storage"
 )
 
@@ -153,7 +154,7 @@ func (b *build) bootstrap(ctx context.Context, o Bootstrap) error {
 	}
 	b.keptAs = base
 	return b.step(ctx, "bootstrap "+o.Suite+" with "+o.Program, func() error {
-		return b.download(onLoopback, func(d *downloads) error { return b.firstTree(ctx, o, exceptions, d) })
+		return b.download(onLoopback, func(p *downloads.Proxy) error { return b.firstTree(ctx, o, exceptions, p) })
 	})
 }
 
@@ -169,7 +170,7 @@ func (b *build) keepBase(ctx context.Context) {
 }
 
 // firstTree runs the bootstrap program.
-func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string, d *downloads) error {
+func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string, p *downloads.Proxy) error {
 	root := b.generation.Path
 	if err := storage.Create(root); err != nil {
 		return err
@@ -177,10 +178,7 @@ func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string,
 	if err := os.Chmod(root, 0o755); err != nil { // whatever the umask says
 		return err
 	}
-	env := append(b.store.environment(), "LC_ALL=C.UTF-8")
-	if d != nil {
-		env = append(env, "http_proxy="+d.address)
-	}
+	env := slices.Concat(b.store.environment(), []string{"LC_ALL=C.UTF-8"}, p.Environment())
 	more, err := b.corrections(ctx, o, env)
 	if err != nil {
 		return err
@@ -216,7 +214,7 @@ func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string,
 		return err
 	}
 	if o.Program == "debootstrap" {
-		if err := b.correct(ctx, o, more, env, d); err != nil {
+		if err := b.correct(ctx, o, more, env, p); err != nil {
 			return err
 		}
 	}

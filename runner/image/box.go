@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/term"
+
+	"nspawn-runner/runner/image/downloads"
 )
 
 // box is a container on a tree that is being built: systemd-nspawn, not booted,
@@ -38,8 +40,8 @@ type box struct {
 const payload = "exec 3<&0; echo ready; cat <&3 >/dev/null & wait"
 
 // inBox does something in a box on the generation, which is lent what commands need.
-func (b *build) inBox(ctx context.Context, d *downloads, do func(*box) error) (err error) {
-	restore, err := lend(b.generation.Path, b.image, d.loans()...)
+func (b *build) inBox(ctx context.Context, p *downloads.Proxy, do func(*box) error) (err error) {
+	restore, err := lend(b.generation.Path, b.image, loansOf(p)...)
 	if err != nil {
 		return err
 	}

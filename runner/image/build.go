@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -16,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/image/downloads"
 	"nspawn-runner/runner/storage"
 )
 
@@ -403,6 +406,32 @@ func (b *build) run(ctx context.Context, cmd *exec.Cmd) error {
 	}
 	return b.log.reason(err)
 }
+
+// downloads are the cache of all builds.
+func (s *Store) downloads() downloads.Cache {
+	return downloads.Cache{Dir: filepath.Join(s.StateDir, ".downloads"), Max: s.DownloadsMax}
+}
+
+// download does a step of the build with a proxy, or with none if nothing is cached.
+// listen opens the proxy's socket.
+func (b *build) download(listen func() (net.Listener, error), do func(*downloads.Proxy) error) error {
+	p, err := b.store.downloads().Serve(listen, b.store.Environment, b.log)
+	if err != nil {
+		return fmt.Errorf("download cache: %w", err)
+	}
+	if p == nil {
+		return do(nil)
+	}
+	err = do(p)
+	if err != nil && b.log.mentions("Hash Sum mismatch") {
+		p.Reject()
+	}
+	fmt.Fprintf(b.log, "== downloads: %d bytes from mirrors, %d bytes kept from earlier builds\n", p.Fetched(), p.Cached())
+	return errors.Join(err, p.Close())
+}
+
+// onLoopback listens on the loopback device of this process.
+func onLoopback() (net.Listener, error) { return net.Listen("tcp", downloads.AnyPort) }
 
 // quote writes a command as one would type it.
 func quote(args []string) string {

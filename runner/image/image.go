@@ -25,7 +25,7 @@
 // Where to read on: generation.go has the life of a generation, remains.go what a
 // killed one leaves, build.go the
 // three ways to make one, bootstrap.go the first tree, base.go why that is mostly a
-// copy, proxy.go and downloads.go why nothing is downloaded twice, box.go the
+// copy, the package downloads why nothing is downloaded twice, box.go the
 // container in which commands run in a tree, booted.go the machine in which they run
 // otherwise, door.go how they get there, ansible.go the playbook, failed.go
 // what becomes of trees that are no good.

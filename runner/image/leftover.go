@@ -127,13 +127,13 @@ func (s *Store) oldBases() ([]storage.Leftover, error) {
 
 // oldDownloads is one leftover for all of them: there may be thousands.
 func (s *Store) oldDownloads() ([]storage.Leftover, error) {
-	excess, err := s.downloads().excess()
+	excess, err := s.downloads().Excess()
 	if len(excess) == 0 {
 		return nil, err
 	}
 	return []storage.Leftover{{
-		What: "downloads", Path: s.downloads().dir, Why: fmt.Sprintf("%d files are unfinished, or too much (download_cache_max)", len(excess)),
-		Remove: func(context.Context) error { return s.downloads().prune() },
+		What: "downloads", Path: s.downloads().Dir, Why: fmt.Sprintf("%d files are unfinished, or too much (download_cache_max)", len(excess)),
+		Remove: func(context.Context) error { return s.downloads().Prune() },
 	}}, err
 }
 

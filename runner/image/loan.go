@@ -8,6 +8,8 @@ import (
 	"os"
 	"path"
 	"slices"
+
+	"nspawn-runner/runner/image/downloads"
 )
 
 // loan is a file that a tree has only while it is being built.
@@ -58,6 +60,14 @@ func lend(root, image string, more ...loan) (restore func() error, err error) {
 		return nil, err
 	}
 	return give(root, slices.Concat(loans, scripts, more))
+}
+
+// loansOf are what makes apt in a tree use a proxy, if there is one.
+func loansOf(p *downloads.Proxy) []loan {
+	if conf := p.AptConf(); conf != nil {
+		return []loan{{"etc/apt/apt.conf.d/00nspawn-runner", conf, 0o644}}
+	}
+	return nil
 }
 
 // give puts loans into a tree, and returns what takes them back.

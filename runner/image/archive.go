@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"nspawn-runner/runner/image/box"
 	"nspawn-runner/runner/image/downloads"
 )
 
@@ -179,8 +180,8 @@ func (b *build) correct(ctx context.Context, o Bootstrap, more []archive, env []
 	if err := b.run(ctx, add); err != nil {
 		return fmt.Errorf("add to sources.list: %w", err)
 	}
-	return b.inBox(ctx, p, func(box *box) error {
-		args := append(box.enter(), "sh", "-c", "apt-get update && apt-get --yes --no-install-recommends dist-upgrade && apt-get clean")
+	return b.inBox(ctx, p, func(x *box.Box) error {
+		args := append(x.Enter(), "sh", "-c", "apt-get update && apt-get --yes --no-install-recommends dist-upgrade && apt-get clean")
 		upgrade := exec.CommandContext(ctx, args[0], args[1:]...)
 		upgrade.Env = slices.Concat(env, []string{"DEBIAN_FRONTEND=noninteractive", "PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin"})
 		return b.run(ctx, upgrade)

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 
+	"nspawn-runner/runner/image/box"
 	"nspawn-runner/runner/image/downloads"
 	"nspawn-runner/runner/storage"
 )
@@ -149,7 +150,7 @@ func (b *build) bootstrap(ctx context.Context, o Bootstrap) error {
 			if err := base.copyTo(ctx, b.generation.Path); err != nil {
 				return err
 			}
-			return forgetHost(b.generation.Path, b.image)
+			return box.SetHostname(b.generation.Path, hostname(b.image))
 		})
 	}
 	b.keptAs = base
@@ -189,7 +190,7 @@ func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string,
 	} else if _, err := exec.LookPath("eatmydata"); err == nil {
 		args = append([]string{"eatmydata"}, args...) // all is flushed once, before it is published
 	}
-	args, _ = lifted(root, args)
+	args, _ = box.Lift(root, args)
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env = slices.Concat(env, []string{o.sourcesVariable(more)})
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -198,7 +199,7 @@ func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string,
 		Cloneflags:   syscall.CLONE_NEWPID,
 		Unshareflags: syscall.CLONE_NEWNS,
 	}
-	if err := withoutSync(func() error { return b.run(ctx, cmd) }); err != nil {
+	if err := box.WithoutSync(func() error { return b.run(ctx, cmd) }); err != nil {
 		// debootstrap's own log is in the tree, which is about to go.
 		if text, readErr := os.ReadFile(filepath.Join(root, "debootstrap/debootstrap.log")); readErr == nil {
 			fmt.Fprintf(b.log, "== debootstrap/debootstrap.log\n%s", text)
@@ -218,7 +219,7 @@ func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string,
 			return err
 		}
 	}
-	return forgetHost(root, b.image)
+	return box.SetHostname(root, hostname(b.image))
 }
 
 // finishDebootstrap does what mmdebstrap does by itself: the exceptions for apt in
@@ -283,7 +284,7 @@ func trust(root, keyring string) error {
 	if err := tree.MkdirAll("etc/apt/trusted.gpg.d", 0o755); err != nil {
 		return err
 	}
-	return writeFile(tree, name, keys, 0o644)
+	return box.WriteFile(tree, name, keys, 0o644)
 }
 
 // anyAge has apt take Release files whose time is over.

@@ -7,10 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
+	"nspawn-runner/runner/image/box"
 	"nspawn-runner/runner/storage"
 )
 
@@ -43,7 +43,7 @@ func (s *Store) deadBuilds() ([]storage.Leftover, error) {
 			continue // removed just now
 		}
 		failed = errors.Join(failed, err)
-		for _, path := range append(remains, slices.DeleteFunc(boxDirs(name), func(path string) bool { return !exists(path) })...) {
+		for _, path := range append(remains, box.Leftovers(hostname(name))...) {
 			all = append(all, storage.Leftover{
 				What: "build", Path: path, Why: fmt.Sprintf("a build of image %s was killed", name),
 				Remove: func(ctx context.Context) error { return s.endDead(ctx, name) },
@@ -63,14 +63,7 @@ func (s *Store) endDead(ctx context.Context, name string) error {
 		return err
 	}
 	defer lock.Close()
-	err = s.end(ctx, lock, name)
-	for _, dir := range boxDirs(name) {
-		_ = unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // if it is mounted
-		if removeErr := os.Remove(dir); !errors.Is(removeErr, fs.ErrNotExist) {
-			err = errors.Join(err, removeErr)
-		}
-	}
-	return err
+	return errors.Join(s.end(ctx, lock, name), box.RemoveLeftovers(hostname(name)))
 }
 
 // removedImages lists what is left of images that were removed while jobs ran on

@@ -22,7 +22,6 @@ func try(o *options) *cobra.Command {
 			"own that lasts no longer, and end with its exit code.",
 		Example:           "  nspawn-runner try bookworm build.sh\n  nspawn-runner try bookworm -- uname -a\n  echo 'id; df -h /' | nspawn-runner try bookworm",
 		Args:              cobra.MinimumNArgs(1),
-		Annotations:       map[string]string{"exit": exitAsTry},
 		ValidArgsFunction: completeImages(o),
 	}
 	c.Flags().StringVar(&shell, "shell", "", shellUsage)

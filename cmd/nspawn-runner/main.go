@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -40,36 +41,26 @@ func notify() (context.Context, func()) {
 	return ctx, func() { cancel(nil) }
 }
 
-// How a command's error becomes an exit code.
-const (
-	exitAsStage = "stage" // as gitlab-runner wants it
-	exitAsTry   = "try"   // the script's own code
-)
+// exitAsStage marks the commands whose exit code is the one that gitlab-runner
+// wants of a stage.
+const exitAsStage = "stage"
 
 // exitCode prints the error of a command and returns its exit code.
 func exitCode(kind string, err error) int {
 	if err == nil {
 		return 0
 	}
-	var build *gitlab.BuildFailure
-	isBuild := errors.As(err, &build)
-	// A script that failed has said itself why.
-	if !isBuild || build.Err != nil {
+	if !reported(err) {
 		fmt.Fprintf(os.Stderr, "nspawn-runner: %v\n", err)
 	}
-	switch kind {
-	case exitAsStage:
+	if kind == exitAsStage {
 		code, err := gitlab.ExitCode(os.Getenv, err)
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "nspawn-runner: %v\n", err)
 		}
 		return code
-	case exitAsTry:
-		if isBuild && build.Err == nil {
-			return build.Code
-		}
 	}
-	if isBuild {
+	if build := (*gitlab.BuildFailure)(nil); errors.As(err, &build) {
 		return build.Code
 	}
 	// Also what gitlab-runner calls by mistake is not the job's fault.
@@ -77,4 +68,16 @@ func exitCode(kind string, err error) int {
 		return code
 	}
 	return 1
+}
+
+// reported says whether an error is only that a script failed: the script's own
+// output says why. Of joined errors all must be that.
+func reported(err error) bool {
+	switch err := err.(type) {
+	case *gitlab.BuildFailure:
+		return err.Err == nil
+	case interface{ Unwrap() []error }:
+		return !slices.ContainsFunc(err.Unwrap(), func(e error) bool { return !reported(e) })
+	}
+	return false
 }

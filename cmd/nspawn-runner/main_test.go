@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -85,13 +86,49 @@ func TestExitCodes(t *testing.T) {
 		want int
 	}{
 		{exitAsStage, nil, 0}, {exitAsStage, theirs, 1}, {exitAsStage, ours, 2}, {exitAsStage, refused, 1},
-		{exitAsTry, theirs, 7}, {exitAsTry, ours, 1}, {exitAsTry, refused, 1},
-		{"", ours, 1}, {"", nil, 0},
+		{"", theirs, 7}, {"", ours, 1}, {"", refused, 1}, {"", nil, 0}, {"", errors.Join(theirs, ours), 7},
 	} {
 		if got := exitCode(test.kind, test.err); got != test.want {
 			t.Errorf("%s %v: %d, want %d", test.kind, test.err, got, test.want)
 		}
 	}
+}
+
+func TestOnlyAFailedScriptIsNoMessage(t *testing.T) {
+	failed := &gitlab.BuildFailure{Code: 7}
+	for _, test := range []struct {
+		err  error
+		want string
+	}{
+		{failed, ""},
+		{errors.Join(failed, nil), ""},
+		{errors.Join(failed, errors.New("machine not removed")), "nspawn-runner: the script failed with exit code 7\nmachine not removed\n"},
+		{fmt.Errorf("lost: %w", failed), "nspawn-runner: lost: the script failed with exit code 7\n"},
+		{&gitlab.BuildFailure{Code: 1, Err: errors.New("no such image")}, "nspawn-runner: no such image\n"},
+	} {
+		if got := stderrOf(t, func() { exitCode("", test.err) }); got != test.want {
+			t.Errorf("%v: %q, want %q", test.err, got, test.want)
+		}
+	}
+}
+
+// stderrOf is what a function prints to standard error.
+func stderrOf(t *testing.T, do func()) string {
+	t.Helper()
+	file, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	before := os.Stderr
+	os.Stderr = file
+	defer func() { os.Stderr = before }()
+	do()
+	text, err := os.ReadFile(file.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 func TestWhatTryRuns(t *testing.T) {

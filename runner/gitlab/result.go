@@ -51,10 +51,19 @@ func ConfigJSON(version string) []byte {
 type BuildFailure struct {
 	// Code is the script's exit code, at least 1.
 	Code int
-	Err  error
+	// Err is the reason, or nil if the script's output says it.
+	Err error
 }
 
-func (f *BuildFailure) Error() string { return f.Err.Error() }
+// Error returns the reason, or the exit code if there is no other.
+func (f *BuildFailure) Error() string {
+	if f.Err == nil {
+		return fmt.Sprintf("the script failed with exit code %d", f.Code)
+	}
+	return f.Err.Error()
+}
+
+// Unwrap returns the reason, which may be nil.
 func (f *BuildFailure) Unwrap() error { return f.Err }
 
 // ExitCode turns the error of a stage into the exit code that gitlab-runner

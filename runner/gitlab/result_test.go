@@ -52,3 +52,14 @@ func TestExitCodesAreGitlabRunnersOrOneAndTwo(t *testing.T) {
 		t.Errorf("got %d", code)
 	}
 }
+
+func TestABuildFailureHasATextWithAndWithoutAReason(t *testing.T) {
+	for want, failure := range map[string]*BuildFailure{
+		"the script failed with exit code 7": {Code: 7},
+		"no such image":                      {Code: 1, Err: errors.New("no such image")},
+	} {
+		if got := fmt.Sprint(failure); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

@@ -21,6 +21,7 @@ import (
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/image/box"
 	"nspawn-runner/runner/image/downloads"
+	"nspawn-runner/runner/lock"
 	"nspawn-runner/runner/shell"
 	"nspawn-runner/runner/storage"
 )
@@ -217,7 +218,7 @@ func (s *Store) build(ctx context.Context, name string, noWait bool, fill func(*
 			err = fmt.Errorf("image %s: %w", name, err)
 		}
 	}()
-	lock, err := s.lock(ctx, name, ".build", unix.LOCK_EX, func() error {
+	lock, err := s.lock(ctx, name, ".build", lock.Exclusive, func() error {
 		if noWait {
 			return &BusyError{By: s.builder(name)}
 		}

@@ -9,6 +9,11 @@ import (
 // mayImport is the direction of the house: what each package may import of
 // this module. A package that is not listed here has no home.
 var mayImport = map[string]string{
+	"runner/shell":           "",
+	"runner/image":           "runner/fault runner/image/box runner/image/downloads runner/lock runner/shell runner/spelling runner/storage",
+	"runner/image/box":       "runner/seccomp runner/shell",
+	"runner/image/downloads": "",
+
 	"runner/gitlab":        "",
 	"runner/spelling":      "",
 	"runner/config":        "runner/spelling",
@@ -18,9 +23,8 @@ var mayImport = map[string]string{
 	"runner/storage":       "runner/fault runner/seccomp",
 	"runner/systemd":       "runner/fault",
 	"runner/cache":         "runner/fault runner/lock runner/storage",
-	"runner/image":         "runner/fault runner/lock runner/seccomp runner/spelling runner/storage",
 	"runner/machine":       "runner/fault runner/lock runner/seccomp runner/storage runner/systemd",
-	"runner":               "runner/cache runner/config runner/fault runner/gitlab runner/image runner/machine runner/storage runner/systemd",
+	"runner":               "runner/cache runner/config runner/fault runner/gitlab runner/image runner/image/box runner/machine runner/shell runner/storage runner/systemd",
 	"cmd/nspawn-runner":    "runner runner/gitlab runner/image runner/machine",
 	"magefiles":            "runner test/suite test/demo test/self",
 	"test/gitlab":          "",

@@ -11,6 +11,7 @@ import (
 
 	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/shell"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -61,7 +62,7 @@ func allowed(machine.Record) error { return nil }
 func CommandScript(argv []string) string {
 	quoted := make([]string, len(argv))
 	for i, arg := range argv {
-		quoted[i] = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+		quoted[i] = shell.Quote(arg)
 	}
 	return fmt.Sprintf("exec %s\n", strings.Join(quoted, " "))
 }

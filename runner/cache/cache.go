@@ -22,9 +22,8 @@ import (
 	"strconv"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/lock"
 	"nspawn-runner/runner/storage"
 )
 
@@ -47,11 +46,11 @@ func (s Store) Hold(ctx context.Context, key string) (path string, release func(
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return "", nil, err
 	}
-	lock, err := storage.LockDirectory(ctx, filepath.Dir(path), unix.LOCK_SH)
+	held, err := lock.Directory(ctx, filepath.Dir(path), lock.Shared)
 	if err != nil {
 		return "", nil, err
 	}
-	release = func() { _ = lock.Close() }
+	release = func() { _ = held.Close() }
 	if err = os.Mkdir(path, 0o755); errors.Is(err, fs.ErrExist) {
 		err = nil
 	}
@@ -113,9 +112,9 @@ func writeUse(path string, u use) error {
 
 // lockIdle locks a cache that nobody uses, nor has since it was looked at. nil
 // without an error is that somebody does, or did.
-func (s Store) lockIdle(ctx context.Context, path string, since use) (*os.File, error) {
-	lock, err := storage.LockDirectory(ctx, filepath.Dir(path), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
+func (s Store) lockIdle(path string, since use) (*os.File, error) {
+	held, err := lock.TryDirectory(filepath.Dir(path), lock.Exclusive)
+	if errors.Is(err, lock.ErrBusy) {
 		return nil, nil
 	}
 	if err != nil {
@@ -126,10 +125,10 @@ func (s Store) lockIdle(ctx context.Context, path string, since use) (*os.File, 
 	if err == nil && !slices.Contains(inUse, path) {
 		var now use
 		if now, err = readUse(path); err == nil && now.at.Equal(since.at) {
-			return lock, nil
+			return held, nil
 		}
 	}
-	lock.Close()
+	held.Close()
 	return nil, err
 }
 

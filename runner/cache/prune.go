@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/lock"
 	"nspawn-runner/runner/storage"
 )
 
@@ -92,11 +93,11 @@ func (s Store) look() ([]cached, error) {
 
 // note keeps the size of a cache until its next use.
 func (s Store) note(ctx context.Context, c cached) error {
-	lock, err := s.lockIdle(ctx, c.path, c.use)
-	if lock == nil || err != nil {
+	held, err := s.lockIdle(c.path, c.use)
+	if held == nil || err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer held.Close()
 	c.known = true
 	return writeUse(c.path, c.use)
 }
@@ -205,7 +206,7 @@ func since(at time.Time) string {
 // holdPause, in which a job that waits for it gets it.
 const (
 	holdMost  = 50 * time.Millisecond
-	holdPause = 10 * time.Millisecond
+	holdPause = 2 * lock.Pause
 )
 
 // evict takes something away, unless somebody used the cache since it was looked
@@ -228,12 +229,12 @@ func (s Store) evict(ctx context.Context, e eviction) error {
 // evictLocked takes away what it can for holdMost; e.files are those that still
 // have to go.
 func (s Store) evictLocked(ctx context.Context, e *eviction) (bin string, err error) {
-	lock, err := s.lockIdle(ctx, e.path, e.use)
-	if lock == nil || err != nil {
+	held, err := s.lockIdle(e.path, e.use)
+	if held == nil || err != nil {
 		e.files = nil
 		return "", err
 	}
-	defer lock.Close()
+	defer held.Close()
 	if !e.all && e.removeFiles(time.Now().Add(holdMost)) == nil {
 		fault.Here("cache: some files removed")
 		e.known = true

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/lock"
 	"nspawn-runner/runner/storage"
 )
 
@@ -60,14 +61,14 @@ func (s *Store) openBase(ctx context.Context, image string, o Bootstrap, excepti
 		return nil, err
 	}
 	dir := filepath.Join(s.bases(), key)
-	lock, err := waitLock(ctx, filepath.Join(dir, "lock"), unix.LOCK_EX, func() error {
+	held, err := waitLock(ctx, filepath.Join(dir, "lock"), lock.Exclusive, func() error {
 		s.note(image, "wait for another image's bootstrap of "+o.Suite+", or its copy of one")
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &base{dir: dir, lock: lock, maxAge: s.BaseMaxAge}, nil
+	return &base{dir: dir, lock: held, maxAge: s.BaseMaxAge}, nil
 }
 
 // baseKey names what a bootstrap would make.
@@ -210,15 +211,18 @@ func (s *Store) staleBases() ([]staleBase, error) {
 
 // removeBase removes a stale base, unless it is locked, or has been made anew.
 func (s *Store) removeBase(ctx context.Context, stale staleBase) error {
-	lock, err := tryLock(filepath.Join(stale.dir, "lock"), unix.LOCK_EX)
-	if lock == nil {
+	held, err := lock.TryFile(filepath.Join(stale.dir, "lock"), lock.Exclusive)
+	if errors.Is(err, lock.ErrBusy) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer held.Close()
 	if !stale.surplus && whyNotFresh(stale.dir, s.BaseMaxAge) == "" {
 		return nil
 	}
-	return (&base{dir: stale.dir, lock: lock}).remove(ctx)
+	return (&base{dir: stale.dir, lock: held}).remove(ctx)
 }
 
 // pruneBases removes all stale bases.

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/lock"
 	"nspawn-runner/runner/storage"
 )
 
@@ -211,7 +212,7 @@ func (s *Store) build(ctx context.Context, name string, noWait bool, fill func(*
 			err = fmt.Errorf("image %s: %w", name, err)
 		}
 	}()
-	lock, err := s.lock(ctx, name, ".build", unix.LOCK_EX, func() error {
+	lock, err := s.lock(ctx, name, ".build", lock.Exclusive, func() error {
 		if noWait {
 			return &BusyError{By: s.builder(name)}
 		}

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"nspawn-runner/runner/lock"
 )
 
 // BusyError says that an image is being built, and by whom. It is the answer to
@@ -22,11 +22,7 @@ func (e *BusyError) Error() string { return "it is busy with " + e.By }
 // Building says whether somebody builds an image, or changes its generations,
 // at this moment.
 func (s *Store) Building(name string) bool {
-	lock, err := tryLock(filepath.Join(s.generations(name), ".build"), unix.LOCK_SH)
-	if lock != nil {
-		lock.Close()
-	}
-	return lock == nil && err == nil
+	return lock.IsHeld(filepath.Join(s.generations(name), ".build"))
 }
 
 // builder words who has the lock .build of an image: a build, which says in the

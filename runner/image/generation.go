@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/lock"
 	"nspawn-runner/runner/storage"
 )
 
@@ -85,7 +86,7 @@ func (s *Store) Hold(ctx context.Context, name string) (generation Generation, r
 	if _, err := s.Current(name); err != nil {
 		return Generation{}, nil, err
 	}
-	lock, err := s.lock(ctx, name, ".hold", unix.LOCK_SH, nil)
+	lock, err := s.lock(ctx, name, ".hold", lock.Shared, nil)
 	if err != nil {
 		return Generation{}, nil, fmt.Errorf("image %s: %w", name, err)
 	}

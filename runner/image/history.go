@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/lock"
 	"nspawn-runner/runner/storage"
 )
 
@@ -134,7 +135,7 @@ func (s *Store) find(name, stamp string) (Generation, error) {
 // stamp in the file .build must not outlive a change of the link, or the next
 // build takes a published generation for an unfinished one.
 func (s *Store) alone(ctx context.Context, name string) (*os.File, error) {
-	lock, err := s.lock(ctx, name, ".build", unix.LOCK_EX, func() error {
+	lock, err := s.lock(ctx, name, ".build", lock.Exclusive, func() error {
 		s.note(name, "wait for "+s.builder(name)+" to end")
 		return nil
 	})
@@ -223,7 +224,7 @@ func (s *Store) reduce(ctx context.Context, name string, keep int, first func() 
 func (s *Store) prune(ctx context.Context, name string, keep int, first func() error) (Pruned, error) {
 	patient, cancel := context.WithTimeoutCause(ctx, prunePatience, errImpatient)
 	defer cancel()
-	lock, err := s.lock(patient, name, ".hold", unix.LOCK_EX, nil)
+	lock, err := s.lock(patient, name, ".hold", lock.Exclusive, nil)
 	if err != nil {
 		return Pruned{}, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nspawn-runner/runner/lock"
 	"nspawn-runner/runner/storage"
 )
 
@@ -34,8 +35,8 @@ func (s *Store) deadBuilds() ([]storage.Leftover, error) {
 	var all []storage.Leftover
 	for _, entry := range entries {
 		name := entry.Name()
-		lock := filepath.Join(s.generations(name), ".build")
-		if checkName(name) != nil || !exists(lock) || isLocked(lock) {
+		build := filepath.Join(s.generations(name), ".build")
+		if checkName(name) != nil || !exists(build) || lock.IsHeld(build) {
 			continue // never built here, or being built
 		}
 		remains, err := s.remains(name)
@@ -58,12 +59,15 @@ func (s *Store) endDead(ctx context.Context, name string) error {
 	if !exists(s.generations(name)) {
 		return nil
 	}
-	lock, err := tryLock(filepath.Join(s.generations(name), ".build"), unix.LOCK_EX)
-	if lock == nil {
+	held, err := lock.TryFile(filepath.Join(s.generations(name), ".build"), lock.Exclusive)
+	if errors.Is(err, lock.ErrBusy) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	defer lock.Close()
-	err = s.end(ctx, lock, name)
+	defer held.Close()
+	err = s.end(ctx, held, name)
 	for _, dir := range boxDirs(name) {
 		_ = unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // if it is mounted
 		if removeErr := os.Remove(dir); !errors.Is(removeErr, fs.ErrNotExist) {
@@ -79,8 +83,8 @@ func (s *Store) removedImages() ([]storage.Leftover, error) {
 	names, failed := s.Removed()
 	var all []storage.Leftover
 	for _, name := range names {
-		lock := filepath.Join(s.generations(name), ".build")
-		if exists(s.failed(name)) || isLocked(lock) {
+		build := filepath.Join(s.generations(name), ".build")
+		if exists(s.failed(name)) || lock.IsHeld(build) {
 			continue
 		}
 		generations, err := s.Generations(name)
@@ -89,7 +93,7 @@ func (s *Store) removedImages() ([]storage.Leftover, error) {
 			continue
 		}
 		remove := func(ctx context.Context) error {
-			if !exists(s.generations(name)) || isLocked(lock) {
+			if !exists(s.generations(name)) || lock.IsHeld(build) {
 				return nil
 			}
 			_, err := s.Prune(ctx, name, KeptGenerations)
@@ -114,7 +118,7 @@ func (s *Store) oldBases() ([]storage.Leftover, error) {
 	stale, err := s.staleBases()
 	var all []storage.Leftover
 	for _, b := range stale {
-		if isLocked(filepath.Join(b.dir, "lock")) {
+		if lock.IsHeld(filepath.Join(b.dir, "lock")) {
 			continue // being made, or copied
 		}
 		all = append(all, storage.Leftover{
@@ -135,14 +139,4 @@ func (s *Store) oldDownloads() ([]storage.Leftover, error) {
 		What: "downloads", Path: s.downloads().dir, Why: fmt.Sprintf("%d files are unfinished, or too much (download_cache_max)", len(excess)),
 		Remove: func(context.Context) error { return s.downloads().prune() },
 	}}, err
-}
-
-// isLocked says whether another one has the lock of a file. It makes none.
-func isLocked(path string) bool {
-	file, err := os.Open(path)
-	if err != nil {
-		return false
-	}
-	defer file.Close()
-	return unix.Flock(int(file.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
 }

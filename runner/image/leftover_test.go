@@ -7,8 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"nspawn-runner/runner/lock"
 	"nspawn-runner/runner/storage"
 )
 
@@ -62,26 +61,26 @@ func TestWhatAKilledBuildLeftIsALeftoverUnlessAnotherOneBuilds(t *testing.T) {
 	write(t, filepath.Join(dir, "20990101T000000Z.json"), "{}")
 	symlink(t, "x", filepath.Join(dir, ".next"))
 
-	lock, err := tryLock(filepath.Join(dir, ".build"), unix.LOCK_EX)
-	if lock == nil {
+	held, err := lock.TryFile(filepath.Join(dir, ".build"), lock.Exclusive)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if left := leftovers(t, s); len(left) > 0 {
 		t.Errorf("while it is built: %q", left)
 	}
-	lock.Close()
+	held.Close()
 	want := []string{".generations/sid/.next", ".generations/sid/20990101T000000Z", ".generations/sid/20990101T000000Z.json"}
 	if left := leftovers(t, s); !slices.Equal(left, want) {
 		t.Errorf("%q, want %q", left, want)
 	}
 	found := find(t, s)
-	if lock, err = tryLock(filepath.Join(dir, ".build"), unix.LOCK_EX); lock == nil {
+	if held, err = lock.TryFile(filepath.Join(dir, ".build"), lock.Exclusive); err != nil {
 		t.Fatal(err)
 	}
 	if err := found[0].Remove(t.Context()); err != nil || !exists(found[0].Path) {
 		t.Errorf("a build has begun since it was listed: %v, and it is gone", err)
 	}
-	lock.Close()
+	held.Close()
 	collect(t, s)
 	wantOnly(t, s, "sid", generation)
 }
@@ -116,11 +115,11 @@ func TestBasesAndDownloadsThatNoBuildCanUseAreLeftovers(t *testing.T) {
 		bootable(t, filepath.Join(dir, "tree"))
 		write(t, filepath.Join(dir, "lock"), "")
 	}
-	lock, err := tryLock(filepath.Join(busy, "lock"), unix.LOCK_EX)
-	if lock == nil {
+	held, err := lock.TryFile(filepath.Join(busy, "lock"), lock.Exclusive)
+	if err != nil {
 		t.Fatal(err)
 	}
-	defer lock.Close()
+	defer held.Close()
 	downloads := s.downloads().dir
 	write(t, filepath.Join(downloads, "kept"), "short")
 	write(t, filepath.Join(downloads, unfinishedDownload+"now"), "some")

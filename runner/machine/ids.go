@@ -11,8 +11,7 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
+	"nspawn-runner/runner/lock"
 	"nspawn-runner/runner/storage"
 )
 
@@ -53,7 +52,7 @@ func (r Record) ids() idRange {
 // writeWithRange gives the machine a range of user ids that no other one has, nor a user
 // of the host for containers, and writes its record. One process at a time does this.
 func (s Store) writeWithRange(ctx context.Context, r *Record) error {
-	all, err := storage.LockDirectory(ctx, s.Dir, unix.LOCK_EX)
+	all, err := lock.Directory(ctx, s.Dir, lock.Exclusive)
 	if err != nil {
 		return err
 	}

@@ -90,7 +90,7 @@ func (s Store) strayUnits(ctx context.Context, bus *systemd.Bus) ([]storage.Left
 		all = append(all, storage.Leftover{
 			What: "unit", Path: unit.Name, Why: "the directory of its machine is gone",
 			Remove: withBus(func(ctx context.Context, bus *systemd.Bus) error {
-				lock, err := s.makeLocked(ctx, id) // so that nobody starts it meanwhile
+				lock, err := s.makeLocked(id) // so that nobody starts it meanwhile
 				if errors.Is(err, fs.ErrExist) {
 					return nil // somebody did
 				}

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
-	"nspawn-runner/runner/storage"
+	"nspawn-runner/runner/lock"
 )
 
 // lock takes the exclusive lock of a machine: its directory, which is made
@@ -21,33 +21,27 @@ import (
 // create, a machine that is not there is fs.ErrNotExist.
 func (s Store) lock(ctx context.Context, id string, create bool) (*os.File, error) {
 	for {
-		dir, err := storage.LockDirectory(ctx, s.dir(id), unix.LOCK_EX)
+		dir, err := lock.Directory(ctx, s.dir(id), lock.Exclusive)
 		if errors.Is(err, fs.ErrNotExist) && create {
-			dir, err = s.makeLocked(ctx, id)
+			dir, err = s.makeLocked(id)
 			if errors.Is(err, fs.ErrExist) {
 				continue
 			}
 		}
-		if err != nil {
-			return nil, err
-		}
-		if s.isThere(dir, id) {
-			return dir, nil
-		}
-		dir.Close()
+		return dir, err
 	}
 }
 
 // makeLocked makes a machine's directory, or fails with fs.ErrExist. It is
 // locked before it has its name: Collect takes a directory without a lock and
 // without a record for one whose maker was killed.
-func (s Store) makeLocked(ctx context.Context, id string) (*os.File, error) {
+func (s Store) makeLocked(id string) (*os.File, error) {
 	made, err := os.MkdirTemp(s.Dir, fmt.Sprintf("%s%d-", beingMade, uptime()/time.Second)) // of mode 0700
 	if err != nil {
 		return nil, err
 	}
 	fault.Here("machine: directory made aside")
-	dir, err := storage.LockDirectory(ctx, made, unix.LOCK_EX)
+	dir, err := lock.TryDirectory(made, lock.Exclusive)
 	if err == nil {
 		fault.Here("machine: directory locked")
 		err = unix.Renameat2(unix.AT_FDCWD, made, unix.AT_FDCWD, s.dir(id), unix.RENAME_NOREPLACE)
@@ -79,25 +73,5 @@ func isBeingMade(name string) bool {
 
 // tryLock is lock without waiting and without making anything.
 func (s Store) tryLock(id string) (*os.File, error) {
-	dir, err := os.OpenFile(s.dir(id), unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, err
-	}
-	err = unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if err == nil && !s.isThere(dir, id) {
-		err = fs.ErrNotExist
-	}
-	if err != nil {
-		dir.Close()
-		return nil, err
-	}
-	return dir, nil
-}
-
-// isThere says whether an open directory still is the machine's: whoever had
-// the lock before may have stopped the machine and moved the directory away.
-func (s Store) isThere(dir *os.File, id string) bool {
-	var locked, there unix.Stat_t
-	return unix.Fstat(int(dir.Fd()), &locked) == nil && unix.Lstat(s.dir(id), &there) == nil &&
-		locked.Dev == there.Dev && locked.Ino == there.Ino
+	return lock.TryDirectory(s.dir(id), lock.Exclusive)
 }

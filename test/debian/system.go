@@ -104,10 +104,10 @@ strace -f -o /dev/null su builder -c true
 			Note: "where the host's kernel is 6.7 or newer",
 			Script: `
 grep binfmt_misc /proc/filesystems
-systemctl restart systemd-binfmt
-test -w /proc/sys/fs/binfmt_misc/register
+test "$(systemctl show --value -p ConditionResult systemd-binfmt)" = no # Debian's Python alone is no reason
 printf '#!/bin/sh\necho interpreted\n' >/srv/interpreter; chmod +x /srv/interpreter
-printf ':ofatest:E::ofatest::/srv/interpreter:' >/proc/sys/fs/binfmt_misc/register
+mkdir -p /etc/binfmt.d; echo ':ofatest:E::ofatest::/srv/interpreter:' >/etc/binfmt.d/ofatest.conf
+systemctl restart systemd-binfmt
 echo >/srv/program.ofatest; chmod +x /srv/program.ofatest
 test "$(/srv/program.ofatest)" = interpreted
 `,

@@ -8,8 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
+
+	"nspawn-runner/runner/lock"
 )
 
 // CacheDir is where trees, images and running labs are kept: what
@@ -46,22 +47,15 @@ func cached(ctx context.Context, kind, hash string, build func(aside string) err
 		return "", err
 	}
 	e := entry(filepath.Join(cache, kind+"-"+hash))
-	err = retry(ctx, func() error {
-		if err := e.use(); !errors.Is(err, fs.ErrNotExist) {
-			return err
+	for {
+		if err = e.use(ctx); !errors.Is(err, fs.ErrNotExist) {
+			break
 		}
-		lock, err := lockDir(string(e), syscall.LOCK_EX)
-		if err != nil {
-			return err
-		}
-		err = e.build(build)
-		lock.Close()
-		if err != nil {
-			return err
+		if err = e.build(ctx, build); err != nil {
+			break
 		}
 		removeOthers(e, kind)
-		return e.use()
-	})
+	}
 	if err != nil {
 		return "", fmt.Errorf("cache: on %s: %w", e, err)
 	}
@@ -69,29 +63,34 @@ func cached(ctx context.Context, kind, hash string, build func(aside string) err
 }
 
 // use locks the entry for the life of this process, if it is complete.
-func (e entry) use() error {
-	lock, err := lockDir(string(e), syscall.LOCK_SH)
+func (e entry) use(ctx context.Context) error {
+	held, err := lockDir(ctx, string(e), lock.Shared)
 	if err != nil {
 		return err
 	}
 	if _, err := os.Stat(e.done()); err != nil {
-		lock.Close()
+		held.Close()
 		return err
 	}
-	inUse.Store(lock, true)
+	inUse.Store(held, true)
 	return nil
 }
 
 // build makes the entry's thing, unless another process did while this one
 // waited for the lock.
-func (e entry) build(build func(aside string) error) error {
+func (e entry) build(ctx context.Context, build func(aside string) error) error {
+	held, err := lockDir(ctx, string(e), lock.Exclusive)
+	if err != nil {
+		return err
+	}
+	defer held.Close()
 	if _, err := os.Stat(e.done()); err == nil {
 		return nil
 	}
 	if err := os.RemoveAll(e.aside()); err != nil {
 		return err
 	}
-	err := os.Mkdir(e.aside(), 0o755)
+	err = os.Mkdir(e.aside(), 0o755)
 	if err == nil {
 		err = build(e.aside())
 	}
@@ -110,7 +109,7 @@ func removeOthers(keep entry, kind string) {
 		if e == keep {
 			continue
 		}
-		lock, err := lockDir(dir, syscall.LOCK_EX)
+		held, err := lock.TryDirectory(dir, lock.Exclusive)
 		if err != nil {
 			continue
 		}
@@ -120,49 +119,22 @@ func removeOthers(keep entry, kind string) {
 			_ = os.Rename(e.done(), e.aside())
 			_ = os.RemoveAll(dir)
 		}
-		lock.Close()
+		held.Close()
 	}
 }
 
-// retry repeats what fails because another process has a lock: waiting for
-// one could not be cancelled.
-func retry(ctx context.Context, do func() error) error {
+// lockDir locks a directory, which it makes if needed: another process may remove it
+// as soon as it is made.
+func lockDir(ctx context.Context, dir string, mode lock.Mode) (*os.File, error) {
 	for {
-		err := do()
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return err
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
 		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
-			return err
+		held, err := lock.Directory(ctx, dir, mode)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return held, err
 		}
 	}
-}
-
-// lockDir locks a directory, which it makes if needed. It does not wait: its
-// error is EWOULDBLOCK where another has the lock, or has just removed the
-// directory.
-func lockDir(dir string, how int) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock: %w", err)
-	}
-	locked, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	if named, err := os.Stat(dir); err != nil || !os.SameFile(locked, named) {
-		f.Close()
-		return nil, fmt.Errorf("lock: %w", syscall.EWOULDBLOCK)
-	}
-	return f, nil
 }
 
 // pause sleeps, unless the context ends.

@@ -7,9 +7,10 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
+
+	"nspawn-runner/runner/lock"
 )
 
 // emptyCache gives a test a cache of its own.
@@ -101,11 +102,11 @@ func TestWaitingForABuilderCanBeCancelled(t *testing.T) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	lock, err := lockDir(dir, syscall.LOCK_EX)
+	held, err := lock.TryDirectory(dir, lock.Exclusive)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer lock.Close()
+	defer held.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	if _, err := cached(ctx, "kind", "1", fill); !errors.Is(err, context.DeadlineExceeded) {

@@ -9,8 +9,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
+
+	"nspawn-runner/runner/lock"
 )
 
 // site is all of a host that is not a process: a directory in the cache, whose
@@ -41,25 +42,21 @@ func newSite(ctx context.Context) (*site, error) {
 		return nil, err
 	}
 	// Nobody may take a new site for an old one before it is locked.
-	var all *os.File
-	err = retry(ctx, func() error {
-		all, err = lockDir(hosts, syscall.LOCK_EX)
-		return err
-	})
+	all, err := lock.Directory(ctx, hosts, lock.Exclusive)
 	if err != nil {
-		return nil, fmt.Errorf("lock %s: %w", hosts, err)
+		return nil, err
 	}
 	defer all.Close()
 	old, _ := filepath.Glob(filepath.Join(hosts, "*"))
 	for _, dir := range old {
-		lock, err := lockDir(dir, syscall.LOCK_EX)
+		held, err := lock.TryDirectory(dir, lock.Exclusive)
 		if err != nil {
 			continue // alive
 		}
 		// One that resists must not keep new hosts from starting.
-		if s, err := openSite(dir, lock); err == nil {
+		if s, err := openSite(dir, held); err == nil {
 			_ = s.clear()
-			lock.Close()
+			held.Close()
 		}
 	}
 
@@ -67,11 +64,11 @@ func newSite(ctx context.Context) (*site, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "scratch"), 0o755); err != nil {
 		return nil, err
 	}
-	lock, err := lockDir(dir, syscall.LOCK_EX)
+	held, err := lock.TryDirectory(dir, lock.Exclusive)
 	if err != nil {
 		return nil, err
 	}
-	return openSite(dir, lock)
+	return openSite(dir, held)
 }
 
 // openSite is the site in a directory that is locked.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"nspawn-runner/runner/host"
 )
 
 // keptLogs is how many logs stay of each image.
@@ -28,6 +30,9 @@ type buildLog struct {
 	line    []byte   // what came since the last end of a line
 	tail    []string // the last lines, oldest first
 }
+
+// hasColours says whether what is written is shown on a terminal.
+func (l *buildLog) hasColours() bool { return host.IsTerminal(l.verbose) }
 
 // openLog begins the log of a build and removes the oldest ones of the image.
 func (s *Store) openLog(generation Generation) (*buildLog, error) {

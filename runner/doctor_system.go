@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/packages"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -153,7 +154,7 @@ func checkHugePages(context.Context) []finding {
 func checkBus(ctx context.Context) []finding {
 	bus, err := systemd.Host(ctx)
 	if err != nil {
-		return isBad("apt-get install dbus, systemctl start dbus.socket", "%v", err)
+		return isBad(packages.Install(packages.DBus)+", systemctl start dbus.socket", "%v", err)
 	}
 	defer bus.Close()
 	state, err := bus.SystemState(ctx)
@@ -176,7 +177,7 @@ func checkMachined(ctx context.Context) []finding {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if _, err := bus.Leader(ctx, "nspawn-runner-doctor"); !systemd.IsNoSuchUnit(err) {
-		return isBad("apt-get install systemd-container, systemctl unmask systemd-machined; if it hangs: systemctl restart systemd-machined", "it does not answer: %v", err)
+		return isBad(packages.Install(packages.Nspawn)+", systemctl unmask systemd-machined; if it hangs: systemctl restart systemd-machined", "it does not answer: %v", err)
 	}
 	return isGood("it answers")
 }
@@ -186,7 +187,7 @@ func checkMachined(ctx context.Context) []finding {
 func checkNspawn(ctx context.Context) []finding {
 	path, err := exec.LookPath("systemd-nspawn")
 	if err != nil {
-		return isBad("apt-get install systemd-container", "there is no systemd-nspawn")
+		return isBad(packages.Install(packages.Nspawn), "there is no systemd-nspawn")
 	}
 	help, err := exec.CommandContext(ctx, path, "--help").Output()
 	if err != nil {
@@ -204,7 +205,7 @@ func checkNspawn(ctx context.Context) []finding {
 // nothing of it.
 func (h *Host) checkNetwork(context.Context) []finding {
 	if err := machine.CheckNetwork(h.Config.Network); err != nil {
-		return isBad("apt-get install passt", "%v", err)
+		return isBad(packages.Install(packages.Pasta), "%v", err)
 	}
 	return isGood("%s", h.Config.Network)
 }

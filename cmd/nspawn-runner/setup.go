@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -60,9 +61,20 @@ func doctor(o *options) *cobra.Command {
 }
 
 func version() *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Print the version",
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "version", Short: "Print the release, the revision of the source, and the version of Go",
 		Args: cobra.NoArgs,
-		Run:  func(*cobra.Command, []string) { fmt.Println("nspawn-runner " + runner.Version) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !asJSON {
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), runner.ThisBuild())
+				return err
+			}
+			out := json.NewEncoder(cmd.OutOrStdout())
+			out.SetIndent("", "  ")
+			return out.Encode(runner.ThisBuild())
+		},
 	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
 }

@@ -15,6 +15,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"time"
+
+	"nspawn-runner/packaging"
 )
 
 // Suite collects the results of phases.
@@ -76,11 +78,11 @@ func (s *Suite) summary() {
 	}
 }
 
-// Build is where Compile puts binaries, below the module's root.
+// Build is where Compile puts programs, below the module's root.
 const Build = "build"
 
-// Compile builds static binaries of the packages into Build, each under its
-// package's last name, with package paths as for go build.
+// Compile builds the product into Build, and beside it programs of the tests: packages,
+// with paths as for go build, each under its package's last name.
 func Compile(ctx context.Context, packages ...string) (dir string, err error) {
 	dir, err = filepath.Abs(Build)
 	if err != nil {
@@ -89,13 +91,10 @@ func Compile(ctx context.Context, packages ...string) (dir string, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
+	if _, err := packaging.Build(ctx, dir); err != nil {
+		return "", err
+	}
 	return dir, command(ctx, "go", append([]string{"build", "-trimpath", "-o", dir + "/"}, packages...)...)
-}
-
-// compileFaults builds the driver with the tag faults into a directory of Build: it
-// says when it comes to its marks.
-func compileFaults(ctx context.Context) error {
-	return command(ctx, "go", "build", "-tags=faults", "-trimpath", "-o", filepath.Join(Build, "faults")+"/", "./cmd/nspawn-runner")
 }
 
 // compileTests builds the test binary of a package into Build.

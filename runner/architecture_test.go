@@ -14,6 +14,11 @@ import (
 // mayImport is the direction of the house: what each package may import of
 // this module. A package that is not listed here has no home.
 var mayImport = map[string]string{
+	"runner/shell":           "",
+	"runner/image":           "runner/fault runner/image/box runner/image/downloads runner/lock runner/shell runner/spelling runner/storage",
+	"runner/image/box":       "runner/seccomp runner/shell",
+	"runner/image/downloads": "",
+
 	"runner/gitlab":        "",
 	"runner/spelling":      "",
 	"runner/config":        "runner/spelling",
@@ -24,11 +29,10 @@ var mayImport = map[string]string{
 	"runner/storage":       "runner/fault runner/seccomp",
 	"runner/systemd":       "runner/fault",
 	"runner/cache":         "runner/fault runner/lock runner/storage",
-	"runner/image":         "runner/fault runner/lock runner/seccomp runner/spelling runner/storage",
 	"runner/machine":       "runner/fault runner/lock runner/seccomp runner/storage runner/systemd",
-	"runner":               "runner/cache runner/config runner/fault runner/gitlab runner/image runner/machine runner/packages runner/storage runner/systemd",
+	"runner":               "runner/cache runner/config runner/fault runner/gitlab runner/image runner/image/box runner/machine runner/packages runner/shell runner/storage runner/systemd",
 	"packaging":            "runner/config",
-	"cmd/nspawn-runner":    "runner runner/fault runner/gitlab runner/machine",
+	"cmd/nspawn-runner":    "runner runner/fault runner/gitlab runner/image runner/machine",
 	"magefiles":            "packaging runner runner/config runner/packages test/suite test/demo test/self",
 	"test/gitlab":          "",
 	"test/gitlab/simulate": "test/gitlab",

@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"nspawn-runner/runner/image"
+	"nspawn-runner/runner/image/box"
 	"nspawn-runner/runner/machine"
 	"nspawn-runner/runner/storage"
 	"nspawn-runner/runner/systemd"
@@ -16,9 +17,9 @@ const buildBooted = "booted"
 
 // bootGeneration starts a machine for a build: as the jobs of the image will have it, but
 // with the generation's tree itself for its root, and a way out of its network.
-func (h *Host) bootGeneration(ctx context.Context, order image.Order) (*image.Booted, error) {
+func (h *Host) bootGeneration(ctx context.Context, order image.Order) (*box.Machine, error) {
 	if err := h.machines().Collect(ctx); err != nil { // a build that was killed, mostly
-		h.say("warning: clean up after dead jobs: %v", err)
+		h.note("warning: clean up after dead jobs: %v", err)
 	}
 	spec, err := h.buildSpec(order)
 	if err != nil {
@@ -32,7 +33,7 @@ func (h *Host) bootGeneration(ctx context.Context, order image.Order) (*image.Bo
 	if err != nil {
 		return nil, errors.Join(err, h.end(ctx, spec.ID))
 	}
-	return &image.Booted{
+	return &box.Machine{
 		PID: entrance.Leader.PID, Alive: entrance.Leader.Alive,
 		Owner: entrance.RootUID, Group: entrance.Group,
 		Shutdown: func(ctx context.Context) error { return h.machines().Shutdown(ctx, spec.ID) },

@@ -15,6 +15,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/image/box"
+	"nspawn-runner/runner/image/downloads"
 )
 
 // plugins are ours for ansible: the connection into the box, the way to another user
@@ -42,25 +45,25 @@ func (b *build) play(ctx context.Context, book Playbook) error {
 		if b.booted {
 			return b.playBooted(ctx, book)
 		}
-		return b.download(onLoopback, func(d *downloads) error { return b.playIn(ctx, book, d) })
+		return b.download(onLoopback, func(p *downloads.Proxy) error { return b.playIn(ctx, book, p) })
 	})
 }
 
 // playIn runs the playbook in a box on the generation.
-func (b *build) playIn(ctx context.Context, book Playbook, d *downloads) error {
-	return b.inBox(ctx, d, func(box *box) error {
-		if err := b.fillRun(ctx, box); err != nil {
+func (b *build) playIn(ctx context.Context, book Playbook, p *downloads.Proxy) error {
+	return b.inBox(ctx, p, func(x *box.Box) error {
+		if err := x.FillRun(ctx, b.store.Environment); err != nil {
 			return err
 		}
 		b.suspect = true
-		return b.ansible(ctx, book, box.door)
+		return b.ansible(ctx, book, x.Door)
 	})
 }
 
 // ansible runs ansible-playbook on the host, with what is behind a door as its only host. The
 // playbook stays where it is, with the roles, collections and variables beside
 // it, and the user's ansible.cfg counts; only inventory and connection are ours.
-func (b *build) ansible(ctx context.Context, book Playbook, door *door) error {
+func (b *build) ansible(ctx context.Context, book Playbook, door *box.Door) error {
 	dir, err := os.MkdirTemp("", "nspawn-runner-ansible-")
 	if err != nil {
 		return err
@@ -96,7 +99,7 @@ func (b *build) ansible(ctx context.Context, book Playbook, door *door) error {
 		"ANSIBLE_NOCOWS=1",
 		"NSPAWN_RUNNER_FAILURES="+failures,
 		"NSPAWN_RUNNER_TALLY="+tally)
-	if isTerminal(b.store.Verbose) {
+	if b.log.hasColours() {
 		cmd.Env = append(cmd.Env, "ANSIBLE_FORCE_COLOR=1")
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -104,7 +107,7 @@ func (b *build) ansible(ctx context.Context, book Playbook, door *door) error {
 	// only ansible knows them all.
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGTERM) }
 
-	err = withoutSync(func() error { return b.run(ctx, cmd) })
+	err = box.WithoutSync(func() error { return b.run(ctx, cmd) })
 	if err == nil {
 		b.tally = readTally(tally)
 		return nil
@@ -117,21 +120,21 @@ func (b *build) ansible(ctx context.Context, book Playbook, door *door) error {
 
 // writeInventory writes the inventory: one host, which is called by the path of
 // the tree, as with the Python original.
-func (b *build) writeInventory(path string, door *door) error {
+func (b *build) writeInventory(path string, door *box.Door) error {
 	host := map[string]any{
 		"ansible_connection":         "chroot",
 		"ansible_user":               "root",
 		"ansible_pipelining":         true,
 		"ansible_become_method":      "nspawn_runner",
-		"ansible_chroot_enter":       door.enter(),
-		"ansible_chroot_environment": b.store.environmentInside(),
-		"ansible_chroot_owner":       door.owner,
-		"ansible_chroot_group":       door.group,
+		"ansible_chroot_enter":       door.Enter(),
+		"ansible_chroot_environment": box.Environment(b.store.Environment),
+		"ansible_chroot_owner":       door.Owner,
+		"ansible_chroot_group":       door.Group,
 	}
 	if b.booted {
 		host["ansible_connection"] = bootedConnection
 	} else {
-		host["ansible_chroot_environment"].(map[string]string)[offline] = "1"
+		host["ansible_chroot_environment"].(map[string]string)[box.Offline] = "1"
 	}
 	// JSON is YAML, and quotes everything.
 	text, err := json.Marshal(map[string]any{"all": map[string]any{"hosts": map[string]any{b.generation.Path: host}}})

@@ -11,6 +11,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"nspawn-runner/runner/image/box"
+	"nspawn-runner/runner/image/downloads"
 )
 
 // A stable release gets its corrections in two more suites: SUITE-updates, where the
@@ -161,7 +164,7 @@ func (o Bootstrap) sourcesVariable(more []archive) string {
 
 // correct brings corrections into a tree that debootstrap made, which takes packages of
 // one suite only. more are those of a mirror that is given.
-func (b *build) correct(ctx context.Context, o Bootstrap, more []archive, env []string, d *downloads) (err error) {
+func (b *build) correct(ctx context.Context, o Bootstrap, more []archive, env []string, p *downloads.Proxy) (err error) {
 	root := b.generation.Path
 	if o.Mirror == "" {
 		o.Mirror = mainMirror(root, o.Suite)
@@ -177,8 +180,8 @@ func (b *build) correct(ctx context.Context, o Bootstrap, more []archive, env []
 	if err := b.run(ctx, add); err != nil {
 		return fmt.Errorf("add to sources.list: %w", err)
 	}
-	return b.inBox(ctx, d, func(box *box) error {
-		args := append(box.enter(), "sh", "-c", "apt-get update && apt-get --yes --no-install-recommends dist-upgrade && apt-get clean")
+	return b.inBox(ctx, p, func(x *box.Box) error {
+		args := append(x.Enter(), "sh", "-c", "apt-get update && apt-get --yes --no-install-recommends dist-upgrade && apt-get clean")
 		upgrade := exec.CommandContext(ctx, args[0], args[1:]...)
 		upgrade.Env = slices.Concat(env, []string{"DEBIAN_FRONTEND=noninteractive", "PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin"})
 		return b.run(ctx, upgrade)

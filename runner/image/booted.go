@@ -7,6 +7,8 @@ import (
 	"net"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/image/box"
+	"nspawn-runner/runner/image/downloads"
 )
 
 // A playbook can run in the generation while it is booted, as jobs will have it: its
@@ -27,41 +29,28 @@ type Order struct {
 	Begin func(touched []string)
 }
 
-// Booted is a machine that runs on the tree of a build.
-type Booted struct {
-	// PID is its first process, Alive says whether that still is it.
-	PID   int
-	Alive func() bool
-	// Owner is the host's user id of its root, 0 where that is the host's.
-	Owner int
-	// Group is the directory of the control group for commands from outside.
-	Group string
-	// Shutdown shuts it down in good order, Kill at once; nothing of it is left then.
-	Shutdown, Kill func(context.Context) error
-}
-
 // playBooted runs the playbook in a machine whose root is the generation.
 func (b *build) playBooted(ctx context.Context, book Playbook) (err error) {
 	root := b.generation.Path
-	if err := forgetMachine(root); err != nil { // as jobs will have it
+	if err := box.ClearIdentity(root); err != nil { // as jobs will have it
 		return err
 	}
-	traces, err := openTraces(root)
+	traces, err := box.OpenTraces(root)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, traces.Close()) }()
 	machine, err := b.store.Boot(ctx, Order{
 		Image: b.image, Generation: b.generation, Hostname: hostname(b.image),
-		Shown: b.mirrors,
+		Shown: b.shown,
 		Begin: func(touched []string) {
 			b.suspect = true // if it does not boot, the reason is in the tree
-			traces.before(touched)
+			traces.Before(touched)
 		},
 	})
 	if err != nil {
-		traces.after()
-		return errors.Join(err, traces.takeBack())
+		traces.After()
+		return errors.Join(err, traces.TakeBack())
 	}
 	fault.Here("image: booted")
 	err = b.playInMachine(ctx, book, machine, traces)
@@ -78,32 +67,28 @@ func (b *build) playBooted(ctx context.Context, book Playbook) (err error) {
 		err = fmt.Errorf("%w (and then: %v)", err, ended)
 	}
 	fault.Here("image: shut down")
-	return errors.Join(err, traces.takeBack(), forgetBoot(root))
+	return errors.Join(err, traces.TakeBack(), box.ClearBoot(root))
 }
 
 // playInMachine runs the playbook in a machine that is up.
-func (b *build) playInMachine(ctx context.Context, book Playbook, machine *Booted, traces *traces) error {
-	traces.after()
-	door, err := machine.open()
+func (b *build) playInMachine(ctx context.Context, book Playbook, machine *box.Machine, traces *box.Traces) error {
+	traces.After()
+	door, err := machine.Open()
 	if err != nil {
 		return err
 	}
 	defer door.Close()
-	defer door.keepGoing()()
-	stop, err := door.relay(loopbackProxies(b.store.Environment))
+	defer door.KeepGoing()()
+	stop, err := door.Relay(box.LoopbackProxies(b.store.Environment))
 	if err != nil {
 		return err
 	}
 	defer stop()
-	return b.download(func() (net.Listener, error) { return door.listen(anyPort) }, func(d *downloads) error {
-		scripts, err := lendStandIns(traces.tree, "booted")
+	return b.download(func() (net.Listener, error) { return door.Listen(downloads.AnyPort) }, func(p *downloads.Proxy) error {
+		takeBack, err := box.LendToMachine(b.generation.Path, loansOf(p)...)
 		if err != nil {
 			return err
 		}
-		restore, err := give(b.generation.Path, append(scripts, d.loans()...))
-		if err != nil {
-			return err
-		}
-		return errors.Join(b.ansible(ctx, book, door), restore())
+		return errors.Join(b.ansible(ctx, book, door), takeBack())
 	})
 }

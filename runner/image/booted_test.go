@@ -7,18 +7,19 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/image/box"
 )
 
 // fakeMachine gives a store machines that are a process with namespaces of its own, on
 // the host's tree. What becomes of them is added to done; the shutdown may fail.
 func fakeMachine(t *testing.T, s *Store, done *[]string, shutdown error) {
-	s.Boot = func(_ context.Context, order Order) (*Booted, error) {
+	s.Boot = func(_ context.Context, order Order) (*box.Machine, error) {
 		order.Begin([]string{"etc/hosts", "etc/resolv.conf", "etc/more/file", "srv/of/a/bind"})
 		for path, text := range map[string]string{
 			"etc/hosts": "127.0.1.1 run-build\n", "etc/resolv.conf": "nameserver 192.0.0.3\n", "etc/more/file": "",
@@ -45,10 +46,8 @@ func fakeMachine(t *testing.T, s *Store, done *[]string, shutdown error) {
 				return err
 			}
 		}
-		alive := func() bool {
-			return cmd.Process.Signal(syscall.Signal(0)) == nil && isFirst(strconv.Itoa(cmd.Process.Pid))
-		}
-		return &Booted{PID: cmd.Process.Pid, Alive: alive, Group: t.TempDir(), Shutdown: end("shut down", shutdown), Kill: end("kill", nil)}, nil
+		alive := func() bool { return cmd.Process.Signal(syscall.Signal(0)) == nil }
+		return &box.Machine{PID: cmd.Process.Pid, Alive: alive, Group: t.TempDir(), Shutdown: end("shut down", shutdown), Kill: end("kill", nil)}, nil
 	}
 }
 
@@ -105,7 +104,7 @@ func TestAMachineThatDoesNotShutDownInGoodOrderOrEndsTooEarlyFailsTheBuild(t *te
 		fakeMachine(t, s, &done, test.shutdown)
 		if strings.HasPrefix(test.play, "kill") { // of the machine, by its number on the host
 			boot := s.Boot
-			s.Boot = func(ctx context.Context, order Order) (*Booted, error) {
+			s.Boot = func(ctx context.Context, order Order) (*box.Machine, error) {
 				m, err := boot(ctx, order)
 				write(t, filepath.Join(s.PlaybookDirs[0], "sid.yaml"), "- hosts: all\n  fake: exit 3\n")
 				_ = unix.Kill(m.PID, unix.SIGKILL)
@@ -151,15 +150,5 @@ func TestMachinesAreEndedBeforeTheTreeOfAKilledBuildGoesAndOnNoOther(t *testing.
 	write(t, filepath.Join(s.generations("sid"), "20270101T000000Z", "file"), "")
 	if _, _, err := s.Maintain(t.Context(), "sid", ofSid); err != nil || !slices.Equal(halted, []string{"sid/20270101T000000Z"}) {
 		t.Errorf("%v, halted: %q", err, halted)
-	}
-}
-
-func TestProxiesOnTheLoopbackAreThoseThatAMachineDoesNotReach(t *testing.T) {
-	got := loopbackProxies(map[string]string{
-		"http_proxy": "http://user:word@localhost:3128/", "HTTPS_PROXY": "127.0.0.1:3128", "ftp_proxy": "http://[::1]:21",
-		"all_proxy": "http://proxy.example:3128", "no_proxy": "localhost", "NAME": "127.0.0.1:80",
-	})
-	if want := []string{"127.0.0.1:3128", "[::1]:21"}; !slices.Equal(got, want) {
-		t.Errorf("%q", got)
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 
+	"nspawn-runner/runner/image/box"
+	"nspawn-runner/runner/image/downloads"
 	"nspawn-runner/runner/storage"
 )
 
@@ -148,12 +150,12 @@ func (b *build) bootstrap(ctx context.Context, o Bootstrap) error {
 			if err := base.copyTo(ctx, b.generation.Path); err != nil {
 				return err
 			}
-			return forgetHost(b.generation.Path, b.image)
+			return box.SetHostname(b.generation.Path, hostname(b.image))
 		})
 	}
 	b.keptAs = base
 	return b.step(ctx, "bootstrap "+o.Suite+" with "+o.Program, func() error {
-		return b.download(onLoopback, func(d *downloads) error { return b.firstTree(ctx, o, exceptions, d) })
+		return b.download(onLoopback, func(p *downloads.Proxy) error { return b.firstTree(ctx, o, exceptions, p) })
 	})
 }
 
@@ -169,7 +171,7 @@ func (b *build) keepBase(ctx context.Context) {
 }
 
 // firstTree runs the bootstrap program.
-func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string, d *downloads) error {
+func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string, p *downloads.Proxy) error {
 	root := b.generation.Path
 	if err := storage.Create(root); err != nil {
 		return err
@@ -177,10 +179,7 @@ func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string,
 	if err := os.Chmod(root, 0o755); err != nil { // whatever the umask says
 		return err
 	}
-	env := append(b.store.environment(), "LC_ALL=C.UTF-8")
-	if d != nil {
-		env = append(env, "http_proxy="+d.address)
-	}
+	env := slices.Concat(b.store.environment(), []string{"LC_ALL=C.UTF-8"}, p.Environment())
 	more, err := b.corrections(ctx, o, env)
 	if err != nil {
 		return err
@@ -191,7 +190,7 @@ func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string,
 	} else if _, err := exec.LookPath("eatmydata"); err == nil {
 		args = append([]string{"eatmydata"}, args...) // all is flushed once, before it is published
 	}
-	args, _ = lifted(root, args)
+	args, _ = box.Lift(root, args)
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env = slices.Concat(env, []string{o.sourcesVariable(more)})
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -200,7 +199,7 @@ func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string,
 		Cloneflags:   syscall.CLONE_NEWPID,
 		Unshareflags: syscall.CLONE_NEWNS,
 	}
-	if err := withoutSync(func() error { return b.run(ctx, cmd) }); err != nil {
+	if err := box.WithoutSync(func() error { return b.run(ctx, cmd) }); err != nil {
 		// debootstrap's own log is in the tree, which is about to go.
 		if text, readErr := os.ReadFile(filepath.Join(root, "debootstrap/debootstrap.log")); readErr == nil {
 			fmt.Fprintf(b.log, "== debootstrap/debootstrap.log\n%s", text)
@@ -216,11 +215,11 @@ func (b *build) firstTree(ctx context.Context, o Bootstrap, exceptions []string,
 		return err
 	}
 	if o.Program == "debootstrap" {
-		if err := b.correct(ctx, o, more, env, d); err != nil {
+		if err := b.correct(ctx, o, more, env, p); err != nil {
 			return err
 		}
 	}
-	return forgetHost(root, b.image)
+	return box.SetHostname(root, hostname(b.image))
 }
 
 // finishDebootstrap does what mmdebstrap does by itself: the exceptions for apt in
@@ -285,7 +284,7 @@ func trust(root, keyring string) error {
 	if err := tree.MkdirAll("etc/apt/trusted.gpg.d", 0o755); err != nil {
 		return err
 	}
-	return writeFile(tree, name, keys, 0o644)
+	return box.WriteFile(tree, name, keys, 0o644)
 }
 
 // anyAge has apt take Release files whose time is over.

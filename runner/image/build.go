@@ -5,8 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -16,7 +19,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/image/box"
+	"nspawn-runner/runner/image/downloads"
 	"nspawn-runner/runner/lock"
+	"nspawn-runner/runner/shell"
 	"nspawn-runner/runner/storage"
 )
 
@@ -99,7 +105,7 @@ func (s *Store) Maintain(ctx context.Context, name string, options MaintainOptio
 	generation, err = s.build(ctx, name, options.NoWait, func(b *build) error {
 		b.booted = options.Booted
 		if s.look(name).Exists && !options.Recreate {
-			b.mirrors = options.Bootstrap.mirrorPaths()
+			b.shown = options.Bootstrap.mirrorPaths()
 			if err := b.fromCurrent(ctx, byMaintenance, func() error { return b.play(ctx, book) }); err != nil {
 				return err
 			}
@@ -197,7 +203,7 @@ type build struct {
 	suspect    bool       // if the build fails now, the reason is to be found in the tree
 	tally      tally      // what the playbook did
 	keptAs     *base      // what the tree is to be kept as, see keepBase; nil if it is not to be
-	mirrors    []string   // directories of the host that the image's packages come from
+	shown      []string   // directories of the host that the image's packages come from
 	booted     bool       // the playbook runs in a booted machine
 	log        *buildLog
 	program    atomic.Int64 // the process that is filling the tree, or 0
@@ -270,7 +276,7 @@ func (s *Store) build(ctx context.Context, name string, noWait bool, fill func(*
 	b.suspect = true
 	flushed := flushAhead(generation.Path)
 	if err := b.step(ctx, "check", func() error {
-		if err := forgetMachine(generation.Path); err != nil {
+		if err := box.ClearIdentity(generation.Path); err != nil {
 			return err
 		}
 		return cmp.Or(Check(generation.Path), context.Cause(ctx))
@@ -318,7 +324,7 @@ func (b *build) pruneOld(ctx context.Context) error {
 func (b *build) fromNothing(ctx context.Context, o Bootstrap, book Playbook) error {
 	o.Suite = cmp.Or(o.Suite, "unstable")
 	b.record = Record{How: byBootstrap, Suite: o.Suite}
-	b.mirrors = o.mirrorPaths()
+	b.shown = o.mirrorPaths()
 	if err := b.needRoom(ctx, ""); err != nil {
 		return err
 	}
@@ -378,7 +384,7 @@ func (b *build) step(ctx context.Context, name string, do func() error) error {
 // session of its own: it cannot wait for an answer from a terminal, and a Ctrl-C
 // there reaches it through its context only. It dies with this process.
 func (b *build) run(ctx context.Context, cmd *exec.Cmd) error {
-	fmt.Fprintf(b.log, "+ %s\n", quote(cmd.Args))
+	fmt.Fprintf(b.log, "+ %s\n", shell.Command(cmd.Args))
 	cmd.Stdout, cmd.Stderr = b.log, b.log
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
@@ -405,17 +411,50 @@ func (b *build) run(ctx context.Context, cmd *exec.Cmd) error {
 	return b.log.reason(err)
 }
 
-// quote writes a command as one would type it.
-func quote(args []string) string {
-	quoted := make([]string, len(args))
-	for i, arg := range args {
-		quoted[i] = arg
-		if arg == "" || strings.ContainsAny(arg, " \t\n'\"\\$&|;<>()*?[]#~`!{}") {
-			quoted[i] = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
-		}
+// inBox does something in a box on the generation, whose apt uses the proxy.
+func (b *build) inBox(ctx context.Context, p *downloads.Proxy, do func(*box.Box) error) error {
+	tree := box.Tree{Root: b.generation.Path, Hostname: hostname(b.image), Shown: b.shown}
+	err := tree.InBox(ctx, b.log, loansOf(p), do)
+	var start *box.StartError
+	if errors.As(err, &start) {
+		return b.log.reason(err)
 	}
-	return strings.Join(quoted, " ")
+	return err
 }
+
+// loansOf are what makes apt in a tree use a proxy, if there is one.
+func loansOf(p *downloads.Proxy) []box.Loan {
+	if conf := p.AptConf(); conf != nil {
+		return []box.Loan{{Path: "etc/apt/apt.conf.d/00nspawn-runner", Content: conf, Mode: 0o644}}
+	}
+	return nil
+}
+
+// downloads are the cache of all builds.
+func (s *Store) downloads() downloads.Cache {
+	return downloads.Cache{Dir: filepath.Join(s.StateDir, ".downloads"), Max: s.DownloadsMax}
+}
+
+// download does a step of the build with a proxy, or with none if nothing is cached.
+// listen opens the proxy's socket.
+func (b *build) download(listen func() (net.Listener, error), do func(*downloads.Proxy) error) error {
+	p, err := b.store.downloads().Serve(listen, b.store.Environment, b.log)
+	if err != nil {
+		return fmt.Errorf("download cache: %w", err)
+	}
+	if p == nil {
+		return do(nil)
+	}
+	err = do(p)
+	if err != nil && b.log.mentions("Hash Sum mismatch") {
+		p.Reject()
+	}
+	fmt.Fprintf(b.log, "== downloads: %d bytes from mirrors, %d bytes kept from earlier builds\n", p.Fetched(), p.Cached())
+	return errors.Join(err, p.Close())
+}
+
+// onLoopback listens on the loopback device of this process.
+func onLoopback() (net.Listener, error) { return net.Listen("tcp", downloads.AnyPort) }
 
 // environment is this process's own with the store's on top.
 func (s *Store) environment() []string {
@@ -424,4 +463,22 @@ func (s *Store) environment() []string {
 		env = append(env, name+"="+value)
 	}
 	return env
+}
+
+// hostname makes a host name of an image's name.
+func hostname(image string) string {
+	name := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, image)
+	return cmp.Or(strings.Trim(name[:min(len(name), 63)], "-"), "localhost")
+}
+
+// Shell runs root's login shell in the tree at root, the copy that Edit made.
+// An exit status of the shell other than 0 is an *exec.ExitError.
+func (s *Store) Shell(ctx context.Context, root string, stdin io.Reader, stdout, stderr io.Writer) error {
+	image := filepath.Base(filepath.Dir(root)) // .generations/IMAGE/STAMP
+	return box.Tree{Root: root, Hostname: hostname(image)}.Shell(ctx, s.Environment, stdin, stdout, stderr)
 }

@@ -25,10 +25,9 @@
 // Where to read on: generation.go has the life of a generation, remains.go what a
 // killed one leaves, build.go the
 // three ways to make one, bootstrap.go the first tree, base.go why that is mostly a
-// copy, proxy.go and downloads.go why nothing is downloaded twice, box.go the
-// container in which commands run in a tree, booted.go the machine in which they run
-// otherwise, door.go how they get there, ansible.go the playbook, failed.go
-// what becomes of trees that are no good.
+// copy, the package downloads why nothing is downloaded twice, the package box how
+// commands run in a tree, booted.go the machine in which they run where a playbook wants
+// that, ansible.go the playbook, failed.go what becomes of trees that are no good.
 package image
 
 import (
@@ -43,6 +42,7 @@ import (
 	"strings"
 	"time"
 
+	"nspawn-runner/runner/image/box"
 	"nspawn-runner/runner/spelling"
 )
 
@@ -75,7 +75,7 @@ type Store struct {
 	Test func(ctx context.Context, image string, generation Generation, log io.Writer) error
 	// Boot, if set, starts a machine whose root is the tree of a generation that is
 	// being built. It is not set where no machine can be started.
-	Boot func(ctx context.Context, order Order) (*Booted, error)
+	Boot func(ctx context.Context, order Order) (*box.Machine, error)
 	// Halt, if set, ends what machines run on a generation that will not be published.
 	Halt func(ctx context.Context, generation string) error
 }

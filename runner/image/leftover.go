@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"slices"
 
-	"golang.org/x/sys/unix"
-
+	"nspawn-runner/runner/image/box"
 	"nspawn-runner/runner/lock"
 	"nspawn-runner/runner/storage"
 )
@@ -44,7 +41,7 @@ func (s *Store) deadBuilds() ([]storage.Leftover, error) {
 			continue // removed just now
 		}
 		failed = errors.Join(failed, err)
-		for _, path := range append(remains, slices.DeleteFunc(boxDirs(name), func(path string) bool { return !exists(path) })...) {
+		for _, path := range append(remains, box.Leftovers(hostname(name))...) {
 			all = append(all, storage.Leftover{
 				What: "build", Path: path, Why: fmt.Sprintf("a build of image %s was killed", name),
 				Remove: func(ctx context.Context) error { return s.endDead(ctx, name) },
@@ -67,14 +64,7 @@ func (s *Store) endDead(ctx context.Context, name string) error {
 		return err
 	}
 	defer held.Close()
-	err = s.end(ctx, held, name)
-	for _, dir := range boxDirs(name) {
-		_ = unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // if it is mounted
-		if removeErr := os.Remove(dir); !errors.Is(removeErr, fs.ErrNotExist) {
-			err = errors.Join(err, removeErr)
-		}
-	}
-	return err
+	return errors.Join(s.end(ctx, held, name), box.RemoveLeftovers(hostname(name)))
 }
 
 // removedImages lists what is left of images that were removed while jobs ran on
@@ -131,12 +121,12 @@ func (s *Store) oldBases() ([]storage.Leftover, error) {
 
 // oldDownloads is one leftover for all of them: there may be thousands.
 func (s *Store) oldDownloads() ([]storage.Leftover, error) {
-	excess, err := s.downloads().excess()
+	excess, err := s.downloads().Excess()
 	if len(excess) == 0 {
 		return nil, err
 	}
 	return []storage.Leftover{{
-		What: "downloads", Path: s.downloads().dir, Why: fmt.Sprintf("%d files are unfinished, or too much (download_cache_max)", len(excess)),
-		Remove: func(context.Context) error { return s.downloads().prune() },
+		What: "downloads", Path: s.downloads().Dir, Why: fmt.Sprintf("%d files are unfinished, or too much (download_cache_max)", len(excess)),
+		Remove: func(context.Context) error { return s.downloads().Prune() },
 	}}, err
 }

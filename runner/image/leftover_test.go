@@ -120,22 +120,22 @@ func TestBasesAndDownloadsThatNoBuildCanUseAreLeftovers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer held.Close()
-	downloads := s.downloads().dir
+	downloads := s.downloads().Dir
 	write(t, filepath.Join(downloads, "kept"), "short")
-	write(t, filepath.Join(downloads, unfinishedDownload+"now"), "some")
+	write(t, filepath.Join(downloads, ".new-now"), "some")
 	if left := leftovers(t, s); !slices.Equal(left, []string{".bases/sid-half"}) {
 		t.Errorf("%q", left)
 	}
-	write(t, filepath.Join(downloads, unfinishedDownload+"then"), "some")
+	write(t, filepath.Join(downloads, ".new-then"), "some")
 	then := time.Now().Add(-2 * time.Hour)
-	if err := os.Chtimes(filepath.Join(downloads, unfinishedDownload+"then"), then, then); err != nil {
+	if err := os.Chtimes(filepath.Join(downloads, ".new-then"), then, then); err != nil {
 		t.Fatal(err)
 	}
 	if left := leftovers(t, s); !slices.Equal(left, []string{".bases/sid-half", ".downloads"}) {
 		t.Errorf("%q", left)
 	}
 	collect(t, s)
-	if exists(half) || !exists(busy) || !exists(filepath.Join(downloads, "kept")) || !exists(filepath.Join(downloads, unfinishedDownload+"now")) {
+	if exists(half) || !exists(busy) || !exists(filepath.Join(downloads, "kept")) || !exists(filepath.Join(downloads, ".new-now")) {
 		t.Error("more or less was removed than what is of no use")
 	}
 }

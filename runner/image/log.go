@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/term"
 )
 
 // keptLogs is how many logs stay of each image.
@@ -27,6 +29,12 @@ type buildLog struct {
 	verbose io.Writer
 	line    []byte   // what came since the last end of a line
 	tail    []string // the last lines, oldest first
+}
+
+// hasColours says whether what is written is shown on a terminal.
+func (l *buildLog) hasColours() bool {
+	file, ok := l.verbose.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
 }
 
 // openLog begins the log of a build and removes the oldest ones of the image.

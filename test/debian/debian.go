@@ -2,7 +2,7 @@
 // programs that people install on one, and what they expect of the system below them.
 //
 // The list is kept once. `mage test:debian` runs it, in machines of each image and on
-// each backend where that can matter, and DEBIAN.md is its table, which a test of this
+// each backend where that can matter, and docs/debian.md is its table, which a test of this
 // package compares.
 package debian
 

@@ -9,8 +9,8 @@ var refusals = Group{
 	Cases: []Case{
 		{
 			Name:    "loop devices (losetup, mount -o loop)",
-			Refused: "A loop device is the host's, and the kernel has no namespace for it. Who can set one up has the kernel read a file system that a job wrote.",
-			Note:    "mke2fs -d, mkfs.btrfs -r and mmdebstrap's ext2 make images without; fuse2fs mounts them; or a runner with the shell executor in a VM of its own",
+			Refused: "Loop devices belong to the host; the kernel has no namespace for them. With one, a job could make the kernel read a file system that the job wrote.",
+			Note:    "`mke2fs -d`, `mkfs.btrfs -r` and the ext2 format of mmdebstrap make file system images without one, and fuse2fs mounts them; else use a runner with the shell executor in its own VM",
 			Script: `
 truncate -s 8M /srv/disk; mke2fs -q /srv/disk
 refused 'failed to setup loop device|Operation not permitted' mount -o loop /srv/disk /mnt
@@ -20,19 +20,19 @@ refused 'Operation not permitted' mknod /srv/loop b 7 0
 		},
 		{
 			Name:    "device mapper, LVM, cryptsetup",
-			Refused: "Block devices are the host's, like loop devices.",
+			Refused: "Block devices belong to the host, like loop devices.",
 			Script:  `test ! -e /dev/mapper/control; refused 'Operation not permitted' mknod /dev/mapper-control c 10 236`,
 		},
 		{
 			Name:    "mknod of devices",
-			Refused: "The kernel lets nobody but the host's root make them. What needs them in a tree falls back to binds or leaves them out, unless it is old.",
+			Refused: "The kernel allows only the host's root to create them. Current programs bind the existing devices instead or leave them out; old ones fail.",
 			Note:    "fakeroot, mmdebstrap, and debootstrap in images of trixie",
 			Script:  `refused 'Operation not permitted' mknod /srv/null c 1 3; fakeroot mknod /srv/fake c 1 3`,
 		},
 		{
 			Name:    "debootstrap, pbuilder and piuparts in images of bookworm",
-			Refused: "They stop at mknod, see there. Those of trixie bind the machine's devices.",
-			Note:    "mmdebstrap and sbuild in unshare mode; an image of trixie, which makes trees of bookworm too",
+			Refused: "They fail at mknod (see above). The versions of trixie bind the machine's devices instead.",
+			Note:    "mmdebstrap and sbuild in unshare mode; or an image of trixie, which can also make trees of bookworm",
 			Script: `
 refused mknod debootstrap --variant=minbase bookworm /srv/refused
 `,
@@ -40,7 +40,7 @@ refused mknod debootstrap --variant=minbase bookworm /srv/refused
 		},
 		{
 			Name:    "perf",
-			Refused: "perf_event_open(2) is refused: it observes the whole host, and was the way into many kernels.",
+			Refused: "perf_event_open(2) is refused: it observes the whole host, and many kernel exploits used it.",
 			Note:    "valgrind --tool=callgrind, gprof, strace -c",
 			Script: `
 python3 - <<'END'
@@ -54,12 +54,12 @@ END
 		},
 		{
 			Name:    "dmesg",
-			Refused: "The kernel's log is the host's, with addresses and other jobs' accidents in it.",
+			Refused: "The kernel log belongs to the host. It contains kernel addresses and messages about other jobs.",
 			Script:  `refused 'Operation not permitted' dmesg`,
 		},
 		{
 			Name:    "snaps from the store, and what else mounts squashfs by the kernel",
-			Refused: "A snap is mounted by a loop device.",
+			Refused: "They need a loop device.",
 			Note:    "unsquashfs, squashfuse",
 			// What says no is mount(2), before it looks at what is to be mounted.
 			Script: `
@@ -74,7 +74,7 @@ umount /mnt
 		},
 		{
 			Name:    "modprobe, sysctl of the kernel's own settings, setting the clock",
-			Refused: "There is one kernel, the host's. Settings of the machine's own network can be changed.",
+			Refused: "There is only the host's kernel. Settings of the machine's own network can be changed.",
 			Script: `
 python3 - <<'END'
 import ctypes, errno, platform

@@ -1,4 +1,4 @@
-package image
+package box
 
 import (
 	"runtime"
@@ -6,12 +6,12 @@ import (
 	"nspawn-runner/runner/seccomp"
 )
 
-// withoutSync does something on a thread of its own, where fsync(2) and its kin
+// WithoutSync does something on a thread of its own, where fsync(2) and its kin
 // succeed and do nothing, also for the programs that it starts. What a build
 // writes is flushed once, before it is published; eatmydata ends at its chroot(2),
 // for there is no libeatmydata inside. Where the kernel does not let us, it is
 // done all the same, and takes longer.
-func withoutSync(do func() error) error {
+func WithoutSync(do func() error) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // for good: the thread ends with this goroutine

@@ -1,9 +1,10 @@
-package image
+package downloads
 
 import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -48,23 +49,36 @@ func (m *mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, text)
 }
 
-// store is a store whose builds reach the mirror.
-func (m *mirror) store(t *testing.T) *Store {
-	return &Store{StateDir: t.TempDir(), DownloadsMax: 1 << 20, Environment: map[string]string{"http_proxy": m.server.URL}}
+func newCache(t *testing.T) Cache {
+	return Cache{Dir: filepath.Join(t.TempDir(), "cache"), Max: 1 << 20}
+}
+
+func onLoopback() (net.Listener, error) { return net.Listen("tcp", AnyPort) }
+
+// serve starts a proxy that reaches the mirror, and returns its address.
+func (m *mirror) serve(t *testing.T, c Cache) (*Proxy, *url.URL) {
+	t.Helper()
+	p, err := c.Serve(onLoopback, map[string]string{"http_proxy": m.server.URL}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, addressOf(t, p)
+}
+
+func addressOf(t *testing.T, p *Proxy) *url.URL {
+	t.Helper()
+	value, is := strings.CutPrefix(p.Environment()[0], "http_proxy=")
+	address, err := url.Parse(value)
+	if err != nil || !is {
+		t.Fatalf("%q, %v", p.Environment(), err)
+	}
+	return address
 }
 
 // step asks for paths of the mirror, as one step of a build.
-func (m *mirror) step(t *testing.T, s *Store, paths ...string) (answers []string) {
+func (m *mirror) step(t *testing.T, c Cache, paths ...string) (answers []string) {
 	t.Helper()
-	var log strings.Builder
-	d, err := s.openDownloads(&log, onLoopback)
-	if err != nil {
-		t.Fatal(err)
-	}
-	address, err := url.Parse(d.address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p, address := m.serve(t, c)
 	transport := &http.Transport{Proxy: http.ProxyURL(address)}
 	for _, path := range paths {
 		answer, err := (&http.Client{Transport: transport}).Get("http://mirror.example" + path)
@@ -83,7 +97,7 @@ func (m *mirror) step(t *testing.T, s *Store, paths ...string) (answers []string
 		answers = append(answers, fmt.Sprint(answer.StatusCode, " ", string(text)))
 	}
 	transport.CloseIdleConnections()
-	if err := d.Close(); err != nil {
+	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
 	return answers
@@ -103,14 +117,14 @@ func (m *mirror) wantAsked(t *testing.T, paths ...string) {
 
 func TestPackagesAndListsAreDownloadedOnce(t *testing.T) {
 	m := newMirror(t)
-	s := m.store(t)
+	c := newCache(t)
 	list := fmt.Sprintf("/dists/sid/main/by-hash/SHA256/%x", sha256.Sum256([]byte("list")))
 	m.files = map[string]string{"/pool/a_1%3a2_all.deb": "", "/pool/a.deb": "package", list: "list", "/dists/sid/InRelease": "one"}
 	paths := []string{"/pool/a.deb", list, "/dists/sid/InRelease", "/pool/none.deb"}
-	m.step(t, s, paths...)
+	m.step(t, c, paths...)
 	m.wantAsked(t, paths...)
 	m.files["/dists/sid/InRelease"] = "two"
-	got := m.step(t, s, paths...)
+	got := m.step(t, c, paths...)
 	m.wantAsked(t, "/dists/sid/InRelease", "/pool/none.deb")
 	if want := "200 package|200 list|200 two|404 404 page not found\n"; strings.Join(got, "|") != want {
 		t.Errorf("got %q", got)
@@ -119,48 +133,75 @@ func TestPackagesAndListsAreDownloadedOnce(t *testing.T) {
 
 func TestSpoiledDownloadIsFetchedAgain(t *testing.T) {
 	m := newMirror(t)
-	s := m.store(t)
+	c := newCache(t)
 	m.files["/pool/a.deb"] = "package"
-	m.step(t, s, "/pool/a.deb")
-	kept, _ := filepath.Glob(filepath.Join(s.StateDir, ".downloads/*"))
+	m.step(t, c, "/pool/a.deb")
+	kept, _ := filepath.Glob(filepath.Join(c.Dir, "*"))
 	if len(kept) != 1 {
 		t.Fatalf("kept %q", kept)
 	}
-	whole := read(t, kept[0])
+	text, err := os.ReadFile(kept[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := string(text)
 	for _, spoiled := range []string{"", whole[:len(whole)-1], whole[:len(whole)-1] + "x", whole[:10]} {
 		m.asked = nil
-		write(t, kept[0], spoiled)
-		if got := m.step(t, s, "/pool/a.deb"); got[0] != "200 package" {
+		if err := os.WriteFile(kept[0], []byte(spoiled), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := m.step(t, c, "/pool/a.deb"); got[0] != "200 package" {
 			t.Errorf("got %q", got)
 		}
 		m.wantAsked(t, "/pool/a.deb")
-		m.step(t, s, "/pool/a.deb")
+		m.step(t, c, "/pool/a.deb")
 		m.wantAsked(t)
 	}
 }
 
+func TestWhatAptRejectsIsFetchedAgain(t *testing.T) {
+	m := newMirror(t)
+	c := newCache(t)
+	m.files["/pool/a.deb"], m.files["/pool/b.deb"] = "bad", "good"
+	m.step(t, c, "/pool/a.deb", "/pool/b.deb")
+	p, address := m.serve(t, c)
+	client := http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(address)}}
+	answer, err := client.Get("http://mirror.example/pool/a.deb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	p.Reject()
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	m.asked = nil
+	m.step(t, c, "/pool/a.deb", "/pool/b.deb")
+	m.wantAsked(t, "/pool/a.deb")
+}
+
 func TestWhoAsksAgainGetsTheMirrorsOwn(t *testing.T) {
 	m := newMirror(t)
-	s := m.store(t)
+	c := newCache(t)
 	m.files["/pool/a.deb"] = "bad"
-	m.step(t, s, "/pool/a.deb")
+	m.step(t, c, "/pool/a.deb")
 	m.files["/pool/a.deb"] = "good"
-	if got := m.step(t, s, "/pool/a.deb", "/pool/a.deb"); got[0] != "200 bad" || got[1] != "200 good" {
+	if got := m.step(t, c, "/pool/a.deb", "/pool/a.deb"); got[0] != "200 bad" || got[1] != "200 good" {
 		t.Errorf("got %q", got)
 	}
-	if got := m.step(t, s, "/pool/a.deb"); got[0] != "200 good" {
+	if got := m.step(t, c, "/pool/a.deb"); got[0] != "200 good" {
 		t.Errorf("then got %q", got)
 	}
 }
 
 func TestHalfADownloadAndAFalseListAreNotKept(t *testing.T) {
 	m := newMirror(t)
-	s := m.store(t)
+	c := newCache(t)
 	m.files["/cut/a.deb"], m.files["/by-hash/SHA256/abc"] = "package", "not abc"
-	if got := m.step(t, s, "/cut/a.deb", "/by-hash/SHA256/abc"); !strings.Contains(got[0], "EOF") || got[1] != "200 not abc" {
+	if got := m.step(t, c, "/cut/a.deb", "/by-hash/SHA256/abc"); !strings.Contains(got[0], "EOF") || got[1] != "200 not abc" {
 		t.Errorf("got %q", got)
 	}
-	if kept, _ := os.ReadDir(filepath.Join(s.StateDir, ".downloads")); len(kept) != 0 {
+	if kept, _ := os.ReadDir(c.Dir); len(kept) != 0 {
 		t.Errorf("kept %v", kept)
 	}
 }
@@ -169,15 +210,12 @@ func TestWhyAMirrorWasNotReachedIsInTheLineThatAptPrints(t *testing.T) {
 	for _, name := range []string{"http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"} {
 		t.Setenv(name, "")
 	}
-	d, err := (&Store{StateDir: t.TempDir(), DownloadsMax: 1 << 20}).openDownloads(io.Discard, onLoopback)
+	p, err := newCache(t).Serve(onLoopback, nil, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close()
-	address, err := url.Parse(d.address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	defer p.Close()
+	address := addressOf(t, p)
 	client := http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(address)}}
 	answer, err := client.Get("http://192.0.2.1:0/debian/")
 	if err != nil {
@@ -191,15 +229,8 @@ func TestWhyAMirrorWasNotReachedIsInTheLineThatAptPrints(t *testing.T) {
 
 func TestProxyIsForItsBuildOnly(t *testing.T) {
 	m := newMirror(t)
-	d, err := m.store(t).openDownloads(io.Discard, onLoopback)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
-	address, err := url.Parse(d.address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p, address := m.serve(t, newCache(t))
+	defer p.Close()
 	for _, user := range []*url.Userinfo{nil, url.UserPassword("build", "guessed")} {
 		address.User = user
 		client := http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(address)}}
@@ -217,78 +248,38 @@ func TestProxyIsForItsBuildOnly(t *testing.T) {
 
 func TestWhatWasNotUsedForLongestGoesFirst(t *testing.T) {
 	m := newMirror(t)
-	s := m.store(t)
+	c := newCache(t)
 	for _, name := range []string{"a", "b", "c"} {
 		m.files["/pool/"+name+".deb"] = strings.Repeat(name, 1000)
 	}
-	m.step(t, s, "/pool/a.deb")
-	m.step(t, s, "/pool/b.deb")
-	m.step(t, s, "/pool/a.deb")
+	m.step(t, c, "/pool/a.deb")
+	m.step(t, c, "/pool/b.deb")
+	m.step(t, c, "/pool/a.deb")
 	old := time.Now().Add(-2 * time.Hour)
 	for name, when := range map[string]time.Time{".new-1": old, ".new-2": time.Now()} { // of a killed build, of one that goes on
-		path := filepath.Join(s.StateDir, ".downloads", name)
-		write(t, path, "half")
+		path := filepath.Join(c.Dir, name)
+		if err := os.WriteFile(path, []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.Chtimes(path, when, when); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s.DownloadsMax = 2500
-	m.step(t, s, "/pool/c.deb")
+	c.Max = 2500
+	m.step(t, c, "/pool/c.deb")
 	m.asked = nil
-	m.step(t, s, "/pool/a.deb", "/pool/c.deb")
+	m.step(t, c, "/pool/a.deb", "/pool/c.deb")
 	m.wantAsked(t)
-	m.step(t, s, "/pool/b.deb")
+	m.step(t, c, "/pool/b.deb")
 	m.wantAsked(t, "/pool/b.deb")
-	if entries, _ := filepath.Glob(filepath.Join(s.StateDir, ".downloads/.new-*")); len(entries) != 1 {
+	if entries, _ := filepath.Glob(filepath.Join(c.Dir, ".new-*")); len(entries) != 1 {
 		t.Errorf("unfinished downloads: %q", entries)
 	}
-	s.DownloadsMax = 0
-	if d, err := s.openDownloads(io.Discard, onLoopback); d != nil || err != nil {
-		t.Errorf("without a cache: %v, %v", d, err)
+	c.Max = 0
+	if p, err := c.Serve(onLoopback, nil, io.Discard); p != nil || err != nil || p.Environment() != nil || p.AptConf() != nil {
+		t.Errorf("without a cache: %v, %v", p, err)
 	}
-	if entries, _ := filepath.Glob(filepath.Join(s.StateDir, ".downloads/[^.]*")); len(entries) != 0 {
+	if entries, _ := filepath.Glob(filepath.Join(c.Dir, "[^.]*")); len(entries) != 0 {
 		t.Errorf("it was switched off, and keeps %q", entries)
-	}
-}
-
-func TestProgramsOfABuildUseTheProxyAndTheImageForgetsIt(t *testing.T) {
-	s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: cp $1/etc/apt/apt.conf.d/00nspawn-runner $1/etc/lent\n")
-	s.DownloadsMax = 1 << 20
-	t.Setenv("FAKE_BOOTSTRAP", `echo "$http_proxy" > "$root/etc/proxy"`)
-	generation := create(t, s, "sid")
-	const proxy = "http://build:"
-	if got := read(t, filepath.Join(generation.Path, "etc/proxy")); !strings.HasPrefix(got, proxy) {
-		t.Errorf("the bootstrap's proxy was %q", got)
-	}
-	got := read(t, filepath.Join(generation.Path, "etc/lent"))
-	if !strings.Contains(got, `Acquire::http::Proxy "`+proxy) || !strings.Contains(got, `Acquire::https::Proxy "DIRECT"`) {
-		t.Errorf("apt's was %q", got)
-	}
-	if exists(filepath.Join(generation.Path, "etc/apt/apt.conf.d/00nspawn-runner")) {
-		t.Error("it is still in the image")
-	}
-}
-
-func TestPackagesThatAptRejectsAreForgotten(t *testing.T) {
-	s, _ := fakeStore(t)
-	s.DownloadsMax = 1 << 20
-	b := &build{store: s}
-	var err error
-	if b.log, err = s.openLog(Generation{Name: "sid/20060102T150405Z"}); err != nil {
-		t.Fatal(err)
-	}
-	defer b.log.Close()
-	kept := downloadCache{dir: filepath.Join(s.StateDir, ".downloads")}.path("http://mirror.example/a.deb")
-	for said, want := range map[string]bool{"E: No space left\n": true, "E: Failed to fetch a.deb  Hash Sum mismatch\n": false} {
-		write(t, kept, "kept")
-		_ = b.download(onLoopback, func(d *downloads) error {
-			d.served["http://mirror.example/a.deb"] = true
-			fmt.Fprint(b.log, said)
-			return io.ErrUnexpectedEOF
-		})
-		if exists(kept) != want {
-			t.Errorf("after %q it is kept: %v", said, !want)
-		}
-		b.log.tail = nil
 	}
 }

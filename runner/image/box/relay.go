@@ -1,4 +1,4 @@
-package image
+package box
 
 import (
 	"fmt"
@@ -18,9 +18,9 @@ import (
 // loopback of its own: there the same address leads to the host's, as long as the
 // playbook runs.
 
-// loopbackProxies are the addresses of the proxies in an environment that are on the
+// LoopbackProxies are the addresses of the proxies in an environment that are on the
 // loopback: HOST:PORT.
-func loopbackProxies(environment map[string]string) (addresses []string) {
+func LoopbackProxies(environment map[string]string) (addresses []string) {
 	for name, value := range environment {
 		if !strings.HasSuffix(strings.ToLower(name), "_proxy") {
 			continue
@@ -44,9 +44,9 @@ func loopbackProxies(environment map[string]string) (addresses []string) {
 	return slices.Compact(addresses)
 }
 
-// relay makes addresses behind a door lead to the same ones of this host, until the
+// Relay makes addresses behind a door lead to the same ones of this host, until the
 // returned function is called. Where both are one network, they do.
-func (d *door) relay(addresses []string) (stop func(), err error) {
+func (d *Door) Relay(addresses []string) (stop func(), err error) {
 	var listeners []net.Listener
 	stop = func() {
 		for _, listener := range listeners {
@@ -57,7 +57,7 @@ func (d *door) relay(addresses []string) (stop func(), err error) {
 		return stop, nil
 	}
 	for _, address := range addresses {
-		listener, err := d.listen(address)
+		listener, err := d.Listen(address)
 		if err != nil {
 			stop()
 			return nil, fmt.Errorf("relay the proxy %s into the machine: %w; one that does not listen on this host's loopback needs no relay", address, err)
@@ -97,9 +97,9 @@ func relayOne(inside *net.TCPConn, to string) {
 	both.Wait()
 }
 
-// listen listens at an address of the machine: what a build serves must be reached from
+// Listen listens at an address of the machine: what a build serves must be reached from
 // inside. Where the machine has the host's network, it is one of the host's.
-func (d *door) listen(address string) (net.Listener, error) {
+func (d *Door) Listen(address string) (net.Listener, error) {
 	network := d.handles["--net"]
 	if network == nil {
 		return net.Listen("tcp", address)

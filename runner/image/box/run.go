@@ -1,4 +1,4 @@
-package image
+package box
 
 import (
 	"context"
@@ -13,16 +13,16 @@ import (
 // A box has a /run of its own, which is empty, where a boot fills it. Programs that
 // tasks call count on what is there: apache2ctl on /run/lock, sshd -t on /run/sshd.
 
-// fillRun makes in the box's /run what a boot makes there, but for systemd's own part,
+// FillRun makes in the box's /run what a boot makes there, but for systemd's own part,
 // which says that systemd runs, and what the package systemd-resolved counts on.
-func (b *build) fillRun(ctx context.Context, box *box) error {
-	args := append(box.enter(), "systemd-tmpfiles", "--create", "--prefix=/run", "--exclude-prefix=/run/systemd")
+func (x *Box) FillRun(ctx context.Context, environment map[string]string) error {
+	args := append(x.Enter(), "systemd-tmpfiles", "--create", "--prefix=/run", "--exclude-prefix=/run/systemd")
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	for name, value := range b.store.environmentInside() {
+	for name, value := range Environment(environment) {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
 	_ = cmd.Run() // lines about users that are not there fail, and a tree may lack it
-	inside, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", box.door.handles["--root"].Fd()))
+	inside, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", x.handles["--root"].Fd()))
 	if err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func lendResolver(inside *os.Root) error {
 		return err
 	}
 	for _, name := range []string{"stub-resolv.conf", "resolv.conf"} {
-		if err := writeFile(inside, path.Join(resolvedDir, name), resolv, 0o644); err != nil {
+		if err := WriteFile(inside, path.Join(resolvedDir, name), resolv, 0o644); err != nil {
 			return fmt.Errorf("lend /%s/%s: %w", resolvedDir, name, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package image
+package box
 
 import (
 	"slices"
@@ -19,9 +19,10 @@ func isRestricted(root string) bool {
 // other arguments. It is for a mount namespace of its own.
 const lift = `mount --bind "$0" "$0" && mount -o remount,bind,exec,suid,dev "$0" && exec "$@"`
 
-// lifted is the command line that executes a command for which the tree has no
-// restrictions; it needs a mount namespace of its own then.
-func lifted(root string, command []string) (args []string, alone uintptr) {
+// Lift is the command line that executes a command for which the tree at root has no
+// restrictions. Where the tree has some, the command needs a namespace of its own: alone
+// is the flag for that, of exec.Cmd's SysProcAttr.Unshareflags, or 0.
+func Lift(root string, command []string) (args []string, alone uintptr) {
 	if !isRestricted(root) {
 		return command, 0
 	}

@@ -1,4 +1,4 @@
-package image
+package box
 
 import (
 	"errors"
@@ -8,10 +8,10 @@ import (
 	"slices"
 )
 
-// traces are what the start of a machine leaves in a tree that is its root: names and
+// Traces are what the start of a machine leaves in a tree that is its root: names and
 // resolver of this boot, places to mount something on. What is still as the start left
 // it in the end goes; what was changed since is the image's.
-type traces struct {
+type Traces struct {
 	tree *os.Root
 	all  []trace
 }
@@ -33,16 +33,20 @@ type imprint struct {
 	known   bool
 }
 
-func openTraces(root string) (*traces, error) {
+// OpenTraces opens the tree at root, from which no machine runs yet.
+func OpenTraces(root string) (*Traces, error) {
 	tree, err := os.OpenRoot(root)
-	return &traces{tree: tree}, err
+	if err != nil {
+		return nil, err
+	}
+	return &Traces{tree: tree}, nil
 }
 
-// Close forgets the tree.
-func (m *traces) Close() error { return m.tree.Close() }
+// Close closes the tree.
+func (m *Traces) Close() error { return m.tree.Close() }
 
-// before looks at paths that a start is about to touch.
-func (m *traces) before(paths []string) {
+// Before looks at paths, relative to the root, that a start is about to touch.
+func (m *Traces) Before(paths []string) {
 	for _, name := range paths {
 		trace := trace{path: name, was: imprintOf(m.tree, name)}
 		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
@@ -54,15 +58,15 @@ func (m *traces) before(paths []string) {
 	}
 }
 
-// after looks at them when the machine has started.
-func (m *traces) after() {
+// After looks at them when the machine has started.
+func (m *Traces) After() {
 	for i := range m.all {
 		m.all[i].is = imprintOf(m.tree, m.all[i].path)
 	}
 }
 
-// takeBack puts back what was there before.
-func (m *traces) takeBack() error {
+// TakeBack puts back what was there before the start.
+func (m *Traces) TakeBack() error {
 	var failed error
 	for _, trace := range slices.Backward(m.all) {
 		failed = errors.Join(failed, trace.takeBack(m.tree))
@@ -123,7 +127,7 @@ func (i imprint) put(tree *os.Root, name string) error {
 	case i.mode.IsDir():
 		return tree.Mkdir(name, i.mode.Perm())
 	case i.mode.IsRegular():
-		return writeFile(tree, name, []byte(i.content), i.mode.Perm())
+		return WriteFile(tree, name, []byte(i.content), i.mode.Perm())
 	}
 	return tree.Symlink(i.content, name)
 }

@@ -1,4 +1,4 @@
-package image
+package box
 
 import (
 	"embed"
@@ -8,15 +8,15 @@ import (
 	"path"
 )
 
-// Nothing is booted while a playbook runs: there is no systemd to ask for anything.
+// Nothing is booted while a playbook runs in a box: there is no systemd to ask for anything.
 // Playbooks for machines ask all the time, and what they want of it for the next
 // boot can be had without. So commands in the box are told, in the word of systemd
 // that ansible knows too, and programs that would fail all the same have a stand-in:
 // it does what counts at the next boot, and nothing of what ends with this one.
 
-// offline is the variable that makes systemctl ignore what only a manager can do,
+// Offline is the variable that makes systemctl ignore what only a manager can do,
 // and ansible's module systemd warn of it in place of failing.
-const offline = "SYSTEMD_OFFLINE"
+const Offline = "SYSTEMD_OFFLINE"
 
 // standIns are shell scripts, each called as the program that it stands in for: those for
 // unbooted builds, and those for booted ones.
@@ -32,13 +32,13 @@ const standInDir = "usr/local/sbin"
 // two were directories of their own.
 var programDirs = []string{"usr/bin", "usr/sbin", "bin", "sbin"}
 
-// lendStandIns is what a tree gets of one kind: those for programs that it has.
-func lendStandIns(tree *os.Root, kind string) ([]loan, error) {
+// standInsFor are those of one kind that a tree gets: for the programs that it has.
+func standInsFor(tree *os.Root, kind string) ([]Loan, error) {
 	entries, err := standIns.ReadDir(kind)
 	if err != nil {
 		return nil, err
 	}
-	var loans []loan
+	var loans []Loan
 	for _, entry := range entries {
 		has, err := hasProgram(tree, entry.Name())
 		if err != nil {
@@ -51,7 +51,7 @@ func lendStandIns(tree *os.Root, kind string) ([]loan, error) {
 		if err != nil {
 			return nil, err
 		}
-		loans = append(loans, loan{path.Join(standInDir, entry.Name()), script, 0o755})
+		loans = append(loans, Loan{path.Join(standInDir, entry.Name()), script, 0o755})
 	}
 	return loans, nil
 }

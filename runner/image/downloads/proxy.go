@@ -1,4 +1,4 @@
-package image
+package downloads
 
 import (
 	"crypto/rand"
@@ -20,8 +20,8 @@ import (
 	"golang.org/x/net/http/httpproxy"
 )
 
-// downloads is an HTTP proxy for the programs of one step of a build. What it
-// fetches and will be the same tomorrow, it keeps for all builds.
+// Proxy is an HTTP proxy for the programs of one step of a build. It answers from the
+// cache, and caches what it fetches.
 //
 // It is a proxy, and not a directory of packages that is lent to apt, because apt
 // trusts what lies in its own directory by its size alone (pkgAcqArchive), and a
@@ -31,8 +31,8 @@ import (
 // no package is ever left in an image.
 //
 // It listens on the loopback device, which jobs share, so it has a password.
-type downloads struct {
-	cache   downloadCache
+type Proxy struct {
+	cache   Cache
 	address string // as of a proxy, with the password
 	server  *http.Server
 	forward *httputil.ReverseProxy
@@ -42,35 +42,21 @@ type downloads struct {
 	mu     sync.Mutex
 	served map[string]bool // addresses
 
-	fetched, kept atomic.Int64 // bytes
+	fetched, cached atomic.Int64 // bytes
 }
 
-// download does a step of the build with a proxy, or with none if no downloads
-// are kept. listen is where the proxy listens.
-func (b *build) download(listen func() (net.Listener, error), do func(*downloads) error) error {
-	d, err := b.store.openDownloads(b.log, listen)
-	if err != nil {
-		return fmt.Errorf("download cache: %w", err)
-	}
-	if d == nil {
-		return do(nil)
-	}
-	err = do(d)
-	if err != nil && b.log.mentions("Hash Sum mismatch") {
-		d.forget()
-	}
-	fmt.Fprintf(b.log, "== downloads: %d bytes from mirrors, %d bytes kept from earlier builds\n", d.fetched.Load(), d.kept.Load())
-	return errors.Join(err, d.Close())
-}
+// AnyPort is the address for a proxy's listener: any port of the loopback device.
+const AnyPort = "127.0.0.1:0"
 
-// openDownloads starts a proxy. If nothing is to be kept it removes what was, and
-// returns nil.
-func (s *Store) openDownloads(log io.Writer, listen func() (net.Listener, error)) (*downloads, error) {
-	cache := s.downloads()
-	if s.DownloadsMax == 0 {
-		return nil, cache.prune()
+// Serve starts a proxy at what listen opens. It fetches by the proxies that environment,
+// or else this process's environment, names. Errors of downloads go to log. If the cache
+// is turned off, Serve empties it and returns nil: no proxy, whose Environment and AptConf
+// are empty.
+func (c Cache) Serve(listen func() (net.Listener, error), environment map[string]string, log io.Writer) (*Proxy, error) {
+	if c.Max == 0 {
+		return nil, c.Prune()
 	}
-	if err := os.MkdirAll(cache.dir, 0o700); err != nil {
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, err
 	}
 	listener, err := listen()
@@ -78,47 +64,41 @@ func (s *Store) openDownloads(log io.Writer, listen func() (net.Listener, error)
 		return nil, err
 	}
 	account := url.UserPassword("build", rand.Text())
-	d := &downloads{
-		cache:   cache,
+	p := &Proxy{
+		cache:   c,
 		address: (&url.URL{Scheme: "http", User: account, Host: listener.Addr().String()}).String(),
 		secret:  "Basic " + base64.StdEncoding.EncodeToString([]byte(account.String())),
 		served:  map[string]bool{},
 	}
-	upstream := s.proxies()
-	d.https = "DIRECT"
+	upstream := proxies(environment)
+	p.https = "DIRECT"
 	if upstream.HTTPSProxy != "" {
-		d.https = upstream.HTTPSProxy
+		p.https = upstream.HTTPSProxy
 	}
 	through := upstream.ProxyFunc()
-	d.forward = &httputil.ReverseProxy{
+	p.forward = &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) { r.Out.Host = r.In.Host },
 		Transport: &http.Transport{
 			Proxy:              func(r *http.Request) (*url.URL, error) { return through(r.URL) },
 			DisableCompression: true, // what the client asked for, and nothing else
 		},
-		ModifyResponse: d.keep,
+		ModifyResponse: p.store,
 		ErrorLog:       stdlog.New(log, "== download: ", 0),
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			fmt.Fprintf(log, "== download %s: %v\n", r.URL, err)
 			refuse(w, err)
 		},
 	}
-	d.server = &http.Server{Handler: d, ReadHeaderTimeout: time.Minute}
-	go func() { _ = d.server.Serve(listener) }() // ends with Close
-	return d, nil
+	p.server = &http.Server{Handler: p, ReadHeaderTimeout: time.Minute}
+	go func() { _ = p.server.Serve(listener) }() // ends with Close
+	return p, nil
 }
 
-// anyPort is an address of the loopback.
-const anyPort = "127.0.0.1:0"
-
-// onLoopback listens on the loopback of this process.
-func onLoopback() (net.Listener, error) { return net.Listen("tcp", anyPort) }
-
-// proxies are those of the builds' environment, as curl and apt read it.
-func (s *Store) proxies() *httpproxy.Config {
+// proxies are those of an environment, else of this process's, as curl and apt read it.
+func proxies(environment map[string]string) *httpproxy.Config {
 	value := func(name string) string {
 		for _, name := range []string{name, strings.ToUpper(name)} {
-			if value, ok := s.Environment[name]; ok {
+			if value, ok := environment[name]; ok {
 				return value
 			}
 			if value, ok := os.LookupEnv(name); ok {
@@ -130,53 +110,67 @@ func (s *Store) proxies() *httpproxy.Config {
 	return &httpproxy.Config{HTTPProxy: value("http_proxy"), HTTPSProxy: value("https_proxy"), NoProxy: value("no_proxy")}
 }
 
-// Close ends the proxy and brings what is kept within bounds.
-func (d *downloads) Close() error {
-	return errors.Join(d.server.Close(), d.cache.prune())
+// Close ends the proxy and brings the cache within its bounds.
+func (p *Proxy) Close() error {
+	return errors.Join(p.server.Close(), p.cache.Prune())
 }
 
-// loans are what makes apt in a tree use the proxy, and keep no copies of what it
-// installed; none without a proxy. If the tree has a proxy of its own in a file of
-// a later name, that wins.
-func (d *downloads) loans() []loan {
-	if d == nil {
+// Environment are the variables, as NAME=VALUE, by which programs of this host use the
+// proxy.
+func (p *Proxy) Environment() []string {
+	if p == nil {
 		return nil
 	}
-	conf := fmt.Sprintf(`Acquire::http::Proxy "%s";
-Acquire::https::Proxy "%s";
-APT::Keep-Downloaded-Packages "false";
-`, d.address, d.https)
-	return []loan{{"etc/apt/apt.conf.d/00nspawn-runner", []byte(conf), 0o644}}
+	return []string{"http_proxy=" + p.address}
 }
 
+// AptConf is a file for apt.conf.d, by which apt in a tree uses the proxy and leaves no
+// copies of what it installs. If the tree has a proxy of its own in a file of a later
+// name, that wins.
+func (p *Proxy) AptConf() []byte {
+	if p == nil {
+		return nil
+	}
+	return fmt.Appendf(nil, `Acquire::http::Proxy "%s";
+Acquire::https::Proxy "%s";
+APT::Keep-Downloaded-Packages "false";
+`, p.address, p.https)
+}
+
+// Fetched is how many bytes came from mirrors.
+func (p *Proxy) Fetched() int64 { return p.fetched.Load() }
+
+// Cached is how many bytes came from the cache.
+func (p *Proxy) Cached() int64 { return p.cached.Load() }
+
 // ServeHTTP answers one request of a program of the build.
-func (d *downloads) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
-	case r.Header.Get("Proxy-Authorization") != d.secret:
+	case r.Header.Get("Proxy-Authorization") != p.secret:
 		w.Header().Set("Proxy-Authenticate", `Basic realm="nspawn-runner"`)
 		http.Error(w, "this proxy is for a build only", http.StatusProxyAuthRequired)
 	case r.URL.Scheme != "http" || r.URL.Host == "":
 		http.Error(w, "this proxy is for http only", http.StatusNotImplemented)
-	case !d.serve(w, r):
-		d.forward.ServeHTTP(w, r)
+	case !p.serve(w, r):
+		p.forward.ServeHTTP(w, r)
 	}
 }
 
-// serve answers with what is kept. Who asks for the same again in one step was not
-// content with it: that goes to the mirror, and replaces what is kept.
-func (d *downloads) serve(w http.ResponseWriter, r *http.Request) bool {
-	if r.Method != http.MethodGet || !keeps(r.URL.Path) {
+// serve answers from the cache. A program that asks for the same again in one step was
+// not content with the answer: that goes to the mirror, and replaces the cached file.
+func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) bool {
+	if r.Method != http.MethodGet || !isCacheable(r.URL.Path) {
 		return false
 	}
 	address := r.URL.String()
-	d.mu.Lock()
-	again := d.served[address]
-	d.served[address] = true
-	d.mu.Unlock()
+	p.mu.Lock()
+	again := p.served[address]
+	p.served[address] = true
+	p.mu.Unlock()
 	if again {
 		return false
 	}
-	file, modified := d.cache.open(address)
+	file, modified := p.cache.open(address)
 	if file == nil {
 		return false
 	}
@@ -186,32 +180,32 @@ func (d *downloads) serve(w http.ResponseWriter, r *http.Request) bool {
 		return false
 	}
 	size := info.Size() - headerSize
-	d.kept.Add(size)
+	p.cached.Add(size)
 	w.Header().Set("Content-Type", "application/octet-stream")
 	http.ServeContent(w, r, "", modified, io.NewSectionReader(file, headerSize, size))
 	return true
 }
 
-// keep keeps a whole file that is passed on.
-func (d *downloads) keep(r *http.Response) error {
-	d.fetched.Add(max(0, r.ContentLength))
-	if r.Request.Method != http.MethodGet || r.StatusCode != http.StatusOK || r.ContentLength < 0 || !keeps(r.Request.URL.Path) {
+// store caches a whole file that is passed on.
+func (p *Proxy) store(r *http.Response) error {
+	p.fetched.Add(max(0, r.ContentLength))
+	if r.Request.Method != http.MethodGet || r.StatusCode != http.StatusOK || r.ContentLength < 0 || !isCacheable(r.Request.URL.Path) {
 		return nil
 	}
 	modified, err := http.ParseTime(r.Header.Get("Last-Modified"))
 	if err != nil {
 		modified = time.Now()
 	}
-	r.Body = d.cache.keep(r.Body, r.Request.URL.String(), r.ContentLength, modified)
+	r.Body = p.cache.record(r.Body, r.Request.URL.String(), r.ContentLength, modified)
 	return nil
 }
 
-// forget removes what was served in this step: apt found something wrong in it.
-func (d *downloads) forget() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for address := range d.served {
-		d.cache.remove(address)
+// Reject removes from the cache what was served: apt found something wrong in it.
+func (p *Proxy) Reject() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for address := range p.served {
+		p.cache.remove(address)
 	}
 }
 

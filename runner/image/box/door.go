@@ -1,4 +1,4 @@
-package image
+package box
 
 import (
 	"context"
@@ -14,18 +14,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// door leads commands into a container by its namespaces, in 3 ms. It holds them open:
+// Door leads commands into a container by its namespaces, in 3 ms. It holds them open:
 // a command that enters by it enters this container or none, while the number of a
 // process could come to mean another process, on the host.
-type door struct {
+type Door struct {
 	through []entrance
 	handles map[string]*os.File // of entrances, by their options
 	become  []string            // nsenter's options for who one is inside
 	first   []string            // the beginning of each command, inside
-	// owner is the host's user id of root inside, group the directory of the control
-	// group of commands, "" for that of whoever calls.
-	owner int
-	group string
+	// Owner is the host's user id of root inside.
+	Owner int
+	// Group is the directory of the control group of commands, "" for the caller's.
+	Group string
 }
 
 // entrance is an option of nsenter, and the file in /proc/PID that belongs to it.
@@ -47,8 +47,8 @@ var entrances = []entrance{
 
 // openDoor opens a way into the container of a process. What the container shares with
 // the host nobody has to enter, and a user namespace nobody enters twice.
-func openDoor(pid int) (*door, error) {
-	d := &door{handles: map[string]*os.File{}}
+func openDoor(pid int) (*Door, error) {
+	d := &Door{handles: map[string]*os.File{}}
 	for _, entrance := range entrances {
 		path := filepath.Join("/proc", strconv.Itoa(pid), entrance.file)
 		if is, err := isOurs(path, entrance.file); err != nil || is {
@@ -82,9 +82,9 @@ func isOurs(path, file string) (bool, error) {
 	return err == nil && os.SameFile(its, ours), err
 }
 
-// enter is the beginning of a command line that runs a command inside. It works in any
+// Enter is the beginning of a command line that runs a command inside. It works in any
 // process of this user, as long as the door is open.
-func (d *door) enter() []string {
+func (d *Door) Enter() []string {
 	args := []string{"nsenter"}
 	for _, entrance := range d.through {
 		args = append(args, fmt.Sprintf("%s=/proc/%d/fd/%d", entrance.option, os.Getpid(), d.handles[entrance.option].Fd()))
@@ -93,19 +93,32 @@ func (d *door) enter() []string {
 }
 
 // Close closes it. What entered stays inside.
-func (d *door) Close() {
+func (d *Door) Close() {
 	for _, handle := range d.handles {
 		handle.Close()
 	}
 }
 
-// open opens what a command enters that is to be one of the machine's.
-func (m *Booted) open() (*door, error) {
+// Machine is a machine that runs from a tree that is being built.
+type Machine struct {
+	// PID is its first process, Alive says whether that still is it.
+	PID   int
+	Alive func() bool
+	// Owner is the host's user id of its root, 0 where that is the host's.
+	Owner int
+	// Group is the directory of the control group for commands from outside.
+	Group string
+	// Shutdown shuts it down in good order, Kill at once; nothing of it is left then.
+	Shutdown, Kill func(context.Context) error
+}
+
+// Open opens a way into the machine.
+func (m *Machine) Open() (*Door, error) {
 	d, err := openDoor(m.PID)
 	if err != nil {
 		return nil, err
 	}
-	d.owner, d.group = m.Owner, m.Group
+	d.Owner, d.Group = m.Owner, m.Group
 	if m.Owner > 0 {
 		d.become = []string{"--setuid=0", "--setgid=0"}
 	}
@@ -155,15 +168,15 @@ func asBoundAs(pid int) ([]string, error) {
 	return []string{"setpriv", "--bounding-set=" + strings.Join(without, ","), "--"}, nil
 }
 
-// keepGoing continues each nsenter that is stopped, until the returned function is called.
+// KeepGoing continues each nsenter that is stopped, until the returned function is called.
 // nsenter stops itself when what it executed is stopped, as systemd does with all that runs
 // in a machine before it turns that off; nobody outside would ever continue it, and in the
 // kernel the machine waits for it.
-func (d *door) keepGoing() (stop func()) {
+func (d *Door) KeepGoing() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		for ctx.Err() == nil {
-			text, _ := os.ReadFile(filepath.Join(d.group, "cgroup.procs"))
+			text, _ := os.ReadFile(filepath.Join(d.Group, "cgroup.procs"))
 			for word := range strings.FieldsSeq(string(text)) {
 				pid, _ := strconv.Atoi(word)
 				if stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); strings.Contains(string(stat), " (nsenter) T ") {

@@ -1,4 +1,10 @@
-package image
+// Package box runs commands in a tree that is being built: in a box, which is a container
+// that is not booted (box.go), or in a machine that runs from the tree.
+//
+// Commands enter either by a Door (door.go). Meanwhile the tree has files on loan
+// (loan.go, standins.go), which are taken back: so that it keeps nothing of the host, of
+// the build, and of a machine's start (traces.go, identity.go).
+package box
 
 import (
 	"bufio"
@@ -6,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -16,16 +23,27 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
+
+	"nspawn-runner/runner/shell"
 )
 
-// box is a container on a tree that is being built: systemd-nspawn, not booted,
+// Tree is a tree that is being built, for boxes on it.
+type Tree struct {
+	Root     string
+	Hostname string
+	// Shown are directories of the host that commands see where they are, read-only.
+	Shown []string
+}
+
+// Box is a container on a tree that is being built: systemd-nspawn, not booted,
 // with the host's network but processes, mounts and IPC of its own. Commands
 // enter it by its namespaces, in 3 ms where a systemd-nspawn for each would
 // need 150. What they leave running ends with the box, and the box ends with
 // this process.
-type box struct {
-	*door
+type Box struct {
+	*Door
 	cmd   *exec.Cmd
 	stdin *os.File
 	ended chan error
@@ -37,23 +55,32 @@ type box struct {
 // the service manager, and find systemd.
 const payload = "exec 3<&0; echo ready; cat <&3 >/dev/null & wait"
 
-// inBox does something in a box on the generation, which is lent what commands need.
-func (b *build) inBox(ctx context.Context, d *downloads, do func(*box) error) (err error) {
-	restore, err := lend(b.generation.Path, b.image, d.loans()...)
+// InBox does something in a box on the tree, which has loans meanwhile. The messages of
+// systemd-nspawn go to log. If it does not start, the error is a *StartError.
+func (t Tree) InBox(ctx context.Context, log io.Writer, loans []Loan, do func(*Box) error) (err error) {
+	takeBack, err := lend(t.Root, t.Hostname, loans)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, restore()) }()
-	box, err := b.openBox(ctx)
+	defer func() { err = errors.Join(err, takeBack()) }()
+	box, err := t.open(ctx, log)
 	if err != nil {
 		return err
 	}
-	defer box.Close()
+	defer box.close()
 	return do(box)
 }
 
-// openBox starts a box on the generation. Its messages go to the log.
-func (b *build) openBox(ctx context.Context) (*box, error) {
+// StartError says how systemd-nspawn ended, which was to start a box.
+type StartError struct{ Err error }
+
+func (e *StartError) Error() string { return "systemd-nspawn: " + e.Err.Error() }
+
+// Unwrap returns how it ended.
+func (e *StartError) Unwrap() error { return e.Err }
+
+// open starts a box.
+func (t Tree) open(ctx context.Context, log io.Writer) (*Box, error) {
 	input, stdin, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -66,18 +93,18 @@ func (b *build) openBox(ctx context.Context) (*box, error) {
 	}
 	defer output.Close()
 
-	x := &box{stdin: stdin, ended: make(chan error, 1)}
+	x := &Box{stdin: stdin, ended: make(chan error, 1)}
 	args := []string{"--console=pipe"}
-	for _, mirror := range b.mirrors {
-		args = append(args, "--bind-ro="+mirror)
+	for _, dir := range t.Shown {
+		args = append(args, "--bind-ro="+dir)
 	}
-	x.cmd = nspawn(ctx, b.generation.Path, b.image, append(args, "/bin/sh", "-c", payload)...)
+	x.cmd = t.nspawn(ctx, append(args, "/bin/sh", "-c", payload)...)
 	x.cmd.SysProcAttr.Setsid = true
-	x.cmd.Stdin, x.cmd.Stdout, x.cmd.Stderr = input, stdout, b.log
-	fmt.Fprintf(b.log, "+ %s\n", quote(x.cmd.Args))
+	x.cmd.Stdin, x.cmd.Stdout, x.cmd.Stderr = input, stdout, log
+	fmt.Fprintf(log, "+ %s\n", shell.Command(x.cmd.Args))
 	started := make(chan error)
 	go func() {
-		runtime.LockOSThread() // for Pdeathsig, as in run
+		runtime.LockOSThread() // for Pdeathsig: the kernel takes the thread for its parent
 		defer runtime.UnlockOSThread()
 		err := x.cmd.Start()
 		started <- err
@@ -100,14 +127,14 @@ func (b *build) openBox(ctx context.Context) (*box, error) {
 	if err == nil {
 		return x, nil
 	}
-	if ended := x.Close(); ended != nil {
-		return nil, fmt.Errorf("systemd-nspawn: %w", b.log.reason(ended))
+	if ended := x.close(); ended != nil {
+		return nil, &StartError{Err: ended}
 	}
 	return nil, err
 }
 
 // hold finds process 1 of the box and opens what a command has to enter.
-func (x *box) hold() error {
+func (x *Box) hold() error {
 	pid := x.cmd.Process.Pid
 	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	if err != nil {
@@ -119,12 +146,12 @@ func (x *box) hold() error {
 		}
 		first, err := strconv.Atoi(child)
 		if err == nil {
-			x.door, err = openDoor(first)
+			x.Door, err = openDoor(first)
 		}
 		if err == nil {
 			// A box shares the host's network: a role that flushes iptables, or
 			// sets the clock, must fail in it (seen: it flushed the host's).
-			x.door.first, err = asBoundAs(first)
+			x.first, err = asBoundAs(first)
 		}
 		return err
 	}
@@ -147,10 +174,10 @@ func isFirst(pid string) bool {
 	return false
 }
 
-// Close ends all that runs in the box and returns how systemd-nspawn ended.
-func (x *box) Close() error {
-	if x.door != nil {
-		x.door.Close()
+// close ends all that runs in the box and returns how systemd-nspawn ended.
+func (x *Box) close() error {
+	if x.Door != nil {
+		x.Door.Close()
 	}
 	x.stdin.Close()
 	select {
@@ -162,9 +189,9 @@ func (x *box) Close() error {
 	}
 }
 
-// environmentInside is that of a command in a box: what a login of root would have,
-// and the store's on top.
-func (s *Store) environmentInside() map[string]string {
+// Environment is that of a command in a tree: what a login of root would have, and more
+// on top.
+func Environment(more map[string]string) map[string]string {
 	env := map[string]string{
 		"PATH":      "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"HOME":      "/root",
@@ -173,57 +200,73 @@ func (s *Store) environmentInside() map[string]string {
 		"LANG":      "C.UTF-8",
 		"container": "systemd-nspawn",
 	}
-	maps.Copy(env, s.Environment)
+	maps.Copy(env, more)
 	return env
 }
 
-// Shell runs root's login shell in the tree at root, the copy that Edit made.
-// An exit status of the shell other than 0 is an *exec.ExitError.
-func (s *Store) Shell(ctx context.Context, root string, stdin io.Reader, stdout, stderr io.Writer) (err error) {
-	image := filepath.Base(filepath.Dir(root)) // .generations/IMAGE/STAMP
-	restore, err := lend(root, image)
+// Shell runs root's login shell in the tree, with more in its environment. An exit status
+// of the shell other than 0 is an *exec.ExitError.
+func (t Tree) Shell(ctx context.Context, environment map[string]string, stdin io.Reader, stdout, stderr io.Writer) (err error) {
+	takeBack, err := lend(t.Root, t.Hostname, nil)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, restore()) }()
+	defer func() { err = errors.Join(err, takeBack()) }()
 
 	console := "--console=pipe"
 	if isTerminal(stdin) && isTerminal(stdout) {
 		console = "--console=interactive"
 	}
 	args := []string{console}
-	for name, value := range s.Environment {
+	for name, value := range environment {
 		args = append(args, "--setenv="+name+"="+value)
 	}
-	cmd := nspawn(ctx, root, image, args...)
+	cmd := t.nspawn(ctx, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stderr
-	err = withoutSync(cmd.Run) // on a thread of its own: for Pdeathsig, as in run
+	err = WithoutSync(cmd.Run) // on a thread of its own: for Pdeathsig, as in open
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return err
 }
 
-// boxName is systemd-nspawn's name for the box of an image, of which it makes
-// names of directories: see boxDirs. It may have 64 characters.
-func boxName(image string) string {
-	name := "build-" + hostname(image)
+// machineName is systemd-nspawn's name for boxes on trees with a host name, of which it makes
+// names of directories: see Leftovers. It may have 64 characters.
+func machineName(hostname string) string {
+	name := "build-" + hostname
 	return strings.TrimRight(name[:min(len(name), 64)], "-")
 }
 
-// boxDirs are what systemd-nspawn leaves behind of an image's box if it is
-// killed. The second may be mounted, since systemd 256.
-func boxDirs(image string) []string {
-	return []string{"/run/systemd/nspawn/propagate/" + boxName(image), "/run/systemd/nspawn/unix-export/" + boxName(image)}
+// Leftovers are what boxes on trees with a host name have left on this host, if their
+// systemd-nspawn was killed.
+func Leftovers(hostname string) (paths []string) {
+	for _, dir := range []string{"propagate", "unix-export"} {
+		path := filepath.Join("/run/systemd/nspawn", dir, machineName(hostname))
+		if _, err := os.Lstat(path); err == nil {
+			paths = append(paths, path)
+		}
+	}
+	return paths
 }
 
-// nspawn is the command line of systemd-nspawn for a tree that is being built:
-// it leaves no trace in the tree, and it does without systemd on the host.
-func nspawn(ctx context.Context, root, image string, args ...string) *exec.Cmd {
-	argv, alone := lifted(root, append([]string{
+// RemoveLeftovers removes them. Something may be mounted there, since systemd 256.
+func RemoveLeftovers(hostname string) (err error) {
+	for _, path := range Leftovers(hostname) {
+		_ = unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // if it is mounted
+		if removed := os.Remove(path); !errors.Is(removed, fs.ErrNotExist) {
+			err = errors.Join(err, removed)
+		}
+	}
+	return err
+}
+
+// nspawn is the command line of systemd-nspawn for the tree: it leaves no trace in the
+// tree, and it does without systemd on the host.
+func (t Tree) nspawn(ctx context.Context, args ...string) *exec.Cmd {
+	argv, alone := Lift(t.Root, append([]string{
 		"systemd-nspawn",
 		"--quiet", "--register=no", "--keep-unit", "--settings=no",
-		"--directory=" + root, "--machine=" + boxName(image), "--hostname=" + hostname(image),
+		"--directory=" + t.Root, "--machine=" + machineName(t.Hostname), "--hostname=" + t.Hostname,
 		"--resolv-conf=off", "--timezone=off", "--link-journal=no",
 	}, args...))
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)

@@ -1,4 +1,4 @@
-package image
+package box
 
 import (
 	"os"
@@ -17,10 +17,10 @@ func TestNothingWaitsForTheDiskInABootstrap(t *testing.T) {
 	if program() == nil || unix.Fsync(-1) == nil {
 		t.Skip("nothing waits for the disk here anyway, as in a machine of this program on btrfs")
 	}
-	if err := withoutSync(program); err != nil {
+	if err := WithoutSync(program); err != nil {
 		t.Errorf("a program waits: %v", err)
 	}
-	if err := withoutSync(func() error { return unix.Fsync(-1) }); err != nil {
+	if err := WithoutSync(func() error { return unix.Fsync(-1) }); err != nil {
 		t.Errorf("its starter waits: %v", err)
 	}
 	if unix.Fsync(-1) == nil || program() == nil {

@@ -1,7 +1,6 @@
-package image
+package box
 
 import (
-	"cmp"
 	"errors"
 	"io/fs"
 	"os"
@@ -9,9 +8,10 @@ import (
 	"strings"
 )
 
-// forgetHost takes from a new tree what both bootstraps copy into it from the
-// host on which it is built. A machine gets its resolv.conf when it starts.
-func forgetHost(root, image string) error {
+// SetHostname gives the tree at root its host name, and takes from it what bootstraps
+// copy into it from the host on which they run. A machine gets its resolv.conf when it
+// starts.
+func SetHostname(root, hostname string) error {
 	tree, err := os.OpenRoot(root)
 	if err != nil {
 		return err
@@ -22,31 +22,32 @@ func forgetHost(root, image string) error {
 			return err
 		}
 	}
-	return writeFile(tree, "etc/hostname", []byte(hostname(image)+"\n"), 0o644)
+	return WriteFile(tree, "etc/hostname", []byte(hostname+"\n"), 0o644)
 }
 
-// forgetMachine takes from a tree the identity that installing systemd and dbus
+// ClearIdentity takes from the tree at root the identity that installing systemd and dbus
 // gave it, so that each machine has its own. An empty machine-id is a fresh one
 // at each boot without the ceremonies of a first boot; see machine-id(5).
-func forgetMachine(root string) error {
+func ClearIdentity(root string) error {
 	tree, err := os.OpenRoot(root)
 	if err != nil {
 		return err
 	}
 	defer tree.Close()
 	if _, err := tree.Lstat("etc"); errors.Is(err, fs.ErrNotExist) {
-		return nil // what else is missing is for Check to say
+		return nil // what else is missing is for image.Check to say
 	}
 	for _, path := range []string{"etc/machine-id", "var/lib/dbus/machine-id"} {
 		if err := removeIfThere(tree, path); err != nil {
 			return err
 		}
 	}
-	return writeFile(tree, "etc/machine-id", nil, 0o444)
+	return WriteFile(tree, "etc/machine-id", nil, 0o444)
 }
 
-// forgetBoot takes from a tree what belongs to one boot of it alone.
-func forgetBoot(root string) error {
+// ClearBoot takes from the tree at root, from which a machine was booted, what belongs
+// to that boot alone, and its identity.
+func ClearBoot(root string) error {
 	tree, err := os.OpenRoot(root)
 	if err != nil {
 		return err
@@ -69,22 +70,11 @@ func forgetBoot(root string) error {
 			}
 		}
 	}
-	return forgetMachine(root)
+	return ClearIdentity(root)
 }
 
 // ofOneBoot are what no two machines may share, and what each makes for itself.
 var ofOneBoot = []string{
 	"var/lib/systemd/random-seed", "var/lib/systemd/credential.secret",
 	"tmp/.*-unix", "tmp/systemd-private-*", "var/tmp/systemd-private-*",
-}
-
-// hostname makes a host name of an image's name.
-func hostname(image string) string {
-	name := strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
-			return r
-		}
-		return '-'
-	}, image)
-	return cmp.Or(strings.Trim(name[:min(len(name), 63)], "-"), "localhost")
 }

@@ -170,7 +170,7 @@ func (s *Suite) startLab(ctx context.Context, release string, trees map[string]s
 		return nil, err
 	}
 	seen := maps.Clone(trees)
-	for dir, at := range map[string]string{Build: hostBuild, "test/integration/testdata": hostTestdata} {
+	for dir, at := range map[string]string{buildDir: hostBuild, "test/integration/testdata": hostTestdata} {
 		path, err := filepath.Abs(dir)
 		if err != nil {
 			return nil, err

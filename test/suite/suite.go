@@ -78,13 +78,13 @@ func (s *Suite) summary() {
 	}
 }
 
-// Build is where Compile puts programs, below the module's root.
-const Build = "build"
+// buildDir is where Compile puts programs, below the module's root.
+const buildDir = "build"
 
-// Compile builds the product into Build, and beside it programs of the tests: packages,
+// Compile builds the product into buildDir, and beside it programs of the tests: packages,
 // with paths as for go build, each under its package's last name.
 func Compile(ctx context.Context, packages ...string) (dir string, err error) {
-	dir, err = filepath.Abs(Build)
+	dir, err = filepath.Abs(buildDir)
 	if err != nil {
 		return "", err
 	}
@@ -97,9 +97,9 @@ func Compile(ctx context.Context, packages ...string) (dir string, err error) {
 	return dir, command(ctx, "go", append([]string{"build", "-trimpath", "-o", dir + "/"}, packages...)...)
 }
 
-// compileTests builds the test binary of a package into Build.
+// compileTests builds the test binary of a package into buildDir.
 func compileTests(ctx context.Context, pkg, name string) error {
-	return command(ctx, "go", "test", "-c", "-trimpath", "-o", filepath.Join(Build, name), pkg)
+	return command(ctx, "go", "test", "-c", "-trimpath", "-o", filepath.Join(buildDir, name), pkg)
 }
 
 // command runs a Go command without cgo, so that what it builds runs in any

@@ -105,6 +105,16 @@ func (s *Store) List() ([]Image, error) {
 	return images, err
 }
 
+// Names lists the names of all images; of a directory that cannot be read there are none.
+func (s *Store) Names() []string {
+	images, _ := s.List()
+	var names []string
+	for _, image := range images {
+		names = append(names, image.Name)
+	}
+	return names
+}
+
 // list also returns the files that only have names of playbooks.
 func (s *Store) list() (images []Image, beside []string, err error) {
 	var names []string

@@ -40,7 +40,7 @@ var mayImport = map[string]string{
 	"test/gitlab/simulate": "test/gitlab",
 	"test/harness":         "runner/lock",
 	"test/debian":          "",
-	"test/integration":     "test/debian test/gitlab",
+	"test/integration":     "runner/machine runner/network runner/storage test/debian test/gitlab",
 	"test/bench":           "test/gitlab",
 	"test/suite":           "test/debian test/harness",
 	"test/demo":            "test/play",

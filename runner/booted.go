@@ -30,15 +30,15 @@ func (h *Host) bootGeneration(ctx context.Context, order image.Order) (*box.Mach
 	if err := h.machines().Start(ctx, spec); err != nil {
 		return nil, err
 	}
-	entrance, err := h.machines().Entrance(spec.ID)
+	entrance, err := h.machines().Entrance(spec.Job)
 	if err != nil {
-		return nil, errors.Join(err, h.end(ctx, spec.ID))
+		return nil, errors.Join(err, h.end(ctx, spec.Job))
 	}
 	return &box.Machine{
 		PID: entrance.Leader.PID, Alive: entrance.Leader.Alive,
 		Owner: entrance.RootUID, Group: entrance.Group,
-		Shutdown: func(ctx context.Context) error { return h.machines().Shutdown(ctx, spec.ID) },
-		Kill:     func(ctx context.Context) error { return h.end(ctx, spec.ID) },
+		Shutdown: func(ctx context.Context) error { return h.machines().Shutdown(ctx, spec.Job) },
+		Kill:     func(ctx context.Context) error { return h.end(ctx, spec.Job) },
 	}, nil
 }
 
@@ -56,8 +56,8 @@ func (h *Host) buildSpec(order image.Order) (machine.Spec, error) {
 	if err != nil {
 		return machine.Spec{}, err
 	}
-	spec.ID = ownID("build")
-	spec.Owner, spec.Caller, spec.MaxRuntime = spec.ID, &self, lifeWithoutTimeout
+	spec.Job = ownID("build")
+	spec.Owner, spec.Caller, spec.MaxRuntime = spec.Job, &self, lifeWithoutTimeout
 	spec.Backend, spec.Limits.DiskMax = storage.InPlace(), 0
 	spec.Hostname = order.Hostname
 	// A playbook that reboots what it builds is refused, and does not end it.
@@ -87,7 +87,7 @@ func (h *Host) haltGeneration(ctx context.Context, generation string) error {
 	}
 	for _, record := range records {
 		if record.Generation == generation {
-			if err := h.end(ctx, record.ID); err != nil {
+			if err := h.end(ctx, record.Job); err != nil {
 				return err
 			}
 		}

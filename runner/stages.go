@@ -110,7 +110,7 @@ func (h *Host) start(ctx context.Context, job gitlab.Job, from *host.Process, ma
 	if settings.Privileged {
 		h.note("image %s is privileged: root in this job is root on the host", name)
 	}
-	spec.ID, spec.Owner, spec.Caller, spec.Recorded = job.ID, job.Owner, from, release
+	spec.Job, spec.Owner, spec.Caller, spec.Recorded = job.ID, job.Owner, from, release
 	if job.Trusted && from != nil {
 		spec.CallerDir = machine.FindCallerDir(h.Env(gitlab.ResponseVariable))
 	}

@@ -42,19 +42,19 @@ func (h *Host) tryGeneration(ctx context.Context, name string, generation image.
 	if err != nil {
 		return err
 	}
-	spec.ID = ownID("test")
-	spec.Owner, spec.Caller, spec.MaxRuntime = spec.ID, &self, trialLimit
+	spec.Job = ownID("test")
+	spec.Owner, spec.Caller, spec.MaxRuntime = spec.Job, &self, trialLimit
 	if err := h.machines().Start(ctx, spec); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, h.end(ctx, spec.ID)) }()
+	defer func() { err = errors.Join(err, h.end(ctx, spec.Job)) }()
 
 	// Lines that are no jobs' script have nobody who looks at each one's status.
 	// On the first line, so that errors name the lines of the playbook.
 	script := "set -e; " + settings.Test + "\n"
 	limit, cancel := context.WithTimeoutCause(ctx, trialLimit, fmt.Errorf("nspawn_runner_test took longer than %s", trialLimit))
 	defer cancel()
-	outcome, err := h.machines().Exec(limit, spec.ID, allowed, machine.Script{
+	outcome, err := h.machines().Exec(limit, spec.Job, allowed, machine.Script{
 		Source: strings.NewReader(script), Label: "test", Stdout: log, Stderr: log,
 	})
 	reached := outcome.Reached()

@@ -67,23 +67,23 @@ func (o Outcome) Reached() (lines []string) {
 	return lines
 }
 
-// Exec executes a script in a machine and waits until nothing of it is left.
+// Exec executes a script in a job's main machine and waits until nothing of it is left.
 // An error means that it cannot be said how the script ended: the machine is
 // to blame. When ctx ends, the script and all its descendants are stopped.
 //
 // may is asked with the machine's record before anything is touched.
-func (s Store) Exec(ctx context.Context, id string, may func(Record) error, script Script) (Outcome, error) {
-	record, err := readRecord(s.dir(id))
+func (s Store) Exec(ctx context.Context, job string, may func(Record) error, script Script) (Outcome, error) {
+	record, err := s.mainOf(job)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return Outcome{}, fmt.Errorf("machine %s: there is none: was it prepared?", Name(id))
+		return Outcome{}, fmt.Errorf("machine %s: there is none: was it prepared?", Name(job))
 	case err != nil:
 		return Outcome{}, err
 	case record.Leader == nil:
-		return Outcome{}, fmt.Errorf("machine %s: it has not come up", Name(id))
+		return Outcome{}, fmt.Errorf("machine %s: it has not come up", Name(record.ID))
 	}
 	if err := may(record); err != nil {
-		return Outcome{}, fmt.Errorf("machine %s: %w", Name(id), err)
+		return Outcome{}, fmt.Errorf("machine %s: %w", Name(record.ID), err)
 	}
 	script.Shell = cmp.Or(script.Shell, record.Shell, "/bin/bash")
 	script.environment = record.Environment

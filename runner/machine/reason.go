@@ -25,7 +25,7 @@ func (s Store) whyNotUp(ctx context.Context, host *systemd.Bus, spec Spec, recor
 	}
 	var lines []string
 	if record.Leader == nil {
-		if leader, err := host.Leader(ctx, Name(spec.ID)); err == nil {
+		if leader, err := host.Leader(ctx, Name(record.ID)); err == nil {
 			record.Leader = &leader
 		}
 	}

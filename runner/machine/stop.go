@@ -35,31 +35,6 @@ func (s Store) noteStop(id, why string) {
 	_, _ = note.WriteString(why)
 }
 
-// Stop makes a machine gone: processes, service, directory. It returns when
-// it is; only the deletion of a big tree may go on, in the background. That
-// there is no such machine is success.
-//
-// may is asked with the machine's record, where there is one, before anything
-// is touched.
-func (s Store) Stop(ctx context.Context, id string, may func(Record) error) error {
-	lock, err := s.lock(ctx, id, false)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("machine %s: %w", Name(id), err)
-	}
-	if lock != nil {
-		defer lock.Close()
-		if record, err := readRecord(s.dir(id)); err == nil || errors.Is(err, errNewer) {
-			if err := may(record); err != nil {
-				return fmt.Errorf("machine %s: %w", Name(id), err)
-			}
-		}
-		fault.Here("machine: about to be stopped")
-		s.noteStop(id, "")
-		fault.Here("machine: its stop noted")
-	}
-	return s.removeAtLast(ctx, id)
-}
-
 // awayLimit is how long the host's service manager, or its bus, may be away before
 // a machine that is to be stopped is left to Collect.
 const awayLimit = 30 * time.Second
@@ -86,7 +61,7 @@ func (s Store) removeAtLast(ctx context.Context, id string) error {
 	}
 }
 
-// remove is Stop under a lock that is held already.
+// remove removes a machine whose lock is held.
 func (s Store) remove(ctx context.Context, bus *systemd.Bus, id string) error {
 	if err := s.halt(ctx, bus, id); err != nil {
 		return err

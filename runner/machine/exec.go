@@ -101,6 +101,7 @@ func (s Store) Exec(ctx context.Context, job string, may func(Record) error, scr
 	return outcome, nil
 }
 
+// exec executes a script, and says what its machine ran out of meanwhile.
 func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome, error) {
 	body, err := sealed(withFarewell(script.Source, script.Shell))
 	if err != nil {
@@ -121,7 +122,6 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	defer bus.Close()
 	fault.Here("run: connected")
 	s.logf("connected to the bus of %s", Name(record.ID))
-
 	if script.Alone {
 		if err := s.stopEarlier(ctx, bus, record); err != nil {
 			return Outcome{}, err
@@ -133,7 +133,24 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	watch := limits.Begin(record.Cgroup)
 	defer watch.Close()
 	output.start()
+	exit, err := s.execUnit(ctx, bus, unit, properties, record, output.broken)
+	fault.Here("run: script at its end")
+	if finishErr := output.finish(); finishErr != nil && err == nil {
+		err = fmt.Errorf("write the job's log: %w", finishErr)
+	}
+	if err == nil {
+		err = body.checkExecuted(exit, script.Shell)
+	}
+	if err != nil {
+		return Outcome{}, err
+	}
+	s.logf("the script has ended: status %d, signal %d", exit.Status, exit.Signal)
+	return s.outcome(ctx, record, exit, watch), nil
+}
 
+// execUnit executes a script as a unit of the machine and waits for its end. When ctx ends,
+// or the log is broken, it stops the unit, and where the machine does not obey, the machine.
+func (s Store) execUnit(ctx context.Context, bus *systemd.Bus, unit string, properties []systemd.Property, record Record, broken <-chan error) (systemd.Exit, error) {
 	type ended struct {
 		exit systemd.Exit
 		err  error
@@ -157,33 +174,23 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	case end = <-done:
 	case <-ctx.Done():
 		end = giveUp(context.Cause(ctx))
-	case err := <-output.broken:
+	case err := <-broken:
 		// Nobody reads the log any more, so nobody wants the script's end.
 		end = giveUp(fmt.Errorf("write the job's log: %w", err))
 	}
 	fault.Here("run: no more waiting")
-	if end.err != nil {
-		if s.stopScript(context.WithoutCancel(ctx), bus, unit, record) {
-			if errors.Is(end.err, systemd.ErrGone) {
-				end.err = errNoBus
-			}
-			end.err = stoppedError{end.err}
+	if end.err != nil && s.stopScript(context.WithoutCancel(ctx), bus, unit, record) {
+		if errors.Is(end.err, systemd.ErrGone) {
+			end.err = errNoBus
 		}
+		end.err = stoppedError{end.err}
 	}
-	fault.Here("run: script at its end")
-	if err := output.finish(); err != nil && end.err == nil {
-		end.err = fmt.Errorf("write the job's log: %w", err)
-	}
-	switch {
-	case end.err != nil:
-		return Outcome{}, end.err
-	case !body.executed() && end.exit.Status == 127: // the wrapper's
-		return Outcome{}, fmt.Errorf("the machine could not execute the script: is there a shell %s in it?", printable.Line(script.Shell))
-	case !body.executed():
-		return Outcome{}, fmt.Errorf("the machine could not execute the script (%s, status %d)", printable.Line(end.exit.Result), end.exit.Status)
-	}
-	s.logf("the script has ended: status %d, signal %d", end.exit.Status, end.exit.Signal)
-	outcome := Outcome{Code: end.exit.Status, Signal: end.exit.Signal}
+	return end.exit, end.err
+}
+
+// outcome is how a script ended that was executed.
+func (s Store) outcome(ctx context.Context, record Record, exit systemd.Exit, watch *limits.Watch) Outcome {
+	outcome := Outcome{Code: exit.Status, Signal: exit.Signal}
 	if outcome.Signal > 0 {
 		outcome.Code = 128 + outcome.Signal
 	}
@@ -191,7 +198,7 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	if outcome.Code != 0 {
 		outcome.DiskFull = diskFull(ctx, s.dir(record.ID), record)
 	}
-	return outcome, nil
+	return outcome
 }
 
 // redials is how often a machine may lose its bus while a script runs. A bus that

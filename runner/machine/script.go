@@ -145,5 +145,16 @@ func (b *scriptBody) executed() bool {
 	return err == nil && position == b.size
 }
 
+// checkExecuted says why a script was not executed whose unit ended so.
+func (b *scriptBody) checkExecuted(exit systemd.Exit, shell string) error {
+	switch {
+	case b.executed():
+		return nil
+	case exit.Status == 127: // the wrapper's
+		return fmt.Errorf("the machine could not execute the script: is there a shell %s in it?", printable.Line(shell))
+	}
+	return fmt.Errorf("the machine could not execute the script (%s, status %d)", printable.Line(exit.Result), exit.Status)
+}
+
 // Close forgets the script.
 func (b *scriptBody) Close() error { return b.file.Close() }

@@ -14,7 +14,7 @@ import (
 // mayImport is the direction of the house: what each package may import of
 // this module. A package that is not listed here has no home.
 var mayImport = map[string]string{
-	"runner/image":           "runner/fault runner/host runner/image/box runner/image/downloads runner/lock runner/spelling runner/storage",
+	"runner/image":           "runner/fault runner/host runner/image/box runner/image/downloads runner/leftover runner/lock runner/spelling runner/storage",
 	"runner/image/box":       "runner/host runner/seccomp",
 	"runner/image/downloads": "",
 
@@ -23,6 +23,7 @@ var mayImport = map[string]string{
 	"runner/config":        "runner/network runner/spelling runner/storage",
 	"runner/fault":         "",
 	"runner/lock":          "",
+	"runner/leftover":      "",
 	"runner/host":          "",
 	"runner/printable":     "",
 	"runner/guard":         "",
@@ -32,9 +33,9 @@ var mayImport = map[string]string{
 	"runner/seccomp":       "",
 	"runner/storage":       "runner/fault runner/seccomp",
 	"runner/systemd":       "runner/fault runner/host",
-	"runner/cache":         "runner/fault runner/lock runner/storage",
-	"runner/machine":       "runner/fault runner/guard runner/host runner/limits runner/lock runner/network runner/printable runner/seccomp runner/storage runner/systemd",
-	"runner":               "runner/cache runner/config runner/fault runner/gitlab runner/host runner/image runner/image/box runner/machine runner/network runner/packages runner/printable runner/storage runner/systemd",
+	"runner/cache":         "runner/fault runner/leftover runner/lock runner/storage",
+	"runner/machine":       "runner/fault runner/guard runner/host runner/leftover runner/limits runner/lock runner/network runner/printable runner/seccomp runner/storage runner/systemd",
+	"runner":               "runner/cache runner/config runner/fault runner/gitlab runner/host runner/image runner/image/box runner/leftover runner/machine runner/network runner/packages runner/printable runner/storage runner/systemd",
 	"packaging":            "runner/config",
 	"cmd/nspawn-runner":    "runner runner/fault runner/gitlab runner/host runner/image runner/machine",
 	"magefiles":            "packaging runner runner/config runner/packages test/suite test/demo test/self",

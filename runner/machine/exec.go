@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"strings"
 	"time"
@@ -16,23 +15,6 @@ import (
 	"nspawn-runner/runner/printable"
 	"nspawn-runner/runner/systemd"
 )
-
-// Script is a script to be executed in a machine.
-type Script struct {
-	// Source is read to its end before the script starts.
-	Source io.Reader
-	// Shell executes it: a path in the machine, "" for the machine's own.
-	Shell string
-	// Label says what it is, for people who look into the machine.
-	Label string
-	// Stdout and Stderr receive its output as it comes.
-	Stdout, Stderr io.Writer
-	// Alone says that no other script may be running: gitlab-runner's come one
-	// after the other. What a driver that was killed left running is stopped.
-	Alone bool
-
-	environment map[string]string // the machine's record has it
-}
 
 // stopTimeout bounds how long a script that is told to stop may take, before
 // the whole machine is stopped.
@@ -232,12 +214,6 @@ func (s Store) wait(ctx context.Context, bus *systemd.Bus, unit string, properti
 
 // errNoBus is the cause when a machine lives on without a bus.
 var errNoBus = errors.New("its D-Bus went away, and the script with it")
-
-// stoppedError is why a script had to be stopped whose machine did not obey, and
-// was stopped with it: that the machine is gone is our doing, and no reason.
-type stoppedError struct{ error }
-
-func (e stoppedError) Unwrap() error { return e.error }
 
 // redialLimit is how long a machine may be without a bus.
 const redialLimit = 5 * time.Second

@@ -52,18 +52,6 @@ func (s Store) Strays(ctx context.Context) ([]leftover.Item, error) {
 	return append(units, s.emptyMountPoints(ctx, bus)...), err
 }
 
-// withBus does something with a connection to the host's bus of its own.
-func withBus(do func(context.Context, *systemd.Bus) error) func(context.Context) error {
-	return func(ctx context.Context) error {
-		bus, err := systemd.Host(ctx)
-		if err != nil {
-			return err
-		}
-		defer bus.Close()
-		return do(ctx, bus)
-	}
-}
-
 // strayUnits lists the services of machines whose directory is gone: somebody
 // removed it by hand. A start makes the directory first, a stop removes it last:
 // a service that still is there after its directory is one that nobody stopped.
@@ -106,10 +94,6 @@ func (s Store) strayUnits(ctx context.Context, bus *systemd.Bus) ([]leftover.Ite
 	return all, nil
 }
 
-// mountPoints are where systemd-nspawn makes a directory for each machine. A
-// killed one leaves it behind, empty.
-var mountPoints = []string{"/run/systemd/nspawn/propagate", "/run/systemd/nspawn/unix-export"}
-
 // emptyMountPoints lists those of machines that are not there any more.
 func (s Store) emptyMountPoints(ctx context.Context, bus *systemd.Bus) []leftover.Item {
 	var all []leftover.Item
@@ -138,18 +122,4 @@ func (s Store) emptyMountPoints(ctx context.Context, bus *systemd.Bus) []leftove
 func isYoung(path string) bool {
 	info, err := os.Lstat(path)
 	return err == nil && time.Since(info.ModTime()) < time.Minute
-}
-
-// removeMountPoint removes an empty directory. One that is not empty is in use.
-func removeMountPoint(path string) error {
-	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-// exists says whether there is anything at path.
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }

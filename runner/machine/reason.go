@@ -12,6 +12,8 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
+var errBootTimeout = errors.New("it did not come up in time")
+
 // reasonTimeout bounds the search for why something failed.
 const reasonTimeout = 5 * time.Second
 
@@ -138,3 +140,9 @@ func (s Store) whyDead(ctx context.Context, record Record, err error) error {
 	}
 	return fmt.Errorf("machine %s died (%s)", name, result)
 }
+
+// stoppedError is why a script had to be stopped whose machine did not obey, and
+// was stopped with it: that the machine is gone is our doing, and no reason.
+type stoppedError struct{ error }
+
+func (e stoppedError) Unwrap() error { return e.error }

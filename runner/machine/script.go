@@ -17,6 +17,23 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
+// Script is a script to be executed in a machine.
+type Script struct {
+	// Source is read to its end before the script starts.
+	Source io.Reader
+	// Shell executes it: a path in the machine, "" for the machine's own.
+	Shell string
+	// Label says what it is, for people who look into the machine.
+	Label string
+	// Stdout and Stderr receive its output as it comes.
+	Stdout, Stderr io.Writer
+	// Alone says that no other script may be running: gitlab-runner's come one
+	// after the other. What a driver that was killed left running is stopped.
+	Alone bool
+
+	environment map[string]string // the machine's record has it
+}
+
 // wrapper executes the script's shell, $0, with the variables of the file $1, whose lines
 // match $2, and those of its other arguments. They come in this order, and later ones win:
 // what the unit says, the file, the arguments, and then what the script itself sets.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -19,9 +18,6 @@ import (
 	"nspawn-runner/runner/network"
 	"nspawn-runner/runner/systemd"
 )
-
-// undoTimeout bounds what is done after a failure or a signal.
-const undoTimeout = 60 * time.Second
 
 // Start starts a machine and returns when it is up. When it fails, or ctx
 // ends, nothing is left of it.
@@ -279,8 +275,6 @@ func (s Store) guard(service *os.File, record Record) error {
 	return nil
 }
 
-var errBootTimeout = errors.New("it did not come up in time")
-
 // awaitUp waits until the machine's service manager says that the system is
 // up. READY=1 alone is no proof: it also comes in emergency mode and without
 // a bus.
@@ -310,23 +304,4 @@ func (s Store) awaitUp(ctx context.Context, bus *systemd.Bus, id string, record 
 		return handOver(ctx, bus, *record)
 	}
 	return fmt.Errorf("it came up in state %q", state)
-}
-
-// serviceCgroup is the path, below the cgroup file system's root, of the
-// machine's service: the leader's path up to the service's name.
-func serviceCgroup(leader int, unit string) (string, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", leader))
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(string(data)) {
-		path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
-		if !ok {
-			continue
-		}
-		if i := strings.Index(path, "/"+unit); i >= 0 {
-			return path[:i+1+len(unit)], nil
-		}
-	}
-	return "", fmt.Errorf("its first process is not in the control group of %s", unit)
 }

@@ -51,7 +51,7 @@ func (h *Host) admitLayer(spec machine.Spec) error {
 
 // admitMemory looks at what the kernel can give without swapping.
 func (h *Host) admitMemory() error {
-	total, err := memory()
+	total, err := host.Memory()
 	if err != nil {
 		return err
 	}

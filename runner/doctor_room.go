@@ -144,7 +144,7 @@ func (h *Host) checkSwap(context.Context) []Finding {
 		return isWarning("", "%v", err)
 	}
 	areas := max(0, bytes.Count(text, []byte("\n"))-1) // below a heading
-	total, err := memory()
+	total, err := host.Memory()
 	if err != nil {
 		return isWarning("", "%v", err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/machine"
 	"nspawn-runner/runner/network"
 	"nspawn-runner/runner/packages"
@@ -43,7 +44,7 @@ func checkKernel(context.Context) []Finding {
 }
 
 func checkSystemd(ctx context.Context) []Finding {
-	if !runsSystemd() {
+	if !host.RunsSystemd() {
 		return isBad("boot this host with systemd; 'go tool mage demo' in the source boots a lab that has one",
 			"systemd does not run this host")
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/leftover"
 )
 
@@ -49,7 +50,7 @@ func (h *Host) GC(ctx context.Context, dryRun bool) ([]Leftover, error) {
 // may go too.
 func (h *Host) leftovers(ctx context.Context) ([]leftover.Item, error) {
 	all, failed := h.machines().Leftovers()
-	if runsSystemd() {
+	if host.RunsSystemd() {
 		strays, err := h.machines().Strays(ctx)
 		all, failed = append(all, strays...), errors.Join(failed, err)
 	}

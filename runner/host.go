@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
+
+	"nspawn-runner/runner/host"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,17 +35,11 @@ func needSystemd() error {
 	if err := needRoot(); err != nil {
 		return err
 	}
-	if !runsSystemd() {
+	if !host.RunsSystemd() {
 		return errors.New("systemd does not run this host, so no machine can be started here; " +
 			"to try nspawn-runner anyway, run 'go tool mage demo' in its source: it boots a lab that has one")
 	}
 	return nil
-}
-
-// runsSystemd says whether systemd runs this host: sd_booted(3).
-func runsSystemd() bool {
-	_, err := os.Stat("/run/systemd/system")
-	return err == nil
 }
 
 // makeStateDir makes the state directory, closed to everybody but root, since
@@ -93,32 +87,6 @@ func (h *Host) oneFileSystem() error {
 		}
 	}
 	return nil
-}
-
-// memory is the host's memory in bytes.
-func memory() (uint64, error) {
-	var info unix.Sysinfo_t
-	if err := unix.Sysinfo(&info); err != nil {
-		return 0, fmt.Errorf("sysinfo: %w", err)
-	}
-	return uint64(info.Totalram) * uint64(info.Unit), nil
-}
-
-// mostTasks is how many processes and threads the host can have.
-func mostTasks() (uint64, error) {
-	most := uint64(math.MaxUint64)
-	for _, name := range []string{"threads-max", "pid_max"} {
-		text, err := os.ReadFile("/proc/sys/kernel/" + name)
-		if err != nil {
-			return 0, err
-		}
-		limit, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("kernel.%s: %w", name, err)
-		}
-		most = min(most, limit)
-	}
-	return most, nil
 }
 
 // diskSize is the size in bytes of the file system of a directory, or 0 as long

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"nspawn-runner/runner/config"
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image"
 )
 
@@ -143,7 +144,7 @@ const memoryOfABuild = 1 << 30
 // buildsAtOnce is how many builds this host bears, and jobs beside them: one for
 // each processor, if there is memory for them.
 func buildsAtOnce() int {
-	total, err := memory()
+	total, err := host.Memory()
 	if err != nil {
 		return 1
 	}

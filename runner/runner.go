@@ -38,6 +38,7 @@ import (
 
 	"nspawn-runner/runner/config"
 	"nspawn-runner/runner/gitlab"
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/machine"
 )
@@ -139,7 +140,7 @@ func (h *Host) images() *image.Store {
 		BaseMaxAge:   h.Config.BaseMaxAge,
 		DownloadsMax: h.Config.DownloadCacheMax.Bytes(diskSize(h.Config.StateDir)),
 	}
-	if runsSystemd() {
+	if host.RunsSystemd() {
 		store.Boot, store.Halt = h.bootGeneration, h.haltGeneration
 	}
 	if h.Verbose {

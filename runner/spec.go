@@ -9,6 +9,7 @@ import (
 
 	"nspawn-runner/runner/config"
 	"nspawn-runner/runner/gitlab"
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/machine"
 	"nspawn-runner/runner/network"
@@ -46,11 +47,11 @@ func (h *Host) spec(name string, generation image.Generation, settings config.Co
 	if err != nil {
 		return machine.Spec{}, err
 	}
-	total, err := memory()
+	total, err := host.Memory()
 	if err != nil {
 		return machine.Spec{}, err
 	}
-	tasks, err := mostTasks()
+	tasks, err := host.MostTasks()
 	if err != nil {
 		return machine.Spec{}, err
 	}
@@ -125,7 +126,7 @@ func (h *Host) diskLimit(settings config.Config, backend storage.Backend) (uint6
 	whole := diskSize(dir)
 	if backend.Traits().InMemory {
 		var err error
-		if whole, err = memory(); err != nil {
+		if whole, err = host.Memory(); err != nil {
 			return 0, err
 		}
 	}

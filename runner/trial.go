@@ -21,7 +21,7 @@ const trialLimit = 30 * time.Minute
 // its jobs will have it, and executes the image's own test in it, if it has one.
 // What that prints goes to the log. Nothing is left of the machine.
 func (h *Host) tryGeneration(ctx context.Context, name string, generation image.Generation, log io.Writer) (err error) {
-	if !runsSystemd() {
+	if !host.RunsSystemd() {
 		h.untested.Do(func() {
 			h.note("warning: systemd does not run this host, so no machine can be started here, and nothing new is tested")
 		})

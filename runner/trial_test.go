@@ -6,11 +6,12 @@ import (
 	"testing"
 	"time"
 
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image"
 )
 
 func TestWhereSystemdDoesNotRunAGenerationIsNotTestedAndThatIsSaidOnce(t *testing.T) {
-	if runsSystemd() {
+	if host.RunsSystemd() {
 		t.Skip("systemd runs this host")
 	}
 	h := &Host{}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/network"
 )
 
 // What the first build wrote of a job's machine.
@@ -37,6 +38,9 @@ func TestAMachineOfAnOlderBuildIsTheMainMachineOfItsJob(t *testing.T) {
 	r, err := s.mainOf("1001")
 	if err != nil || r.ID != "1001" || r.Job != "1001" || r.Role != Main {
 		t.Errorf("%+v, %v", r, err)
+	}
+	if n, err := r.attached(); n != network.Host || err != nil {
+		t.Errorf("it is attached to %v, %v", n, err)
 	}
 	if all := s.machinesOf("1001"); len(all) != 1 || all[0].ID != "1001" {
 		t.Errorf("%+v", all)

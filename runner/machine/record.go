@@ -12,6 +12,7 @@ import (
 
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/network"
 )
 
 // recordFormat grows when a record's meaning changes. Fields may be added
@@ -85,6 +86,11 @@ type Record struct {
 
 // up says whether the machine came up and its first process still lives.
 func (r Record) up() bool { return r.Leader != nil && r.Leader.Alive() }
+
+// attached is what the machine is attached to.
+func (r Record) attached() (network.Network, error) {
+	return network.Named(cmp.Or(r.Network, network.Host.Name()))
+}
 
 // hostname is what the machine calls itself.
 func (r Record) hostname() string { return cmp.Or(r.Hostname, Name(r.ID)) }

@@ -206,14 +206,14 @@ func (s Store) wait(ctx context.Context, bus *systemd.Bus, unit string, properti
 		exit, err = again.Rejoin(ctx, unit)
 		again.Close()
 		if systemd.IsNoSuchUnit(err) {
-			err = errors.New("its D-Bus went away, and with it what is known of the script")
+			err = errors.New("its D-Bus went away; the exit status of the script is unknown")
 		}
 	}
 	return exit, err
 }
 
 // errNoBus is the cause when a machine lives on without a bus.
-var errNoBus = errors.New("its D-Bus went away, and the script with it")
+var errNoBus = errors.New("its D-Bus went away, so the script was stopped")
 
 // redialLimit is how long a machine may be without a bus.
 const redialLimit = 5 * time.Second

@@ -7,7 +7,7 @@ import (
 
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/host"
-	"nspawn-runner/runner/storage"
+	"nspawn-runner/runner/leftover"
 )
 
 // Leftover is something that nobody owns any more.
@@ -48,7 +48,7 @@ func (h *Host) GC(ctx context.Context, dryRun bool) ([]Leftover, error) {
 
 // leftovers lists what GC removes: machines first, so that what they ran on
 // may go too.
-func (h *Host) leftovers(ctx context.Context) ([]storage.Leftover, error) {
+func (h *Host) leftovers(ctx context.Context) ([]leftover.Item, error) {
 	all, failed := h.machines.Leftovers()
 	if host.RunsSystemd() {
 		strays, err := h.machines.Strays(ctx)

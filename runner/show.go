@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image"
@@ -117,8 +118,8 @@ func (h *Host) history(ctx context.Context, i image.Image) (ImageHistory, error)
 		}
 		row := Generation{generation.Name, generation.Path, generation.Name == known.Generation, record, exclusive, []string{}}
 		for _, m := range machines {
-			if m.Generation == generation.Name {
-				row.Jobs = append(row.Jobs, m.ID)
+			if m.Generation == generation.Name && !slices.Contains(row.Jobs, m.Job) {
+				row.Jobs = append(row.Jobs, m.Job)
 			}
 		}
 		if row.Current {

@@ -9,8 +9,8 @@ import (
 	"nspawn-runner/runner/config"
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/job"
+	"nspawn-runner/runner/leftover"
 	"nspawn-runner/runner/machine"
-	"nspawn-runner/runner/storage"
 )
 
 // newDoctor looks at a host with a configuration, and with playbooks by the names of their
@@ -47,6 +47,6 @@ func newDoctor(t *testing.T, file string, playbooks map[string]string) Doctor {
 			Machines: machine.Store{Dir: filepath.Join(settings.StateDir, ".machines")},
 			Note:     func(string, ...any) {},
 		},
-		Leftovers: func(context.Context) ([]storage.Leftover, error) { return nil, nil },
+		Leftovers: func(context.Context) ([]leftover.Item, error) { return nil, nil },
 	}
 }

@@ -24,9 +24,3 @@ func NeedSystemd() error {
 	}
 	return nil
 }
-
-// RunsSystemd says whether systemd runs this host: sd_booted(3).
-func RunsSystemd() bool {
-	_, err := os.Stat("/run/systemd/system")
-	return err == nil
-}

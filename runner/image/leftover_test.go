@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"nspawn-runner/runner/leftover"
 	"nspawn-runner/runner/lock"
-	"nspawn-runner/runner/storage"
 )
 
 // leftovers are the paths of what is left, below the state directory.
@@ -27,7 +27,7 @@ func leftovers(t *testing.T, s *Store) []string {
 	return paths
 }
 
-func find(t *testing.T, s *Store) []storage.Leftover {
+func find(t *testing.T, s *Store) []leftover.Item {
 	t.Helper()
 	found, err := s.Leftovers()
 	if err != nil {

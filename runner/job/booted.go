@@ -28,15 +28,15 @@ func (d *Driver) BootGeneration(ctx context.Context, order image.Order) (*box.Ma
 	if err := d.Machines.Start(ctx, spec); err != nil {
 		return nil, err
 	}
-	entrance, err := d.Machines.Entrance(spec.ID)
+	entrance, err := d.Machines.Entrance(spec.Job)
 	if err != nil {
-		return nil, errors.Join(err, d.end(ctx, spec.ID))
+		return nil, errors.Join(err, d.end(ctx, spec.Job))
 	}
 	return &box.Machine{
 		PID: entrance.Leader.PID, Alive: entrance.Leader.Alive,
 		Owner: entrance.RootUID, Group: entrance.Group,
-		Shutdown: func(ctx context.Context) error { return d.Machines.Shutdown(ctx, spec.ID) },
-		Kill:     func(ctx context.Context) error { return d.end(ctx, spec.ID) },
+		Shutdown: func(ctx context.Context) error { return d.Machines.Shutdown(ctx, spec.Job) },
+		Kill:     func(ctx context.Context) error { return d.end(ctx, spec.Job) },
 	}, nil
 }
 
@@ -78,7 +78,7 @@ func (d *Driver) HaltGeneration(ctx context.Context, generation string) error {
 	}
 	for _, record := range records {
 		if record.Generation == generation {
-			if err := d.end(ctx, record.ID); err != nil {
+			if err := d.end(ctx, record.Job); err != nil {
 				return err
 			}
 		}

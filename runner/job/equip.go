@@ -100,6 +100,25 @@ func (d *Driver) CheckDiskLimit(settings config.Config) (storage.Backend, error)
 	return backend, d.canLimit(planDisk(settings, facts), backend)
 }
 
+// BuildSettings is Settings for an image that is about to be built: what its
+// machines will want of this host must be there, or minutes of work end at its test.
+func (d *Driver) BuildSettings(name string) (config.Config, error) {
+	if err := gitlab.CheckImageName(name); err != nil {
+		return config.Config{}, fmt.Errorf("image %q: %w", name, err)
+	}
+	settings, err := d.Settings(name)
+	if err != nil {
+		return config.Config{}, err
+	}
+	if err := d.equip(&machine.Spec{}, settings); err != nil {
+		return config.Config{}, fmt.Errorf("image %s: %w", name, err)
+	}
+	if _, err := d.CheckDiskLimit(settings); err != nil {
+		return config.Config{}, fmt.Errorf("image %s: %w", name, err)
+	}
+	return settings, nil
+}
+
 // equip adds to a spec what the settings give machines of this host, all of
 // which must be there.
 func (d *Driver) equip(spec *machine.Spec, settings config.Config) error {

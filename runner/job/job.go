@@ -7,7 +7,9 @@
 //	permission.go  which images a job may have
 //	admission.go   when the host takes no job
 //	plan.go        what a machine shall be: computed, before anything is touched
+//	settings.go    the settings of an image
 //	equip.go       what the host must have for that
+//	age.go         a warning of an image that is old
 //	caller.go      the gitlab-runner that calls
 //	helper.go      its program inside the machine
 //	trial.go       a machine that tests a generation before it is published

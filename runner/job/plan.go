@@ -1,7 +1,9 @@
 package job
 
 import (
+	"crypto/rand"
 	"math"
+	"strings"
 	"time"
 
 	"nspawn-runner/runner/config"
@@ -22,6 +24,8 @@ const (
 	// lifeMargin is what a job's machine may live longer than GitLab lets the
 	// job run: for the stages around the script.
 	lifeMargin = 15 * time.Minute
+	// trialLimit bounds an image's own test, which nobody may be watching.
+	trialLimit = 30 * time.Minute
 )
 
 // facts are what of the host decides what its machines are like.
@@ -94,16 +98,16 @@ func planLife(job gitlab.Job, settings config.Config) time.Duration {
 
 // planTrial makes a machine's plan one that tests its generation.
 func planTrial(spec machine.Spec) machine.Spec {
-	spec.ID = ownID("test")
-	spec.Owner, spec.MaxRuntime = spec.ID, trialLimit
+	spec.Job = ownID("test")
+	spec.Owner, spec.MaxRuntime = spec.Job, trialLimit
 	return spec
 }
 
 // planBuild makes a machine's plan one for a playbook: the generation's tree itself is its
 // root, and packages are fetched through its network.
 func planBuild(spec machine.Spec, hostname string) machine.Spec {
-	spec.ID = ownID("build")
-	spec.Owner, spec.MaxRuntime = spec.ID, lifeWithoutTimeout
+	spec.Job = ownID("build")
+	spec.Owner, spec.MaxRuntime = spec.Job, lifeWithoutTimeout
 	spec.Backend, spec.Limits.DiskMax = storage.InPlace(), 0
 	spec.Hostname = hostname
 	// A playbook that reboots what it builds is refused, and does not end it.
@@ -113,3 +117,6 @@ func planBuild(spec machine.Spec, hostname string) machine.Spec {
 	}
 	return spec
 }
+
+// ownID is an id for a machine that is no job's: GitLab's ids are numbers.
+func ownID(what string) string { return what + "-" + strings.ToLower(rand.Text()[:8]) }

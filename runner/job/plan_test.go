@@ -82,7 +82,7 @@ func TestAMachineForAPlaybookFetchesPackagesAndIsTheTreeItself(t *testing.T) {
 		}
 	}
 	spec, _ := planned(t, "", "overlay")
-	if a, b := planTrial(spec), planTrial(spec); a.ID == b.ID || a.Owner != a.ID || a.MaxRuntime != trialLimit || a.Chroot != spec.Chroot {
+	if a, b := planTrial(spec), planTrial(spec); a.Job == b.Job || a.Owner != a.Job || a.MaxRuntime != trialLimit || a.Chroot != spec.Chroot {
 		t.Errorf("%+v, %+v", a, b)
 	}
 }

@@ -100,7 +100,7 @@ func (d *Driver) start(ctx context.Context, job gitlab.Job, from *host.Process, 
 	if settings.Privileged {
 		d.Note("image %s is privileged: root in this job is root on the host", name)
 	}
-	spec.ID, spec.Owner, spec.Caller, spec.Recorded = job.ID, job.Owner, from, release
+	spec.Job, spec.Owner, spec.Caller, spec.Recorded = job.ID, job.Owner, from, release
 	if job.Trusted && from != nil {
 		spec.CallerDir = machine.FindCallerDir(d.Env(gitlab.ResponseVariable))
 	}

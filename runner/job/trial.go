@@ -7,15 +7,11 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 
 	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/machine"
 )
-
-// trialLimit bounds an image's own test, which nobody may be watching.
-const trialLimit = 30 * time.Minute
 
 // TryGeneration starts a machine of a generation that is not published yet, as
 // its jobs will have it, and executes the image's own test in it, if it has one.
@@ -47,14 +43,14 @@ func (d *Driver) TryGeneration(ctx context.Context, name string, generation imag
 	if err := d.Machines.Start(ctx, spec); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.end(ctx, spec.ID)) }()
+	defer func() { err = errors.Join(err, d.end(ctx, spec.Job)) }()
 
 	// Lines that are no jobs' script have nobody who looks at each one's status.
 	// On the first line, so that errors name the lines of the playbook.
 	script := "set -e; " + settings.Test + "\n"
 	limit, cancel := context.WithTimeoutCause(ctx, trialLimit, fmt.Errorf("nspawn_runner_test took longer than %s", trialLimit))
 	defer cancel()
-	outcome, err := d.Machines.Exec(limit, spec.ID, allowed, machine.Script{
+	outcome, err := d.Machines.Exec(limit, spec.Job, allowed, machine.Script{
 		Source: strings.NewReader(script), Label: "test", Stdout: log, Stderr: log,
 	})
 	reached := outcome.Reached()

@@ -2,11 +2,9 @@ package job
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 
 	"al.essio.dev/pkg/shellescape"
 
@@ -36,9 +34,6 @@ func (d *Driver) Try(ctx context.Context, image string, script machine.Script) (
 	defer func() { err = errors.Join(err, d.end(ctx, job.ID)) }()
 	return d.exec(ctx, job, "", script)
 }
-
-// ownID is an id for a machine that is no job's: GitLab's ids are numbers.
-func ownID(what string) string { return what + "-" + strings.ToLower(rand.Text()[:8]) }
 
 // end makes a machine of ours gone, also if ctx is over.
 func (d *Driver) end(ctx context.Context, id string) error {

@@ -1,9 +1,12 @@
-package storage
+// Package leftover says what a leftover is: something that nobody owns any more. The
+// packages whose things are left list them; the garbage collector removes what it is told
+// of, and the doctor counts it.
+package leftover
 
 import "context"
 
-// Leftover is something that nobody owns any more.
-type Leftover struct {
+// Item is one leftover.
+type Item struct {
 	What string // machine, unit, build, image, base, downloads, trash...
 	Path string // or the name of what has none
 	Why  string // why nobody will remove it

@@ -35,19 +35,19 @@ func (e *KeptError) Unwrap() error { return e.Err }
 
 // keepFailed keeps the tree of the build, which failed of err. It needs the lock
 // .build. Whenever this process is killed, there is one whole failed tree or
-// none: an older one changes places with this one, and then end removes it as
+// none: an older one changes places with this one, and then clean removes it as
 // what a build left.
-func (b *build) keepFailed(err error) error {
-	failed := b.store.failed(b.image)
-	keepErr := unix.Renameat2(unix.AT_FDCWD, b.generation.Path, unix.AT_FDCWD, failed, unix.RENAME_EXCHANGE)
+func (d *draft) keepFailed(err error) error {
+	failed := d.store.failed(d.Image)
+	keepErr := unix.Renameat2(unix.AT_FDCWD, d.Root, unix.AT_FDCWD, failed, unix.RENAME_EXCHANGE)
 	if errors.Is(keepErr, fs.ErrNotExist) {
-		keepErr = os.Rename(b.generation.Path, failed)
+		keepErr = os.Rename(d.Root, failed)
 	}
 	if keepErr != nil {
 		return errors.Join(err, fmt.Errorf("keep its tree: %w", keepErr))
 	}
 	fault.Here("image: failed tree kept")
-	return &KeptError{Image: b.image, Err: err}
+	return &KeptError{Image: d.Image, Err: err}
 }
 
 // ErrNothingFailed is the cause when there is no failed build to look at.
@@ -75,7 +75,7 @@ func (s *Store) Inspect(ctx context.Context, name string, look func(ctx context.
 	if _, err := s.Failed(name); err != nil { // before a directory is made for it
 		return err
 	}
-	lock, err := s.alone(ctx, name)
+	lock, err := s.lockBuild(ctx, name)
 	if err != nil {
 		return fmt.Errorf("image %s: %w", name, err)
 	}

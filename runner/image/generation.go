@@ -59,23 +59,11 @@ func (s *Store) Current(name string) (Generation, error) {
 	if err != nil {
 		return Generation{}, fmt.Errorf("image %s: find the current generation: %w", name, err)
 	}
-	stamp := s.adopted(name)
-	if target, err := os.Readlink(image.Path); err == nil && filepath.Dir(target) == filepath.Join(".generations", name) {
-		stamp = filepath.Base(target)
+	target, err := os.Readlink(image.Path)
+	if err != nil || filepath.Dir(target) != filepath.Join(".generations", name) {
+		return Generation{Name: name + "/" + s.adoptedStamp(name), Path: path}, nil
 	}
-	return Generation{Name: name + "/" + stamp, Path: path}, nil
-}
-
-// adopted is the stamp that a plain directory of the Python original has, and
-// keeps when it becomes a generation: older than all others, and free.
-func (s *Store) adopted(name string) string {
-	for i := 0; ; i++ {
-		stamp := fmt.Sprintf("00000000T%06dZ", i)
-		info, err := os.Lstat(filepath.Join(s.generations(name), stamp))
-		if err != nil || !info.IsDir() {
-			return stamp
-		}
-	}
+	return Generation{Name: name + "/" + filepath.Base(target), Path: path}, nil
 }
 
 // Hold returns the published generation of an image and keeps all generations
@@ -120,9 +108,9 @@ func (s *Store) begin(lock *os.File, name string) (Generation, error) {
 	return Generation{Name: name + "/" + stamp, Path: filepath.Join(s.generations(name), stamp)}, lock.Sync()
 }
 
-// forget removes the directory of an image that has no chroot, no generation and
+// removeEmpty removes the directory of an image that has no chroot, no generation and
 // no failed tree, as after a bootstrap that failed.
-func (s *Store) forget(ctx context.Context, name string) error {
+func (s *Store) removeEmpty(ctx context.Context, name string) error {
 	if exists(filepath.Join(s.StateDir, name)) {
 		return nil
 	}
@@ -160,29 +148,15 @@ func (s *Store) swap(name string, generation Generation) error {
 	if err != nil {
 		return err
 	}
-	if info, err := os.Lstat(public); err == nil && info.IsDir() {
-		// A plain directory of the Python original: it changes places with
-		// the link and so becomes the first generation, without a copy and
-		// without a moment in which there is no chroot.
-		first := filepath.Join(s.generations(name), s.adopted(name))
-		if err := os.Symlink(target, first); err != nil {
-			return err
-		}
-		fault.Here("image: link to be exchanged made")
-		if err := unix.Renameat2(unix.AT_FDCWD, first, unix.AT_FDCWD, public, unix.RENAME_EXCHANGE); err != nil {
-			return fmt.Errorf("exchange %s with %s: %w", first, public, err)
-		}
-	} else {
-		// Not renameio.Symlink: its temporary directory would lie among the
-		// images, and after a kill nobody would know whose it was.
-		next := filepath.Join(s.generations(name), ".next")
-		if err := os.Symlink(target, next); err != nil {
-			return err
-		}
-		fault.Here("image: link to be renamed made")
-		if err := os.Rename(next, public); err != nil {
-			return err
-		}
+	// Not renameio.Symlink: its temporary directory would lie among the images, and
+	// after a kill nothing would say whose it was.
+	next := filepath.Join(s.generations(name), ".next")
+	if err := os.Symlink(target, next); err != nil {
+		return err
+	}
+	fault.Here("image: link to be renamed made")
+	if err := os.Rename(next, public); err != nil {
+		return err
 	}
 	fault.Here("image: swapped")
 	return errors.Join(flush(s.StateDir, unix.Fsync), flush(s.generations(name), unix.Fsync))

@@ -90,11 +90,14 @@ func (s *Store) Rollback(ctx context.Context, name, to string) (now, was Generat
 	if was, err = s.Current(name); err != nil {
 		return now, was, err
 	}
-	lock, err := s.alone(ctx, name)
+	lock, err := s.lockBuild(ctx, name)
 	if err != nil {
 		return now, was, fmt.Errorf("image %s: %w", name, err)
 	}
 	defer lock.Close()
+	if _, err := s.adopt(name); err != nil {
+		return now, was, fmt.Errorf("image %s: %w", name, err)
+	}
 	if was, err = s.Current(name); err != nil {
 		return now, was, err
 	}
@@ -131,10 +134,10 @@ func (s *Store) find(name, stamp string) (Generation, error) {
 	return Generation{}, fmt.Errorf("image %s: there is no generation %q; there are: %s", name, stamp, strings.Join(known, ", "))
 }
 
-// alone locks out builds of an image and removes what a killed one left: the
+// lockBuild locks out builds of an image and removes what a killed one left: the
 // stamp in the file .build must not outlive a change of the link, or the next
 // build takes a published generation for an unfinished one.
-func (s *Store) alone(ctx context.Context, name string) (*os.File, error) {
+func (s *Store) lockBuild(ctx context.Context, name string) (*os.File, error) {
 	lock, err := s.lock(ctx, name, ".build", lock.Exclusive, func() error {
 		s.note(name, "wait for "+s.builder(name)+" to end")
 		return nil
@@ -142,7 +145,7 @@ func (s *Store) alone(ctx context.Context, name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.end(context.WithoutCancel(ctx), lock, name); err != nil {
+	if err := s.clean(context.WithoutCancel(ctx), lock, name); err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("remove what a killed build left: %w", err)
 	}
@@ -170,7 +173,7 @@ func (s *Store) Prune(ctx context.Context, name string, keep int) (Pruned, error
 	if _, err := s.Generations(name); err != nil { // before a directory is made for it
 		return Pruned{}, err
 	}
-	return s.reduce(ctx, name, keep, func() error { return nil })
+	return s.removeGenerations(ctx, name, keep, func() error { return nil })
 }
 
 // Remove removes an image's chroot: its name, and all of its generations but
@@ -179,31 +182,23 @@ func (s *Store) Remove(ctx context.Context, name string) (Pruned, error) {
 	if _, err := s.Current(name); err != nil {
 		return Pruned{}, err
 	}
-	return s.reduce(ctx, name, 0, func() error {
-		public := filepath.Join(s.StateDir, name)
-		info, err := os.Lstat(public)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // another removal was faster
-		}
-		if err != nil {
+	return s.removeGenerations(ctx, name, 0, func() error {
+		if _, err := s.adopt(name); err != nil {
 			return err
 		}
-		if info.IsDir() {
-			// A chroot of the Python original: machines that run on it have
-			// the name on record that it gets by this.
-			err = os.Rename(public, filepath.Join(s.generations(name), s.adopted(name)))
-		} else {
-			err = os.Remove(public)
+		err := os.Remove(filepath.Join(s.StateDir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // another removal was faster
 		}
 		fault.Here("image: name removed")
 		return errors.Join(err, flush(s.StateDir, unix.Fsync))
 	})
 }
 
-// reduce does something to an image's name, and then removes generations, while
+// removeGenerations does something to an image's name, and then removes generations, while
 // no build goes on and no job starts.
-func (s *Store) reduce(ctx context.Context, name string, keep int, first func() error) (pruned Pruned, err error) {
-	lock, err := s.alone(ctx, name)
+func (s *Store) removeGenerations(ctx context.Context, name string, keep int, first func() error) (pruned Pruned, err error) {
+	lock, err := s.lockBuild(ctx, name)
 	if err != nil {
 		return Pruned{}, fmt.Errorf("image %s: %w", name, err)
 	}
@@ -212,7 +207,7 @@ func (s *Store) reduce(ctx context.Context, name string, keep int, first func() 
 	if errors.Is(err, errImpatient) {
 		err = fmt.Errorf("jobs keep starting on it, try again: %w", err)
 	}
-	if err = errors.Join(err, s.forget(context.WithoutCancel(ctx), name)); err != nil {
+	if err = errors.Join(err, s.removeEmpty(context.WithoutCancel(ctx), name)); err != nil {
 		err = fmt.Errorf("image %s: remove generations: %w", name, err)
 	}
 	return pruned, err
@@ -304,7 +299,7 @@ func (s *Store) discard(ctx context.Context, name string, keep int) (pruned Prun
 // kept returns the current generation and those that were current before it, up
 // to a number. Of an image without a chroot it is none.
 func (s *Store) kept(name string, number int) ([]Generation, error) {
-	if !s.look(name).Exists {
+	if !s.lookUp(name).Exists {
 		return nil, nil
 	}
 	generation, err := s.Current(name)
@@ -337,7 +332,7 @@ func (s *Store) Removed() ([]string, error) {
 	}
 	var names []string
 	for _, entry := range entries {
-		if name := entry.Name(); entry.IsDir() && checkName(name) == nil && !s.look(name).Exists {
+		if name := entry.Name(); entry.IsDir() && checkName(name) == nil && !s.lookUp(name).Exists {
 			names = append(names, name)
 		}
 	}

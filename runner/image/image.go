@@ -42,7 +42,9 @@ import (
 	"strings"
 	"time"
 
+	"nspawn-runner/runner/image/ansible"
 	"nspawn-runner/runner/image/box"
+	"nspawn-runner/runner/image/build"
 	"nspawn-runner/runner/spelling"
 )
 
@@ -80,6 +82,9 @@ type Store struct {
 	Halt func(ctx context.Context, generation string) error
 }
 
+// Event is a moment of a build, for whoever looks on.
+type Event = build.Event
+
 // Image is a name with a chroot, a playbook, or both.
 type Image struct {
 	Name     string
@@ -89,11 +94,11 @@ type Image struct {
 }
 
 // ReadPlaybook reads the image's playbook. Without one it is empty.
-func (i Image) ReadPlaybook() (Playbook, error) {
+func (i Image) ReadPlaybook() (ansible.Playbook, error) {
 	if i.Playbook == "" {
-		return Playbook{}, nil
+		return ansible.Playbook{}, nil
 	}
-	return ReadPlaybook(i.Playbook)
+	return ansible.ReadPlaybook(i.Playbook)
 }
 
 // playbookSuffixes in the order in which they are tried.
@@ -135,7 +140,7 @@ func (s *Store) list() (images []Image, beside []string, err error) {
 		if checkName(name) != nil {
 			continue
 		}
-		if image := s.look(name); image.isBeside() {
+		if image := s.lookUp(name); image.isBeside() {
 			beside = append(beside, image.Playbook)
 		} else {
 			images = append(images, image)
@@ -150,7 +155,7 @@ func (s *Store) Get(name string) (Image, error) {
 	if err := checkName(name); err != nil {
 		return Image{}, err
 	}
-	image := s.look(name)
+	image := s.lookUp(name)
 	foreign := image.whyForeign()
 	if foreign == "" && (image.Exists || image.Playbook != "") {
 		return image, nil
@@ -167,8 +172,8 @@ func (s *Store) Get(name string) (Image, error) {
 	return Image{}, unknown
 }
 
-// look finds what stands behind a name.
-func (s *Store) look(name string) Image {
+// lookUp finds what stands behind a name.
+func (s *Store) lookUp(name string) Image {
 	image := Image{Name: name, Path: filepath.Join(s.StateDir, name)}
 	image.Exists = isDir(image.Path)
 	for _, dir := range s.PlaybookDirs {

@@ -64,7 +64,7 @@ func (s *Store) endDead(ctx context.Context, name string) error {
 		return err
 	}
 	defer held.Close()
-	return errors.Join(s.end(ctx, held, name), box.RemoveLeftovers(hostname(name)))
+	return errors.Join(s.clean(ctx, held, name), box.RemoveLeftovers(hostname(name)))
 }
 
 // removedImages lists what is left of images that were removed while jobs ran on
@@ -105,15 +105,15 @@ func (s *Store) removedImages() ([]storage.Leftover, error) {
 
 // oldBases lists the bases that no build can use.
 func (s *Store) oldBases() ([]storage.Leftover, error) {
-	stale, err := s.staleBases()
+	stale, err := s.bases().Stale()
 	var all []storage.Leftover
 	for _, b := range stale {
-		if lock.IsHeld(filepath.Join(b.dir, "lock")) {
+		if b.InUse() {
 			continue // being made, or copied
 		}
 		all = append(all, storage.Leftover{
-			What: "base", Path: b.dir, Why: b.why,
-			Remove: func(ctx context.Context) error { return s.removeBase(ctx, b) },
+			What: "base", Path: b.Dir, Why: b.Why,
+			Remove: b.Remove,
 		})
 	}
 	return all, err

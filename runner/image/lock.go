@@ -13,11 +13,7 @@ import (
 // so does the end of the process, however it ends. If another one has it, lock
 // calls waiting once, if that is set, and then waits, unless it returns an error.
 func (s *Store) lock(ctx context.Context, name, file string, mode lock.Mode, waiting func() error) (*os.File, error) {
-	return waitLock(ctx, filepath.Join(s.generations(name), file), mode, waiting)
-}
-
-// waitLock locks a file as lock does.
-func waitLock(ctx context.Context, path string, mode lock.Mode, waiting func() error) (*os.File, error) {
+	path := filepath.Join(s.generations(name), file)
 	held, err := lock.TryFile(path, mode)
 	if !errors.Is(err, lock.ErrBusy) {
 		return held, err

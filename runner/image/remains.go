@@ -11,10 +11,10 @@ import (
 	"nspawn-runner/runner/storage"
 )
 
-// end removes what the build named in the locked .build file has left, unless
+// clean removes what the build named in the locked .build file has left, unless
 // that was published. It comes after each build, and before each build for one
 // that was killed.
-func (s *Store) end(ctx context.Context, lock *os.File, name string) error {
+func (s *Store) clean(ctx context.Context, lock *os.File, name string) error {
 	remains, err := s.remains(name)
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package image
+package ansible
 
 import (
 	"bytes"
@@ -27,14 +27,20 @@ type Playbook struct {
 	// Warnings are what is odd in the playbook but no error.
 	Warnings []string
 
-	empty     bool   // there is nothing in it that ansible could run
-	elsewhere string // none of its plays is for the image: what one of them does
-	foreign   string // it is no playbook: why
-	beside    bool   // see foreign.go
+	// Foreign says why the file is not a playbook; empty if it is one.
+	Foreign string
+	// Elsewhere says what a play does in place of changing the image, if no play changes
+	// the image.
+	Elsewhere string
+	// Beside says that the file only lies beside playbooks, and no image is to be made of
+	// it: it is not a playbook, or is encrypted, or only imports others.
+	Beside bool
+
+	empty bool // there is nothing in it that ansible could run
 }
 
-// hasPlays says whether there is something for ansible to run.
-func (b Playbook) hasPlays() bool { return b.Path != "" && !b.empty }
+// HasPlays says whether there is something for ansible to run.
+func (b Playbook) HasPlays() bool { return b.Path != "" && !b.empty }
 
 const settingPrefix = "nspawn_runner_"
 
@@ -85,7 +91,7 @@ func parsePlaybook(path string, text []byte) (Playbook, error) {
 		warn("is empty")
 		return book, nil
 	case isEncrypted(plays):
-		book.beside = true
+		book.Beside = true
 		warn("is encrypted, so its nspawn_runner_ variables do not count")
 		return book, nil
 	case plays.Kind == yaml.SequenceNode && len(plays.Content) == 0:
@@ -93,9 +99,9 @@ func parsePlaybook(path string, text []byte) (Playbook, error) {
 		warn("has no plays")
 		return book, nil
 	}
-	if book.foreign = foreign(plays); book.foreign != "" {
-		book.beside = true
-		warn("is not a playbook: " + book.foreign)
+	if book.Foreign = foreign(plays); book.Foreign != "" {
+		book.Beside = true
+		warn("is not a playbook: " + book.Foreign)
 		return book, nil
 	}
 	var own []*yaml.Node // plays, and imports with settings
@@ -108,7 +114,7 @@ func parsePlaybook(path string, text []byte) (Playbook, error) {
 		warn("has several plays; nspawn_runner_ variables count in the first one only")
 	}
 	if own == nil {
-		book.beside = true
+		book.Beside = true
 		return book, nil
 	}
 	book.Settings = settingsOf(own[0])
@@ -117,11 +123,11 @@ func parsePlaybook(path string, text []byte) (Playbook, error) {
 		if where := elsewhere(follow(play)); where != "" {
 			warn(where)
 			missed++
-			book.elsewhere = where
+			book.Elsewhere = where
 		}
 	}
 	if missed < len(plays.Content) {
-		book.elsewhere = ""
+		book.Elsewhere = ""
 	}
 	return book, nil
 }

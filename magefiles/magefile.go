@@ -8,6 +8,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -33,28 +34,54 @@ type Chroot mg.Namespace
 
 // Create makes the chroot of image NAME, from its playbook if it has one.
 func (Chroot) Create(ctx context.Context, name string) error {
-	return building(func(h *runner.Host) error { return h.ChrootCreate(ctx, name, os.Getenv("SUITE")) })
+	return building(func(h *runner.Host) error {
+		generation, err := h.Create(ctx, name, os.Getenv("SUITE"))
+		if err == nil {
+			fmt.Printf("%s: created, generation %s\n", name, generation)
+		}
+		return err
+	})
 }
 
 // List prints the images of this host: name and path.
-func (Chroot) List(ctx context.Context) error {
-	return onHost(func(h *runner.Host) error { return h.ChrootList(ctx, false, false) })
+func (Chroot) List() error {
+	return onHost(func(h *runner.Host) error {
+		images, err := h.Images()
+		for _, i := range images {
+			fmt.Println(i.Name, i.Path)
+		}
+		return err
+	})
 }
 
 // Login opens a shell in a copy of the chroot of image NAME, and publishes it when the shell ends with 0.
 func (Chroot) Login(ctx context.Context, name string) error {
-	return building(func(h *runner.Host) error { return h.ChrootLogin(ctx, name, false) })
+	return building(func(h *runner.Host) error {
+		generation, err := h.Edit(ctx, name, false, runner.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
+		if err == nil {
+			fmt.Printf("%s: published, generation %s\n", name, generation)
+		}
+		return err
+	})
 }
 
 // Maintenance runs the playbooks of all images and creates what is missing.
 func (Chroot) Maintenance(ctx context.Context) error {
-	return building(func(h *runner.Host) error { return h.ChrootMaintenance(ctx, runner.Maintenance{}) })
+	return building(func(h *runner.Host) error {
+		all, err := h.Maintain(ctx, runner.Maintenance{})
+		for _, m := range all {
+			err = errors.Join(err, m.Err())
+		}
+		return err
+	})
 }
 
 // Toml prints the block for gitlab-runner's config.toml, with the program that install puts in place.
 func Toml() error {
 	return onHost(func(h *runner.Host) error {
-		return h.TOML(os.Getenv("NAME"), os.Getenv("URL"), os.Getenv("TOKEN_FILE"), os.Getenv("DEFAULT_IMAGE"), strings.Fields(os.Getenv("ALLOW_IMAGE")))
+		text, err := h.TOML(os.Getenv("NAME"), os.Getenv("URL"), os.Getenv("TOKEN_FILE"), os.Getenv("DEFAULT_IMAGE"), strings.Fields(os.Getenv("ALLOW_IMAGE")))
+		fmt.Print(text)
+		return err
 	})
 }
 
@@ -65,6 +92,11 @@ func onHost(do func(*runner.Host) error) error {
 		return err
 	}
 	h.Program = installed // and not mage: machines are started by it, and jobs
+	h.Events = func(e runner.Event) {
+		if line := e.String(); line != "" {
+			fmt.Fprintln(os.Stderr, line)
+		}
+	}
 	return do(h)
 }
 

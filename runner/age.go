@@ -36,7 +36,7 @@ func (a *Age) Type() string { return "time" }
 func (h *Host) warnOfAge(name string, generation image.Generation, limit time.Duration) {
 	record, err := h.images().Record(generation)
 	if err == nil && stale(record, limit) {
-		h.say("warning: image %s was maintained %s (max_age %s)", name, ago(maintained(record)), days(limit))
+		h.note("warning: image %s was maintained %s (max_age %s)", name, Ago(maintained(record)), days(limit))
 	}
 }
 
@@ -64,8 +64,8 @@ func days(d time.Duration) string {
 	return d.String()
 }
 
-// ago words a time for people: "3h ago".
-func ago(t time.Time) string {
+// Ago words a time for people: "3h ago".
+func Ago(t time.Time) string {
 	if t.IsZero() {
 		return "unknown"
 	}

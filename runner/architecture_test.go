@@ -1,7 +1,12 @@
 package runner
 
 import (
+	"io/fs"
+	"maps"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -25,7 +30,7 @@ var mayImport = map[string]string{
 	"runner/cache":         "runner/fault runner/lock runner/storage",
 	"runner/machine":       "runner/fault runner/lock runner/seccomp runner/storage runner/systemd",
 	"runner":               "runner/cache runner/config runner/fault runner/gitlab runner/image runner/image/box runner/machine runner/shell runner/storage runner/systemd",
-	"cmd/nspawn-runner":    "runner runner/gitlab runner/machine",
+	"cmd/nspawn-runner":    "runner runner/fault runner/gitlab runner/image runner/machine",
 	"magefiles":            "runner test/suite test/demo test/self",
 	"test/gitlab":          "",
 	"test/gitlab/simulate": "test/gitlab",
@@ -39,24 +44,76 @@ var mayImport = map[string]string{
 	"test/self":            "test/harness test/play",
 }
 
+// tags are the sets of build tags with which anything of this module is built.
+var tags = []string{"", "mage", "faults"}
+
 func TestPackagesImportInOneDirection(t *testing.T) {
-	out, err := exec.Command("go", "list", "-tags=mage", "-f", "{{.ImportPath}} {{join .Imports \" \"}} {{join .TestImports \" \"}}", "nspawn-runner/...").CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	for line := range strings.Lines(string(out)) {
-		words := strings.Fields(strings.ReplaceAll(line, "nspawn-runner/", "./"))
-		pkg := strings.TrimPrefix(words[0], "./")
+	imports := allImports(t)
+	for _, pkg := range slices.Sorted(maps.Keys(imports)) {
 		allowed, known := mayImport[pkg]
 		if !known {
 			t.Errorf("package %s is new: say in mayImport what it may import", pkg)
 			continue
 		}
-		for _, imported := range words[1:] {
-			imported, ours := strings.CutPrefix(imported, "./")
-			if ours && !strings.Contains(" "+allowed+" ", " "+imported+" ") {
+		for imported := range imports[pkg] {
+			if !slices.Contains(strings.Fields(allowed), imported) {
 				t.Errorf("package %s must not import %s", pkg, imported)
 			}
 		}
+	}
+	for pkg, allowed := range mayImport {
+		if imports[pkg] == nil {
+			t.Errorf("there is no package %s: remove it from mayImport", pkg)
+		}
+		for _, may := range strings.Fields(allowed) {
+			if !imports[pkg][may] {
+				t.Errorf("package %s does not import %s: remove the permission from mayImport", pkg, may)
+			}
+		}
+	}
+}
+
+// allImports are the packages of this module, and what they and their tests import of it,
+// with any build tag.
+func allImports(t *testing.T) map[string]map[string]bool {
+	t.Helper()
+	const format = `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}{{range .TestImports}} {{.}}{{end}}{{range .XTestImports}} {{.}}{{end}}`
+	all := map[string]map[string]bool{}
+	for _, set := range tags {
+		out, err := exec.Command("go", "list", "-tags="+set, "-f", format, "nspawn-runner/...").CombinedOutput()
+		if err != nil {
+			t.Fatalf("go list -tags=%s: %v: %s", set, err, out)
+		}
+		for line := range strings.Lines(string(out)) {
+			words := strings.Fields(line)
+			pkg := strings.TrimPrefix(words[0], "nspawn-runner/")
+			if all[pkg] == nil {
+				all[pkg] = map[string]bool{}
+			}
+			for _, imported := range words[1:] {
+				if ours, is := strings.CutPrefix(imported, "nspawn-runner/"); is && ours != pkg {
+					all[pkg][ours] = true
+				}
+			}
+		}
+	}
+	return all
+}
+
+func TestEachBuildTagIsLookedAt(t *testing.T) {
+	err := filepath.WalkDir("..", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".go" {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		for line := range strings.Lines(string(source)) {
+			if tag, is := strings.CutPrefix(line, "//go:build "); is && !slices.Contains(tags, strings.TrimSpace(tag)) {
+				t.Errorf("%s: tags lacks %q", path, tag)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }

@@ -19,7 +19,7 @@ const buildBooted = "booted"
 // with the generation's tree itself for its root, and a way out of its network.
 func (h *Host) bootGeneration(ctx context.Context, order image.Order) (*box.Machine, error) {
 	if err := h.machines().Collect(ctx); err != nil { // a build that was killed, mostly
-		h.say("warning: clean up after dead jobs: %v", err)
+		h.note("warning: clean up after dead jobs: %v", err)
 	}
 	spec, err := h.buildSpec(order)
 	if err != nil {

@@ -3,7 +3,6 @@ package runner
 import (
 	"context"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -77,10 +76,10 @@ func parent(pid int) (int, error) {
 // pipes to gitlab-runner that means that it is dead. caller cannot be sure of that: it
 // may have asked when gitlab-runner was dead already, and have found who adopted us, or
 // nobody, even before the last of gitlab-runner's threads was gone, and with it the pipe.
-func whileHeard(ctx context.Context, pipe io.Writer) (context.Context, context.CancelFunc) {
+func whileHeard(ctx context.Context, pipe *os.File) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	if file, ok := pipe.(*os.File); ok {
-		ends := []unix.PollFd{{Fd: int32(file.Fd())}}
+	if pipe != nil {
+		ends := []unix.PollFd{{Fd: int32(pipe.Fd())}}
 		go func() {
 			_, err := unix.Poll(ends, -1)
 			for err == unix.EINTR {

@@ -17,7 +17,7 @@ import (
 // registration is where gitlab-runner keeps its configuration, as a service.
 const registration = "/etc/gitlab-runner/config.toml"
 
-func (h *Host) checkGitLabRunner(context.Context) []finding {
+func (h *Host) checkGitLabRunner(context.Context) []Finding {
 	path := h.findHelper(nil)
 	if path == "" {
 		return isBad("install gitlab-runner, or set gitlab_runner to where it is", "there is no gitlab-runner in PATH: no jobs, no artifacts, no caches")
@@ -27,7 +27,7 @@ func (h *Host) checkGitLabRunner(context.Context) []finding {
 
 // checkRegistration reads gitlab-runner's configuration: does a runner call this
 // program, and as it wants to be called?
-func (h *Host) checkRegistration(path string) []finding {
+func (h *Host) checkRegistration(path string) []Finding {
 	const paste = "'nspawn-runner toml' prints the block to put there"
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -37,7 +37,7 @@ func (h *Host) checkRegistration(path string) []finding {
 	if err != nil {
 		return isBad("correct it", "%s: %v", path, err)
 	}
-	var all []finding
+	var all []Finding
 	ours := 0
 	var allowed Permission
 	for _, r := range known.Runners {
@@ -74,29 +74,29 @@ func (h *Host) isCalledBy(stage gitlab.StageCommand) bool {
 
 // checkRunner looks at the four commands of a runner that calls this program for
 // one of them at least.
-func (h *Host) checkRunner(r gitlab.Runner) []finding {
-	var all []finding
-	problem := func(state state, format string, args ...any) {
-		all = append(all, finding{State: state, Found: fmt.Sprintf("runner %q: ", r.Name) + fmt.Sprintf(format, args...), ToDo: "'nspawn-runner toml' prints how it should be"})
+func (h *Host) checkRunner(r gitlab.Runner) []Finding {
+	var all []Finding
+	problem := func(state State, format string, args ...any) {
+		all = append(all, Finding{State: state, Found: fmt.Sprintf("runner %q: ", r.Name) + fmt.Sprintf(format, args...), ToDo: "'nspawn-runner toml' prints how it should be"})
 	}
 	for _, stage := range r.Stages() {
 		switch {
 		case stage.Exec == "":
-			problem(bad, "%s_exec is missing", stage.Name)
+			problem(Bad, "%s_exec is missing", stage.Name)
 		case !h.isCalledBy(stage):
-			problem(bad, "%s_exec is %s, not this program (%s)", stage.Name, stage.Exec, h.Program)
+			problem(Bad, "%s_exec is %s, not this program (%s)", stage.Name, stage.Exec, h.Program)
 		case !slices.Contains(stage.Args, stage.Command):
-			problem(bad, "%s_args are %q, without %q", stage.Name, stage.Args, stage.Command)
+			problem(Bad, "%s_args are %q, without %q", stage.Name, stage.Args, stage.Command)
 		case configOf(stage.Args) != h.usedConfig():
-			problem(warning, "%s reads %s, and the doctor %s: give it the same --config", stage.Name, configOf(stage.Args), h.usedConfig())
+			problem(Warning, "%s reads %s, and the doctor %s: give it the same --config", stage.Name, configOf(stage.Args), h.usedConfig())
 		}
 		// 0 is gitlab-runner's own limit: an hour.
 		if least := h.leastTimeout(stage.Name); stage.Timeout > 0 && stage.Timeout < least {
-			problem(warning, "%s_exec_timeout is %s, and it may need %s", stage.Name, stage.Timeout, least)
+			problem(Warning, "%s_exec_timeout is %s, and it may need %s", stage.Name, stage.Timeout, least)
 		}
 	}
 	if r.GracefulKill > 0 && r.GracefulKill < leastGrace {
-		problem(warning, "graceful_kill_timeout is %s: a stage needs up to %s to stop a script", r.GracefulKill, leastGrace)
+		problem(Warning, "graceful_kill_timeout is %s: a stage needs up to %s to stop a script", r.GracefulKill, leastGrace)
 	}
 	return all
 }
@@ -154,12 +154,12 @@ func allowedBy(r gitlab.Runner) Permission {
 }
 
 // checkAllowed looks for images that no runner allows.
-func (h *Host) checkAllowed(allowed Permission) []finding {
+func (h *Host) checkAllowed(allowed Permission) []Finding {
 	images, err := h.images().List()
 	if err != nil {
 		return nil // see checkImages
 	}
-	var all []finding
+	var all []Finding
 	for _, i := range images {
 		settings, err := h.imageConfig(i.Name)
 		if err != nil || allowed.allows(i.Name) {

@@ -15,7 +15,7 @@ import (
 
 // What the doctor asks of the images, and of what makes them.
 
-func (h *Host) checkPrograms(context.Context) []finding {
+func (h *Host) checkPrograms(context.Context) []Finding {
 	bootstraps := []string{"mmdebstrap", "debootstrap"}
 	if h.Config.Bootstrap != "auto" {
 		bootstraps = []string{h.Config.Bootstrap}
@@ -44,12 +44,12 @@ func (h *Host) checkPrograms(context.Context) []finding {
 	return isGood("%s", strings.Join(found, ", "))
 }
 
-func (h *Host) checkPlaybooks(context.Context) []finding {
+func (h *Host) checkPlaybooks(context.Context) []Finding {
 	images, err := h.images().List()
 	if err != nil {
 		return isBad("", "%v", err)
 	}
-	var all []finding
+	var all []Finding
 	valid := 0
 	for _, i := range images {
 		if i.Playbook == "" {
@@ -81,7 +81,7 @@ func (h *Host) checkPlaybooks(context.Context) []finding {
 	return all
 }
 
-func (h *Host) checkImages(context.Context) []finding {
+func (h *Host) checkImages(context.Context) []Finding {
 	images, err := h.images().List()
 	if err != nil {
 		return isBad("", "%v", err)
@@ -89,7 +89,7 @@ func (h *Host) checkImages(context.Context) []finding {
 	if len(images) == 0 {
 		return isBad("put a playbook into "+h.Config.PlaybookDir+", then chroot-maintenance", "there are none, so no job can run")
 	}
-	var all []finding
+	var all []Finding
 	for _, i := range images {
 		all = append(all, h.checkImage(i)...)
 	}
@@ -98,9 +98,9 @@ func (h *Host) checkImages(context.Context) []finding {
 
 // checkImage looks whether machines can be started from an image, and then what
 // else there is to say of it.
-func (h *Host) checkImage(i image.Image) []finding {
+func (h *Host) checkImage(i image.Image) []Finding {
 	maintain := "nspawn-runner chroot-maintenance " + i.Name
-	var all []finding
+	var all []Finding
 	store := h.images()
 	if _, err := store.Failed(i.Name); err == nil {
 		all = isWarning("nspawn-runner chroot-login --failed "+i.Name+" opens its tree", "%s: its last build failed", i.Name)
@@ -128,17 +128,17 @@ func (h *Host) checkImage(i image.Image) []finding {
 	}
 	switch {
 	case stale(record, settings.MaxAge):
-		all = append(all, isWarning(maintain, "%s: it was maintained %s (max_age %s)", i.Name, ago(maintained(record)), days(settings.MaxAge))...)
-	case i.Playbook != "" && playbookState(i, record) == playbookWaiting:
+		all = append(all, isWarning(maintain, "%s: it was maintained %s (max_age %s)", i.Name, Ago(maintained(record)), days(settings.MaxAge))...)
+	case i.Playbook != "" && playbookState(i, record) == PlaybookWaiting:
 		all = append(all, isWarning(maintain, "%s: its playbook is newer than its chroot", i.Name)...)
 	}
 	if all == nil {
-		return isGood("%s: machines can start from it; maintained: %s", i.Name, ago(maintained(record)))
+		return isGood("%s: machines can start from it; maintained: %s", i.Name, Ago(maintained(record)))
 	}
 	return all
 }
 
-func (h *Host) checkLeftovers(ctx context.Context) []finding {
+func (h *Host) checkLeftovers(ctx context.Context) []Finding {
 	leftovers, err := h.leftovers(ctx)
 	if err != nil {
 		return isWarning("", "%v", err)
@@ -156,7 +156,7 @@ func (h *Host) checkLeftovers(ctx context.Context) []finding {
 
 // checkJob runs a job: a script that says something, so that its output is seen
 // to arrive.
-func (h *Host) checkJob(ctx context.Context, name string) []finding {
+func (h *Host) checkJob(ctx context.Context, name string) []Finding {
 	const greeting = "the doctor's job"
 	var output bytes.Buffer
 	err := h.try(ctx, name, machine.Script{

@@ -3,8 +3,8 @@ package runner
 import "context"
 
 // checkNames looks for names of images that mean none, or two.
-func (h *Host) checkNames(context.Context) []finding {
-	var all []finding
+func (h *Host) checkNames(context.Context) []Finding {
+	var all []Finding
 	meanings := map[string]string{}
 	for _, m := range h.Config.Images {
 		meanings[m.Written] = m.Image

@@ -29,7 +29,7 @@ func lowest(path string) string {
 	}
 }
 
-func (h *Host) checkStateDir(context.Context) []finding {
+func (h *Host) checkStateDir(context.Context) []Finding {
 	dir := h.Config.StateDir
 	info, err := os.Stat(dir)
 	switch {
@@ -48,7 +48,7 @@ func (h *Host) checkStateDir(context.Context) []finding {
 	return isGood("%s", dir)
 }
 
-func (h *Host) checkBackend(context.Context) []finding {
+func (h *Host) checkBackend(context.Context) []Finding {
 	dir := lowest(filepath.Join(h.Config.StateDir, ".machines"))
 	kind, err := storage.FileSystem(dir)
 	if err != nil {
@@ -67,7 +67,7 @@ func (h *Host) checkBackend(context.Context) []finding {
 	return isGood("%s, on %s", backend.Name(), kind)
 }
 
-func (h *Host) checkIdmap(context.Context) []finding {
+func (h *Host) checkIdmap(context.Context) []Finding {
 	dir := lowest(filepath.Join(h.Config.StateDir, ".generations"))
 	if err := storage.CheckIdmap(dir); err != nil {
 		return isBad("put state_dir on ext4, xfs or btrfs", "%v", err)
@@ -77,12 +77,12 @@ func (h *Host) checkIdmap(context.Context) []finding {
 
 // checkUserIDs looks who else has ids of the range that machines take theirs from. What
 // subuid(5) gives to users they leave alone.
-func checkUserIDs(context.Context) []finding {
+func checkUserIDs(context.Context) []Finding {
 	if err := machine.CheckIDs(); err != nil {
 		return isBad("give users fewer ids in /etc/subuid and /etc/subgid", "%v", err)
 	}
 	first, last := machine.UserIDs()
-	var all []finding
+	var all []Finding
 	for _, file := range []string{"/etc/passwd", "/etc/group"} {
 		text, err := os.ReadFile(file)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -114,7 +114,7 @@ func ownersOf(lines string, first, last int) []string {
 	return owners
 }
 
-func (h *Host) checkDisk(context.Context) []finding {
+func (h *Host) checkDisk(context.Context) []Finding {
 	dir := lowest(h.Config.StateDir)
 	if err := h.admitDisk(dir); err != nil {
 		return isBad("", "%v", err)
@@ -126,7 +126,7 @@ func (h *Host) checkDisk(context.Context) []finding {
 	return isGood("%d MB are free in %s", free/1e6, dir)
 }
 
-func (h *Host) checkMemory(context.Context) []finding {
+func (h *Host) checkMemory(context.Context) []Finding {
 	if err := h.admitMemory(); err != nil {
 		return isBad("", "%v", err)
 	}
@@ -137,7 +137,7 @@ func (h *Host) checkMemory(context.Context) []finding {
 	return isGood("%d MB are available", available/1e6)
 }
 
-func (h *Host) checkSwap(context.Context) []finding {
+func (h *Host) checkSwap(context.Context) []Finding {
 	text, err := os.ReadFile("/proc/swaps")
 	if err != nil {
 		return isWarning("", "%v", err)

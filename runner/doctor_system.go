@@ -28,7 +28,7 @@ func atLeast(version string, major, minor int) bool {
 	return have[0] > major || have[0] == major && have[1] >= minor
 }
 
-func checkKernel(context.Context) []finding {
+func checkKernel(context.Context) []Finding {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
 		return isBad("", "uname: %v", err)
@@ -40,7 +40,7 @@ func checkKernel(context.Context) []finding {
 	return isGood("Linux %s", release)
 }
 
-func checkSystemd(ctx context.Context) []finding {
+func checkSystemd(ctx context.Context) []Finding {
 	if !runsSystemd() {
 		return isBad("boot this host with systemd; 'go tool mage demo' in the source boots a lab that has one",
 			"systemd does not run this host")
@@ -58,7 +58,7 @@ func checkSystemd(ctx context.Context) []finding {
 
 // checkCgroups looks at the root of the control groups: what is offered there,
 // systemd delegates to machines.
-func checkCgroups(context.Context) []finding {
+func checkCgroups(context.Context) []Finding {
 	const root = "/sys/fs/cgroup"
 	var fs unix.Statfs_t
 	if err := unix.Statfs(root, &fs); err != nil || fs.Type != unix.CGROUP2_SUPER_MAGIC {
@@ -103,7 +103,7 @@ var sharedLimits = []sharedLimit{
 	{"net.ipv4.tcp_tw_reuse", 1, 1, 1, "a job that makes hundreds of connections a second to one server, such as GitLab, keeps the host from it for a minute"},
 }
 
-func checkSharedLimits(context.Context) (all []finding) {
+func checkSharedLimits(context.Context) (all []Finding) {
 	for _, limit := range sharedLimits {
 		all = append(all, limit.check("/proc/sys")...)
 	}
@@ -112,7 +112,7 @@ func checkSharedLimits(context.Context) (all []finding) {
 
 // check looks at the limit, of several at the lowest one. One that this kernel does not
 // have is no finding.
-func (l sharedLimit) check(sysctls string) []finding {
+func (l sharedLimit) check(sysctls string) []Finding {
 	paths, err := filepath.Glob(filepath.Join(sysctls, strings.ReplaceAll(l.sysctl, ".", "/")))
 	if err != nil || paths == nil {
 		return nil
@@ -138,7 +138,7 @@ func (l sharedLimit) check(sysctls string) []finding {
 
 // checkHugePages looks at what a host has set aside. No limit of a machine counts it, and
 // mmap(2) gives it to everybody (seen).
-func checkHugePages(context.Context) []finding {
+func checkHugePages(context.Context) []Finding {
 	text, err := os.ReadFile("/proc/sys/vm/nr_hugepages")
 	if err != nil {
 		return nil // this kernel has none
@@ -150,7 +150,7 @@ func checkHugePages(context.Context) []finding {
 	return isGood("none are set aside")
 }
 
-func checkBus(ctx context.Context) []finding {
+func checkBus(ctx context.Context) []Finding {
 	bus, err := systemd.Host(ctx)
 	if err != nil {
 		return isBad("apt-get install dbus, systemctl start dbus.socket", "%v", err)
@@ -167,7 +167,7 @@ func checkBus(ctx context.Context) []finding {
 }
 
 // checkMachined asks for a machine that there is not: that is an answer too.
-func checkMachined(ctx context.Context) []finding {
+func checkMachined(ctx context.Context) []Finding {
 	bus, err := systemd.Host(ctx)
 	if err != nil {
 		return isBad("mend the bus first", "not reached: %v", err)
@@ -183,7 +183,7 @@ func checkMachined(ctx context.Context) []finding {
 
 // checkNspawn asks for the options that machines are started with: distributions
 // add some to older versions.
-func checkNspawn(ctx context.Context) []finding {
+func checkNspawn(ctx context.Context) []Finding {
 	path, err := exec.LookPath("systemd-nspawn")
 	if err != nil {
 		return isBad("apt-get install systemd-container", "there is no systemd-nspawn")
@@ -202,7 +202,7 @@ func checkNspawn(ctx context.Context) []finding {
 
 // checkNetwork asks for what the network of machines needs whose image says
 // nothing of it.
-func (h *Host) checkNetwork(context.Context) []finding {
+func (h *Host) checkNetwork(context.Context) []Finding {
 	if err := machine.CheckNetwork(h.Config.Network); err != nil {
 		return isBad("apt-get install passt", "%v", err)
 	}
@@ -212,7 +212,7 @@ func (h *Host) checkNetwork(context.Context) []finding {
 // checkCoreDumps looks whether the kernel hands core dumps to a program: it does so for
 // machines too, whatever their limit of core dumps is (core(5)), outside of all control
 // groups (seen), so that a job which crashes on purpose takes processors and the journal.
-func checkCoreDumps(context.Context) []finding {
+func checkCoreDumps(context.Context) []Finding {
 	text, err := os.ReadFile("/proc/sys/kernel/core_pattern")
 	if err != nil {
 		return isBad("", "%v", err)
@@ -230,7 +230,7 @@ func checkCoreDumps(context.Context) []finding {
 // checkGuard asks whether the kernel keeps machines to some families of sockets,
 // whichever way they are made, and from loading file systems. A filter of socket(2) does
 // without.
-func checkGuard(context.Context) []finding {
+func checkGuard(context.Context) []Finding {
 	if err := machine.CheckGuard(); err != nil {
 		return isWarning("boot Linux 6.0 or newer with bpf among its security modules: lsm= on its command line, /sys/kernel/security/lsm",
 			"by calls of an i386 or io_uring jobs reach the hypervisor where the host has AF_VSOCK, and they have the kernel load file systems, and start threads beyond their limits: %v", err)

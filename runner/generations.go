@@ -2,45 +2,63 @@ package runner
 
 import (
 	"context"
-	"path/filepath"
+	"fmt"
 
 	"nspawn-runner/runner/image"
 )
 
-// ChrootRollback makes the generation before the current one current again, or
-// the one with the stamp to.
-func (h *Host) ChrootRollback(ctx context.Context, name, to string, asJSON bool) error {
+// RolledBack is what a rollback came to: names of generations, which are the same if
+// there was nothing to do.
+type RolledBack struct {
+	Generation string `json:"generation"` // the one that is current now
+	Image      string `json:"image"`
+	Was        string `json:"was"` // the one that was current before
+}
+
+// Rollback makes the generation before the current one current again, or the one with
+// the stamp to.
+func (h *Host) Rollback(ctx context.Context, name, to string) (RolledBack, error) {
 	if err := h.needImages(name); err != nil {
-		return err
+		return RolledBack{}, err
 	}
 	now, was, err := h.images().Rollback(ctx, name, to)
-	if err != nil {
-		return err
-	}
-	if asJSON {
-		return h.printJSON(map[string]string{"image": name, "generation": now.Name, "was": was.Name})
-	}
-	if now == was {
-		h.say("%s: generation %s is the current one already", name, now.Name)
-		return nil
-	}
-	h.say("%s: new jobs get generation %s; running ones keep theirs", name, now.Name)
-	h.say("%s: the next maintenance goes on from it; to undo this before: chroot-rollback --to %s %s", name, filepath.Base(was.Name), name)
-	return nil
+	return RolledBack{now.Name, name, was.Name}, err
 }
 
 // KeptGenerations is how many generations stay when nobody says.
 const KeptGenerations = image.KeptGenerations
 
-// ChrootPrune removes the older generations of an image, "" for all images, but
-// keeps some, and those that machines run on.
-func (h *Host) ChrootPrune(ctx context.Context, only string, keep int, asJSON bool) error {
+// Pruned is what was removed of an image.
+type Pruned struct {
+	Image string `json:"image"`
+	image.Pruned
+	// Playbook is the path of the playbook that stays when the whole chroot goes.
+	Playbook string `json:"playbook,omitempty"`
+}
+
+// Lines are lines for people.
+func (p Pruned) Lines() (lines []string) {
+	for _, generation := range p.Removed {
+		lines = append(lines, fmt.Sprintf("%s: removed generation %s", p.Image, generation))
+	}
+	for _, generation := range p.InUse {
+		lines = append(lines, fmt.Sprintf("%s: generation %s is in use by jobs; a later prune or maintenance removes it", p.Image, generation))
+	}
+	if p.Failed {
+		lines = append(lines, p.Image+": removed the tree of a failed build")
+	}
+	return lines
+}
+
+// Prune removes the older generations of an image, "" for all images, but keeps some,
+// and those that machines run on.
+func (h *Host) Prune(ctx context.Context, only string, keep int) ([]Pruned, error) {
 	store := h.images()
 	names := []string{only}
 	if only == "" {
 		images, err := store.List()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		names = nil
 		for _, i := range images {
@@ -50,80 +68,36 @@ func (h *Host) ChrootPrune(ctx context.Context, only string, keep int, asJSON bo
 		}
 		removed, err := store.Removed()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		names = append(names, removed...)
 	}
 	if err := h.needImages(names...); err != nil {
-		return err
+		return nil, err
 	}
-	type row struct {
-		Image string `json:"image"`
-		image.Pruned
-	}
-	rows := []row{}
+	all := []Pruned{}
 	for _, name := range names {
 		pruned, err := store.Prune(ctx, name, keep)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		rows = append(rows, row{name, pruned})
+		all = append(all, Pruned{Image: name, Pruned: pruned})
 	}
-	if asJSON {
-		return h.printJSON(rows)
-	}
-	nothing := true
-	for _, r := range rows {
-		h.sayPruned(r.Image, r.Pruned)
-		nothing = nothing && len(r.Removed)+len(r.InUse) == 0 && !r.Failed
-	}
-	if nothing {
-		h.say("nothing to remove")
-	}
-	return nil
+	return all, nil
 }
 
-func (h *Host) sayPruned(name string, pruned image.Pruned) {
-	for _, generation := range pruned.Removed {
-		h.say("%s: removed generation %s", name, generation)
-	}
-	for _, generation := range pruned.InUse {
-		h.say("%s: generation %s is in use by jobs; a later prune or maintenance removes it", name, generation)
-	}
-	if pruned.Failed {
-		h.say("%s: removed the tree of a failed build", name)
-	}
-}
-
-// ChrootRemove removes an image's chroot. Jobs that run on it go on; the playbook
-// stays.
-func (h *Host) ChrootRemove(ctx context.Context, name string, asJSON bool) error {
+// Remove removes an image's chroot. Jobs that run on it go on; the playbook stays.
+func (h *Host) Remove(ctx context.Context, name string) (Pruned, error) {
 	if err := h.needImages(name); err != nil {
-		return err
+		return Pruned{}, err
 	}
 	store := h.images()
 	known, err := store.Get(name)
 	if err != nil {
-		return err
+		return Pruned{}, err
 	}
 	pruned, err := store.Remove(ctx, name)
-	if err != nil {
-		return err
-	}
-	if asJSON {
-		type row struct {
-			Image string `json:"image"`
-			image.Pruned
-			Playbook string `json:"playbook,omitempty"`
-		}
-		return h.printJSON(row{name, pruned, known.Playbook})
-	}
-	h.sayPruned(name, pruned)
-	h.say("%s: removed", name)
-	if known.Playbook != "" {
-		h.say("%s: its playbook %s stays, so the next maintenance creates it again", name, known.Playbook)
-	}
-	return nil
+	return Pruned{name, pruned, known.Playbook}, err
 }
 
 // pruneRemoved removes what is left of images that were removed while jobs ran
@@ -142,9 +116,11 @@ func (h *Host) pruneRemoved(ctx context.Context) {
 		if pruned, err = store.Prune(ctx, name, image.KeptGenerations); err != nil {
 			break
 		}
-		h.sayPruned(name, pruned)
+		for _, line := range (Pruned{Image: name, Pruned: pruned}).Lines() {
+			h.note("%s", line)
+		}
 	}
 	if err != nil {
-		h.say("warning: remove what is left of removed images: %v", err)
+		h.note("warning: remove what is left of removed images: %v", err)
 	}
 }

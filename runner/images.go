@@ -3,7 +3,6 @@ package runner
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -14,34 +13,25 @@ import (
 	"nspawn-runner/runner/machine"
 )
 
-// ChrootCreate makes the chroot of an image that has none: of a suite, ""
-// for what its playbook says, else unstable.
-func (h *Host) ChrootCreate(ctx context.Context, name, suite string) error {
+// Create makes the chroot of an image that has none: of a suite, "" for what its
+// playbook says, else unstable. It returns the generation's name.
+func (h *Host) Create(ctx context.Context, name, suite string) (generation string, err error) {
 	if err := h.needImages(name); err != nil {
-		return err
+		return "", err
 	}
 	if suite != "" {
 		if err := config.CheckSuite(suite); err != nil {
-			return err
+			return "", err
 		}
 	}
 	settings, err := h.buildConfig(name)
 	if err != nil {
-		return err
+		return "", err
 	}
 	made := bootstrap(settings)
 	made.Suite = cmp.Or(suite, made.Suite)
-	show := h.showProgress(false)
-	defer show.close()
-	store := h.images()
-	store.Progress = show.tell
-	generation, err := store.Create(ctx, name, image.CreateOptions{Bootstrap: made, Booted: settings.Build == buildBooted})
-	show.close()
-	if err != nil {
-		return err
-	}
-	h.say("%s: created, generation %s", name, generation.Name)
-	return nil
+	created, err := h.images().Create(ctx, name, image.CreateOptions{Bootstrap: made, Booted: settings.Build == buildBooted})
+	return created.Name, err
 }
 
 // bootstrap is what an image is made of, by its settings.
@@ -85,66 +75,57 @@ func (h *Host) needImages(names ...string) error {
 	return h.makeStateDir()
 }
 
-func (h *Host) printJSON(value any) error {
-	out := json.NewEncoder(h.Stdout)
-	out.SetIndent("", "  ")
-	return out.Encode(value)
-}
+// ErrDiscarded says that an edited copy was thrown away, as wanted.
+var ErrDiscarded = errors.New("discarded")
 
-// errDiscard makes an edited copy go away without being a failure.
-var errDiscard = errors.New("discarded")
-
-// ChrootLogin opens a shell in a copy of an image's chroot, and publishes the
-// copy when the shell ends with 0, unless discard is set.
-func (h *Host) ChrootLogin(ctx context.Context, name string, discard bool) error {
+// Edit opens a shell in a copy of an image's chroot, and publishes the copy when the
+// shell ends with 0: it returns the name of that generation. With discard, and if the
+// shell ended with 0 or not, the copy is thrown away, and the error is ErrDiscarded.
+func (h *Host) Edit(ctx context.Context, name string, discard bool, streams Streams) (generation string, err error) {
 	if err := h.needImages(name); err != nil {
-		return err
+		return "", err
 	}
 	store := h.images()
 	if _, err := store.Current(name); err != nil {
-		return err
+		return "", err
 	}
 	if _, err := h.imageConfig(name); err != nil { // which would be found out in the end
-		return err
+		return "", err
 	}
 	if discard {
-		h.say("%s: a shell in a copy of the chroot; what you change is thrown away", name)
+		h.noteOf(name, "a shell in a copy of the chroot; your changes will be discarded")
 	} else {
-		h.say("%s: a shell in a copy of the chroot; 'exit' publishes what you change, 'exit 1' throws it away", name)
+		h.noteOf(name, "a shell in a copy of the chroot; 'exit' publishes your changes, 'exit 1' discards them")
 	}
-	generation, err := store.Edit(ctx, name, func(ctx context.Context, root string) error {
-		if err := store.Shell(ctx, root, h.Stdin, h.Stdout, h.Stderr); err != nil && !discard {
+	edited, err := store.Edit(ctx, name, func(ctx context.Context, root string) error {
+		if err := store.Shell(ctx, root, streams.In, streams.Out, streams.Err); err != nil && !discard {
 			return err
 		}
 		if discard {
-			return errDiscard
+			return ErrDiscarded
 		}
 		return nil
 	})
 	var kept *image.KeptError
 	switch {
-	case errors.As(err, &kept):
-		return err
-	case errors.Is(err, errDiscard):
-		h.say("%s: thrown away, as you asked", name)
-		return nil
-	case err != nil:
-		return fmt.Errorf("%w; what you changed is thrown away", err)
+	case errors.Is(err, ErrDiscarded):
+		return "", ErrDiscarded
+	case err != nil && !errors.As(err, &kept):
+		return "", fmt.Errorf("%w; your changes were discarded", err)
 	}
-	h.say("%s: published, generation %s", name, generation.Name)
-	return nil
+	return edited.Name, err
 }
 
-// ChrootLoginFailed opens a shell in the tree of an image's last failed build.
-// What it changes stays there, and is never published.
-func (h *Host) ChrootLoginFailed(ctx context.Context, name string) error {
+// Inspect opens a shell in the tree of an image's last failed build. What it changes
+// stays there, and is never published.
+func (h *Host) Inspect(ctx context.Context, name string, streams Streams) error {
 	if err := h.needImages(name); err != nil {
 		return err
 	}
 	store := h.images()
 	return store.Inspect(ctx, name, func(ctx context.Context, root string) error {
-		h.say("%s: a shell in %s, the tree of the build that failed; nothing of it is ever published", name, root)
-		err := store.Shell(ctx, root, h.Stdin, h.Stdout, h.Stderr)
+		h.noteOf(name, "a shell in %s, the tree of the failed build; it is never published", root)
+		err := store.Shell(ctx, root, streams.In, streams.Out, streams.Err)
 		var exit *exec.ExitError
 		if errors.As(err, &exit) {
 			return nil // of the last command that was typed

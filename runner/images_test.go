@@ -2,7 +2,7 @@ package runner
 
 import (
 	"bytes"
-	"io"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,7 +36,7 @@ func bootstrapHost(t *testing.T, file, playbook string) (h *Host, called func() 
 	if err != nil {
 		t.Fatal(err)
 	}
-	h = &Host{Config: settings, Stdout: io.Discard, Stderr: io.Discard, Env: func(string) string { return "" }}
+	h = &Host{Config: settings, Env: func(string) string { return "" }}
 	return h, func() string {
 		text, _ := os.ReadFile(calls)
 		os.Remove(calls)
@@ -44,11 +44,32 @@ func bootstrapHost(t *testing.T, file, playbook string) (h *Host, called func() 
 	}
 }
 
+// hear collects the lines of a host's events.
+func hear(h *Host) *bytes.Buffer {
+	var heard bytes.Buffer
+	h.Events = func(e Event) {
+		if line := e.String(); line != "" {
+			heard.WriteString(line + "\n")
+		}
+	}
+	return &heard
+}
+
+// maintain maintains images, and returns all that failed.
+func maintain(t *testing.T, h *Host, how Maintenance) error {
+	t.Helper()
+	all, err := h.Maintain(t.Context(), how)
+	for _, m := range all {
+		err = errors.Join(err, m.Err())
+	}
+	return err
+}
+
 func TestImageIsMadeOfWhatPlaybookFileAndCommandLineSay(t *testing.T) {
 	h, called := bootstrapHost(t, "mirror: http://mirror.example/debian\ncomponents: main contrib\nvariant: buildd\n",
 		"- vars:\n    nspawn_runner_chroot_suite: trixie\n    nspawn_runner_components: [main]\n    nspawn_runner_include: less\n")
 	for suite, want := range map[string]string{"": " trixie ", "sid": " sid "} {
-		if err := h.ChrootCreate(t.Context(), "image", suite); err == nil {
+		if _, err := h.Create(t.Context(), "image", suite); err == nil {
 			t.Error("no error")
 		}
 		got := called()
@@ -58,13 +79,13 @@ func TestImageIsMadeOfWhatPlaybookFileAndCommandLineSay(t *testing.T) {
 			}
 		}
 	}
-	if err := h.ChrootCreate(t.Context(), "other", ""); err == nil {
+	if _, err := h.Create(t.Context(), "other", ""); err == nil {
 		t.Error("no error")
 	}
 	if got := called(); !strings.Contains(got, "--components=main,contrib") || !strings.Contains(got, " unstable ") {
 		t.Errorf("an image without a playbook: called %s", got)
 	}
-	if err := h.ChrootMaintenance(t.Context(), Maintenance{Image: "image"}); err == nil || !strings.Contains(called(), " trixie ") {
+	if err := maintain(t, h, Maintenance{Image: "image"}); err == nil || !strings.Contains(called(), " trixie ") {
 		t.Errorf("maintenance that creates: %v", err)
 	}
 }
@@ -72,7 +93,7 @@ func TestImageIsMadeOfWhatPlaybookFileAndCommandLineSay(t *testing.T) {
 func TestSuiteOfTheCommandLineIsNoOption(t *testing.T) {
 	h, called := bootstrapHost(t, "", "")
 	for _, suite := range []string{"--setup-hook=x", "../x", "a b"} {
-		if err := h.ChrootCreate(t.Context(), "image", suite); err == nil || !strings.Contains(err.Error(), "is not the name of a suite") || called() != "" {
+		if _, err := h.Create(t.Context(), "image", suite); err == nil || !strings.Contains(err.Error(), "is not the name of a suite") || called() != "" {
 			t.Errorf("suite %q: %v", suite, err)
 		}
 	}
@@ -80,7 +101,7 @@ func TestSuiteOfTheCommandLineIsNoOption(t *testing.T) {
 
 func TestMaintenanceDoesNotGuessASuite(t *testing.T) {
 	h, called := bootstrapHost(t, "", "- hosts: all\n")
-	err := h.ChrootMaintenance(t.Context(), Maintenance{Image: "image"})
+	err := maintain(t, h, Maintenance{Image: "image"})
 	if err == nil || !strings.Contains(err.Error(), "nspawn_runner_chroot_suite is missing") || called() != "" {
 		t.Errorf("error is %v", err)
 	}
@@ -94,9 +115,8 @@ func TestAnOddNameFailsItsOwnImageOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var said bytes.Buffer
-	h.Stdout, h.Stderr = &said, &said
-	if err := h.ChrootMaintenance(t.Context(), Maintenance{}); err == nil {
+	said := hear(h)
+	if err := maintain(t, h, Maintenance{}); err == nil {
 		t.Error("no error")
 	}
 	if got := called(); strings.Count(got, " trixie ") != 1 || strings.Contains(got, " sid ") {
@@ -105,7 +125,7 @@ func TestAnOddNameFailsItsOwnImageOnly(t *testing.T) {
 	if !strings.Contains(said.String(), `image "an image": the name has ' '`) {
 		t.Errorf("said %s", said.String())
 	}
-	if state, words := worst(h.checkPlaybooks(t.Context())); state != bad || !strings.Contains(words, "an image.yaml") {
+	if state, words := worst(h.checkPlaybooks(t.Context())); state != Bad || !strings.Contains(words, "an image.yaml") {
 		t.Errorf("the doctor: %s %s", state, words)
 	}
 }
@@ -117,8 +137,8 @@ func TestWhatMachinesWillMissIsSaidBeforeABuild(t *testing.T) {
 	} {
 		h, called := bootstrapHost(t, "", "- vars:\n    nspawn_runner_chroot_suite: trixie\n    "+setting+"\n")
 		for _, build := range []func() error{
-			func() error { return h.ChrootCreate(t.Context(), "image", "") },
-			func() error { return h.ChrootMaintenance(t.Context(), Maintenance{Image: "image"}) },
+			func() error { _, err := h.Create(t.Context(), "image", ""); return err },
+			func() error { return maintain(t, h, Maintenance{Image: "image"}) },
 		} {
 			if err := build(); err == nil || !strings.Contains(err.Error(), "image image: "+want) || called() != "" {
 				t.Errorf("%s: %v", setting, err)
@@ -138,15 +158,14 @@ func TestMaintenanceOfAllSkipsWhatIsNoImagesAndSaysSoOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var says bytes.Buffer
-	h.Stderr = &says
-	if err := h.ChrootMaintenance(t.Context(), Maintenance{}); err != nil {
+	says := hear(h)
+	if err := maintain(t, h, Maintenance{}); err != nil {
 		t.Error(err)
 	}
 	if want := "skipped, since no image is made of them: " + dir + "/requirements.yml, " + dir + "/tasks.yaml\n"; strings.Count(says.String(), want) != 1 {
 		t.Errorf("it says %q", says.String())
 	}
-	err := h.ChrootMaintenance(t.Context(), Maintenance{Image: "tasks"})
+	err := maintain(t, h, Maintenance{Image: "tasks"})
 	if want := "tasks.yaml is not a playbook: nothing in its list is a play, which has hosts"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("asked for by name: %v", err)
 	}

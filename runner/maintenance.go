@@ -4,10 +4,8 @@ import (
 	"context"
 	"fmt"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
-	"text/tabwriter"
 	"time"
 
 	"nspawn-runner/runner/config"
@@ -27,26 +25,27 @@ type Maintenance struct {
 	// Jobs is how many images are built at a time, 0 for what the host's
 	// processors and memory allow.
 	Jobs int
-	// JSON prints what goes on as JSON, an object a line, on standard output.
-	JSON bool
 }
 
-// failed is the result of a maintenance that came to no image.Outcome.
-const failed image.Outcome = "failed"
+// Failed is the result of a maintenance that came to no image.Outcome.
+const Failed image.Outcome = "failed"
 
-// result is what became of an image.
-type result struct {
+// Maintained is what became of an image in a maintenance.
+type Maintained struct {
 	Image      string        `json:"-"`
 	Result     image.Outcome `json:"result"`
-	Generation string        `json:"generation,omitempty"`
+	Generation string        `json:"generation,omitempty"` // the one that is current now
 	Seconds    float64       `json:"seconds"`
 	Error      string        `json:"error,omitempty"`
 
 	err error
 }
 
+// Err is why it failed, or nil.
+func (m Maintained) Err() error { return m.err }
+
 // String is a line for people.
-func (m result) String() string {
+func (m Maintained) String() string {
 	switch m.Result {
 	case image.Published:
 		return fmt.Sprintf("%s: published, generation %s", m.Image, m.Generation)
@@ -58,11 +57,11 @@ func (m result) String() string {
 	return m.Error
 }
 
-// ChrootMaintenance runs the playbooks of images, and creates what is missing.
-// It goes on after a failure, and ends with a table of all images.
-func (h *Host) ChrootMaintenance(ctx context.Context, how Maintenance) error {
+// Maintain runs the playbooks of images, and creates what is missing. It goes on after a
+// failure; that is in what it returns, which is complete if the error is nil.
+func (h *Host) Maintain(ctx context.Context, how Maintenance) ([]Maintained, error) {
 	if how.Jobs < 0 {
-		return fmt.Errorf("%d images at a time: want at least one", how.Jobs)
+		return nil, fmt.Errorf("%d images at a time: want at least one", how.Jobs)
 	}
 	asked := []string{how.Image}
 	names := asked
@@ -70,52 +69,33 @@ func (h *Host) ChrootMaintenance(ctx context.Context, how Maintenance) error {
 		asked = nil // one with an odd name is that one's failure
 		var err error
 		if names, err = h.maintainable(); err != nil {
-			return err
+			return nil, err
 		}
 		if len(names) == 0 {
-			h.say("no playbooks in %s or %s", h.Config.PlaybookDir, h.Config.StateDir)
+			h.note("no playbooks in %s or %s", h.Config.PlaybookDir, h.Config.StateDir)
 		}
 	}
 	if err := h.needImages(asked...); err != nil {
-		return err
+		return nil, err
 	}
 	all := h.maintainAll(ctx, names, how)
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
 	if how.Image == "" {
 		h.pruneRemoved(ctx)
 	}
-	bad := slices.DeleteFunc(slices.Clone(all), func(m result) bool { return m.err == nil })
-	switch {
-	case how.Image != "" && len(bad) == 1:
-		return bad[0].err
-	case how.Image != "" || how.JSON || len(all) == 0:
-	default:
-		if err := h.printMaintained(all); err != nil {
-			return err
-		}
-	}
-	if len(bad) > 0 {
-		var names []string
-		for _, m := range bad {
-			names = append(names, m.Image)
-		}
-		return fmt.Errorf("maintenance of %d of %d images failed: %q", len(bad), len(all), names)
-	}
-	return nil
+	return all, nil
 }
 
 // maintainAll maintains images, some at a time, and returns what became of each
 // in the order of their names.
-func (h *Host) maintainAll(ctx context.Context, names []string, how Maintenance) []result {
-	show := h.showProgress(how.JSON)
-	defer show.close()
+func (h *Host) maintainAll(ctx context.Context, names []string, how Maintenance) []Maintained {
 	jobs := how.Jobs
 	if jobs == 0 {
 		jobs = buildsAtOnce()
 	}
-	all := make([]result, len(names))
+	all := make([]Maintained, len(names))
 	free := make(chan struct{}, jobs)
 	var running sync.WaitGroup
 	for i, name := range names {
@@ -125,11 +105,9 @@ func (h *Host) maintainAll(ctx context.Context, names []string, how Maintenance)
 		}
 		running.Go(func() {
 			defer func() { <-free }()
-			all[i] = h.maintain(ctx, name, how, show)
-			// The error of an only image is the command's, which prints it. Of
-			// what was stopped, one line is enough.
-			if ctx.Err() == nil && (how.Image == "" || how.JSON || all[i].err == nil) {
-				show.ended(all[i])
+			all[i] = h.maintain(ctx, name, how)
+			if ctx.Err() == nil { // of what was stopped, one line is enough
+				h.tell(Event{Image: name, Maintained: &all[i]})
 			}
 		})
 	}
@@ -139,15 +117,13 @@ func (h *Host) maintainAll(ctx context.Context, names []string, how Maintenance)
 
 // maintain maintains one image. It checks its settings before it spends minutes
 // on it.
-func (h *Host) maintain(ctx context.Context, name string, how Maintenance, show *progress) result {
+func (h *Host) maintain(ctx context.Context, name string, how Maintenance) Maintained {
 	began := time.Now()
-	m := result{Image: name}
+	m := Maintained{Image: name}
 	var generation image.Generation
 	var settings config.Config
 	if settings, m.err = h.buildConfig(name); m.err == nil {
-		store := h.images()
-		store.Progress = show.tell
-		generation, m.Result, m.err = store.Maintain(ctx, name, image.MaintainOptions{
+		generation, m.Result, m.err = h.images().Maintain(ctx, name, image.MaintainOptions{
 			Bootstrap: bootstrap(settings), Booted: settings.Build == buildBooted, Recreate: how.Recreate || settings.MaintRecreate,
 			IfOlder: time.Duration(how.IfOlder), NoWait: how.NoWait,
 		})
@@ -155,7 +131,7 @@ func (h *Host) maintain(ctx context.Context, name string, how Maintenance, show 
 	m.Generation = generation.Name
 	m.Seconds = time.Since(began).Round(100 * time.Millisecond).Seconds()
 	if m.err != nil {
-		m.Result, m.Error = failed, m.err.Error()
+		m.Result, m.Error = Failed, m.err.Error()
 	}
 	return m
 }
@@ -185,25 +161,15 @@ func (h *Host) maintainable() ([]string, error) {
 		return nil, err
 	}
 	if len(beside) > 0 {
-		h.say("skipped, since no image is made of them: %s", strings.Join(beside, ", "))
+		h.note("skipped, since no image is made of them: %s", strings.Join(beside, ", "))
 	}
 	var names []string
 	for _, i := range images {
 		if i.Playbook == "" {
-			h.say("%s: no playbook, so nothing to maintain", i.Name)
+			h.noteOf(i.Name, "no playbook, so nothing to maintain")
 			continue
 		}
 		names = append(names, i.Name)
 	}
 	return names, nil
-}
-
-func (h *Host) printMaintained(all []result) error {
-	table := tabwriter.NewWriter(h.Stderr, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "IMAGE\tRESULT\tGENERATION\tTIME")
-	for _, m := range all {
-		took := time.Duration(m.Seconds * float64(time.Second)).Round(time.Second)
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", m.Image, m.Result, m.Generation, took)
-	}
-	return table.Flush()
 }

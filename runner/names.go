@@ -76,7 +76,7 @@ func (h *Host) find(written string) (name string, err error) {
 func (h *Host) otherwise(written string, unknown error, unread []error) (string, error) {
 	if h.Config.DefaultImage != "" {
 		h.sayUnread(unread)
-		h.say("image %s: there is no such image here, so the job gets %s (default_image)", cmp.Or(machine.Printable(written), "(none)"), h.Config.DefaultImage)
+		h.note("image %s: there is no such image here, so the job gets %s (default_image)", cmp.Or(machine.Printable(written), "(none)"), h.Config.DefaultImage)
 		return h.meant(written, h.Config.DefaultImage, "default_image")
 	}
 	if written == "" {
@@ -105,7 +105,7 @@ func (h *Host) meant(written, name, by string) (string, error) {
 // cannot be read.
 func (h *Host) sayUnread(unread []error) {
 	for _, err := range unread {
-		h.say("warning: aliases that cannot be read: %v", err)
+		h.note("warning: aliases that cannot be read: %v", err)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,8 +36,8 @@ func namingHost(t testing.TB, file string, playbooks map[string]string) (h *Host
 	if err != nil {
 		t.Fatal(err)
 	}
-	said = &bytes.Buffer{}
-	return &Host{Config: settings, Stdout: io.Discard, Stderr: said, configFile: path}, said
+	h = &Host{Config: settings, configFile: path}
+	return h, hear(h)
 }
 
 func called(names string) string {
@@ -182,7 +181,7 @@ func TestAConfigurationThatNamesNoImageIsNotTheJobsFailure(t *testing.T) {
 			t.Errorf("%s: %v; want %s", written, err, want)
 		}
 	}
-	if state, words := worst(h.checkNames(t.Context())); state != bad || strings.Count(words, "there is no such image") != 3 {
+	if state, words := worst(h.checkNames(t.Context())); state != Bad || strings.Count(words, "there is no such image") != 3 {
 		t.Errorf("the doctor: %s %s", state, words)
 	}
 }
@@ -190,17 +189,17 @@ func TestAConfigurationThatNamesNoImageIsNotTheJobsFailure(t *testing.T) {
 func TestTheDoctorKnowsNamesThatMeanTwoImages(t *testing.T) {
 	for text, test := range map[string]struct {
 		aliases string
-		want    state
+		want    State
 		says    string
 	}{
-		"":                                {"stable", good, "0 in the configuration, 1 in playbooks"},
-		"images: {'debian:12': bookworm}": {"'debian:12'", warning, "debian:12 means bookworm, as the configuration says, and not trixie"},
-		"images: {'debian:13': trixie}":   {"'debian:13'", good, "1 in the configuration, 1 in playbooks"},
-		"default_image: sid":              {"bookworm", warning, "bookworm is an image of its own, so it does not mean trixie"},
-		"default_image: trixie":           {"unstable", bad, "sid.yaml and "},
+		"":                                {"stable", Good, "0 in the configuration, 1 in playbooks"},
+		"images: {'debian:12': bookworm}": {"'debian:12'", Warning, "debian:12 means bookworm, as the configuration says, and not trixie"},
+		"images: {'debian:13': trixie}":   {"'debian:13'", Good, "1 in the configuration, 1 in playbooks"},
+		"default_image: sid":              {"bookworm", Warning, "bookworm is an image of its own, so it does not mean trixie"},
+		"default_image: trixie":           {"unstable", Bad, "sid.yaml and "},
 	} {
 		h, _ := namingHost(t, text, map[string]string{"trixie": called(test.aliases), "sid": "- vars: {nspawn_runner_aliases: unstable}\n"})
-		if text == "" || test.want == good {
+		if text == "" || test.want == Good {
 			os.Remove(filepath.Join(h.Config.PlaybookDir, "sid.yaml"))
 		}
 		if state, words := worst(h.checkNames(t.Context())); state != test.want || !strings.Contains(words, test.says) {

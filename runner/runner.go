@@ -5,7 +5,7 @@
 //	try.go          the four in one go, for a person
 //	images.go       creating and entering images
 //	maintenance.go  maintaining them
-//	progress.go     what a person or a script sees of that; live.go: at a terminal
+//	event.go        what whoever looks on is told meanwhile
 //	booted.go       booting one while its playbook runs
 //	trial.go        testing a generation before it is published
 //	names.go        which image a job means
@@ -47,14 +47,12 @@ const Version = "0.1.0"
 // Host is this host, with its images and machines.
 type Host struct {
 	Config config.Config
-	// Stdin, Stdout and Stderr are where scripts' and shells' streams go, and
-	// messages for people (Stderr).
-	Stdin          io.Reader
-	Stdout, Stderr io.Writer
 	// Env is the environment: os.Getenv.
 	Env gitlab.Env
-	// Log receives a line for each thing done, nil unless --verbose.
-	Log func(format string, args ...any)
+	// Events is told what goes on, by several goroutines at a time; nil if nobody looks on.
+	Events func(Event)
+	// Verbose asks for events with details, and with what programs of builds print.
+	Verbose bool
 
 	// Program is the path by which gitlab-runner and systemd call this program.
 	Program string
@@ -62,8 +60,7 @@ type Host struct {
 	configFile string
 	// unread is why the configuration, or a part of it, could not be read: NewForStage.
 	unread   error
-	shown    *progress // while live lines may be on the terminal, else nil
-	untested sync.Once // said that new generations are not tested
+	untested sync.Once // told that new generations are not tested
 }
 
 // New returns the host as configured in a file, "" for the usual one.
@@ -94,31 +91,30 @@ func NewForStage(configFile string) (*Host, error) {
 		}
 	}
 	return &Host{
-		Config: settings,
-		Stdin:  os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		Config:  settings,
 		Env:     os.Getenv,
 		Program: program, configFile: configFile, unread: unread,
 	}, nil
 }
 
-// say prints a line for people.
-func (h *Host) say(format string, args ...any) {
-	if h.shown != nil {
-		h.shown.say(format, args...)
-		return
-	}
-	fmt.Fprintf(h.Stderr, format+"\n", args...)
+// Streams are those of a script or a shell.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
 }
 
 func (h *Host) machines() machine.Store { return h.machinesIn(h.Config.StateDir) }
 
 func (h *Host) machinesIn(stateDir string) machine.Store {
-	return machine.Store{
+	store := machine.Store{
 		Dir:     filepath.Join(stateDir, ".machines"),
 		Trash:   filepath.Join(stateDir, ".trash"),
 		Program: h.Program,
-		Log:     h.Log,
 	}
+	if h.Verbose {
+		store.Log = h.detail
+	}
+	return store
 }
 
 // machinesOf are the machines of the state directory in which a job's machine was
@@ -137,10 +133,8 @@ func (h *Host) images() *image.Store {
 		StateDir:     h.Config.StateDir,
 		PlaybookDirs: []string{h.Config.PlaybookDir, h.Config.StateDir},
 		Environment:  h.Config.Environment,
-		Progress: func(event image.Event) {
-			if line := event.Step + event.Note; line != "" {
-				h.say("%s: %s", event.Image, line)
-			}
+		Progress: func(e image.Event) {
+			h.tell(Event{Image: e.Image, Step: e.Step, Note: e.Note, Packages: e.Packages})
 		},
 		InUse:        h.generationInUse,
 		Test:         h.tryGeneration,
@@ -150,8 +144,8 @@ func (h *Host) images() *image.Store {
 	if runsSystemd() {
 		store.Boot, store.Halt = h.bootGeneration, h.haltGeneration
 	}
-	if h.Log != nil {
-		store.Verbose = h.Stderr
+	if h.Verbose {
+		store.Verbose = output{h}
 	}
 	return store
 }

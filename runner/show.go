@@ -4,58 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
-	"slices"
-	"strings"
-	"text/tabwriter"
 
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/storage"
 )
 
-// ChrootList prints the images: NAME PATH a line, playbooks without a chroot
-// too, or all that is known of them as JSON. With long it prints a table of
-// their generations.
-func (h *Host) ChrootList(ctx context.Context, long, asJSON bool) error {
-	images, err := h.images().List()
-	if err != nil {
-		return err
-	}
-	if long {
-		return h.listLong(ctx, images, asJSON)
-	}
-	if !asJSON {
-		for _, i := range images {
-			fmt.Fprintf(h.Stdout, "%s %s\n", i.Name, i.Path)
-		}
-		return nil
-	}
-	rows := []imageRow{}
-	for _, i := range images {
-		rows = append(rows, h.imageRow(i))
-	}
-	return h.printJSON(rows)
-}
-
-// imageRow is an image as JSON.
-type imageRow struct {
+// Image is an image, with a chroot or a playbook or both.
+type Image struct {
 	Name       string `json:"name"`
-	Path       string `json:"path"`
+	Path       string `json:"path"` // of its chroot, or of where that will be
 	Exists     bool   `json:"exists"`
-	Generation string `json:"generation,omitempty"`
-	Playbook   string `json:"playbook,omitempty"`
+	Generation string `json:"generation,omitempty"` // the current one's name
+	Playbook   string `json:"playbook,omitempty"`   // its path
 }
 
-func (h *Host) imageRow(i image.Image) imageRow {
-	r := imageRow{Name: i.Name, Path: i.Path, Exists: i.Exists, Playbook: i.Playbook}
-	if generation, err := h.images().Current(i.Name); err == nil {
-		r.Generation = generation.Name
-	}
-	return r
-}
-
-// generationRow is all that is known of a generation.
-type generationRow struct {
+// Generation is all that is known of a generation of an image.
+type Generation struct {
 	Generation string `json:"generation"`
 	Path       string `json:"path"`
 	Current    bool   `json:"current"`
@@ -66,51 +30,99 @@ type generationRow struct {
 	Jobs      []string `json:"jobs"` // ids of the machines that run on it
 }
 
-// imageRowLong is all that is known of an image, but not what is in it.
-type imageRowLong struct {
-	imageRow
-	PlaybookState string          `json:"playbook_state"`
-	Stale         bool            `json:"stale"`                  // its last maintenance is longer ago than max_age
-	FailedBuild   string          `json:"failed_build,omitempty"` // where the tree of one lies
-	Generations   []generationRow `json:"generations"`
+// ImageHistory is an image with its generations.
+type ImageHistory struct {
+	Image
+	PlaybookState string       `json:"playbook_state"`
+	Stale         bool         `json:"stale"`                  // its last maintenance is longer ago than max_age
+	FailedBuild   string       `json:"failed_build,omitempty"` // where the tree of one lies
+	Generations   []Generation `json:"generations"`
 }
 
 // What a current generation's record says of the image's playbook.
 const (
-	playbookNone    = "none"    // the image has no playbook
-	playbookRan     = "ran"     // as it is now
-	playbookWaiting = "waiting" // it is newer, or never ran
-	playbookUnknown = "unknown" // there is no record
+	PlaybookNone    = "none"    // the image has no playbook
+	PlaybookRan     = "ran"     // as it is now
+	PlaybookWaiting = "waiting" // it is newer, or never ran
+	PlaybookUnknown = "unknown" // there is no record
 )
 
-// look collects what is known of an image.
-func (h *Host) look(ctx context.Context, i image.Image) (imageRowLong, error) {
+// ImageContents is an image with what is in its current generation.
+type ImageContents struct {
+	ImageHistory
+	Release  string `json:"release,omitempty"`
+	Packages int    `json:"packages"`
+}
+
+// Images lists the images, playbooks without a chroot too.
+func (h *Host) Images() ([]Image, error) {
+	images, err := h.images().List()
+	if err != nil {
+		return nil, err
+	}
+	all := []Image{}
+	for _, i := range images {
+		all = append(all, h.summary(i))
+	}
+	return all, nil
+}
+
+func (h *Host) summary(i image.Image) Image {
+	summary := Image{Name: i.Name, Path: i.Path, Exists: i.Exists, Playbook: i.Playbook}
+	if generation, err := h.images().Current(i.Name); err == nil {
+		summary.Generation = generation.Name
+	}
+	return summary
+}
+
+// ImageHistories lists the images with their generations.
+func (h *Host) ImageHistories(ctx context.Context) ([]ImageHistory, error) {
+	images, err := h.images().List()
+	if err != nil {
+		return nil, err
+	}
+	if err := needRoot(); err != nil { // the state directory is closed to others
+		return nil, err
+	}
+	all := []ImageHistory{}
+	for _, i := range images {
+		history, err := h.history(ctx, i)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, history)
+	}
+	return all, nil
+}
+
+// history collects what is known of an image.
+func (h *Host) history(ctx context.Context, i image.Image) (ImageHistory, error) {
 	store := h.images()
-	long := imageRowLong{imageRow: h.imageRow(i), PlaybookState: playbookNone, Generations: []generationRow{}}
+	known := ImageHistory{Image: h.summary(i), PlaybookState: PlaybookNone, Generations: []Generation{}}
 	generations, err := store.Generations(i.Name)
 	if err != nil {
-		return long, err
+		return known, err
 	}
 	machines, err := h.machines().Records()
 	if err != nil {
-		return long, err
+		return known, err
 	}
 	var ran image.Record
 	for _, generation := range generations {
 		record, err := store.Record(generation)
 		if err != nil {
-			return long, err
+			return known, err
 		}
 		if record.Bytes == 0 {
 			if record.Bytes, err = storage.Usage(ctx, generation.Path); err != nil {
-				return long, err
+				return known, err
 			}
 		}
-		exclusive, known := storage.Exclusive(ctx, generation.Path)
-		if !known {
+		exclusive, ok := storage.Exclusive(ctx, generation.Path)
+		if !ok {
 			exclusive = -1
 		}
-		row := generationRow{generation.Name, generation.Path, generation.Name == long.Generation, record, exclusive, []string{}}
+		row := Generation{generation.Name, generation.Path, generation.Name == known.Generation, record, exclusive, []string{}}
 		for _, m := range machines {
 			if m.Generation == generation.Name {
 				row.Jobs = append(row.Jobs, m.ID)
@@ -119,18 +131,18 @@ func (h *Host) look(ctx context.Context, i image.Image) (imageRowLong, error) {
 		if row.Current {
 			ran = record
 		}
-		long.Generations = append(long.Generations, row)
+		known.Generations = append(known.Generations, row)
 	}
 	if i.Playbook != "" {
-		long.PlaybookState = playbookState(i, ran)
+		known.PlaybookState = playbookState(i, ran)
 	}
 	if settings, err := h.imageConfig(i.Name); err == nil { // a bad playbook is for others to report
-		long.Stale = stale(ran, settings.MaxAge)
+		known.Stale = stale(ran, settings.MaxAge)
 	}
 	if failed, err := store.Failed(i.Name); err == nil {
-		long.FailedBuild = failed
+		known.FailedBuild = failed
 	}
-	return long, nil
+	return known, nil
 }
 
 // playbookState says whether the playbook that ran is the one that is there.
@@ -138,220 +150,79 @@ func playbookState(i image.Image, ran image.Record) string {
 	book, err := i.ReadPlaybook()
 	switch {
 	case !i.Exists:
-		return playbookWaiting
+		return PlaybookWaiting
 	case err != nil || ran.Format == 0:
-		return playbookUnknown
+		return PlaybookUnknown
 	case ran.Playbook != nil && ran.Playbook.SHA256 == book.SHA256:
-		return playbookRan
+		return PlaybookRan
 	}
-	return playbookWaiting
+	return PlaybookWaiting
 }
 
-// listLong prints a line for each generation, and one for each image without any.
-func (h *Host) listLong(ctx context.Context, images []image.Image, asJSON bool) error {
-	if err := needRoot(); err != nil { // the state directory is closed to others
-		return err
-	}
-	rows := []imageRowLong{}
-	for _, i := range images {
-		long, err := h.look(ctx, i)
-		if err != nil {
-			return err
-		}
-		rows = append(rows, long)
-	}
-	if asJSON {
-		return h.printJSON(rows)
-	}
-	table := tabwriter.NewWriter(h.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "IMAGE\tGENERATION\tSTATE\tBUILT\tFROM\tSIZE\tJOBS\tPLAYBOOK")
-	for _, i := range rows {
-		if len(i.Generations) == 0 {
-			fmt.Fprintf(table, "%s\t-\tto be created\t-\t-\t-\t-\t%s\n", i.Name, i.PlaybookState)
-		}
-		for _, g := range i.Generations {
-			state, playbook := "", ""
-			if g.Current {
-				state, playbook = "current", i.PlaybookState
-			}
-			if g.Current && i.Stale {
-				state += ", stale"
-			}
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", i.Name, filepath.Base(g.Generation), state,
-				ago(g.Built), from(g.Record), size(g), len(g.Jobs), playbook)
-		}
-	}
-	return table.Flush()
-}
-
-// from words what a generation was made of: "maintenance of bookworm, 1f0c2d3e".
-func from(r image.Record) string {
-	if r.Format == 0 {
-		return "unknown"
-	}
-	text := r.How
-	if r.Suite != "" {
-		text += " of " + r.Suite
-	}
-	if r.Playbook != nil {
-		text += ", playbook " + short(r.Playbook.SHA256)
-	}
-	return text
-}
-
-// short is as much of a hash as people compare.
-func short(hash string) string { return hash[:min(len(hash), 8)] }
-
-// size words for people how much a generation takes, and how much of that is its
-// own, where it shares some.
-func size(g generationRow) string {
-	text := fmt.Sprintf("%d MB", (g.Bytes+500_000)/1_000_000)
-	if g.Exclusive >= 0 {
-		text += fmt.Sprintf(" (own %d)", (g.Exclusive+500_000)/1_000_000)
-	}
-	return text
-}
-
-// shown is an image with what is in its current generation.
-type shown struct {
-	imageRowLong
-	Release  string `json:"release,omitempty"`
-	Packages int    `json:"packages"`
-}
-
-// ChrootShow prints what is known of one image.
-func (h *Host) ChrootShow(ctx context.Context, name string, asJSON bool) error {
+// ImageContents is what is known of one image.
+func (h *Host) ImageContents(ctx context.Context, name string) (ImageContents, error) {
+	var contents ImageContents
 	if err := h.needImages(name); err != nil {
-		return err
+		return contents, err
 	}
 	store := h.images()
 	known, err := store.Get(name)
 	if err != nil {
-		return err
+		return contents, err
 	}
-	s := shown{}
-	if s.imageRowLong, err = h.look(ctx, known); err != nil {
-		return err
+	if contents.ImageHistory, err = h.history(ctx, known); err != nil {
+		return contents, err
 	}
-	if known.Exists {
-		current, err := store.Current(name)
-		if err != nil {
-			return err
-		}
-		packages, err := image.Packages(current.Path)
-		if err != nil {
-			return fmt.Errorf("image %s: %w", name, err)
-		}
-		s.Packages = len(packages)
-		if s.Release, err = image.Release(current.Path); err != nil {
-			return fmt.Errorf("image %s: %w", name, err)
-		}
+	if !known.Exists {
+		return contents, nil
 	}
-	if asJSON {
-		return h.printJSON(s)
+	current, err := store.Current(name)
+	if err != nil {
+		return contents, err
 	}
-	return h.printShown(s)
+	packages, err := image.Packages(current.Path)
+	if err != nil {
+		return contents, fmt.Errorf("image %s: %w", name, err)
+	}
+	contents.Packages = len(packages)
+	if contents.Release, err = image.Release(current.Path); err != nil {
+		return contents, fmt.Errorf("image %s: %w", name, err)
+	}
+	return contents, nil
 }
 
-func (h *Host) printShown(s shown) error {
-	table := tabwriter.NewWriter(h.Stdout, 0, 0, 2, ' ', 0)
-	line := func(key, format string, args ...any) {
-		fmt.Fprintf(table, key+"\t"+format+"\n", args...)
-	}
-	line("image:", "%s", s.Name)
-	if s.Playbook == "" {
-		line("playbook:", "none")
-	} else {
-		line("playbook:", "%s (%s)", s.Playbook, map[string]string{
-			playbookRan:     "as it ran",
-			playbookWaiting: "waits for a maintenance",
-			playbookUnknown: "not known whether it ran",
-		}[s.PlaybookState])
-	}
-	if s.FailedBuild != "" {
-		line("failed build:", "chroot-login --failed %s opens its tree", s.Name)
-	}
-	if !s.Exists {
-		line("chroot:", "none yet: chroot-create or chroot-maintenance makes it")
-		return table.Flush()
-	}
-	line("release:", "%s", s.Release)
-	line("packages:", "%d", s.Packages)
-	for _, g := range s.Generations {
-		notes := []string{}
-		if g.Current {
-			notes = append(notes, "current")
-		}
-		if g.Current && s.Stale {
-			notes = append(notes, "stale")
-		}
-		notes = append(notes, "built "+ago(g.Built), from(g.Record), size(g))
-		if !g.Maintained.IsZero() {
-			notes = append(notes, "maintained "+ago(g.Maintained))
-		}
-		if len(g.Jobs) > 0 {
-			notes = append(notes, "used by "+strings.Join(g.Jobs, " "))
-		}
-		line("generation:", "%s: %s", filepath.Base(g.Generation), strings.Join(notes, "; "))
-	}
-	if current := slices.IndexFunc(s.Generations, func(g generationRow) bool { return g.Current }); current >= 0 {
-		g := s.Generations[current]
-		line("path:", "%s", g.Path)
-		if g.Playbook != nil {
-			line("playbook that ran:", "sha256 %s", g.Playbook.SHA256)
-		}
-		if g.Why != "" {
-			line("last change:", "%s", g.Why)
-		}
-	}
-	return table.Flush()
+// ImageDiff is which packages differ between two generations of an image.
+type ImageDiff struct {
+	Image   string                `json:"image"`
+	Before  string                `json:"before"` // the names of both
+	After   string                `json:"after"`
+	Changes []image.PackageChange `json:"changes"`
 }
 
-// ChrootDiff prints which packages an image's current generation has that the
-// one before it had not, and the other way round.
-func (h *Host) ChrootDiff(name string, asJSON bool) error {
+// Diff compares an image's current generation with the one before it.
+func (h *Host) Diff(name string) (ImageDiff, error) {
 	if err := h.needImages(name); err != nil {
-		return err
+		return ImageDiff{}, err
 	}
 	store := h.images()
 	now, err := store.Current(name)
 	if err != nil {
-		return err
+		return ImageDiff{}, err
 	}
 	was, err := store.Previous(name, now)
 	if errors.Is(err, image.ErrNothingOlder) {
-		return fmt.Errorf("image %s: there is no older generation to compare with", name)
+		return ImageDiff{}, fmt.Errorf("image %s: there is no older generation to compare with", name)
 	}
 	if err != nil {
-		return err
+		return ImageDiff{}, err
 	}
 	before, err := image.Packages(was.Path)
 	if err != nil {
-		return fmt.Errorf("generation %s: %w", was.Name, err)
+		return ImageDiff{}, fmt.Errorf("generation %s: %w", was.Name, err)
 	}
 	after, err := image.Packages(now.Path)
 	if err != nil {
-		return fmt.Errorf("generation %s: %w", now.Name, err)
+		return ImageDiff{}, fmt.Errorf("generation %s: %w", now.Name, err)
 	}
-	changes := image.ComparePackages(before, after)
-	if asJSON {
-		return h.printJSON(struct {
-			Image   string                `json:"image"`
-			Before  string                `json:"before"`
-			After   string                `json:"after"`
-			Changes []image.PackageChange `json:"changes"`
-		}{name, was.Name, now.Name, changes})
-	}
-	h.say("%s: from generation %s to %s: %d packages differ", name, was.Name, now.Name, len(changes))
-	for _, c := range changes {
-		switch {
-		case c.Before == "":
-			fmt.Fprintf(h.Stdout, "+ %s %s\n", c.Package, c.After)
-		case c.After == "":
-			fmt.Fprintf(h.Stdout, "- %s %s\n", c.Package, c.Before)
-		default:
-			fmt.Fprintf(h.Stdout, "  %s %s -> %s\n", c.Package, c.Before, c.After)
-		}
-	}
-	return nil
+	return ImageDiff{name, was.Name, now.Name, image.ComparePackages(before, after)}, nil
 }

@@ -27,11 +27,8 @@ const (
 	cleanupTimeout = 100 * time.Second
 )
 
-// GitLabConfig is the config stage: it prints the driver's configuration.
-func (h *Host) GitLabConfig() error {
-	_, err := h.Stdout.Write(gitlab.ConfigJSON(Version))
-	return err
-}
+// GitLabConfig is the config stage: what it prints, the driver's configuration.
+func (h *Host) GitLabConfig() []byte { return gitlab.ConfigJSON(Version) }
 
 // Stage names a job and what the command line says of it.
 type Stage struct {
@@ -43,6 +40,8 @@ type Stage struct {
 	Allowed Permission
 	// Shell executes scripts, "" for the image's.
 	Shell string
+	// Log is what gitlab-runner reads, a pipe: when nobody reads it, gitlab-runner is dead.
+	Log *os.File
 }
 
 // Prepare is the prepare stage: it starts the job's machine.
@@ -58,20 +57,20 @@ func (h *Host) Prepare(ctx context.Context, stage Stage) error {
 		job.Image = stage.DefaultImage
 	}
 	if len(job.Services) > 0 {
-		h.say("services are not offered by this runner yet, so these do not run: %s", machine.Printable(strings.Join(job.Services, ", ")))
+		h.note("services are not offered by this runner yet, so these do not run: %s", machine.Printable(strings.Join(job.Services, ", ")))
 	}
 	// First of all: once gitlab-runner is dead, nobody can tell who it was.
 	var from *systemd.Process
 	if job.Trusted {
 		from = caller()
 		var cancel context.CancelFunc
-		ctx, cancel = whileHeard(ctx, h.Stderr)
+		ctx, cancel = whileHeard(ctx, stage.Log)
 		defer cancel()
 	}
 	fault.Here("prepare: caller known")
 	if err := h.machines().Collect(ctx); err != nil {
 		// Not why: that may name what was running in another project's job.
-		h.say("warning: clean up after dead jobs: not all of it could be removed; on the host, nspawn-runner gc says why")
+		h.note("warning: clean up after dead jobs: not all of it could be removed; on the host, nspawn-runner gc says why")
 	}
 	fault.Here("prepare: machines of dead jobs gone")
 	return h.start(ctx, job, from, stage.Allowed)
@@ -108,7 +107,7 @@ func (h *Host) start(ctx context.Context, job gitlab.Job, from *systemd.Process,
 	}
 	h.warnOfAge(name, generation, settings.MaxAge)
 	if settings.Privileged {
-		h.say("image %s is privileged: root in this job is root on the host", name)
+		h.note("image %s is privileged: root in this job is root on the host", name)
 	}
 	spec.ID, spec.Owner, spec.Caller, spec.Recorded = job.ID, job.Owner, from, release
 	if job.Trusted && from != nil {
@@ -135,9 +134,10 @@ func (h *Host) start(ctx context.Context, job gitlab.Job, from *systemd.Process,
 	return h.machines().Start(ctx, spec)
 }
 
-// Run is the run stage: it executes a script in the job's machine. label says
-// which, for people; it means nothing.
-func (h *Host) Run(ctx context.Context, stage Stage, script, label string) error {
+// Run is the run stage: it executes a script in the job's machine. label says which
+// sub-stage of the job the script is: for people, and after [gitlab.LastScript] the job's
+// log ends with what the job used.
+func (h *Host) Run(ctx context.Context, stage Stage, script, label string, streams Streams) error {
 	job, err := gitlab.FromEnvironment(h.Env, stage.ID, "")
 	if err != nil {
 		return err
@@ -155,7 +155,7 @@ func (h *Host) Run(ctx context.Context, stage Stage, script, label string) error
 	defer source.Close()
 	err = h.exec(ctx, job, stage.ID, machine.Script{
 		Source: source, Shell: stage.Shell, Label: label,
-		Stdout: h.Stdout, Stderr: h.Stderr,
+		Stdout: streams.Out, Stderr: streams.Err,
 		Alone: job.Trusted,
 	})
 	if err == nil && label == gitlab.LastScript {
@@ -172,7 +172,7 @@ func (h *Host) sayUsage(job gitlab.Job) {
 	}
 	record, usage, err := machines.Usage(job.ID)
 	if err == nil && !record.Quiet {
-		h.say("%s", usage)
+		h.note("%s", usage)
 	}
 }
 
@@ -187,7 +187,7 @@ func (h *Host) exec(ctx context.Context, job gitlab.Job, explicit string, script
 		return err
 	}
 	for _, line := range outcome.Reached() {
-		h.say("%s", line)
+		h.note("%s", line)
 	}
 	if outcome.Code == 0 {
 		return nil
@@ -231,11 +231,11 @@ func (h *Host) Cleanup(ctx context.Context, stage Stage) error {
 	}
 	fault.Here("cleanup: machine gone")
 	if h.unread != nil {
-		h.say("warning: %v; the job's machine was removed all the same, caches stay as they are", h.unread)
+		h.note("warning: %v; the job's machine was removed all the same, caches stay as they are", h.unread)
 		return nil
 	}
 	if err := h.pruneCaches(ctx); err != nil {
-		h.say("warning: keep the caches within bounds: %v", err)
+		h.note("warning: keep the caches within bounds: %v", err)
 	}
 	return nil
 }

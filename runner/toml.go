@@ -8,9 +8,9 @@ import (
 	"nspawn-runner/runner/gitlab"
 )
 
-// TOML prints a complete block for gitlab-runner's config.toml. The token is
-// read from a file, since what is on a command line everybody can see.
-func (h *Host) TOML(name, url, tokenFile, defaultImage string, allowed Permission) error {
+// TOML is a complete block for gitlab-runner's config.toml. The token is read from a
+// file, since what is on a command line everybody can see.
+func (h *Host) TOML(name, url, tokenFile, defaultImage string, allowed Permission) (string, error) {
 	r := gitlab.Registration{Driver: h.Program, Name: name, URL: url, DefaultImage: defaultImage, Allowed: allowed}
 	if h.configFile != "" {
 		r.Args = []string{"--config", h.configFile}
@@ -18,10 +18,9 @@ func (h *Host) TOML(name, url, tokenFile, defaultImage string, allowed Permissio
 	if tokenFile != "" {
 		token, err := os.ReadFile(tokenFile)
 		if err != nil {
-			return fmt.Errorf("token: %w", err)
+			return "", fmt.Errorf("token: %w", err)
 		}
 		r.Token = strings.TrimSpace(string(token))
 	}
-	_, err := fmt.Fprint(h.Stdout, gitlab.TOML(r))
-	return err
+	return gitlab.TOML(r), nil
 }

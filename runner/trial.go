@@ -23,12 +23,12 @@ const trialLimit = 30 * time.Minute
 func (h *Host) tryGeneration(ctx context.Context, name string, generation image.Generation, log io.Writer) (err error) {
 	if !runsSystemd() {
 		h.untested.Do(func() {
-			h.say("warning: systemd does not run this host, so no machine can be started here, and nothing new is tested")
+			h.note("warning: systemd does not run this host, so no machine can be started here, and nothing new is tested")
 		})
 		return nil
 	}
 	if err := h.machines().Collect(ctx); err != nil { // a trial that was killed, mostly
-		h.say("warning: clean up after dead jobs: %v", err)
+		h.note("warning: clean up after dead jobs: %v", err)
 	}
 	settings, err := h.imageConfig(name)
 	if err != nil {

@@ -13,8 +13,8 @@ func TestWhereSystemdDoesNotRunAGenerationIsNotTestedAndThatIsSaidOnce(t *testin
 	if runsSystemd() {
 		t.Skip("systemd runs this host")
 	}
-	var said strings.Builder
-	h := Host{Stderr: &said}
+	h := &Host{}
+	said := hear(h)
 	for range 2 {
 		if err := h.tryGeneration(t.Context(), "sid", image.Generation{}, io.Discard); err != nil {
 			t.Error(err)

@@ -17,10 +17,10 @@ import (
 
 // Try executes a script in a machine of its own that lasts no longer. Its
 // error, when the script fails, is a *gitlab.BuildFailure with the code.
-func (h *Host) Try(ctx context.Context, image, shell string, script io.Reader) error {
+func (h *Host) Try(ctx context.Context, image, shell string, script io.Reader, streams Streams) error {
 	return h.try(ctx, image, machine.Script{
 		Source: script, Shell: shell, Label: "try",
-		Stdout: h.Stdout, Stderr: h.Stderr,
+		Stdout: streams.Out, Stderr: streams.Err,
 	})
 }
 
@@ -29,7 +29,7 @@ func (h *Host) try(ctx context.Context, image string, script machine.Script) (er
 		return err
 	}
 	if err := h.machines().Collect(ctx); err != nil {
-		h.say("warning: clean up after dead jobs: %v", err)
+		h.note("warning: clean up after dead jobs: %v", err)
 	}
 	self, err := systemd.FindProcess(os.Getpid())
 	if err != nil {

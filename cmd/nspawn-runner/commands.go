@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,8 @@ import (
 type options struct {
 	verbose, debug bool
 	config         string
+
+	display *display // once there is a host
 }
 
 // commands is the whole command line.
@@ -29,8 +32,10 @@ func commands() *cobra.Command {
 			"executor; 'nspawn-runner toml' prints what to put into its config.toml.",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          noCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+
+		SuggestionsMinimumDistance: 2,
 	}
 	root.PersistentFlags().BoolVarP(&o.verbose, "verbose", "v", false, "say what is done")
 	root.PersistentFlags().BoolVar(&o.debug, "debug", false, "say what is done, and how long it took")
@@ -55,7 +60,37 @@ func commands() *cobra.Command {
 	add("stages", gitlabConfig(&o), prepare(&o), run(&o), cleanup(&o))
 	add("setup", toml(&o), doctor(&o), gc(&o), version())
 	root.AddCommand(boot(), nest(), emptyTrash(), pruneCaches(&o))
+	sayUsage(root)
 	return root
+}
+
+// noCommand refuses what is not the name of a command below cmd, and says which may be meant.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := ""
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = "; did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return fmt.Errorf("unknown command %q of %s%s", args[0], cmd.CommandPath(), hint)
+}
+
+// sayUsage has commands answer a wrong number of arguments with their usage.
+func sayUsage(cmd *cobra.Command) {
+	for _, c := range cmd.Commands() {
+		sayUsage(c)
+		check := c.Args
+		if check == nil || c.HasSubCommands() {
+			continue
+		}
+		c.Args = func(c *cobra.Command, args []string) error {
+			if check(c, args) != nil {
+				return fmt.Errorf("wrong number of arguments; usage: %s", c.UseLine())
+			}
+			return nil
+		}
+	}
 }
 
 // on makes what a command does of what it does on a host.
@@ -80,27 +115,31 @@ func (o *options) host(newHost func(config string) (*runner.Host, error)) (*runn
 	if err != nil {
 		return nil, err
 	}
-	if o.verbose || o.debug {
-		h.Log = o.logger()
-	}
+	h.Verbose = o.verbose || o.debug
+	o.display = newDisplay(os.Stderr, o.stamp())
+	h.Events = o.display.tell
 	return h, nil
 }
 
-// logger prints lines to stderr: at a terminal with the time of day, which
-// GitLab's job log adds by itself; with --debug, with the time since the start.
-func (o *options) logger() func(format string, args ...any) {
+// stamp begins lines that only --verbose and --debug show: at a terminal with the time of
+// day, which GitLab's job log adds by itself; with --debug, with the time since the start.
+func (o *options) stamp() func() string {
 	start := time.Now()
-	return func(format string, args ...any) {
-		stamp := ""
+	return func() string {
 		switch {
 		case o.debug:
-			stamp = fmt.Sprintf("[%4d ms] ", time.Since(start).Milliseconds())
-		case term.IsTerminal(int(os.Stderr.Fd())):
-			stamp = time.Now().Format("15:04:05 ")
+			return fmt.Sprintf("[%4d ms] ", time.Since(start).Milliseconds())
+		case isTerminal(os.Stderr):
+			return time.Now().Format("15:04:05 ")
 		}
-		fmt.Fprintf(os.Stderr, stamp+format+"\n", args...)
+		return ""
 	}
 }
+
+func isTerminal(file *os.File) bool { return term.IsTerminal(int(file.Fd())) }
+
+// streams are this program's own.
+func streams() runner.Streams { return runner.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr} }
 
 // first is the first argument, or "".
 func first(args []string) string {

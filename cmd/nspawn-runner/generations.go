@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -29,7 +32,23 @@ func chrootList(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use: "chroot-list", Short: "List images: chroots, and playbooks without one",
 		Args: cobra.NoArgs,
-		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error { return h.ChrootList(ctx, long, asJSON) }),
+		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error {
+			if long {
+				histories, err := h.ImageHistories(ctx)
+				if err != nil || asJSON {
+					return printed(histories, err)
+				}
+				return printHistories(os.Stdout, histories)
+			}
+			images, err := h.Images()
+			if err != nil || asJSON {
+				return printed(images, err)
+			}
+			for _, i := range images {
+				fmt.Println(i.Name, i.Path)
+			}
+			return nil
+		}),
 	}
 	c.Flags().BoolVarP(&long, "long", "l", false, "list generations: age, origin, size, jobs, and whether the playbook waits")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -39,14 +58,24 @@ func chrootList(o *options) *cobra.Command {
 func chrootShow(o *options) *cobra.Command {
 	return namedCommand(o, "chroot-show", "Show what is in an image: release, packages, playbook, generations, jobs",
 		func(ctx context.Context, h *runner.Host, name string, asJSON bool) error {
-			return h.ChrootShow(ctx, name, asJSON)
+			contents, err := h.ImageContents(ctx, name)
+			if err != nil || asJSON {
+				return printed(contents, err)
+			}
+			return printContents(os.Stdout, contents)
 		})
 }
 
 func chrootDiff(o *options) *cobra.Command {
 	return namedCommand(o, "chroot-diff", "Show which packages changed since the previous generation",
 		func(_ context.Context, h *runner.Host, name string, asJSON bool) error {
-			return h.ChrootDiff(name, asJSON)
+			diff, err := h.Diff(name)
+			if err != nil || asJSON {
+				return printed(diff, err)
+			}
+			o.display.say("%s: from generation %s to %s: %d packages differ", name, diff.Before, diff.After, len(diff.Changes))
+			printDiff(os.Stdout, diff)
+			return nil
 		})
 }
 
@@ -54,11 +83,21 @@ func chrootRollback(o *options) *cobra.Command {
 	var to string
 	c := namedCommand(o, "chroot-rollback", "Make the previous generation current again",
 		func(ctx context.Context, h *runner.Host, name string, asJSON bool) error {
-			return h.ChrootRollback(ctx, name, to, asJSON)
+			done, err := h.Rollback(ctx, name, to)
+			if err != nil || asJSON {
+				return printed(done, err)
+			}
+			if done.Generation == done.Was {
+				o.display.say("%s: generation %s is the current one already", name, done.Generation)
+				return nil
+			}
+			o.display.say("%s: new jobs get generation %s; running ones keep theirs", name, done.Generation)
+			o.display.say("%s: the next maintenance starts from it; to undo this first: chroot-rollback --to %s %s", name, filepath.Base(done.Was), name)
+			return nil
 		})
 	c.Long = "Make the generation that was current before this one current again. A second\n" +
-		"time it goes back further, or says that there is nothing older; --to goes to\n" +
-		"any generation that is still there, newer ones too. Running jobs keep theirs."
+		"call goes back one more generation, or fails if there is none; --to goes to any\n" +
+		"generation that still exists, newer ones too. Running jobs keep theirs."
 	c.Flags().StringVar(&to, "to", "", "the generation, as chroot-list --long shows it")
 	return c
 }
@@ -68,16 +107,45 @@ func chrootPrune(o *options) *cobra.Command {
 	var asJSON bool
 	c := imageCommand(o, "chroot-prune", "Remove older generations that no job uses, and trees of failed builds, of all images or of one",
 		func(ctx context.Context, h *runner.Host, args []string) error {
-			return h.ChrootPrune(ctx, first(args), keep, asJSON)
+			all, err := h.Prune(ctx, first(args), keep)
+			if err != nil || asJSON {
+				return printed(all, err)
+			}
+			said := 0
+			for _, pruned := range all {
+				said += sayPruned(o.display, pruned)
+			}
+			if said == 0 {
+				o.display.say("nothing to remove")
+			}
+			return nil
 		})
 	c.Flags().IntVar(&keep, "keep", runner.KeptGenerations, "how many generations stay: the current one, and those it replaced")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
 
+// sayPruned says what was removed of an image, in so many lines.
+func sayPruned(d *display, pruned runner.Pruned) (lines int) {
+	all := pruned.Lines()
+	for _, line := range all {
+		d.say("%s", line)
+	}
+	return len(all)
+}
+
 func chrootRemove(o *options) *cobra.Command {
 	return namedCommand(o, "chroot-remove", "Remove an image's chroot; running jobs keep theirs, the playbook stays",
 		func(ctx context.Context, h *runner.Host, name string, asJSON bool) error {
-			return h.ChrootRemove(ctx, name, asJSON)
+			removed, err := h.Remove(ctx, name)
+			if err != nil || asJSON {
+				return printed(removed, err)
+			}
+			sayPruned(o.display, removed)
+			o.display.say("%s: removed", name)
+			if removed.Playbook != "" {
+				o.display.say("%s: its playbook %s stays, so the next maintenance creates it again", name, removed.Playbook)
+			}
+			return nil
 		})
 }

@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -37,7 +40,15 @@ func chrootCreate(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return h.ChrootCreate(ctx, name, suite)
+			if !h.Verbose {
+				o.display.showLive()
+			}
+			generation, err := h.Create(ctx, name, suite)
+			o.display.close()
+			if err == nil {
+				o.display.say("%s: created, generation %s", name, generation)
+			}
+			return err
 		})
 	c.Flags().StringVar(&suite, "suite", "", "Debian suite (default: the playbook's, else unstable)")
 	c.Flags().StringVar(&defaultImage, "default-image", "", "the image when none is named")
@@ -54,9 +65,17 @@ func chrootLogin(o *options) *cobra.Command {
 				return err
 			}
 			if failed {
-				return h.ChrootLoginFailed(ctx, name)
+				return h.Inspect(ctx, name, streams())
 			}
-			return h.ChrootLogin(ctx, name, discard)
+			generation, err := h.Edit(ctx, name, discard, streams())
+			if errors.Is(err, runner.ErrDiscarded) {
+				o.display.say("%s: discarded, as you asked", name)
+				return nil
+			}
+			if err == nil {
+				o.display.say("%s: published, generation %s", name, generation)
+			}
+			return err
 		})
 	c.Flags().BoolVar(&discard, "discard", false, "throw away what the shell changes")
 	c.Flags().BoolVar(&failed, "failed", false, "a shell in the tree of the last build, if its playbook or its test failed")
@@ -67,15 +86,57 @@ func chrootLogin(o *options) *cobra.Command {
 
 func chrootMaintenance(o *options) *cobra.Command {
 	var how runner.Maintenance
+	var asJSON bool
 	c := imageCommand(o, "chroot-maintenance", "Run the playbooks of all images, or of one, and create what is missing",
 		func(ctx context.Context, h *runner.Host, args []string) error {
 			how.Image = first(args)
-			return h.ChrootMaintenance(ctx, how)
+			return maintain(ctx, o, h, how, asJSON)
 		})
 	c.Flags().BoolVar(&how.Recreate, "recreate", false, "build from scratch, not on a copy")
 	c.Flags().Var(&how.IfOlder, "if-older", "skip images maintained less than this time ago, like 24h or 7d, unless their playbook changed")
 	c.Flags().BoolVar(&how.NoWait, "no-wait", false, "fail on an image that is being built already, and say by whom")
 	c.Flags().IntVar(&how.Jobs, "jobs", 0, "how many images are built at a time (default: what processors and memory allow)")
-	c.Flags().BoolVar(&how.JSON, "json", false, "print what goes on as JSON, an object a line")
+	c.Flags().BoolVar(&asJSON, "json", false, "print events as JSON, one object per line")
 	return c
+}
+
+// maintain maintains images, and ends with a table of all, unless it was one only.
+func maintain(ctx context.Context, o *options, h *runner.Host, how runner.Maintenance, asJSON bool) error {
+	switch {
+	case asJSON:
+		o.display.showJSON(os.Stdout)
+	case !h.Verbose:
+		o.display.showLive()
+	}
+	defer o.display.close()
+	h.Events = func(e runner.Event) {
+		// The error of an only image is the command's, which prints it.
+		if only := how.Image != "" && !asJSON; only && e.Maintained != nil && e.Maintained.Err() != nil {
+			return
+		}
+		o.display.tell(e)
+	}
+	all, err := h.Maintain(ctx, how)
+	o.display.close()
+	if err != nil {
+		return err
+	}
+	var failed []string
+	for _, m := range all {
+		if m.Err() != nil && how.Image != "" {
+			return m.Err()
+		}
+		if m.Err() != nil {
+			failed = append(failed, m.Image)
+		}
+	}
+	if how.Image == "" && !asJSON && len(all) > 0 {
+		if err := printMaintained(os.Stderr, all); err != nil {
+			return err
+		}
+	}
+	if failed != nil {
+		return fmt.Errorf("maintenance of %d of %d images failed: %q", len(failed), len(all), failed)
+	}
+	return nil
 }

@@ -31,7 +31,7 @@ func try(o *options) *cobra.Command {
 			return err
 		}
 		defer script.Close()
-		return h.Try(ctx, args[0], shell, script)
+		return h.Try(ctx, args[0], shell, script, streams())
 	})
 	return c
 }
@@ -57,20 +57,33 @@ func tryScript(args []string, dash int) (io.ReadCloser, error) {
 func machines(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use: "machine", Short: "Show and enter the machines of running jobs",
-		Args: cobra.NoArgs, // else an unknown command is help, and success
+		Args: noCommand, // else an unknown command is help, and success
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+
+		SuggestionsMinimumDistance: 2,
 	}
 	var asJSON bool
 	list := &cobra.Command{
 		Use: "list", Short: "List machines",
 		Args: cobra.NoArgs,
-		RunE: o.on(func(_ context.Context, h *runner.Host, _ []string) error { return h.MachineList(asJSON) }),
+		RunE: o.on(func(_ context.Context, h *runner.Host, _ []string) error {
+			machines, err := h.Machines()
+			if err != nil || asJSON {
+				return printed(machines, err)
+			}
+			return printMachines(os.Stdout, machines)
+		}),
 	}
 	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	login := &cobra.Command{
 		Use: "login ID", Short: "Open a shell in a machine",
 		Args: cobra.ExactArgs(1),
-		RunE: o.on(func(ctx context.Context, h *runner.Host, args []string) error { return h.MachineLogin(ctx, args[0]) }),
+		RunE: o.on(func(ctx context.Context, h *runner.Host, args []string) error {
+			if !isTerminal(os.Stdin) {
+				return fmt.Errorf("machine login needs a terminal; 'nspawn-runner run --id %s SCRIPT' executes a script in a machine", args[0])
+			}
+			return h.Login(ctx, args[0], streams())
+		}),
 	}
 	c.AddCommand(list, login)
 	return c

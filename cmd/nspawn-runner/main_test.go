@@ -13,14 +13,24 @@ import (
 	"nspawn-runner/runner/gitlab"
 )
 
-// call runs the command line in this process.
+// call runs the command line in this process. Its configuration names empty
+// directories, so that no command finds an image, a machine or a playbook of the host
+// that the tests run on.
 func call(t *testing.T, args ...string) (string, error) {
 	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "config.yaml")
+	if err := os.WriteFile(file, []byte("state_dir: "+dir+"/state\nplaybook_dir: "+dir+"/playbooks\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	root := commands()
 	var out bytes.Buffer
 	root.SetOut(&out)
 	root.SetErr(&out)
 	root.SetArgs(args)
+	if err := root.PersistentFlags().Set("config", file); err != nil {
+		t.Fatal(err)
+	}
 	err := root.Execute()
 	return out.String(), err
 }
@@ -53,8 +63,8 @@ func TestTheOriginalsCommandLinesAreUnderstood(t *testing.T) {
 		"chroot-create --suite sid --default-image a@b",
 		"chroot-login --default-image a@b",
 	} {
-		_, err := call(t, append([]string{"--config", os.DevNull}, strings.Fields(line)...)...)
-		if err == nil || strings.Contains(err.Error(), "unknown") || strings.Contains(err.Error(), "accepts") {
+		_, err := call(t, strings.Fields(line)...)
+		if err == nil || strings.Contains(err.Error(), "unknown") || strings.Contains(err.Error(), "usage") {
 			t.Errorf("%s: %v", line, err)
 		}
 	}
@@ -62,14 +72,14 @@ func TestTheOriginalsCommandLinesAreUnderstood(t *testing.T) {
 
 func TestWhatChangesAnImageMustBeToldWhich(t *testing.T) {
 	for _, command := range []string{"chroot-rollback", "chroot-remove", "chroot-show", "chroot-diff"} {
-		if _, err := call(t, "--config", os.DevNull, command); err == nil || !strings.Contains(err.Error(), "accepts 1 arg") {
+		if _, err := call(t, command); err == nil || !strings.Contains(err.Error(), "usage: nspawn-runner "+command+" IMAGE") {
 			t.Errorf("%s: %v", command, err)
 		}
 	}
 }
 
 func TestALoginIsToTheFailedTreeOrToACopy(t *testing.T) {
-	if _, err := call(t, "--config", os.DevNull, "chroot-login", "--failed", "--discard", "sid"); err == nil || !strings.Contains(err.Error(), "none of the others can be") {
+	if _, err := call(t, "chroot-login", "--failed", "--discard", "sid"); err == nil || !strings.Contains(err.Error(), "none of the others can be") {
 		t.Errorf("%v", err)
 	}
 }
@@ -163,8 +173,12 @@ func TestWhatTryRuns(t *testing.T) {
 }
 
 func TestAnUnknownCommandIsNoSuccess(t *testing.T) {
-	for _, line := range []string{"no-such", "machine lst"} {
-		if _, err := call(t, strings.Fields(line)...); err == nil || !strings.Contains(err.Error(), "unknown command") {
+	for line, want := range map[string]string{
+		"no-such":     `unknown command "no-such" of nspawn-runner`,
+		"doctr":       "did you mean doctor?",
+		"machine lst": `unknown command "lst" of nspawn-runner machine; did you mean list?`,
+	} {
+		if _, err := call(t, strings.Fields(line)...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", line, err)
 		}
 	}

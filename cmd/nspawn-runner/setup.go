@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +19,9 @@ func toml(o *options) *cobra.Command {
 		Use: "toml", Short: "Print the block for gitlab-runner's config.toml",
 		Args: cobra.NoArgs,
 		RunE: o.on(func(_ context.Context, h *runner.Host, _ []string) error {
-			return h.TOML(name, url, tokenFile, defaultImage, allowed)
+			text, err := h.TOML(name, url, tokenFile, defaultImage, allowed)
+			fmt.Print(text)
+			return err
 		}),
 	}
 	c.Flags().StringVar(&name, "name", "", "name of the runner")
@@ -36,7 +41,19 @@ func gc(o *options) *cobra.Command {
 			"removed images, and bases and downloads that are of no use any more. Older\n" +
 			"generations stay: they are for chroot-prune.",
 		Args: cobra.NoArgs,
-		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error { return h.GC(ctx, dryRun, asJSON) }),
+		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error {
+			leftovers, err := h.GC(ctx, dryRun)
+			if leftovers == nil { // not even looked for
+				return err
+			}
+			if asJSON {
+				return errors.Join(err, printJSON(os.Stdout, leftovers))
+			}
+			if len(leftovers) == 0 && err == nil {
+				o.display.say("nothing to remove")
+			}
+			return errors.Join(err, printLeftovers(os.Stdout, leftovers, dryRun))
+		}),
 	}
 	c.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "only say what, and why")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -51,7 +68,18 @@ func doctor(o *options) *cobra.Command {
 		Long: "Say whether this host can run jobs, and what to do if not, in the order in which\n" +
 			"one would do it. The exit code is 0 when nothing is bad; warnings do not count.",
 		Args: cobra.NoArgs,
-		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error { return h.Doctor(ctx, job, asJSON) }),
+		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error {
+			findings, err := h.Doctor(ctx, job)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = printJSON(os.Stdout, findings)
+			} else {
+				err = printFindings(os.Stdout, findings)
+			}
+			return cmp.Or(err, problems(findings))
+		}),
 	}
 	c.Flags().StringVar(&job, "job", "", "run a job of this image too")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")

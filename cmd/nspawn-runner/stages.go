@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -34,14 +35,17 @@ func ofJob(c *cobra.Command, s *runner.Stage) *cobra.Command {
 
 func gitlabConfig(o *options) *cobra.Command {
 	return stage(o, "gitlab-config", "config: print the driver's configuration", cobra.NoArgs,
-		func(_ context.Context, h *runner.Host, _ []string) error { return h.GitLabConfig() })
+		func(_ context.Context, h *runner.Host, _ []string) error {
+			_, err := os.Stdout.Write(h.GitLabConfig())
+			return err
+		})
 }
 
 func prepare(o *options) *cobra.Command {
 	var s runner.Stage
 	c := stage(o, "prepare [IMAGE]", "prepare: start a machine", cobra.MaximumNArgs(1),
 		func(ctx context.Context, h *runner.Host, args []string) error {
-			s.Image = first(args)
+			s.Image, s.Log = first(args), os.Stderr
 			return h.Prepare(ctx, s)
 		})
 	c.Flags().StringVar(&s.DefaultImage, "default-image", "", "the image of jobs that name none")
@@ -60,7 +64,7 @@ func run(o *options) *cobra.Command {
 	var s runner.Stage
 	c := laterStage(o, "run SCRIPT [LABEL]", "run: execute a script in the machine", cobra.RangeArgs(1, 2),
 		func(ctx context.Context, h *runner.Host, args []string) error {
-			return h.Run(ctx, s, args[0], strings.Join(args[1:], ""))
+			return h.Run(ctx, s, args[0], strings.Join(args[1:], ""), streams())
 		})
 	c.Flags().StringVar(&s.Shell, "shell", "", shellUsage)
 	return ofJob(c, &s)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"flag"
 	"maps"
 	"math"
 	"os"
@@ -272,14 +273,36 @@ func TestEveryKeyIsDocumentedAndHasAHome(t *testing.T) {
 	}
 }
 
-// TestTheREADMEsTableIsTheTableOfKeys keeps the documentation true.
-func TestTheREADMEsTableIsTheTableOfKeys(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
+var update = flag.Bool("update", false, "write the tables to docs/configuration.md")
+
+func TestThePageOfTheConfigurationHasTheTablesOfKeys(t *testing.T) {
+	const (
+		page = "../../docs/configuration.md"
+		mark = "<!-- go test ./runner/config -update writes what follows -->\n"
+	)
+	data, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if table := Table(); !strings.Contains(string(readme), table) {
-		t.Errorf("README.md lacks this table:\n%s", table)
+	head, tables, found := strings.Cut(string(data), mark)
+	if !found {
+		t.Fatalf("%s: there is no line %q", page, mark)
+	}
+	switch want := Tables(); {
+	case *update:
+		if err := os.WriteFile(page, []byte(head+mark+want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	case tables != want:
+		t.Errorf("%s differs from the table of keys; go test ./runner/config -update writes it", page)
+	}
+}
+
+func TestEachSectionOfThePageBeginsWithAKey(t *testing.T) {
+	for name := range sections {
+		if !slices.ContainsFunc(Keys, func(k Key) bool { return k.Name == name }) {
+			t.Errorf("%s is not a key", name)
+		}
 	}
 }
 

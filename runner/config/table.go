@@ -5,12 +5,25 @@ import (
 	"strings"
 )
 
-// Table is the documentation of all settings, in Markdown.
-func Table() string {
+// sections are the headings of the tables, each with the key that comes first below it.
+var sections = map[string]string{
+	"state_dir":     "Directories and programs",
+	"backend":       "A machine and its limits",
+	"network":       "What a machine may reach",
+	"min_free_disk": "All machines together",
+	"cache_max":     "Caches of jobs",
+	"images":        "Names of images",
+	"chroot_suite":  "Builds of images",
+}
+
+// Tables is the documentation of all settings, in Markdown.
+func Tables() string {
 	var out strings.Builder
-	out.WriteString("| key | default | file | playbook | what it does |\n|---|---|---|---|---|\n")
 	tick := map[bool]string{true: "yes", false: ""}
 	for _, key := range Keys {
+		if title := sections[key.Name]; title != "" {
+			fmt.Fprintf(&out, "\n## %s\n\n| key | default | file | playbook | what it does |\n|---|---|---|---|---|\n", title)
+		}
 		value := ""
 		if key.Default != "" {
 			value = "`" + key.Default + "`"

@@ -26,13 +26,13 @@ func TestPackagesAreCountedWhileTheTreeIsMadeInMemory(t *testing.T) {
 	t.Setenv("FAKE_BOOTSTRAP", `
 		mkdir -p "$root/var/log"
 		echo "2026-11-24 03:00:00 install perl:amd64 <none> 5.36" > "$root/var/log/dpkg.log"
-		until [ -e `+seen+` ]; do sleep 0.01; done`)
+		timeout 60 sh -c 'until [ -e `+seen+` ]; do sleep 0.01; done'`)
 	s.Progress = func(event Event) {
 		if event.Packages != nil && event.Packages.Begun == 1 {
 			write(t, seen, "")
 		}
 	}
-	create(t, s, "small") // ends only when the package is seen
+	create(t, s, "small") // fails unless the package is seen
 }
 
 func TestTheFirstTreeIsMadeInMemoryUnlessItMayBeLarge(t *testing.T) {

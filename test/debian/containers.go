@@ -14,7 +14,7 @@ tar -C /srv/box -c . | docker import - box
 	Cases: []Case{
 		{
 			Name: "docker with overlay2 as its storage",
-			Note: "docker of bookworm has its own driver for btrfs, and uses it there",
+			Note: "on btrfs, docker of bookworm uses its own btrfs driver",
 			Script: `
 driver=$(docker info --format '{{.Driver}}')
 case $suite$(stat --file-system --format %T /var/lib/docker) in
@@ -79,7 +79,7 @@ docker-compose down --timeout 0
 		},
 		{
 			Name: "docker run --privileged",
-			Note: "privileged in its machine only; docker of bookworm wants capabilities that no machine has: `--cap-add=SYS_ADMIN --security-opt=seccomp=unconfined` and the like do instead",
+			Note: "the privileges end at the machine; docker of bookworm asks for capabilities that no machine has, so use options such as `--cap-add=SYS_ADMIN --security-opt=seccomp=unconfined` instead",
 			Script: `
 privileged=--privileged
 [ "$suite" != bookworm ] || privileged='--cap-add=SYS_ADMIN --cap-add=NET_ADMIN --security-opt=seccomp=unconfined'
@@ -104,7 +104,7 @@ podman import /srv/box.tar box
 	Cases: []Case{
 		{
 			Name: "podman run, build and networks, as root",
-			Note: "for names in networks podman of bookworm wants a service manager of root's, as it does of an ordinary user: `loginctl enable-linger root; export XDG_RUNTIME_DIR=/run/user/0`",
+			Note: "to resolve names of other containers, podman of bookworm needs a user service manager of root: `loginctl enable-linger root; export XDG_RUNTIME_DIR=/run/user/0`",
 			Script: `
 [ "$suite" != bookworm ] || { loginctl enable-linger root; export XDG_RUNTIME_DIR=/run/user/0; }
 test "$(podman run --rm localhost/box echo out)" = out
@@ -131,7 +131,7 @@ podman pod rm --force --time 0 pod
 		},
 		{
 			Name: "podman as an ordinary user: run, build, pods, published ports",
-			Note: "podman wants a service manager of the user's: `loginctl enable-linger USER`",
+			Note: "podman needs a service manager of the user: `loginctl enable-linger USER`",
 			Script: `
 as builder <<'END'
 podman import /srv/box.tar box

@@ -2,7 +2,7 @@
 // programs that people install on one, and what they expect of the system below them.
 //
 // The list is kept once. `mage test:debian` runs it, in machines of each image and on
-// each backend where that can matter, and DEBIAN.md is its table, which a test of this
+// each backend where that can matter, and docs/debian.md is its table, which a test of this
 // package compares.
 package debian
 
@@ -62,8 +62,12 @@ suite=$(. /etc/os-release; echo "$VERSION_CODENAME")
 export DEBIAN_FRONTEND=noninteractive
 # as USER executes its standard input as an ordinary user, who is logged in.
 as() { su - "$1" -c "suite=$suite bash -eux -o pipefail"; }
-# refused COMMAND fails where the command does not.
-refused() { if "$@"; then echo "this worked: $*"; exit 1; fi; }
+# refused WHY COMMAND fails unless the command fails and says why: a regular expression.
+refused() {
+	local why=$1 said; shift
+	if said=$("$@" 2>&1 </dev/null); then echo "this worked: $*: $said"; exit 1; fi
+	grep -qE "$why" <<<"$said" || { echo "this failed, but not for '$why': $*: $said"; exit 1; }
+}
 # box DIR makes a tree of a few tools that can be a container.
 box() {
 	mkdir -p "$1"/{bin,etc,tmp,srv,usr}; ln -s ../bin "$1/usr/bin"

@@ -163,7 +163,7 @@ systemctl stop nested
 		},
 		{
 			Name: "autopkgtest in lxc",
-			Note: "without `--ephemeral`: dpkg fails on the overlay that lxc then makes, since lxc makes it as on a host",
+			Note: "without `--ephemeral`: dpkg fails on the overlay that lxc makes for it",
 			Script: `
 ln -s /dev/null /var/lib/lxc/built/rootfs/etc/systemd/system/tmp.mount # as autopkgtest-build-lxc does
 cat >/var/lib/lxc/built/config <<'END'
@@ -180,7 +180,7 @@ autopkgtest --no-built-binaries greet_1.0_amd64.deb greet/ -- lxc built
 		},
 		{
 			Name: "piuparts",
-			Note: "with a base tarball that has no devices in it (`tar --exclude='./dev/*'`, `mmtarfilter --path-exclude='/dev/*'`): tar cannot make them",
+			Note: "with a base tarball without device nodes (`tar --exclude='./dev/*'`, `mmtarfilter --path-exclude='/dev/*'`), because tar cannot create them",
 			Script: `
 cd ~builder
 tar -C /var/lib/lxc/built/rootfs --exclude='./dev/*' -c . | gzip -1 >/srv/minbase.tgz
@@ -197,7 +197,7 @@ chroot /srv/debootstrap dpkg --audit
 		},
 		{
 			Name: "pbuilder",
-			Note: "with a base of debootstrap's",
+			Note: "with a base made by debootstrap",
 			Script: `
 chroot /srv/debootstrap apt-get -qq update
 tar -C /srv/debootstrap -c . | gzip -1 >/srv/base.tgz

@@ -9,7 +9,7 @@ var sandboxes = Group{
 	Cases: []Case{
 		{
 			Name: "bubblewrap (bwrap), as an ordinary user",
-			Note: "and with it flatpak-builder and what else sandboxes with it",
+			Note: "also flatpak-builder and other programs that use it",
 			Script: `
 as builder <<'END'
 bwrap --ro-bind / / --proc /proc --dev /dev --tmpfs /tmp --unshare-all --die-with-parent sh -c 'test $(ps ax | wc -l) -lt 10'
@@ -44,7 +44,7 @@ ip netns delete one; ip netns delete two
 		},
 		{
 			Name: "systemd-nspawn in a machine",
-			Note: "after `mkdir /run/systemd/nspawn; mount -t tmpfs tmpfs /run/systemd/nspawn`, since the kernel does not let a machine change the flags of its /run; without `-U`",
+			Note: "after `mkdir /run/systemd/nspawn; mount -t tmpfs tmpfs /run/systemd/nspawn`, because the kernel does not let a machine change the mount flags of its /run; without `-U`",
 			Script: `
 box /srv/nested; cp /etc/os-release /srv/nested/etc
 mkdir -p /run/systemd/nspawn; mount -t tmpfs tmpfs /run/systemd/nspawn

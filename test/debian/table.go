@@ -9,17 +9,17 @@ import (
 // titles are the table's parts.
 var titles = map[string]string{
 	"docker":    "Containers: docker",
-	"podman":    "Containers: podman, buildah, skopeo",
-	"sandboxes": "Sandboxes, namespaces, other containers",
-	"packaging": "Making Debian packages, in the order of salsa-ci's jobs",
-	"trees":     "Debian trees made by root, and what is done with them",
+	"podman":    "Containers: podman, buildah and skopeo",
+	"sandboxes": "Sandboxes, namespaces and other containers",
+	"packaging": "Building Debian packages, in the order of the jobs of salsa-ci",
+	"trees":     "Debian trees made by root",
 	"services":  "Daemons and users",
-	"system":    "What programs find below them",
+	"system":    "System",
 	"network":   "Network",
 	"refused":   "What does not work, and why",
 }
 
-// WriteTable writes the tables of DEBIAN.md.
+// WriteTable writes the tables of docs/debian.md.
 func WriteTable(to io.Writer) {
 	for _, group := range Groups {
 		fmt.Fprintf(to, "\n## %s\n\n", titles[group.Name])
@@ -27,7 +27,7 @@ func WriteTable(to io.Writer) {
 			writeRefusals(to, group)
 			continue
 		}
-		fmt.Fprintln(to, "| what works | tried in machines of | to know |\n|---|---|---|")
+		fmt.Fprintln(to, "| what works | tested in images, on backends | notes |\n|---|---|---|")
 		for _, c := range group.Cases {
 			images, backends := group.Images, group.Backends
 			if len(c.Images) > 0 {

@@ -9,10 +9,10 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write the tables to DEBIAN.md")
+var update = flag.Bool("update", false, "write the tables to docs/debian.md")
 
 const (
-	page = "../../DEBIAN.md"
+	page = "../../docs/debian.md"
 	// mark ends what is written by hand.
 	mark = "<!-- go test ./test/debian -update writes what follows -->\n"
 )

@@ -36,7 +36,7 @@ func attackerWithSockets(t *testing.T) attacked {
 func TestAttacksPastAFilterOfSystemCallsAreHeldInAVM(t *testing.T) {
 	needVM(t)
 	a := attackerWithSockets(t)
-	const ownSysfs = "mkdir -p /m; unshare --net --mount sh -c 'mount -t sysfs none /m && "
+	const ownSysfs = "mkdir -p /m; unshare --net --mount sh -c 'mount -t sysfs none /m || exit; "
 	if c := a.h.run(t, a.id, ownSysfs+"cat /m/class/net/lo/ifalias'"); c.status != 0 {
 		t.Errorf("a network's sysfs: %+v", c)
 	}
@@ -44,7 +44,7 @@ func TestAttacksPastAFilterOfSystemCallsAreHeldInAVM(t *testing.T) {
 		{"open a socket as a program of an i386", as386 + "sys.exit(call(359, 40, 1, 0) < 0)'", inAPrivilegedMachine},
 		{"open a socket as an old program of an i386", as386 + "sys.exit(call(102, 1, low, 0) < 0)'", inAPrivilegedMachine},
 		{"open a socket by io_uring", byRing, inAPrivilegedMachine},
-		{"write to a sysfs of its own, where it could have threads of the kernel's", ownSysfs + "echo x > /m/class/net/lo/ifalias'", inAPrivilegedMachine},
+		{"write to a sysfs of its own, where it could have threads of the kernel's", ownSysfs + "echo x > /m/class/net/lo/ifalias || exit 1'", inAPrivilegedMachine},
 		{"have the kernel load a file system that it cannot mount", `mkdir -p /m; mount -t udf none /m; grep ^udf /proc/modules`, inAPrivilegedMachine},
 	} {
 		a.attempt(t, what)

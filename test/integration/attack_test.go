@@ -1,9 +1,12 @@
 package integration
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -16,7 +19,7 @@ import (
 // attempt is something a job tries.
 type attempt struct {
 	name string
-	// script ends with 0 when it got through.
+	// script ends with 0 when it got through, and with 1 when it was refused.
 	script string
 	// control is where the same script does get through, which shows that it can.
 	control control
@@ -69,33 +72,57 @@ func (a attacked) attemptContained(t *testing.T, what attempt) {
 func (a attacked) compare(t *testing.T, what attempt, tried string) {
 	t.Helper()
 	text := a.before + syscalls + what.script
-	c := a.h.run(t, a.id, tried)
-	switch {
-	case c.status == 0:
-		gotThrough(t, what.name, c.stdout, c.stderr)
-	case c.status != 1:
-		t.Fatalf("%s: the machine could not try: %+v", what.name, c)
-	}
-	var out []byte
-	var err error
+	wasRefused(t, what.name, a.h.run(t, a.id, tried))
+	var control call
 	if id := a.controls[what.control]; id != "" {
-		control := a.h.run(t, id, text)
-		out = []byte(control.stdout + control.stderr)
-		if control.status != 0 {
-			err = fmt.Errorf("exit %d", control.status)
-		}
+		control = a.h.run(t, id, text)
 	} else {
-		out, err = exec.Command("bash", script(t, text)).CombinedOutput()
+		control = scriptOnHost(t, text)
 	}
 	switch {
-	case err == nil:
+	case control.status == 0:
 		held(what.name)
-	case os.Getenv("NSPAWN_RUNNER_HOST") == "lab" && what.control == onTheHost:
+	case os.Getenv("NSPAWN_RUNNER_HOST") == "lab" && what.control == onTheHost && control.refused():
 		// A lab lies in a container, which may hold it too.
 		fmt.Printf("held, but by this lab as well: %s\n", what.name)
 	default:
-		t.Errorf("%s: was held, but so was its control, so this shows nothing: %v: %s", what.name, err, out)
+		t.Errorf("%s: was held, but so was its control, so this shows nothing: %+v", what.name, control)
 	}
+}
+
+// wasRefused fails the test of an attempt that got through, or that could not be made.
+func wasRefused(t *testing.T, name string, c call) {
+	t.Helper()
+	if c.status == 0 {
+		gotThrough(t, name, c.stdout, c.stderr)
+	}
+	if !c.refused() {
+		t.Errorf("%s: the machine could not try: %+v", name, c)
+	}
+}
+
+// refused says whether a script was executed to its end and ended with 1. Another exit
+// code tells of something else, such as a program (127) or a file that is missing (2 of
+// grep's), which shows nothing.
+func (c call) refused() bool {
+	return c.status == 1 && c.code == "1" && !brokenScript.MatchString(c.stderr)
+}
+
+// brokenScript are messages of bash and python about a script that is wrong itself.
+var brokenScript = regexp.MustCompile(`command not found|syntax error|SyntaxError|NameError|AttributeError|TypeError|ModuleNotFoundError`)
+
+// scriptOnHost executes a script on the host, and returns its end as that of a stage.
+func scriptOnHost(t *testing.T, text string) call {
+	t.Helper()
+	cmd := exec.Command("bash", script(t, text))
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	c := call{}
+	if err := cmd.Run(); err != nil {
+		c.status, c.code = 1, strconv.Itoa(cmd.ProcessState.ExitCode())
+	}
+	c.stdout, c.stderr = stdout.String(), stderr.String()
+	return c
 }
 
 // syscalls is a shell function: it ends with 0 unless the kernel says that a system

@@ -140,7 +140,9 @@ func TestAShellThatIsNotThereIsNotTheJobsFault(t *testing.T) {
 		}
 	}
 	// Not executing a script is no success either.
-	h.run(t, id, "cp /bin/true /usr/bin/bash.new && mv /usr/bin/bash.new /usr/bin/bash")
+	if c := h.run(t, id, "cp /bin/true /usr/bin/bash.new && mv /usr/bin/bash.new /usr/bin/bash"); c.status != 0 {
+		t.Fatalf("%+v", c)
+	}
 	if c := h.run(t, id, "echo x; exit 3"); c.status == 0 {
 		t.Errorf("%+v", c)
 	}

@@ -39,7 +39,9 @@ func TestABusThatIsNotOneIsTheSystemsFailure(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			id := h.prepared(t, "bookworm")
-			h.run(t, id, "rm -f /run/dbus/system_bus_socket; "+change)
+			if c := h.run(t, id, "rm /run/dbus/system_bus_socket && "+change); c.status != 0 {
+				t.Fatalf("%+v", c)
+			}
 			if c := h.run(t, id, "echo executed"); c.status != 2 || c.stdout != "" {
 				t.Errorf("%+v", c)
 			}

@@ -70,7 +70,9 @@ func TestACacheStaysWhileAMachineHasIt(t *testing.T) {
 			t.Errorf("gc --dry-run lists %q", got)
 		}
 		h.drives(t, "gc")
-		h.play(t, gitlab.Job{ID: newNumber(), Project: gitlab.Project{ID: 8}, Script: []string{"echo > /cache/other"}})
+		if r := h.play(t, gitlab.Job{ID: newNumber(), Project: gitlab.Project{ID: 8}, Script: []string{"echo > /cache/other"}}); r.Status != gitlab.Success {
+			t.Error(r.Log)
+		}
 		got := h.cached(t)
 		shell(t, "for cache in "+filepath.Join(h.state, ".cache")+"/*/*/*/; do touch ${cache}go; done")
 		wantLog(t, (<-over).Log, "2097152")

@@ -20,7 +20,7 @@ import (
 // atATime is how many machines run cases at a time. Some cases wait for a network.
 const atATime = 3
 
-// What DEBIAN.md says of machines. One machine runs all cases of a group: its boot takes
+// What docs/debian.md says of machines. One machine runs all cases of a group: its boot takes
 // longer than most of them.
 func TestWhatRunsOnDebianRunsInAMachine(t *testing.T) {
 	if os.Getenv("NSPAWN_RUNNER_DEBIAN") == "" {

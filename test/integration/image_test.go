@@ -130,10 +130,10 @@ func TestALoginChangesACopyAndPublishesItOnlyWhenItEndsWell(t *testing.T) {
 				return err == nil
 			}
 			before := h.prepared(t, "mine")
-			if status, out := h.login(t, "touch /changed\nexit 3\n", "mine"); status != 1 || published() || !strings.Contains(out, "thrown away") {
+			if status, out := h.login(t, "touch /changed\nexit 3\n", "mine"); status != 1 || published() || !strings.Contains(out, "discarded") {
 				t.Errorf("exit 3: %d, published %v: %s", status, published(), out)
 			}
-			if status, out := h.login(t, "touch /changed\nexit 0\n", "--discard", "mine"); status != 0 || published() || !strings.Contains(out, "thrown away") {
+			if status, out := h.login(t, "touch /changed\nexit 0\n", "--discard", "mine"); status != 0 || published() || !strings.Contains(out, "discarded") {
 				t.Errorf("--discard: %d, published %v: %s", status, published(), out)
 			}
 			if status, out := h.login(t, "touch /changed\nexit 0\n", "mine"); status != 0 || !published() || !strings.Contains(out, "published, generation mine/") {

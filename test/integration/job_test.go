@@ -340,7 +340,7 @@ func TestMachineListShowsWhatRuns(t *testing.T) {
 func TestMachineLoginOpensAShellAtATerminalAndRefusesElsewhere(t *testing.T) {
 	h := onHost(t, "overlay")
 	id := h.prepared(t, "bookworm")
-	if c := h.drive(t, "machine", "login", id); c.status != 1 || !strings.Contains(c.stderr, "wants a terminal") {
+	if c := h.drive(t, "machine", "login", id); c.status != 1 || !strings.Contains(c.stderr, "needs a terminal") {
 		t.Errorf("%+v", c)
 	}
 	login := exec.CommandContext(t.Context(), "script", "--quiet", "--command", fmt.Sprintf("%s --config %s machine login %s", h.driver, h.config, id), "/dev/null")

@@ -220,6 +220,7 @@ func TestASIGTERMAtAnyMomentOfRunLeavesNoScript(t *testing.T) {
 	h := onHost(t, "overlay")
 	id := h.prepared(t, "bookworm")
 	path := script(t, "exec sleep 1234567")
+	stopped := 0
 	for i := range 60 {
 		cmd := exec.Command(h.driver, "--config", h.config, "run", "--id", id, path)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -230,9 +231,13 @@ func TestASIGTERMAtAnyMomentOfRunLeavesNoScript(t *testing.T) {
 		if cmd.ProcessState.ExitCode() != 2 {
 			continue // killed before it could ask for the signal
 		}
+		stopped++
 		if c := h.run(t, id, "pgrep -f 'sleep 1234567'; true"); c.stdout != "" {
 			t.Fatalf("after %d: still there: %s", i, c.stdout)
 		}
+	}
+	if stopped < 10 {
+		t.Errorf("only %d of 60 handled the signal, so this shows little", stopped)
 	}
 	h.run(t, id, "pkill -f 'sleep 1234567'; true")
 }

@@ -91,7 +91,7 @@ func TestAnImagesOwnTestDecidesOnItsPublication(t *testing.T) {
 		t.Errorf("%s", c.stderr)
 	}
 	t.Logf("a maintenance with a test: %v", time.Since(began))
-	if status, out := h.login(t, "rm /etc/good\n", "tested"); status != 1 || strings.Contains(out, "thrown away;") || !strings.Contains(out, "--failed tested' opens its tree") {
+	if status, out := h.login(t, "rm /etc/good\n", "tested"); status != 1 || strings.Contains(out, "discarded") || !strings.Contains(out, "--failed tested' opens its tree") {
 		t.Errorf("a login after which the test fails: %d: %s", status, out)
 	}
 	if c := h.run(t, h.prepared(t, "tested"), "cat /etc/good"); c.stdout != "good" {

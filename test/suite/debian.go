@@ -14,7 +14,7 @@ import (
 // hostDebian is where a lab sees the trees of the images that run what Debians run.
 const hostDebian = "/opt/debian"
 
-// Debian runs in a lab of a release, "" for bookworm, the programs that DEBIAN.md says
+// Debian runs in a lab of a release, "" for bookworm, the programs that docs/debian.md says
 // run in machines, and prints a line for each. run picks some, as for [Lab].
 func Debian(release, run string) func(*Suite, context.Context) error {
 	return func(s *Suite, ctx context.Context) error {

@@ -1,4 +1,4 @@
-package runner
+package main
 
 import (
 	"bytes"
@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/term"
 
+	"nspawn-runner/runner"
 	"nspawn-runner/runner/image"
 )
 
@@ -26,14 +27,8 @@ type liveLine struct {
 	packages    image.PackageCount
 }
 
-// isTerminal says whether a stream, if it is a file at all, is a terminal.
-func isTerminal(stream any) bool {
-	file, ok := stream.(*os.File)
-	return ok && term.IsTerminal(int(file.Fd()))
-}
-
 // update draws what an event changes.
-func (l *liveLines) update(event image.Event) {
+func (l *liveLines) update(event runner.Event) {
 	at := slices.IndexFunc(l.lines, func(line *liveLine) bool { return line.image == event.Image })
 	if at < 0 {
 		at = len(l.lines)

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"nspawn-runner/runner"
+	"nspawn-runner/runner/image"
+)
+
+// What commands print of what operations return: JSON for scripts, else text.
+
+// printed prints what an operation returned as JSON, unless that failed.
+func printed(value any, err error) error {
+	if err != nil {
+		return err
+	}
+	return printJSON(os.Stdout, value)
+}
+
+func printJSON(out io.Writer, value any) error {
+	encoder := json.NewEncoder(out)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(value)
+}
+
+// newTable aligns what is written to it in columns, which tabs divide. Flush ends it.
+func newTable(out io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(out, 0, 0, 2, ' ', 0) }
+
+// printHistories prints a line for each generation, and one for each image without any.
+func printHistories(out io.Writer, rows []runner.ImageHistory) error {
+	table := newTable(out)
+	fmt.Fprintln(table, "IMAGE\tGENERATION\tSTATE\tBUILT\tFROM\tSIZE\tJOBS\tPLAYBOOK")
+	for _, i := range rows {
+		if len(i.Generations) == 0 {
+			fmt.Fprintf(table, "%s\t-\tto be created\t-\t-\t-\t-\t%s\n", i.Name, i.PlaybookState)
+		}
+		for _, g := range i.Generations {
+			state, playbook := "", ""
+			if g.Current {
+				state, playbook = "current", i.PlaybookState
+			}
+			if g.Current && i.Stale {
+				state += ", stale"
+			}
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", i.Name, filepath.Base(g.Generation), state,
+				runner.Ago(g.Built), from(g.Record), size(g), len(g.Jobs), playbook)
+		}
+	}
+	return table.Flush()
+}
+
+// from words what a generation was made of: "maintenance of bookworm, 1f0c2d3e".
+func from(r image.Record) string {
+	if r.Format == 0 {
+		return "unknown"
+	}
+	text := r.How
+	if r.Suite != "" {
+		text += " of " + r.Suite
+	}
+	if r.Playbook != nil {
+		text += ", playbook " + short(r.Playbook.SHA256)
+	}
+	return text
+}
+
+// short is as much of a hash as people compare.
+func short(hash string) string { return hash[:min(len(hash), 8)] }
+
+// size words for people how much a generation takes, and how much of that is its
+// own, where it shares some.
+func size(g runner.Generation) string {
+	text := fmt.Sprintf("%d MB", (g.Bytes+500_000)/1_000_000)
+	if g.Exclusive >= 0 {
+		text += fmt.Sprintf(" (own %d)", (g.Exclusive+500_000)/1_000_000)
+	}
+	return text
+}
+
+func printContents(out io.Writer, s runner.ImageContents) error {
+	table := newTable(out)
+	line := func(key, format string, args ...any) {
+		fmt.Fprintf(table, key+"\t"+format+"\n", args...)
+	}
+	line("image:", "%s", s.Name)
+	if s.Playbook == "" {
+		line("playbook:", "none")
+	} else {
+		line("playbook:", "%s (%s)", s.Playbook, map[string]string{
+			runner.PlaybookRan:     "as it ran",
+			runner.PlaybookWaiting: "waits for a maintenance",
+			runner.PlaybookUnknown: "not known whether it ran",
+		}[s.PlaybookState])
+	}
+	if s.FailedBuild != "" {
+		line("failed build:", "chroot-login --failed %s opens its tree", s.Name)
+	}
+	if !s.Exists {
+		line("chroot:", "none yet: chroot-create or chroot-maintenance makes it")
+		return table.Flush()
+	}
+	line("release:", "%s", s.Release)
+	line("packages:", "%d", s.Packages)
+	for _, g := range s.Generations {
+		notes := []string{}
+		if g.Current {
+			notes = append(notes, "current")
+		}
+		if g.Current && s.Stale {
+			notes = append(notes, "stale")
+		}
+		notes = append(notes, "built "+runner.Ago(g.Built), from(g.Record), size(g))
+		if !g.Maintained.IsZero() {
+			notes = append(notes, "maintained "+runner.Ago(g.Maintained))
+		}
+		if len(g.Jobs) > 0 {
+			notes = append(notes, "used by "+strings.Join(g.Jobs, " "))
+		}
+		line("generation:", "%s: %s", filepath.Base(g.Generation), strings.Join(notes, "; "))
+	}
+	if current := slices.IndexFunc(s.Generations, func(g runner.Generation) bool { return g.Current }); current >= 0 {
+		g := s.Generations[current]
+		line("path:", "%s", g.Path)
+		if g.Playbook != nil {
+			line("playbook that ran:", "sha256 %s", g.Playbook.SHA256)
+		}
+		if g.Why != "" {
+			line("last change:", "%s", g.Why)
+		}
+	}
+	return table.Flush()
+}
+
+// printDiff prints a line for each package that differs.
+func printDiff(out io.Writer, diff runner.ImageDiff) {
+	for _, c := range diff.Changes {
+		switch {
+		case c.Before == "":
+			fmt.Fprintf(out, "+ %s %s\n", c.Package, c.After)
+		case c.After == "":
+			fmt.Fprintf(out, "- %s %s\n", c.Package, c.Before)
+		default:
+			fmt.Fprintf(out, "  %s %s -> %s\n", c.Package, c.Before, c.After)
+		}
+	}
+}
+
+// printMaintained prints what became of the images of a maintenance.
+func printMaintained(out io.Writer, all []runner.Maintained) error {
+	table := newTable(out)
+	fmt.Fprintln(table, "IMAGE\tRESULT\tGENERATION\tTIME")
+	for _, m := range all {
+		took := time.Duration(m.Seconds * float64(time.Second)).Round(time.Second)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", m.Image, m.Result, m.Generation, took)
+	}
+	return table.Flush()
+}
+
+// printMachines prints a line for each machine.
+func printMachines(out io.Writer, machines []runner.Machine) error {
+	table := newTable(out)
+	fmt.Fprintln(table, "ID\tSTATE\tIMAGE\tGENERATION\tBACKEND\tAGE")
+	for _, m := range machines {
+		age := m.Age().Round(time.Second)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", m.ID, m.State, m.Image, m.Generation, m.Backend, age)
+	}
+	return table.Flush()
+}
+
+// printLeftovers prints a line for each leftover.
+func printLeftovers(out io.Writer, leftovers []runner.Leftover, dryRun bool) error {
+	table := newTable(out)
+	for _, l := range leftovers {
+		state := "removed"
+		switch {
+		case dryRun:
+			state = "to remove"
+		case !l.Removed:
+			state = "stays"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", state, l.What, l.Path, l.Why)
+	}
+	return table.Flush()
+}
+
+// printFindings prints a line for each finding of the doctor's, and one for what to do.
+func printFindings(out io.Writer, all []runner.Finding) error {
+	table := newTable(out)
+	for _, f := range all {
+		fmt.Fprintf(table, "%s\t%s\t%s\n", f.State, f.Check, f.Found)
+		if f.ToDo != "" {
+			fmt.Fprintf(table, "\t\t-> %s\n", f.ToDo)
+		}
+	}
+	return table.Flush()
+}
+
+// problems is an error if the doctor found what is bad.
+func problems(all []runner.Finding) error {
+	var found []string
+	for _, f := range all {
+		if f.State == runner.Bad {
+			found = append(found, f.Check)
+		}
+	}
+	if found == nil {
+		return nil
+	}
+	return fmt.Errorf("problems found: %s", strings.Join(slices.Compact(found), ", "))
+}

@@ -15,9 +15,12 @@ import (
 // this module. A package that is not listed here has no home.
 var mayImport = map[string]string{
 	"runner/shell":           "",
-	"runner/image":           "runner/fault runner/image/box runner/image/downloads runner/lock runner/shell runner/spelling runner/storage",
-	"runner/image/box":       "runner/seccomp runner/shell",
 	"runner/image/downloads": "",
+	"runner/image/box":       "runner/seccomp runner/shell",
+	"runner/image/build":     "runner/fault runner/image/box runner/image/downloads runner/shell runner/storage",
+	"runner/image/debian":    "runner/fault runner/image/box runner/image/build runner/image/downloads runner/lock runner/storage",
+	"runner/image/ansible":   "runner/image/box runner/image/build",
+	"runner/image":           "runner/fault runner/image/ansible runner/image/box runner/image/build runner/image/debian runner/image/downloads runner/lock runner/spelling runner/storage",
 
 	"runner/gitlab":        "",
 	"runner/spelling":      "",
@@ -29,7 +32,7 @@ var mayImport = map[string]string{
 	"runner/systemd":       "runner/fault",
 	"runner/cache":         "runner/fault runner/lock runner/storage",
 	"runner/machine":       "runner/fault runner/lock runner/seccomp runner/storage runner/systemd",
-	"runner":               "runner/cache runner/config runner/fault runner/gitlab runner/image runner/image/box runner/machine runner/shell runner/storage runner/systemd",
+	"runner":               "runner/cache runner/config runner/fault runner/gitlab runner/image runner/image/box runner/image/debian runner/machine runner/shell runner/storage runner/systemd",
 	"cmd/nspawn-runner":    "runner runner/fault runner/gitlab runner/image runner/machine",
 	"magefiles":            "runner test/suite test/demo test/self",
 	"test/gitlab":          "",

@@ -22,12 +22,18 @@
 // whatever reason and at whatever moment, publishes nothing; its tree stays only
 // if its playbook or its test failed, for somebody to look at.
 //
-// Where to read on: generation.go has the life of a generation, remains.go what a
-// killed one leaves, build.go the
-// three ways to make one, bootstrap.go the first tree, base.go why that is mostly a
-// copy, the package downloads why nothing is downloaded twice, the package box how
-// commands run in a tree, booted.go the machine in which they run where a playbook wants
-// that, ansible.go the playbook, failed.go what becomes of trees that are no good.
+// A build is a source, a change, a test and a publication (draft.go). The source makes the
+// first tree: a bootstrap of Debian, or a copy of the current generation (source.go). The
+// change is a playbook's (play.go) or an administrator's.
+//
+// The packages below do the work, and know nothing of images and generations: debian makes
+// and reads trees of Debian, ansible runs playbooks, box runs commands in a tree,
+// downloads sees to it that nothing is downloaded twice, and build is what the steps share.
+//
+// Where to read on: build.go has what callers ask for, generation.go the life of a
+// generation, history.go how older ones come back or go, remains.go and leftover.go what
+// is left of a killed build, failed.go what becomes of trees that are no good, adopt.go
+// the chroots of the Python original.
 package image
 
 import (
@@ -84,6 +90,9 @@ type Store struct {
 
 // Event is a moment of a build, for whoever looks on.
 type Event = build.Event
+
+// PackageCount is what dpkg did in a step of a build.
+type PackageCount = build.PackageCount
 
 // Image is a name with a chroot, a playbook, or both.
 type Image struct {

@@ -194,9 +194,9 @@ func (h *Host) ImageContents(ctx context.Context, name string) (ImageContents, e
 
 // ImageDiff is which packages differ between two generations of an image.
 type ImageDiff struct {
-	Image   string                `json:"image"`
-	Before  string                `json:"before"` // the names of both
-	After   string                `json:"after"`
+	Image   string                 `json:"image"`
+	Before  string                 `json:"before"` // the names of both
+	After   string                 `json:"after"`
 	Changes []debian.PackageChange `json:"changes"`
 }
 

@@ -7,14 +7,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image/debian"
-	"nspawn-runner/runner/storage"
 )
 
 // needMemory skips a test of bootstraps in memory.
 func needMemory(t *testing.T) {
 	t.Helper()
-	if available, err := storage.AvailableMemory(); err != nil || available < 4<<30 {
+	if available, err := host.AvailableMemory(); err != nil || available < 4<<30 {
 		t.Skipf("a bootstrap in memory wants %d MB of it, there are %d: %v", 4<<30>>20, available>>20, err)
 	}
 }

@@ -21,12 +21,12 @@ import (
 	"syscall"
 	"time"
 
+	"al.essio.dev/pkg/shellescape"
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/image/box"
 	"nspawn-runner/runner/image/downloads"
-	"nspawn-runner/runner/shell"
 )
 
 // Build is one tree in the making.
@@ -89,7 +89,7 @@ func (b *Build) Step(ctx context.Context, name string, do func() error) error {
 // session of its own: it cannot wait for an answer from a terminal, and a Ctrl-C
 // there reaches it through its context only. It dies with this process.
 func (b *Build) Run(ctx context.Context, cmd *exec.Cmd) error {
-	fmt.Fprintf(b.Log, "+ %s\n", shell.Command(cmd.Args))
+	fmt.Fprintf(b.Log, "+ %s\n", shellescape.QuoteCommand(cmd.Args))
 	cmd.Stdout, cmd.Stderr = b.Log, b.Log
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"sync"
 
-	"golang.org/x/term"
+	"nspawn-runner/runner/host"
 )
 
 // Log takes what the programs of a build print: all of it into a file, and the last lines
@@ -26,10 +26,7 @@ type Log struct {
 }
 
 // HasColours says whether what is written is shown on a terminal.
-func (l *Log) HasColours() bool {
-	file, ok := l.verbose.(*os.File)
-	return ok && term.IsTerminal(int(file.Fd()))
-}
+func (l *Log) HasColours() bool { return host.IsTerminal(l.verbose) }
 
 // OpenLog opens the log at path, or begins it. What is written also goes to verbose, as
 // it comes, if that is set.

@@ -1,7 +1,6 @@
 package debian
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image/build"
 	"nspawn-runner/runner/lock"
 	"nspawn-runner/runner/storage"
@@ -112,7 +112,7 @@ func whyNotFresh(dir string, maxAge time.Duration) string {
 	if err != nil || json.Unmarshal(text, &record) != nil {
 		return "it is half-made"
 	}
-	if record.Boot != bootID() {
+	if record.Boot != host.BootID() {
 		return "the host has been rebooted since"
 	}
 	if age := time.Since(record.Made); age < 0 || age >= maxAge { // the clock may have been set back
@@ -144,7 +144,7 @@ func (b *base) save(ctx context.Context, tree string) error {
 		return errors.Join(err, b.clear(context.WithoutCancel(ctx)))
 	}
 	fault.Here("image: base copied")
-	text, err := json.Marshal(baseRecord{Suite: filepath.Base(b.dir), Made: made, Boot: bootID()})
+	text, err := json.Marshal(baseRecord{Suite: filepath.Base(b.dir), Made: made, Boot: host.BootID()})
 	if err != nil {
 		return err
 	}
@@ -248,13 +248,4 @@ func (s Bases) Prune(ctx context.Context) error {
 		err = errors.Join(err, stale.Remove(ctx))
 	}
 	return err
-}
-
-// bootID is the kernel's name for the time since the host was started.
-func bootID() string {
-	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if errors.Is(err, fs.ErrNotExist) {
-		return ""
-	}
-	return string(bytes.TrimSpace(text))
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/magefile/mage/mg"
 
+	"nspawn-runner/packaging"
 	"nspawn-runner/runner"
 	"nspawn-runner/test/demo"
 	"nspawn-runner/test/self"
@@ -91,7 +92,7 @@ func onHost(do func(*runner.Host) error) error {
 	if err != nil {
 		return err
 	}
-	h.Program = installed // and not mage: machines are started by it, and jobs
+	h.Program = packaging.Local.Program() // and not mage: machines are started by it, and jobs
 	h.Events = func(e runner.Event) {
 		if line := e.String(); line != "" {
 			fmt.Fprintln(os.Stderr, line)
@@ -103,7 +104,7 @@ func onHost(do func(*runner.Host) error) error {
 // building is onHost for what makes chroots: the installed program starts the
 // machines in which they are tested.
 func building(do func(*runner.Host) error) error {
-	if _, err := os.Stat(installed); err != nil {
+	if _, err := os.Stat(packaging.Local.Program()); err != nil {
 		return fmt.Errorf("%w: go tool mage install puts it there", err)
 	}
 	return onHost(do)
@@ -112,11 +113,14 @@ func building(do func(*runner.Host) error) error {
 // Demo runs a real CI job in a machine of its own, in a lab if need be: the short way to see it all.
 func Demo(ctx context.Context) error { return demo.Run(ctx, os.Stdout) }
 
+// buildDir is where Build puts the program.
+const buildDir = "build"
+
 // Build compiles the driver to build/nspawn-runner.
 func Build(ctx context.Context) error {
-	dir, err := suite.Compile(ctx, "./cmd/nspawn-runner")
+	program, err := packaging.Build(ctx, buildDir)
 	if err == nil {
-		fmt.Println(dir + "/nspawn-runner")
+		fmt.Println(program)
 	}
 	return err
 }

@@ -5,43 +5,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"strings"
 
 	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/packages"
 )
 
 // What the doctor asks of the images, and of what makes them.
 
 func (h *Host) checkPrograms(context.Context) []Finding {
-	bootstraps := []string{"mmdebstrap", "debootstrap"}
-	if h.Config.Bootstrap != "auto" {
-		bootstraps = []string{h.Config.Bootstrap}
+	needed := []packages.Package{packages.Bootstrap(h.Config.Bootstrap), packages.Ansible}
+	if missing := packages.Missing(needed); missing != nil {
+		return isBad(packages.Install(missing...), "no %s: %s", strings.Join(packages.Names(missing), " and no "), missing[0].Why)
 	}
-	var found, missing []string
-	for _, need := range []struct {
-		programs []string
-		pkg      string
-	}{{bootstraps, bootstraps[0]}, {[]string{"ansible-playbook"}, "ansible-core"}} {
-		has := ""
-		for _, program := range need.programs {
-			if _, err := exec.LookPath(program); err == nil {
-				has = program
-				break
-			}
-		}
-		if has == "" {
-			missing = append(missing, need.pkg)
-		} else {
-			found = append(found, has)
-		}
-	}
-	if missing != nil {
-		return isBad("apt-get install "+strings.Join(missing, " "), "no %s: images cannot be built", strings.Join(missing, " and no "))
-	}
-	return isGood("%s", strings.Join(found, ", "))
+	return isGood("%s, %s", needed[0].Find(), needed[1].Find())
 }
 
 func (h *Host) checkPlaybooks(context.Context) []Finding {

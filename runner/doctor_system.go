@@ -16,6 +16,7 @@ import (
 
 	"nspawn-runner/runner/machine"
 	"nspawn-runner/runner/network"
+	"nspawn-runner/runner/packages"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -154,7 +155,7 @@ func checkHugePages(context.Context) []Finding {
 func checkBus(ctx context.Context) []Finding {
 	bus, err := systemd.Host(ctx)
 	if err != nil {
-		return isBad("apt-get install dbus, systemctl start dbus.socket", "%v", err)
+		return isBad(packages.Install(packages.DBus)+", systemctl start dbus.socket", "%v", err)
 	}
 	defer bus.Close()
 	state, err := bus.SystemState(ctx)
@@ -177,7 +178,7 @@ func checkMachined(ctx context.Context) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if _, err := bus.Leader(ctx, "nspawn-runner-doctor"); !systemd.IsNoSuchUnit(err) {
-		return isBad("apt-get install systemd-container, systemctl unmask systemd-machined; if it hangs: systemctl restart systemd-machined", "it does not answer: %v", err)
+		return isBad(packages.Install(packages.Nspawn)+", systemctl unmask systemd-machined; if it hangs: systemctl restart systemd-machined", "it does not answer: %v", err)
 	}
 	return isGood("it answers")
 }
@@ -187,7 +188,7 @@ func checkMachined(ctx context.Context) []Finding {
 func checkNspawn(ctx context.Context) []Finding {
 	path, err := exec.LookPath("systemd-nspawn")
 	if err != nil {
-		return isBad("apt-get install systemd-container", "there is no systemd-nspawn")
+		return isBad(packages.Install(packages.Nspawn), "there is no systemd-nspawn")
 	}
 	help, err := exec.CommandContext(ctx, path, "--help").Output()
 	if err != nil {
@@ -209,7 +210,7 @@ func (h *Host) checkNetwork(context.Context) []Finding {
 		err = attached.Check()
 	}
 	if err != nil {
-		return isBad("apt-get install passt", "%v", err)
+		return isBad(packages.Install(packages.Pasta), "%v", err)
 	}
 	return isGood("%s", h.Config.Network)
 }

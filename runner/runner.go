@@ -22,6 +22,7 @@
 //	caller.go       the gitlab-runner that calls
 //	helper.go       its program inside the machine
 //	toml.go         the block for config.toml
+//	version.go      of what this program was made
 //
 // The packages below it do the work and know nothing of each other's: image
 // makes chroots, machine runs systems on them, storage gives those a writable
@@ -40,9 +41,6 @@ import (
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/machine"
 )
-
-// Version is this build's version.
-const Version = "0.1.0"
 
 // Host is this host, with its images and machines.
 type Host struct {

@@ -30,6 +30,7 @@ func commands() *cobra.Command {
 		Long: "nspawn-runner runs each job of GitLab CI in its own throw-away, fully booted\n" +
 			"Debian system under systemd-nspawn. It is a driver for gitlab-runner's custom\n" +
 			"executor; 'nspawn-runner toml' prints what to put into its config.toml.",
+		Version:       runner.ThisBuild().String(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noCommand,
@@ -46,6 +47,7 @@ func commands() *cobra.Command {
 		&cobra.Group{ID: "stages", Title: "What gitlab-runner calls:"},
 		&cobra.Group{ID: "setup", Title: "Setting up:"},
 	)
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetHelpCommandGroupID("setup")
 	root.SetCompletionCommandGroupID("setup")
 	add := func(group string, commands ...*cobra.Command) {

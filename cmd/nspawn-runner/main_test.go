@@ -2,14 +2,17 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
+	"nspawn-runner/runner"
 	"nspawn-runner/runner/gitlab"
 )
 
@@ -181,5 +184,20 @@ func TestAnUnknownCommandIsNoSuccess(t *testing.T) {
 		if _, err := call(t, strings.Fields(line)...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", line, err)
 		}
+	}
+}
+
+func TestTheVersionIsPrintedByTheCommandAndTheFlag(t *testing.T) {
+	line, err := call(t, "version")
+	if err != nil || !strings.HasPrefix(line, "nspawn-runner "+runner.Version+", ") || !strings.Contains(line, runtime.Version()) {
+		t.Errorf("%v: %q", err, line)
+	}
+	if out, err := call(t, "--version"); err != nil || out != line {
+		t.Errorf("%v: %q, want %q", err, out, line)
+	}
+	out, err := call(t, "version", "--json")
+	var build runner.Build
+	if err != nil || json.Unmarshal([]byte(out), &build) != nil || build != runner.ThisBuild() {
+		t.Errorf("%v: %q", err, out)
 	}
 }

@@ -88,9 +88,18 @@ func doctor(o *options) *cobra.Command {
 }
 
 func version() *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Print the version",
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "version", Short: "Print the release, the revision of the source, and the version of Go",
 		Args: cobra.NoArgs,
-		Run:  func(*cobra.Command, []string) { fmt.Println("nspawn-runner " + runner.Version) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), runner.ThisBuild())
+			}
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), runner.ThisBuild())
+			return err
+		},
 	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
 }

@@ -29,13 +29,6 @@ func (l *Lab) Command(ctx context.Context, argv ...string) *exec.Cmd {
 	return cmd
 }
 
-// Shell is a login shell in the lab on this process's terminal.
-func (l *Lab) Shell(ctx context.Context) *exec.Cmd {
-	cmd := l.command(ctx, []string{"bash", "-l"})
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	return cmd
-}
-
 func (l *Lab) command(ctx context.Context, argv []string) *exec.Cmd {
 	argv = append([]string{"nsenter", "-t", strconv.Itoa(l.leader), "-m", "-u", "-i", "-n", "-p", "-C", "--"}, argv...)
 	argv = l.site.fence.inside(l.commands(), argv...)

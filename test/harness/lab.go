@@ -204,9 +204,6 @@ func leader(group string) (int, error) {
 	return 0, fmt.Errorf("leader: on %s: no process 1", group)
 }
 
-// ScratchDir is the outer machine's name of [Scratch].
-func (l *Lab) ScratchDir() string { return l.site.path("scratch") }
-
 // Stop shuts the lab down, kills it if that takes too long, and clears all of
 // it away. Its error says what was left. It may be called again, from
 // anywhere.

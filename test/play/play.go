@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"nspawn-runner/runner/packages"
 	"nspawn-runner/test/harness"
 	"nspawn-runner/test/suite"
 )
@@ -58,7 +59,7 @@ func (p *Play) run(ctx context.Context) error {
 	}
 	p.step("building the driver")
 	var err error
-	if p.tools, err = suite.Compile(ctx, "./cmd/nspawn-runner", "./test/gitlab/simulate"); err != nil {
+	if p.tools, err = suite.Compile(ctx, "./test/gitlab/simulate"); err != nil {
 		return fmt.Errorf("build: %w", err)
 	}
 	if err := p.setUp(); err != nil {
@@ -111,7 +112,7 @@ func (p *Play) inLab(ctx context.Context) error {
 
 // here plays on this machine, with a state directory of its own.
 func (p *Play) here(ctx context.Context) error {
-	if err := harness.Need(ctx, p.Out, "systemd-container", "dbus", "mmdebstrap", "ansible-core"); err != nil {
+	if err := harness.Need(ctx, p.Out, packages.Names(packages.Needed)...); err != nil {
 		return err
 	}
 	p.command = func(ctx context.Context, argv ...string) *exec.Cmd {

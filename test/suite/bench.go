@@ -26,7 +26,7 @@ func bench(ctx context.Context, out io.Writer, args ...string) error {
 	if err := harness.Need(ctx, out, harness.LabPackages...); err != nil {
 		return err
 	}
-	build, err := Compile(ctx, "./cmd/nspawn-runner", "./test/bench")
+	build, err := Compile(ctx, "./test/bench")
 	if err != nil {
 		return err
 	}

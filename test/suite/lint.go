@@ -23,7 +23,7 @@ func Lint(s *Suite, ctx context.Context) error {
 		})
 	}
 	return errors.Join(
-		run("gofmt", "gofmt", "-l", "cmd", "runner", "test", "magefiles"),
+		run("gofmt", "gofmt", "-l", "cmd", "runner", "packaging", "test", "magefiles"),
 		run("vet", "go", "vet", "./..."),
 		run("vet magefiles", "go", "vet", "-tags=mage", "./magefiles"),
 		run("staticcheck", "go", "tool", "staticcheck", "./..."),

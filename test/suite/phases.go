@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"nspawn-runner/packaging"
 	"nspawn-runner/test/harness"
 )
 
@@ -94,12 +95,12 @@ func (s *Suite) tests(r *reader, cmd *exec.Cmd) error {
 
 // Where things lie in a host.
 const (
-	hostBuild     = "/opt/nspawn-runner"
-	hostFaults    = hostBuild + "/faults"
-	hostBase      = "/opt/base"
-	hostScratch   = harness.Scratch
-	hostTestdata  = "/opt/testdata"
-	hostPackaging = "/opt/packaging"
+	hostBuild    = "/opt/nspawn-runner"
+	hostFaults   = hostBuild + "/faults"
+	hostBase     = "/opt/base"
+	hostScratch  = harness.Scratch
+	hostTestdata = "/opt/testdata"
+	hostUnits    = hostBuild + "/units"
 )
 
 // testCommand is the command that runs the integration tests in a host, with more
@@ -115,16 +116,21 @@ func testCommand(host, base, run string, more ...string) []string {
 		"NSPAWN_RUNNER_BASE=" + base,
 		"NSPAWN_RUNNER_SCRATCH=" + hostScratch,
 		"NSPAWN_RUNNER_TESTDATA=" + hostTestdata,
-		"NSPAWN_RUNNER_PACKAGING=" + hostPackaging,
+		"NSPAWN_RUNNER_UNITS=" + hostUnits,
 	}, more, []string{hostBuild + "/integration.test", "-test.v", "-test.timeout=40m", "-test.run=" + run})
 }
 
 // prepareHost compiles what runs in a host.
 func prepareHost(ctx context.Context) error {
-	if _, err := Compile(ctx, "./cmd/nspawn-runner", "./test/gitlab/simulate"); err != nil {
+	dir, err := Compile(ctx, "./test/gitlab/simulate")
+	if err != nil {
 		return err
 	}
-	if err := compileFaults(ctx); err != nil {
+	// With the tag faults the driver says when it comes to its marks.
+	if _, err := packaging.Build(ctx, filepath.Join(dir, "faults"), "-tags=faults"); err != nil {
+		return err
+	}
+	if err := (packaging.Layout{Programs: hostBuild}).WriteUnits(filepath.Join(dir, "units")); err != nil {
 		return err
 	}
 	return compileTests(ctx, "./test/integration", "integration.test")
@@ -164,7 +170,7 @@ func (s *Suite) startLab(ctx context.Context, release string, trees map[string]s
 		return nil, err
 	}
 	seen := maps.Clone(trees)
-	for dir, at := range map[string]string{Build: hostBuild, "test/integration/testdata": hostTestdata, "packaging": hostPackaging} {
+	for dir, at := range map[string]string{buildDir: hostBuild, "test/integration/testdata": hostTestdata} {
 		path, err := filepath.Abs(dir)
 		if err != nil {
 			return nil, err

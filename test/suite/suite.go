@@ -15,6 +15,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"time"
+
+	"nspawn-runner/packaging"
 )
 
 // Suite collects the results of phases.
@@ -76,31 +78,28 @@ func (s *Suite) summary() {
 	}
 }
 
-// Build is where Compile puts binaries, below the module's root.
-const Build = "build"
+// buildDir is where Compile puts programs, below the module's root.
+const buildDir = "build"
 
-// Compile builds static binaries of the packages into Build, each under its
-// package's last name, with package paths as for go build.
+// Compile builds the product into buildDir, and beside it programs of the tests: packages,
+// with paths as for go build, each under its package's last name.
 func Compile(ctx context.Context, packages ...string) (dir string, err error) {
-	dir, err = filepath.Abs(Build)
+	dir, err = filepath.Abs(buildDir)
 	if err != nil {
 		return "", err
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
+	if _, err := packaging.Build(ctx, dir); err != nil {
+		return "", err
+	}
 	return dir, command(ctx, "go", append([]string{"build", "-trimpath", "-o", dir + "/"}, packages...)...)
 }
 
-// compileFaults builds the driver with the tag faults into a directory of Build: it
-// says when it comes to its marks.
-func compileFaults(ctx context.Context) error {
-	return command(ctx, "go", "build", "-tags=faults", "-trimpath", "-o", filepath.Join(Build, "faults")+"/", "./cmd/nspawn-runner")
-}
-
-// compileTests builds the test binary of a package into Build.
+// compileTests builds the test binary of a package into buildDir.
 func compileTests(ctx context.Context, pkg, name string) error {
-	return command(ctx, "go", "test", "-c", "-trimpath", "-o", filepath.Join(Build, name), pkg)
+	return command(ctx, "go", "test", "-c", "-trimpath", "-o", filepath.Join(buildDir, name), pkg)
 }
 
 // command runs a Go command without cgo, so that what it builds runs in any

@@ -80,9 +80,9 @@ func (s *Suite) vmOptions(ctx context.Context, dir string) (harness.VMOptions, e
 	}
 	return harness.VMOptions{
 		Files: map[string]string{
-			hostBuild + "/nspawn-runner":    filepath.Join(Build, "nspawn-runner"),
-			hostBuild + "/integration.test": filepath.Join(Build, "integration.test"),
-			hostFaults:                      filepath.Join(Build, "faults"),
+			hostBuild + "/nspawn-runner":    filepath.Join(buildDir, "nspawn-runner"),
+			hostBuild + "/integration.test": filepath.Join(buildDir, "integration.test"),
+			hostFaults:                      filepath.Join(buildDir, "faults"),
 			hostTestdata:                    "test/integration/testdata",
 		},
 		Disks: []harness.Disk{

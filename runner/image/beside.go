@@ -11,7 +11,7 @@ import (
 // without a failure.
 
 // isBeside says whether the file of an image's name is none of its own. One that cannot
-// be read is for whoever builds the image to report.
+// be read is for the build of the image to report.
 func (i Image) isBeside() bool {
 	if i.Exists || i.Playbook == "" {
 		return false

@@ -13,8 +13,8 @@ import (
 	"nspawn-runner/runner/fault"
 )
 
-// The tree of a build whose playbook or test failed is kept, so that somebody
-// can look why: the last one of each image, as .failed among its generations.
+// The tree of a build whose playbook or test failed is kept, so that an administrator
+// can look into it: the last one of each image, as .failed among its generations.
 // It goes with the next build that is well, and with a prune or a removal.
 
 // failed is where the tree of an image's failed build lies, if there is one.
@@ -84,7 +84,7 @@ func (s *Store) Inspect(ctx context.Context, name string, look func(ctx context.
 	if err != nil {
 		return err
 	}
-	// For who waits: see builder. A dash is no stamp, and nothing to remove.
+	// For an operation that waits: see builder. A dash is no stamp, and nothing to remove.
 	if _, err := lock.WriteAt(fmt.Appendf(nil, "-\n%d\n", os.Getpid()), 0); err != nil {
 		return err
 	}

@@ -33,8 +33,8 @@ const stampFormat = "20060102T150405Z"
 // generations is the directory of an image's generations. Besides them there
 // are, with names that begin with a dot, the files of this package:
 //
-//	.hold   locked, shared, by who is about to put a generation on record;
-//	        exclusively by who removes generations
+//	.hold   locked, shared, by a job that is about to put a generation on record;
+//	        exclusively by a removal of generations
 //	.build  locked exclusively by the one build of this image; its content is
 //	        the stamp of the generation that is being built, and on a second
 //	        line, for people, the process that does it
@@ -164,7 +164,7 @@ func (s *Store) swap(name string, generation Generation) error {
 
 // flushAhead begins to write what is to be published to disk, while it is tested:
 // then publish has little left to wait for. Its error counts: the kernel reports one
-// to the first who asks, and publish would be the second.
+// to the first caller only, and publish would be the second.
 func flushAhead(path string) <-chan error {
 	done := make(chan error, 1)
 	go func() { done <- flush(path, unix.Syncfs) }()
@@ -183,11 +183,6 @@ func flush(path string, how func(fd int) error) error {
 	}
 	return nil
 }
-
-// prunePatience is how long prune waits for jobs that are about to start.
-var prunePatience = 5 * time.Second
-
-var errImpatient = errors.New("it took too long")
 
 // exists says whether there is anything at path.
 func exists(path string) bool {

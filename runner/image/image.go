@@ -20,7 +20,7 @@
 // builds another generation beside it and, when that is complete and machines
 // boot from it, swaps the link NAME, in one rename. A build that fails, for
 // whatever reason and at whatever moment, publishes nothing; its tree stays only
-// if its playbook or its test failed, for somebody to look at.
+// if its playbook or its test failed, for an administrator to look at.
 //
 // A build is a source, a change, a test and a publication (draft.go). The source makes the
 // first tree: a bootstrap of Debian, or a copy of the current generation (source.go). The
@@ -88,7 +88,7 @@ type Store struct {
 	Halt func(ctx context.Context, generation string) error
 }
 
-// Event is a moment of a build, for whoever looks on.
+// Event is a moment of a build.
 type Event = build.Event
 
 // PackageCount is what dpkg did in a step of a build.

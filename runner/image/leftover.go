@@ -12,10 +12,10 @@ import (
 	"nspawn-runner/runner/storage"
 )
 
-// Leftovers lists all that is left of builds and removed images and that nobody
-// will remove, or only the next build. Nothing is among it that a build at work,
+// Leftovers lists all that is left of builds and removed images and that nothing will
+// remove, or only the next build. Nothing is among it that a build at work,
 // or a machine, uses. Older generations are for Prune, and the tree of a failed
-// build is for somebody to look at. With an error, it is what could be found out.
+// build is for an administrator to look at. With an error, it is what could be found out.
 func (s *Store) Leftovers() ([]storage.Leftover, error) {
 	var all []storage.Leftover
 	var failed error
@@ -51,7 +51,7 @@ func (s *Store) deadBuilds() ([]storage.Leftover, error) {
 	return all, failed
 }
 
-// endDead removes what a killed build left, if nobody builds the image now.
+// endDead removes what a killed build left, if the image is not being built now.
 func (s *Store) endDead(ctx context.Context, name string) error {
 	if !exists(s.generations(name)) {
 		return nil
@@ -68,7 +68,7 @@ func (s *Store) endDead(ctx context.Context, name string) error {
 }
 
 // removedImages lists what is left of images that were removed while jobs ran on
-// them, but for what jobs still run on, and trees that wait for somebody to look.
+// them, but for what jobs still run on, and trees of failed builds.
 func (s *Store) removedImages() ([]storage.Leftover, error) {
 	names, failed := s.Removed()
 	var all []storage.Leftover

@@ -23,7 +23,7 @@ const aside = ".nspawn-runner"
 // lend gives a tree what commands in a box need, and returns what takes it back:
 //
 //   - resolv.conf of the host, whose network a build shares;
-//   - hosts, so that sudo does not ask the network who we are;
+//   - hosts, so that sudo does not ask the network for the host name;
 //   - a policy-rc.d that keeps packages from starting their daemons;
 //   - stand-ins for programs that need a booted system, see standins.go;
 //   - what more the caller has.

@@ -1,9 +1,9 @@
-// Package build is what all steps of a build share: the tree, the log, and whoever looks on.
+// Package build is what all steps of a build share: the tree, the log, and events.
 //
 // A build makes the tree of one generation, in steps (build.go). A step runs programs on
 // this host, or in a box on the tree; what they print goes to the build's log (log.go),
-// and the line that explains a failure into its error. Whoever looks on is told of steps,
-// and how far dpkg is in them (event.go).
+// and the line that explains a failure into its error. Events tell of steps, and how
+// far dpkg is in them (event.go).
 //
 // What the steps are, this package does not know: see the packages debian, for the first
 // tree, ansible, for playbooks, and image, for the order.

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Event is a moment of a build, for whoever looks on. Besides Image, exactly one
+// Event is a moment of a build. Besides Image, exactly one
 // of its fields is set.
 type Event struct {
 	Image string

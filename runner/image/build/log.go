@@ -49,7 +49,7 @@ func (l *Log) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.verbose != nil {
-		// Whoever looks on may go away; the build goes on.
+		// A reader may go away; the build goes on.
 		_, _ = l.verbose.Write(p)
 	}
 	l.line = append(l.line, p...)

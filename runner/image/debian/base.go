@@ -29,7 +29,7 @@ import (
 //
 //	.bases/KEY/tree         KEY stands for all that the bootstrap was told
 //	.bases/KEY/base.json    its record; without one the tree is half-made
-//	.bases/KEY/lock         locked by whoever makes, copies or removes it
+//	.bases/KEY/lock         locked by a build that makes or copies it, and by its removal
 //
 // Nothing of a base is synced to disk. Instead its record names the host's boot:
 // what an earlier boot left is not used.

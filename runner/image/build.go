@@ -3,171 +3,142 @@ package image
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
-	"io"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"time"
 
 	"nspawn-runner/runner/image/ansible"
 	"nspawn-runner/runner/image/box"
+	"nspawn-runner/runner/image/build"
 	"nspawn-runner/runner/image/debian"
 )
 
-// CreateOptions are what a caller can say about an image that is created.
-type CreateOptions struct {
-	// Bootstrap is what the tree is made of.
-	Bootstrap debian.Bootstrap
-	// Booted says that the playbook runs in the generation while it is booted.
-	Booted bool
+// A build is a source, which makes a tree; a change of it, by a playbook or a login; a
+// test; and the publication.
+
+// plan says how a generation is made.
+type plan struct {
+	record Record // what is known of the generation before it is made
+	source source
+	// shown are directories of the host that commands see, read-only: mirrors.
+	shown []string
+	// change changes the tree that the source made.
+	change func(context.Context, *draft) error
+	// untouched says that change does not touch the tree: a playbook has no plays.
+	untouched bool
+	// unlessUnchanged publishes nothing if the change left the tree as the current
+	// generation is.
+	unlessUnchanged bool
 }
 
-// Create builds the first generation of an image from nothing: a bootstrap of
-// the suite, then the playbook, if there is one. It is an error if the image
-// has a chroot already.
-func (s *Store) Create(ctx context.Context, name string, options CreateOptions) (Generation, error) {
-	if err := checkName(name); err != nil {
-		return Generation{}, err
+// fromNothing plans a generation that is a new Debian.
+func (s *Store) fromNothing(o debian.Bootstrap, book ansible.Playbook, booted bool) plan {
+	o.Suite = cmp.Or(o.Suite, debian.DefaultSuite)
+	return plan{
+		record: Record{How: byBootstrap, Suite: o.Suite},
+		source: &debian.Source{Bootstrap: o, Bases: s.bases()},
+		shown:  o.MirrorPaths(),
+		change: playing(book, booted), untouched: !book.HasPlays(),
 	}
-	book, err := s.runnable(s.lookUp(name), options.Booted)
-	if err != nil {
-		return Generation{}, err
-	}
-	generation, _, err := s.build(ctx, name, false, func(Generation) (plan, error) {
-		// Only now, under the lock, will the answer stay true.
-		if image := s.lookUp(name); image.Exists {
-			return plan{}, fmt.Errorf("%s exists already", image.Path)
-		}
-		return s.fromNothing(options.Bootstrap, book, options.Booted), nil
-	})
-	return generation, err
 }
 
-// MaintainOptions are what a caller can say about a maintenance.
-type MaintainOptions struct {
-	// Bootstrap is what an image is made of that has no chroot, or is recreated.
-	// Without a suite that is an error.
-	Bootstrap debian.Bootstrap
-	// Booted says that the playbook runs in the generation while it is booted.
-	Booted bool
-	// Recreate builds from scratch.
-	Recreate bool
-	// IfOlder leaves alone what a playbook made or maintained less than this
-	// time ago, unless the playbook is another one now.
-	IfOlder time.Duration
-	// NoWait makes it a *BusyError if the image is being built by another one.
-	NoWait bool
-}
-
-// Outcome is what a maintenance that did not fail came to.
-type Outcome string
-
-// The outcomes. But for Published, the current generation stays.
-const (
-	Published Outcome = "published"
-	Unchanged Outcome = "unchanged" // the playbook ran, and changed nothing
-	Fresh     Outcome = "fresh"     // it was not to run yet
-)
-
-// Maintain brings an image up to date with its playbook: it is created if it
-// has no chroot, built from scratch if the options say so, and else the playbook
-// runs in a copy of the current generation. It returns the generation that is current then.
-func (s *Store) Maintain(ctx context.Context, name string, options MaintainOptions) (Generation, Outcome, error) {
-	image, err := s.Get(name)
-	if err != nil {
-		return Generation{}, "", err
-	}
-	if image.Playbook == "" {
-		return Generation{}, "", fmt.Errorf("image %s: it has no playbook in %s", name, strings.Join(s.PlaybookDirs, " or "))
-	}
-	book, err := s.runnable(image, options.Booted)
-	if err != nil {
-		return Generation{}, "", err
-	}
-	if options.IfOlder > 0 {
-		if generation, fresh := s.fresh(name, book, options.IfOlder); fresh {
-			return generation, Fresh, nil
-		}
-	}
-	return s.build(ctx, name, options.NoWait, func(current Generation) (plan, error) {
-		if current != (Generation{}) && !options.Recreate {
-			p, err := s.fromCurrent(current, byMaintenance)
-			p.shown, p.unlessUnchanged = options.Bootstrap.MirrorPaths(), true
-			p.change = playing(book, options.Booted)
-			return p, err
-		}
-		// A user looks on at chroot-create. A timer must not guess what an image called
-		// bookworm is made of.
-		if options.Bootstrap.Suite == "" {
-			return plan{}, fmt.Errorf("playbook %s: nspawn_runner_chroot_suite is missing, so it cannot be created", book.Path)
-		}
-		return s.fromNothing(options.Bootstrap, book, options.Booted), nil
-	})
-}
-
-// fresh says whether the playbook as it is ran through less than a time ago.
-func (s *Store) fresh(name string, book ansible.Playbook, than time.Duration) (Generation, bool) {
-	current, err := s.Current(name)
-	if err != nil {
-		return Generation{}, false
-	}
+// fromCurrent plans a generation that begins as a copy of the current one.
+func (s *Store) fromCurrent(current Generation, how string) (plan, error) {
 	record, err := s.Record(current)
-	if err != nil || record.Playbook == nil || record.Playbook.SHA256 != book.SHA256 {
-		return Generation{}, false
-	}
-	age := time.Since(record.Maintained)
-	return current, age >= 0 && age < than // unless the clock was set back
-}
-
-// Edit publishes what change makes of a copy of the current generation, whose
-// root it is given. If change returns an error, the copy is thrown away and the
-// error is Edit's.
-func (s *Store) Edit(ctx context.Context, name string, change func(ctx context.Context, root string) error) (Generation, error) {
-	if _, err := s.Current(name); err != nil {
-		return Generation{}, err
-	}
-	generation, _, err := s.build(ctx, name, false, func(current Generation) (plan, error) {
-		p, err := s.fromCurrent(current, byLogin)
-		p.change = func(ctx context.Context, d *draft) error { return change(ctx, d.Root) }
-		return p, err
-	})
-	return generation, err
-}
-
-// Shell runs root's login shell in the tree at root, the copy that Edit made.
-// An exit status of the shell other than 0 is an *exec.ExitError.
-func (s *Store) Shell(ctx context.Context, root string, stdin io.Reader, stdout, stderr io.Writer) error {
-	image := filepath.Base(filepath.Dir(root)) // .generations/IMAGE/STAMP
-	return box.Tree{Root: root, Hostname: hostname(image)}.Shell(ctx, s.Environment, stdin, stdout, stderr)
-}
-
-// runnable reads the playbook of an image that is about to be built, and looks
-// for what it takes to run it: minutes of work must not end at a program that was
-// missing all along.
-func (s *Store) runnable(image Image, booted bool) (ansible.Playbook, error) {
-	book, err := image.ReadPlaybook()
 	if err != nil {
-		return ansible.Playbook{}, err
+		return plan{}, err
 	}
-	if book.Foreign != "" {
-		return ansible.Playbook{}, fmt.Errorf("image %s: %s is not a playbook: %s", image.Name, book.Path, book.Foreign)
-	}
-	for _, warning := range book.Warnings {
-		s.note(image.Name, "warning: "+warning)
-	}
-	if book.Elsewhere != "" {
-		return ansible.Playbook{}, fmt.Errorf("playbook %s: %s", book.Path, book.Elsewhere)
-	}
-	if book.HasPlays() {
-		if _, err := exec.LookPath("ansible-playbook"); err != nil {
-			return ansible.Playbook{}, fmt.Errorf("playbook %s: there is no ansible-playbook to run it: apt-get install ansible-core", book.Path)
+	return plan{
+		record: Record{How: how, Suite: record.Suite, Playbook: record.Playbook, Maintained: record.Maintained},
+		source: copied{current},
+	}, nil
+}
+
+// build makes a generation of an image, and publishes it if machines boot from it. Else
+// nothing of it stays, or its tree is kept as a failed one. decide plans it, under the
+// image's lock. If a plan leads to nothing new, build returns the current generation.
+func (s *Store) build(ctx context.Context, name string, noWait bool, decide func(current Generation) (plan, error)) (_ Generation, _ Outcome, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("image %s: %w", name, err)
 		}
-		if booted && s.Boot == nil {
-			return ansible.Playbook{}, fmt.Errorf("playbook %s: it is to run in a booted machine (build: booted), and systemd does not run this host, so none can be started here; with \"build: unbooted\" it runs without", book.Path)
+	}()
+	held, err := s.lockBuild(ctx, name, noWait)
+	if err != nil {
+		return Generation{}, "", err
+	}
+	defer held.Close()
+	adopted, err := s.adopt(name)
+	if err != nil {
+		return Generation{}, "", err
+	}
+	generation, err := s.begin(held, name)
+	if err != nil {
+		return Generation{}, "", fmt.Errorf("begin a generation: %w", err)
+	}
+	defer func() {
+		always := context.WithoutCancel(ctx) // for a cancelled build too
+		if cleanErr := errors.Join(s.clean(always, held, name), s.removeEmpty(always, name), s.bases().Prune(always)); cleanErr != nil {
+			err = errors.Join(err, fmt.Errorf("clean up after the build: %w", cleanErr))
+		}
+	}()
+	log, err := s.openLog(generation)
+	if err != nil {
+		return Generation{}, "", fmt.Errorf("begin a log: %w", err)
+	}
+	defer log.Close()
+
+	d := &draft{store: s, generation: generation, adopted: adopted, Build: &build.Build{
+		Image: name, Tree: box.Tree{Root: generation.Path, Hostname: hostname(name)},
+		StateDir: s.StateDir, Environment: s.Environment, Downloads: s.downloads(), Log: log, Progress: s.Progress,
+	}}
+	if s.lookUp(name).Exists {
+		if d.current, err = s.Current(name); err != nil {
+			return Generation{}, "", err
 		}
 	}
-	return book, nil
+	p, err := decide(d.current)
+	if err != nil {
+		return Generation{}, "", err
+	}
+	return d.make(ctx, p)
+}
+
+// make does what the plan says.
+func (d *draft) make(ctx context.Context, p plan) (Generation, Outcome, error) {
+	defer p.source.Close()
+	d.record, d.Shown = p.record, p.shown
+	if err := d.needRoom(ctx, p.source); err != nil {
+		return Generation{}, "", err
+	}
+	if err := p.source.Fill(ctx, d.Build); err != nil {
+		return Generation{}, "", err
+	}
+	if !p.untouched {
+		p.source.Save(ctx, d.Build)
+	}
+	if err := p.change(ctx, d); err != nil {
+		return Generation{}, "", d.keepIfSuspect(ctx, err)
+	}
+	if p.unlessUnchanged && d.isUnchanged() {
+		if err := d.store.noteMaintained(d.current, d.record); err != nil {
+			return Generation{}, "", err
+		}
+		return d.current, Unchanged, d.pruneOld(ctx, Unchanged)
+	}
+	flushed := flushAhead(d.Root)
+	if err := d.test(ctx); err != nil {
+		return Generation{}, "", d.keepIfSuspect(ctx, err)
+	}
+	if err := d.publish(ctx, flushed); err != nil {
+		return Generation{}, "", err
+	}
+	if p.untouched {
+		// Saved only now: on a file system without copy-on-write, publishing would have
+		// to flush the copy too.
+		p.source.Save(ctx, d.Build)
+	}
+	return d.generation, Published, d.pruneOld(ctx, Published)
 }
 
 // hostname makes a host name of an image's name.

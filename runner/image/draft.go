@@ -5,59 +5,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"nspawn-runner/runner/image/ansible"
 	"nspawn-runner/runner/image/box"
 	"nspawn-runner/runner/image/build"
-	"nspawn-runner/runner/image/debian"
-	"nspawn-runner/runner/image/downloads"
-	"nspawn-runner/runner/lock"
 	"nspawn-runner/runner/storage"
 )
 
-// A build is a source, which makes a tree; a change of it, by a playbook or a login; a
-// test; and the publication.
+// Outcome is what a maintenance that did not fail came to.
+type Outcome string
 
-// plan says how a generation is made.
-type plan struct {
-	record Record // what is known of the generation before it is made
-	source source
-	// shown are directories of the host that commands see, read-only: mirrors.
-	shown []string
-	// change changes the tree that the source made.
-	change func(context.Context, *draft) error
-	// untouched says that change does not touch the tree: a playbook has no plays.
-	untouched bool
-	// unlessUnchanged publishes nothing if the change left the tree as the current
-	// generation is.
-	unlessUnchanged bool
-}
-
-// fromNothing plans a generation that is a new Debian.
-func (s *Store) fromNothing(o debian.Bootstrap, book ansible.Playbook, booted bool) plan {
-	o.Suite = cmp.Or(o.Suite, debian.DefaultSuite)
-	return plan{
-		record: Record{How: byBootstrap, Suite: o.Suite},
-		source: &debian.Source{Bootstrap: o, Bases: s.bases()},
-		shown:  o.MirrorPaths(),
-		change: playing(book, booted), untouched: !book.HasPlays(),
-	}
-}
-
-// fromCurrent plans a generation that begins as a copy of the current one.
-func (s *Store) fromCurrent(current Generation, how string) (plan, error) {
-	record, err := s.Record(current)
-	if err != nil {
-		return plan{}, err
-	}
-	return plan{
-		record: Record{How: how, Suite: record.Suite, Playbook: record.Playbook, Maintained: record.Maintained},
-		source: copied{current},
-	}, nil
-}
+// The outcomes. But for Published, the current generation stays.
+const (
+	Published Outcome = "published"
+	Unchanged Outcome = "unchanged" // the playbook ran, and changed nothing
+	Fresh     Outcome = "fresh"     // it was not to run yet
+)
 
 // draft is a generation in the making.
 type draft struct {
@@ -71,104 +36,6 @@ type draft struct {
 	// suspect says that the image's own programs have run in the tree: if the build
 	// fails now, the reason is to be found there.
 	suspect bool
-}
-
-// build makes a generation of an image, and publishes it if machines boot from it. Else
-// nothing of it stays, or its tree is kept as a failed one. decide plans it, under the
-// image's lock. If a plan leads to nothing new, build returns the current generation.
-func (s *Store) build(ctx context.Context, name string, noWait bool, decide func(current Generation) (plan, error)) (_ Generation, _ Outcome, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("image %s: %w", name, err)
-		}
-	}()
-	held, err := s.lock(ctx, name, ".build", lock.Exclusive, func() error {
-		if noWait {
-			return &BusyError{By: s.builder(name)}
-		}
-		s.note(name, "wait for "+s.builder(name)+" to end")
-		return nil
-	})
-	if err != nil {
-		return Generation{}, "", err
-	}
-	defer held.Close()
-
-	// Cleaning up is done for a cancelled build too.
-	always := context.WithoutCancel(ctx)
-	if err := s.clean(always, held, name); err != nil {
-		return Generation{}, "", fmt.Errorf("remove what a killed build left: %w", err)
-	}
-	adopted, err := s.adopt(name)
-	if err != nil {
-		return Generation{}, "", err
-	}
-	generation, err := s.begin(held, name)
-	if err != nil {
-		return Generation{}, "", fmt.Errorf("begin a generation: %w", err)
-	}
-	defer func() {
-		if cleanErr := errors.Join(s.clean(always, held, name), s.removeEmpty(always, name), s.bases().Prune(always)); cleanErr != nil {
-			err = errors.Join(err, fmt.Errorf("clean up after the build: %w", cleanErr))
-		}
-	}()
-	log, err := s.openLog(generation)
-	if err != nil {
-		return Generation{}, "", fmt.Errorf("begin a log: %w", err)
-	}
-	defer log.Close()
-
-	d := &draft{store: s, generation: generation, adopted: adopted, Build: &build.Build{
-		Image: name, Tree: box.Tree{Root: generation.Path, Hostname: hostname(name)},
-		StateDir: s.StateDir, Environment: s.Environment, Downloads: s.downloads(), Log: log, Progress: s.Progress,
-	}}
-	if s.lookUp(name).Exists {
-		if d.current, err = s.Current(name); err != nil {
-			return Generation{}, "", err
-		}
-	}
-	p, err := decide(d.current)
-	if err != nil {
-		return Generation{}, "", err
-	}
-	return d.make(ctx, p)
-}
-
-// make does what the plan says.
-func (d *draft) make(ctx context.Context, p plan) (Generation, Outcome, error) {
-	defer p.source.Close()
-	d.record, d.Shown = p.record, p.shown
-	if err := d.needRoom(ctx, p.source); err != nil {
-		return Generation{}, "", err
-	}
-	if err := p.source.Fill(ctx, d.Build); err != nil {
-		return Generation{}, "", err
-	}
-	if !p.untouched {
-		p.source.Save(ctx, d.Build)
-	}
-	if err := p.change(ctx, d); err != nil {
-		return Generation{}, "", d.keepIfSuspect(ctx, err)
-	}
-	if p.unlessUnchanged && d.isUnchanged() {
-		if err := d.store.noteMaintained(d.current, d.record); err != nil {
-			return Generation{}, "", err
-		}
-		return d.current, Unchanged, d.pruneOld(ctx, Unchanged)
-	}
-	flushed := flushAhead(d.Root)
-	if err := d.test(ctx); err != nil {
-		return Generation{}, "", d.keepIfSuspect(ctx, err)
-	}
-	if err := d.publish(ctx, flushed); err != nil {
-		return Generation{}, "", err
-	}
-	if p.untouched {
-		// Saved only now: on a file system without copy-on-write, publishing would have
-		// to flush the copy too.
-		p.source.Save(ctx, d.Build)
-	}
-	return d.generation, Published, d.pruneOld(ctx, Published)
 }
 
 // shownOfTest is how many lines of a failed test's output its error has.
@@ -220,7 +87,7 @@ func (d *draft) keepIfSuspect(ctx context.Context, err error) error {
 	if !d.suspect || ctx.Err() != nil || d.LacksRoom(err) {
 		return err
 	}
-	return d.keepFailed(err)
+	return d.store.keepFailed(d.Image, d.Root, err)
 }
 
 // pruneOld removes what the image needs no more. If jobs keep starting all the
@@ -235,21 +102,4 @@ func (d *draft) pruneOld(ctx context.Context, outcome Outcome) error {
 		return fmt.Errorf("%s, but removing older generations failed: %w", outcome, err)
 	}
 	return nil
-}
-
-// downloads are the cache of all builds.
-func (s *Store) downloads() downloads.Cache {
-	return downloads.Cache{Dir: filepath.Join(s.StateDir, ".downloads"), Max: s.DownloadsMax}
-}
-
-// bases are the bases of all images.
-func (s *Store) bases() debian.Bases {
-	return debian.Bases{Dir: filepath.Join(s.StateDir, ".bases"), MaxAge: s.BaseMaxAge}
-}
-
-// note tells a line for people.
-func (s *Store) note(image, text string) {
-	if s.Progress != nil {
-		s.Progress(Event{Image: image, Note: text})
-	}
 }

@@ -33,21 +33,21 @@ func (e *KeptError) Error() string {
 // Unwrap returns why the build failed.
 func (e *KeptError) Unwrap() error { return e.Err }
 
-// keepFailed keeps the tree of the build, which failed of err. It needs the lock
+// keepFailed keeps the tree at root of a build, which failed of err. It needs the lock
 // .build. Whenever this process is killed, there is one whole failed tree or
 // none: an older one changes places with this one, and then clean removes it as
 // what a build left.
-func (d *draft) keepFailed(err error) error {
-	failed := d.store.failed(d.Image)
-	keepErr := unix.Renameat2(unix.AT_FDCWD, d.Root, unix.AT_FDCWD, failed, unix.RENAME_EXCHANGE)
+func (s *Store) keepFailed(name, root string, err error) error {
+	failed := s.failed(name)
+	keepErr := unix.Renameat2(unix.AT_FDCWD, root, unix.AT_FDCWD, failed, unix.RENAME_EXCHANGE)
 	if errors.Is(keepErr, fs.ErrNotExist) {
-		keepErr = os.Rename(d.Root, failed)
+		keepErr = os.Rename(root, failed)
 	}
 	if keepErr != nil {
 		return errors.Join(err, fmt.Errorf("keep its tree: %w", keepErr))
 	}
 	fault.Here("image: failed tree kept")
-	return &KeptError{Image: d.Image, Err: err}
+	return &KeptError{Image: name, Err: err}
 }
 
 // ErrNothingFailed is the cause when there is no failed build to look at.
@@ -75,7 +75,7 @@ func (s *Store) Inspect(ctx context.Context, name string, look func(ctx context.
 	if _, err := s.Failed(name); err != nil { // before a directory is made for it
 		return err
 	}
-	lock, err := s.lockBuild(ctx, name)
+	lock, err := s.lockBuild(ctx, name, false)
 	if err != nil {
 		return fmt.Errorf("image %s: %w", name, err)
 	}

@@ -15,35 +15,8 @@ import (
 	"nspawn-runner/runner/storage"
 )
 
-// Generation is one build of an image's chroot.
-type Generation struct {
-	// Name is unique in the state directory and stays when the tree moves,
-	// like bookworm/20251123T162503Z.
-	Name string
-	// Path is the root of the tree, with no symbolic link in it.
-	Path string
-}
-
 // ErrNoChroot is the cause when an image has a playbook but no chroot yet.
 var ErrNoChroot = errors.New("it has a playbook but no chroot yet: create it with chroot-create or chroot-maintenance")
-
-// stampFormat is a generation's time of birth, so that names sort by age.
-const stampFormat = "20060102T150405Z"
-
-// generations is the directory of an image's generations. Besides them there
-// are, with names that begin with a dot, the files of this package:
-//
-//	.hold   locked, shared, by a job that is about to put a generation on record;
-//	        exclusively by a removal of generations
-//	.build  locked exclusively by the one build of this image; its content is
-//	        the stamp of the generation that is being built, and on a second
-//	        line, for people, the process that does it
-//	.failed the tree of the last build, if its playbook or test failed
-//
-// and beside each tree its record, STAMP.json.
-func (s *Store) generations(name string) string {
-	return filepath.Join(s.StateDir, ".generations", name)
-}
 
 // Current returns the published generation of an image. It may be replaced and,
 // later, removed at any time: see Hold.
@@ -160,32 +133,4 @@ func (s *Store) swap(name string, generation Generation) error {
 	}
 	fault.Here("image: swapped")
 	return errors.Join(flush(s.StateDir, unix.Fsync), flush(s.generations(name), unix.Fsync))
-}
-
-// flushAhead begins to write what is to be published to disk, while it is tested:
-// then publish has little left to wait for. Its error counts: the kernel reports one
-// to the first caller only, and publish would be the second.
-func flushAhead(path string) <-chan error {
-	done := make(chan error, 1)
-	go func() { done <- flush(path, unix.Syncfs) }()
-	return done
-}
-
-// flush writes a directory, or by unix.Syncfs all of its file system, to disk.
-func flush(path string, how func(fd int) error) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if err := how(int(dir.Fd())); err != nil {
-		return fmt.Errorf("sync %s: %w", path, err)
-	}
-	return nil
-}
-
-// exists says whether there is anything at path.
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -43,13 +42,6 @@ func (s *Store) Generations(name string) ([]Generation, error) {
 	return all, nil
 }
 
-// unfinished is the stamp of the generation that is being built, if one is.
-func (s *Store) unfinished(name string) string {
-	text, _ := os.ReadFile(filepath.Join(s.generations(name), ".build"))
-	stamp, _, _ := strings.Cut(string(text), "\n")
-	return stamp
-}
-
 // ErrNothingOlder is the cause when there is no generation to roll back to.
 var ErrNothingOlder = errors.New("there is no older generation to go back to")
 
@@ -83,7 +75,7 @@ func (s *Store) Rollback(ctx context.Context, name, to string) (now, was Generat
 	if was, err = s.Current(name); err != nil {
 		return now, was, err
 	}
-	lock, err := s.lockBuild(ctx, name)
+	lock, err := s.lockBuild(ctx, name, false)
 	if err != nil {
 		return now, was, fmt.Errorf("image %s: %w", name, err)
 	}

@@ -29,9 +29,13 @@ func (s *Store) lock(ctx context.Context, name, file string, mode lock.Mode, wai
 
 // lockBuild locks out builds of an image and removes what a killed build left: the stamp
 // in the file .build must not outlive a change of the link, or the next build takes a
-// published generation for an unfinished one.
-func (s *Store) lockBuild(ctx context.Context, name string) (*os.File, error) {
+// published generation for an unfinished one. With noWait, a build that is at work is a
+// *BusyError.
+func (s *Store) lockBuild(ctx context.Context, name string, noWait bool) (*os.File, error) {
 	held, err := s.lock(ctx, name, ".build", lock.Exclusive, func() error {
+		if noWait {
+			return &BusyError{By: s.builder(name)}
+		}
 		s.note(name, "wait for "+s.builder(name)+" to end")
 		return nil
 	})

@@ -57,19 +57,6 @@ func (d *draft) run(ctx context.Context, book ansible.Playbook, door *box.Door, 
 // itself. It is shut down in good order before anything else is done with the tree, so
 // that what its services wrote is whole.
 
-// Order says which machine a build wants.
-type Order struct {
-	Image      string
-	Generation Generation
-	// Hostname is what the machine calls itself.
-	Hostname string
-	// Shown are directories of the host that it sees where they are, read-only.
-	Shown []string
-	// Begin is called before it starts, with the paths below its root that the start may
-	// make or change.
-	Begin func(touched []string)
-}
-
 // playBooted runs the playbook in a machine whose root is the generation.
 func (d *draft) playBooted(ctx context.Context, book ansible.Playbook) (err error) {
 	root := d.Root

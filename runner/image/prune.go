@@ -64,7 +64,7 @@ func (s *Store) Remove(ctx context.Context, name string) (Pruned, error) {
 // removeGenerations calls before, which may remove the image's name, and then removes
 // generations, while no build goes on and no job starts.
 func (s *Store) removeGenerations(ctx context.Context, name string, keep int, before func() error) (pruned Pruned, err error) {
-	held, err := s.lockBuild(ctx, name)
+	held, err := s.lockBuild(ctx, name, false)
 	if err != nil {
 		return Pruned{}, fmt.Errorf("image %s: %w", name, err)
 	}

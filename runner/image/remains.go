@@ -64,3 +64,10 @@ func (s *Store) remains(name string) ([]string, error) {
 	}
 	return paths, nil
 }
+
+// unfinished is the stamp of the generation that is being built, if one is.
+func (s *Store) unfinished(name string) string {
+	text, _ := os.ReadFile(filepath.Join(s.generations(name), ".build"))
+	stamp, _, _ := strings.Cut(string(text), "\n")
+	return stamp
+}

@@ -3,6 +3,7 @@ package ansible
 import (
 	"context"
 	"fmt"
+	"nspawn-runner/runner/image/build"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,12 @@ import (
 
 // Some failures say nothing to the author of the playbook, though the cure is known. A
 // hint adds it to the words of a program.
+
+// run is one run of a playbook.
+type run struct {
+	*build.Build
+	booted bool
+}
 
 // wantsBoot is the cure of what fails only because nothing is booted.
 const wantsBoot = "nothing is booted in this build; with nspawn_runner_build: booted in the playbook's vars the tasks run in the booted image, where services run"

@@ -36,12 +36,6 @@ var plugins embed.FS
 // name chroot for a reason to start no services.
 const bootedConnection = "machine"
 
-// run is one run of a playbook.
-type run struct {
-	*build.Build
-	booted bool
-}
-
 // Run runs ansible-playbook on this host, with what is behind a door as its only host:
 // a machine that was booted, or a box. The playbook stays where it is, with the roles,
 // collections and variables beside it, and the user's ansible.cfg counts; only inventory

@@ -28,9 +28,6 @@ type archive struct{ mirror, suite string }
 
 func (a archive) String() string { return a.mirror + " " + a.suite }
 
-// NoSecurity as the address of a mirror means that there is none.
-const NoSecurity = "none"
-
 // rolling are Debian's suites that get their corrections by themselves.
 var rolling = []string{"unstable", "sid", "experimental", "rc-buggy"}
 
@@ -80,24 +77,6 @@ func find(ctx context.Context, suite string, env []string, mirrors ...string) ([
 		}
 	}
 	return nil, nil
-}
-
-// securityMirrors are the places where SUITE-security may be: where the administrator
-// says; else on the mirror itself, as Ubuntu's is, or beside it, as Debian's mirrors have
-// it: in debian-security, not debian.
-func (o Bootstrap) securityMirrors() []string {
-	if o.Security != "" {
-		return []string{o.Security}
-	}
-	places := []string{o.Mirror}
-	parts := strings.Split(o.Mirror, "/")
-	for i, part := range slices.Backward(parts) {
-		if part == "debian" && i > 2 { // not the host
-			parts[i] = "debian-security"
-			return append(places, strings.Join(parts, "/"))
-		}
-	}
-	return places
 }
 
 // absent is what apt says of a file that is not there. Some servers say of all that is

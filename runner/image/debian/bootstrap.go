@@ -24,6 +24,9 @@ var included = []string{"git", "dbus", "systemd", "python3", "ca-certificates", 
 // DefaultSuite is the suite of an image for which no suite is named.
 const DefaultSuite = "unstable"
 
+// NoSecurity as the address of a mirror means that there is none.
+const NoSecurity = "none"
+
 // Bootstrap says what the first tree of an image is made of. It is for the
 // caller to see that the words are good ones: they stand on a command line.
 type Bootstrap struct {
@@ -90,40 +93,6 @@ func isDirectory(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// command is the command line that fills root. mmdebstrap takes packages of more
-// archives, if there are any.
-func (o Bootstrap) command(root string, exceptions []string, more []archive) []string {
-	args := []string{o.Program}
-	if o.Variant != "important" {
-		args = append(args, "--variant="+o.Variant)
-	} else if o.Program == "mmdebstrap" {
-		args = append(args, "--variant=important") // debootstrap has no other name for it than none
-	}
-	args = append(args, "--components="+strings.Join(o.Components, ","), "--include="+strings.Join(o.Include, ","))
-	if o.Keyring != "" {
-		args = append(args, "--keyring="+o.Keyring)
-	}
-	if o.Program == "mmdebstrap" {
-		for _, exception := range exceptions {
-			args = append(args, "--aptopt="+exception)
-		}
-		if more != nil { // before other hooks, which have apt read the lists
-			args = append(args, "--setup-hook="+sources)
-		}
-		// As debootstrap does it: without it bookworm installs a package that
-		// moves everything, and three that this one needs.
-		args = append(args, "--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr")
-		if o.MirrorPaths() != nil { // so that apt inside finds it too, see mmdebstrap(1)
-			args = append(args, "--hook-dir=/usr/share/mmdebstrap/hooks/file-mirror-automount")
-		}
-	}
-	args = append(args, o.Suite, root)
-	if o.Mirror != "" {
-		args = append(args, o.Mirror)
-	}
-	return args
-}
-
 // MirrorPaths are where mirrors lie that are directories of this host.
 func (o Bootstrap) MirrorPaths() []string {
 	var paths []string
@@ -134,4 +103,22 @@ func (o Bootstrap) MirrorPaths() []string {
 		}
 	}
 	return paths
+}
+
+// securityMirrors are the places where SUITE-security may be: where the administrator
+// says; else on the mirror itself, as Ubuntu's is, or beside it, as Debian's mirrors have
+// it: in debian-security, not debian.
+func (o Bootstrap) securityMirrors() []string {
+	if o.Security != "" {
+		return []string{o.Security}
+	}
+	places := []string{o.Mirror}
+	parts := strings.Split(o.Mirror, "/")
+	for i, part := range slices.Backward(parts) {
+		if part == "debian" && i > 2 { // not the host
+			parts[i] = "debian-security"
+			return append(places, strings.Join(parts, "/"))
+		}
+	}
+	return places
 }

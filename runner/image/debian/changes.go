@@ -76,12 +76,3 @@ func aptLists(tree *os.Root) (string, error) {
 	}
 	return lists.String(), nil
 }
-
-// readIfThere reads a file of a tree; one that is missing is empty.
-func readIfThere(tree *os.Root, path string) ([]byte, error) {
-	text, err := tree.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return text, err
-}

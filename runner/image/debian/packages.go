@@ -123,3 +123,12 @@ func Release(root string) (string, error) {
 	}
 	return name, err
 }
+
+// readIfThere reads a file of a tree; one that is missing is empty.
+func readIfThere(tree *os.Root, path string) ([]byte, error) {
+	text, err := tree.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return text, err
+}

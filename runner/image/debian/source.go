@@ -126,6 +126,40 @@ func (o Bootstrap) fill(ctx context.Context, b *build.Build, exceptions []string
 	return box.SetHostname(root, b.Hostname)
 }
 
+// command is the command line that fills root. mmdebstrap takes packages of more
+// archives, if there are any.
+func (o Bootstrap) command(root string, exceptions []string, more []archive) []string {
+	args := []string{o.Program}
+	if o.Variant != "important" {
+		args = append(args, "--variant="+o.Variant)
+	} else if o.Program == "mmdebstrap" {
+		args = append(args, "--variant=important") // debootstrap has no other name for it than none
+	}
+	args = append(args, "--components="+strings.Join(o.Components, ","), "--include="+strings.Join(o.Include, ","))
+	if o.Keyring != "" {
+		args = append(args, "--keyring="+o.Keyring)
+	}
+	if o.Program == "mmdebstrap" {
+		for _, exception := range exceptions {
+			args = append(args, "--aptopt="+exception)
+		}
+		if more != nil { // before other hooks, which have apt read the lists
+			args = append(args, "--setup-hook="+sources)
+		}
+		// As debootstrap does it: without it bookworm installs a package that
+		// moves everything, and three that this one needs.
+		args = append(args, "--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr")
+		if o.MirrorPaths() != nil { // so that apt inside finds it too, see mmdebstrap(1)
+			args = append(args, "--hook-dir=/usr/share/mmdebstrap/hooks/file-mirror-automount")
+		}
+	}
+	args = append(args, o.Suite, root)
+	if o.Mirror != "" {
+		args = append(args, o.Mirror)
+	}
+	return args
+}
+
 // finishDebootstrap does what mmdebstrap does by itself: the exceptions for apt in
 // the image, a mirror that is a directory in its sources.list, which debootstrap
 // leaves empty, and no packages left in apt's cache.

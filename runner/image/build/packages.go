@@ -10,34 +10,6 @@ import (
 	"time"
 )
 
-// Event is a moment of a build. Besides Image, exactly one
-// of its fields is set.
-type Event struct {
-	Image string
-	// Step has begun.
-	Step string
-	// Note is a line for people: a warning, or what the build waits for or found.
-	Note string
-	// Packages says how far dpkg is in this step.
-	Packages *PackageCount
-}
-
-// PackageCount is what dpkg did in a tree since the step began.
-type PackageCount struct {
-	Done  int `json:"done"`  // are installed
-	Begun int `json:"begun"` // have been unpacked, or are being
-}
-
-// Note tells a line for people.
-func (b *Build) Note(text string) { b.tell(Event{Note: text}) }
-
-func (b *Build) tell(event Event) {
-	if b.Progress != nil {
-		event.Image = b.Image
-		b.Progress(event)
-	}
-}
-
 // dpkgLog is where dpkg notes each thing it does, in the tree.
 const dpkgLog = "var/log/dpkg.log"
 

@@ -16,7 +16,7 @@ import (
 var mayImport = map[string]string{
 	"runner/image/downloads": "",
 	"runner/image/box":       "runner/host runner/seccomp",
-	"runner/image/build":     "runner/fault runner/host runner/image/box runner/image/downloads runner/storage",
+	"runner/image/build":     "runner/fault runner/image/box runner/image/downloads runner/storage",
 	"runner/image/debian":    "runner/fault runner/host runner/image/box runner/image/build runner/image/downloads runner/lock runner/storage",
 	"runner/image/ansible":   "runner/image/box runner/image/build",
 	"runner/image":           "runner/fault runner/host runner/image/ansible runner/image/box runner/image/build runner/image/debian runner/image/downloads runner/lock runner/spelling runner/storage",

@@ -51,6 +51,8 @@ type Host struct {
 	Events func(Event)
 	// Verbose asks for events with details, and with what programs of builds print.
 	Verbose bool
+	// Colours has programs of builds colour what they print: Events shows it at a terminal.
+	Colours bool
 
 	// Program is the path by which gitlab-runner and systemd call this program.
 	Program string
@@ -143,7 +145,7 @@ func (h *Host) images() *image.Store {
 		store.Boot, store.Halt = h.bootGeneration, h.haltGeneration
 	}
 	if h.Verbose {
-		store.Verbose = output{h}
+		store.Verbose, store.Colours = output{h}, h.Colours
 	}
 	return store
 }

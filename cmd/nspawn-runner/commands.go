@@ -117,7 +117,7 @@ func (o *options) host(newHost func(config string) (*runner.Host, error)) (*runn
 	if err != nil {
 		return nil, err
 	}
-	h.Verbose = o.verbose || o.debug
+	h.Verbose, h.Colours = o.verbose || o.debug, host.IsTerminal(os.Stderr)
 	o.display = newDisplay(os.Stderr, o.stamp())
 	h.Events = o.display.tell
 	return h, nil

@@ -90,7 +90,7 @@ func (s *Store) build(ctx context.Context, name string, noWait bool, decide func
 
 	d := &draft{store: s, generation: generation, adopted: adopted, Build: &build.Build{
 		Image: name, Tree: box.Tree{Root: generation.Path, Hostname: hostname(name)},
-		StateDir: s.StateDir, Environment: s.Environment, Downloads: s.downloads(), Log: log, Progress: s.Progress,
+		StateDir: s.StateDir, Environment: s.Environment, Downloads: s.downloads(), Log: log, Colours: s.Colours, Progress: s.Progress,
 	}}
 	if s.lookUp(name).Exists {
 		if d.current, err = s.Current(name); err != nil {

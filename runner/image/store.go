@@ -33,8 +33,10 @@ type Store struct {
 	// goroutines, also of one build.
 	Progress func(Event)
 	// Verbose, if set, receives what the programs of a build print. It is
-	// always in the build's log. Colours are used if it is a terminal.
+	// always in the build's log.
 	Verbose io.Writer
+	// Colours has programs colour what they print: Verbose shows it at a terminal.
+	Colours bool
 	// InUse says whether a machine's record names the generation (its Name). If
 	// set, a publication removes older generations that are not in use; the
 	// new one and the one before it always stay.

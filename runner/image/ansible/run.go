@@ -77,7 +77,7 @@ func (b Playbook) Run(ctx context.Context, making *build.Build, door *box.Door, 
 		"ANSIBLE_NOCOWS=1",
 		"NSPAWN_RUNNER_FAILURES="+failures,
 		"NSPAWN_RUNNER_TALLY="+tally)
-	if r.Log.HasColours() {
+	if r.Colours {
 		cmd.Env = append(cmd.Env, "ANSIBLE_FORCE_COLOR=1")
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -131,15 +131,15 @@ func pluginPath(dir, kind string) string {
 	return filepath.Join(dir, kind) + ":" + others
 }
 
-// failure is what the callback notes of a task that failed.
-type failure struct {
+// taskFailure is what the callback notes of a task that failed.
+type taskFailure struct {
 	Task   string
 	Lines  []string
 	Output string // the end of what the task's program printed besides
 }
 
 // String has the first line of the message and the last ones, which matter.
-func (f failure) String() string {
+func (f taskFailure) String() string {
 	lines := f.Lines
 	if len(lines) > 4 {
 		lines = append([]string{lines[0], "..."}, lines[len(lines)-3:]...)
@@ -148,7 +148,7 @@ func (f failure) String() string {
 }
 
 // lastFailure is what the callback noted last, if a task failed.
-func lastFailure(path string) (last failure, noted bool) {
+func lastFailure(path string) (last taskFailure, noted bool) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return last, false

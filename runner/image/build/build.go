@@ -28,6 +28,8 @@ type Build struct {
 	Environment map[string]string
 	Downloads   downloads.Cache
 	Log         *Log
+	// Colours has programs colour what they print. The log is without.
+	Colours bool
 	// Progress, if set, is told what goes on, by several goroutines.
 	Progress func(Event)
 

@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"nspawn-runner/runner/host"
 )
 
 // Log takes what the programs of a build print: all of it into a file, and the last lines
@@ -24,9 +22,6 @@ type Log struct {
 	line    []byte   // what came since the last end of a line
 	tail    []string // the last lines, oldest first
 }
-
-// HasColours says whether what is written is shown on a terminal.
-func (l *Log) HasColours() bool { return host.IsTerminal(l.verbose) }
 
 // OpenLog opens the log at path, or begins it. What is written also goes to verbose, as
 // it comes, if that is set.

@@ -40,20 +40,20 @@ func (s *Source) Fill(ctx context.Context, b *build.Build) error {
 	if o.AnyAge && !slices.Contains(exceptions, anyAge) {
 		exceptions = append(exceptions, anyAge)
 	}
-	base, err := s.Bases.open(ctx, b, o, exceptions)
+	found, err := s.Bases.open(ctx, b, o, exceptions)
 	if err != nil {
 		return err
 	}
-	if base.fresh() {
-		defer base.close()
+	if found.fresh() {
+		defer found.close()
 		return b.Step(ctx, "copy the base of "+o.Suite, func() error {
-			if err := base.copyTo(ctx, b.Root); err != nil {
+			if err := found.copyTo(ctx, b.Root); err != nil {
 				return err
 			}
 			return box.SetHostname(b.Root, b.Hostname)
 		})
 	}
-	s.base = base
+	s.base = found
 	return b.Step(ctx, "bootstrap "+o.Suite+" with "+o.Program, func() error {
 		return b.Download(build.OnLoopback, func(p *downloads.Proxy) error { return o.fill(ctx, b, exceptions, p) })
 	})

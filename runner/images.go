@@ -11,6 +11,7 @@ import (
 	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image"
+	"nspawn-runner/runner/image/debian"
 	"nspawn-runner/runner/job"
 	"nspawn-runner/runner/statedir"
 )
@@ -37,8 +38,8 @@ func (h *Host) Create(ctx context.Context, name, suite string) (generation strin
 }
 
 // bootstrap is what an image is made of, by its settings.
-func bootstrap(c config.Config) image.Bootstrap {
-	return image.Bootstrap{
+func bootstrap(c config.Config) debian.Bootstrap {
+	return debian.Bootstrap{
 		Suite: c.ChrootSuite, Mirror: c.Mirror, Components: c.Components, Keyring: c.Keyring,
 		Include: c.Include, Variant: c.Variant, Program: c.Bootstrap,
 		Security: c.SecurityMirror, NoUpdates: !c.Updates, AnyAge: !c.CheckValidUntil,

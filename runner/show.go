@@ -8,6 +8,7 @@ import (
 
 	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image"
+	"nspawn-runner/runner/image/debian"
 	"nspawn-runner/runner/storage"
 )
 
@@ -158,12 +159,12 @@ func (h *Host) ImageContents(ctx context.Context, name string) (ImageContents, e
 	if err != nil {
 		return contents, err
 	}
-	packages, err := image.Packages(current.Path)
+	packages, err := debian.Packages(current.Path)
 	if err != nil {
 		return contents, fmt.Errorf("image %s: %w", name, err)
 	}
 	contents.Packages = len(packages)
-	if contents.Release, err = image.Release(current.Path); err != nil {
+	if contents.Release, err = debian.Release(current.Path); err != nil {
 		return contents, fmt.Errorf("image %s: %w", name, err)
 	}
 	return contents, nil
@@ -171,10 +172,10 @@ func (h *Host) ImageContents(ctx context.Context, name string) (ImageContents, e
 
 // ImageDiff is which packages differ between two generations of an image.
 type ImageDiff struct {
-	Image   string                `json:"image"`
-	Before  string                `json:"before"` // the names of both
-	After   string                `json:"after"`
-	Changes []image.PackageChange `json:"changes"`
+	Image   string                 `json:"image"`
+	Before  string                 `json:"before"` // the names of both
+	After   string                 `json:"after"`
+	Changes []debian.PackageChange `json:"changes"`
 }
 
 // Diff compares an image's current generation with the one before it.
@@ -194,13 +195,13 @@ func (h *Host) Diff(name string) (ImageDiff, error) {
 	if err != nil {
 		return ImageDiff{}, err
 	}
-	before, err := image.Packages(was.Path)
+	before, err := debian.Packages(was.Path)
 	if err != nil {
 		return ImageDiff{}, fmt.Errorf("generation %s: %w", was.Name, err)
 	}
-	after, err := image.Packages(now.Path)
+	after, err := debian.Packages(now.Path)
 	if err != nil {
 		return ImageDiff{}, fmt.Errorf("generation %s: %w", now.Name, err)
 	}
-	return ImageDiff{name, was.Name, now.Name, image.ComparePackages(before, after)}, nil
+	return ImageDiff{name, was.Name, now.Name, debian.ComparePackages(before, after)}, nil
 }

@@ -116,7 +116,7 @@ func (o *options) host(afterPrepare bool) (*runner.Host, error) {
 	o.display = newDisplay(os.Stderr, o.stamp())
 	return runner.New(runner.Options{
 		ConfigFile: o.config, AfterPrepare: afterPrepare,
-		Events: o.display.tell, Verbose: o.isVerbose(),
+		Events: o.display.tell, Verbose: o.isVerbose(), Colours: host.IsTerminal(os.Stderr),
 	})
 }
 

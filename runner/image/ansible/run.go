@@ -1,4 +1,10 @@
-package image
+// Package ansible reads playbooks, and runs them on a tree that is being built.
+//
+// What nspawn-runner itself reads in a playbook are an image's settings, and whether a
+// file is a playbook at all (playbook.go, kind.go). A run (run.go) is ansible-playbook's,
+// with plugins of ours for the way into the tree. Where a failure says too little to its
+// reader, a hint is added (hint.go). The callback counts what was changed (tally.go).
+package ansible
 
 import (
 	"bytes"
@@ -12,85 +18,57 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/image/box"
-	"nspawn-runner/runner/image/downloads"
+	"nspawn-runner/runner/image/build"
 )
 
 // plugins are ours for ansible: the connection into the box, the way to another user
 // in there, and a callback that says which task failed and how many changed something.
 // With them ansible-core is enough.
 //
-//go:embed ansible/connection/chroot.py ansible/become/nspawn_runner.py ansible/callback/nspawn_runner.py
+//go:embed connection/chroot.py become/nspawn_runner.py callback/nspawn_runner.py
 var plugins embed.FS
 
 // bootedConnection is what the connection is called in a booted build: playbooks take the
 // name chroot for a reason to start no services.
 const bootedConnection = "machine"
 
-// play runs the playbook in the generation.
-func (b *build) play(ctx context.Context, book Playbook) error {
-	if book.Path != "" {
-		b.record.Playbook = &PlaybookRecord{Path: book.Path, SHA256: book.SHA256}
-	}
-	b.record.Maintained = time.Now().UTC().Truncate(time.Second)
-	if !book.hasPlays() {
-		b.tally.known = true // nothing
-		return nil
-	}
-	return b.step(ctx, "playbook "+book.Path, func() error {
-		if b.booted {
-			return b.playBooted(ctx, book)
-		}
-		return b.download(onLoopback, func(p *downloads.Proxy) error { return b.playIn(ctx, book, p) })
-	})
-}
-
-// playIn runs the playbook in a box on the generation.
-func (b *build) playIn(ctx context.Context, book Playbook, p *downloads.Proxy) error {
-	return b.inBox(ctx, p, func(x *box.Box) error {
-		if err := x.FillRun(ctx, b.store.Environment); err != nil {
-			return err
-		}
-		b.suspect = true
-		return b.ansible(ctx, book, x.Door)
-	})
-}
-
-// ansible runs ansible-playbook on the host, with what is behind a door as its only host. The
-// playbook stays where it is, with the roles, collections and variables beside
-// it, and the user's ansible.cfg counts; only inventory and connection are ours.
-func (b *build) ansible(ctx context.Context, book Playbook, door *box.Door) error {
+// Run runs ansible-playbook on this host, with what is behind a door as its only host:
+// a machine that was booted, or a box. The playbook stays where it is, with the roles,
+// collections and variables beside it, and the user's ansible.cfg counts; only inventory
+// and connection are ours.
+func (b Playbook) Run(ctx context.Context, making *build.Build, door *box.Door, booted bool) (Tally, error) {
+	r := run{making, booted}
 	dir, err := os.MkdirTemp("", "nspawn-runner-ansible-")
 	if err != nil {
-		return err
+		return Tally{}, err
 	}
 	defer os.RemoveAll(dir)
 	if err := os.CopyFS(dir, plugins); err != nil {
-		return err
+		return Tally{}, err
 	}
-	if b.booted {
-		connections := filepath.Join(dir, "ansible", "connection")
+	if booted {
+		connections := filepath.Join(dir, "connection")
 		if err := os.Rename(filepath.Join(connections, "chroot.py"), filepath.Join(connections, bootedConnection+".py")); err != nil {
-			return err
+			return Tally{}, err
 		}
 	}
 	inventory := filepath.Join(dir, "inventory.yaml")
-	if err := b.writeInventory(inventory, door); err != nil {
-		return err
+	if err := r.writeInventory(inventory, door); err != nil {
+		return Tally{}, err
 	}
-	playbook, err := filepath.Abs(book.Path)
+	playbook, err := filepath.Abs(b.Path)
 	if err != nil {
-		return err
+		return Tally{}, err
 	}
 	failures, tally := filepath.Join(dir, "failures"), filepath.Join(dir, "tally")
 
 	cmd := exec.CommandContext(ctx, "ansible-playbook", "--inventory", inventory, playbook)
 	cmd.Dir = filepath.Dir(playbook)
-	cmd.Env = append(b.store.environment(),
+	cmd.Env = append(r.HostEnvironment(),
 		"ANSIBLE_INVENTORY_ENABLED=yaml",
 		"ANSIBLE_CONNECTION_PLUGINS="+pluginPath(dir, "connection"),
 		"ANSIBLE_BECOME_PLUGINS="+pluginPath(dir, "become"),
@@ -99,7 +77,7 @@ func (b *build) ansible(ctx context.Context, book Playbook, door *box.Door) erro
 		"ANSIBLE_NOCOWS=1",
 		"NSPAWN_RUNNER_FAILURES="+failures,
 		"NSPAWN_RUNNER_TALLY="+tally)
-	if b.log.hasColours() {
+	if r.Colours {
 		cmd.Env = append(cmd.Env, "ANSIBLE_FORCE_COLOR=1")
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -107,37 +85,36 @@ func (b *build) ansible(ctx context.Context, book Playbook, door *box.Door) erro
 	// only ansible knows them all.
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGTERM) }
 
-	err = box.WithoutSync(func() error { return b.run(ctx, cmd) })
+	err = box.WithoutSync(func() error { return r.Run(ctx, cmd) })
 	if err == nil {
-		b.tally = readTally(tally)
-		return nil
+		return readTally(tally), nil
 	}
 	if failure, noted := lastFailure(failures); noted {
-		return b.explained(ctx, errors.New(failure.String()), strings.Join(append(failure.Lines, failure.Output), "\n"))
+		return Tally{}, r.explained(ctx, errors.New(failure.String()), strings.Join(append(failure.Lines, failure.Output), "\n"))
 	}
-	return b.explained(ctx, fmt.Errorf("ansible-playbook: %w", err), err.Error())
+	return Tally{}, r.explained(ctx, fmt.Errorf("ansible-playbook: %w", err), err.Error())
 }
 
 // writeInventory writes the inventory: one host, which is called by the path of
 // the tree, as with the Python original.
-func (b *build) writeInventory(path string, door *box.Door) error {
+func (r run) writeInventory(path string, door *box.Door) error {
 	host := map[string]any{
 		"ansible_connection":         "chroot",
 		"ansible_user":               "root",
 		"ansible_pipelining":         true,
 		"ansible_become_method":      "nspawn_runner",
 		"ansible_chroot_enter":       door.Enter(),
-		"ansible_chroot_environment": box.Environment(b.store.Environment),
+		"ansible_chroot_environment": box.Environment(r.Environment),
 		"ansible_chroot_owner":       door.Owner,
 		"ansible_chroot_group":       door.Group,
 	}
-	if b.booted {
+	if r.booted {
 		host["ansible_connection"] = bootedConnection
 	} else {
 		host["ansible_chroot_environment"].(map[string]string)[box.Offline] = "1"
 	}
 	// JSON is YAML, and quotes everything.
-	text, err := json.Marshal(map[string]any{"all": map[string]any{"hosts": map[string]any{b.generation.Path: host}}})
+	text, err := json.Marshal(map[string]any{"all": map[string]any{"hosts": map[string]any{r.Root: host}}})
 	if err != nil {
 		return err
 	}
@@ -151,18 +128,18 @@ func pluginPath(dir, kind string) string {
 	if others == "" {
 		others = "~/.ansible/plugins/" + kind + ":/usr/share/ansible/plugins/" + kind
 	}
-	return filepath.Join(dir, "ansible", kind) + ":" + others
+	return filepath.Join(dir, kind) + ":" + others
 }
 
-// failure is what the callback notes of a task that failed.
-type failure struct {
+// taskFailure is what the callback notes of a task that failed.
+type taskFailure struct {
 	Task   string
 	Lines  []string
 	Output string // the end of what the task's program printed besides
 }
 
 // String has the first line of the message and the last ones, which matter.
-func (f failure) String() string {
+func (f taskFailure) String() string {
 	lines := f.Lines
 	if len(lines) > 4 {
 		lines = append([]string{lines[0], "..."}, lines[len(lines)-3:]...)
@@ -171,7 +148,7 @@ func (f failure) String() string {
 }
 
 // lastFailure is what the callback noted last, if a task failed.
-func lastFailure(path string) (last failure, noted bool) {
+func lastFailure(path string) (last taskFailure, noted bool) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return last, false

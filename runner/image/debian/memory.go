@@ -1,4 +1,4 @@
-package image
+package debian
 
 import (
 	"slices"
@@ -17,9 +17,9 @@ const (
 	memoryFree = 2 * memoryMax
 )
 
-// fitsMemory says whether there is room in memory for the first tree. Nobody
-// knows how large the packages are that somebody asks for besides. And debootstrap
-// leaves its log in the tree, which is wanted when it fails.
+// fitsMemory says whether there is room in memory for the tree of a bootstrap. How large
+// the packages are that the image has besides those of all images, is not known. And
+// debootstrap leaves its log in the tree, which is wanted when it fails.
 func (o Bootstrap) fitsMemory() bool {
 	if len(o.Include) > len(included) || o.Variant != "minbase" || o.Program != "mmdebstrap" {
 		return false

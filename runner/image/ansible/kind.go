@@ -1,7 +1,6 @@
-package image
+package ansible
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -10,9 +9,8 @@ import (
 
 // Other YAML files lie beside playbooks: tasks that several of them include, what
 // ansible-galaxy shall install, an inventory, secrets, a site.yaml that imports all. Their
-// names could be those of images, and nobody wants an image made of them. What has a
-// chroot is an image whatever is in its playbook: a slip of the pen must not end its
-// maintenance without a failure.
+// names could be those of images, but no image is to be made of them. What each file is,
+// its content says.
 
 // foreign says why ansible cannot run what is in a YAML file, or is empty.
 func foreign(root *yaml.Node) string {
@@ -51,34 +49,4 @@ func hasKey(node *yaml.Node, keys ...string) bool {
 		}
 	}
 	return false
-}
-
-// isBeside says whether the file of an image's name is none of its own. One that cannot
-// be read is for whoever builds the image to report.
-func (i Image) isBeside() bool {
-	if i.Exists || i.Playbook == "" {
-		return false
-	}
-	book, err := ReadPlaybook(i.Playbook)
-	return err == nil && book.beside
-}
-
-// Beside lists the files in the directories of playbooks that look like playbooks by
-// their names, and that no image is made of.
-func (s *Store) Beside() ([]string, error) {
-	_, beside, err := s.list()
-	return beside, err
-}
-
-// whyForeign says that the file of an image's name is not a playbook, and why; it is empty
-// if it is one, or the image has a chroot.
-func (i Image) whyForeign() string {
-	if i.Exists || i.Playbook == "" {
-		return ""
-	}
-	book, err := ReadPlaybook(i.Playbook)
-	if err != nil || book.foreign == "" {
-		return ""
-	}
-	return fmt.Sprintf("%s is not a playbook: %s", i.Playbook, book.foreign)
 }

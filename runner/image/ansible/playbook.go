@@ -1,4 +1,4 @@
-package image
+package ansible
 
 import (
 	"bytes"
@@ -27,16 +27,20 @@ type Playbook struct {
 	// Warnings are what is odd in the playbook but no error.
 	Warnings []string
 
-	empty     bool   // there is nothing in it that ansible could run
-	elsewhere string // none of its plays is for the image: what one of them does
-	foreign   string // it is no playbook: why
-	beside    bool   // see foreign.go
+	// Foreign says why the file is not a playbook; empty if it is one.
+	Foreign string
+	// Elsewhere says what a play does in place of changing the image, if no play changes
+	// the image.
+	Elsewhere string
+	// Beside says that the file only lies beside playbooks, and no image is to be made of
+	// it: it is not a playbook, or is encrypted, or only imports others.
+	Beside bool
+
+	empty bool // there is nothing in it that ansible could run
 }
 
-// hasPlays says whether there is something for ansible to run.
-func (b Playbook) hasPlays() bool { return b.Path != "" && !b.empty }
-
-const settingPrefix = "nspawn_runner_"
+// HasPlays says whether there is something for ansible to run.
+func (b Playbook) HasPlays() bool { return b.Path != "" && !b.empty }
 
 // ReadPlaybook reads a playbook. Errors name the file and, where it is
 // malformed, the line.
@@ -85,7 +89,7 @@ func parsePlaybook(path string, text []byte) (Playbook, error) {
 		warn("is empty")
 		return book, nil
 	case isEncrypted(plays):
-		book.beside = true
+		book.Beside = true
 		warn("is encrypted, so its nspawn_runner_ variables do not count")
 		return book, nil
 	case plays.Kind == yaml.SequenceNode && len(plays.Content) == 0:
@@ -93,9 +97,9 @@ func parsePlaybook(path string, text []byte) (Playbook, error) {
 		warn("has no plays")
 		return book, nil
 	}
-	if book.foreign = foreign(plays); book.foreign != "" {
-		book.beside = true
-		warn("is not a playbook: " + book.foreign)
+	if book.Foreign = foreign(plays); book.Foreign != "" {
+		book.Beside = true
+		warn("is not a playbook: " + book.Foreign)
 		return book, nil
 	}
 	var own []*yaml.Node // plays, and imports with settings
@@ -108,7 +112,7 @@ func parsePlaybook(path string, text []byte) (Playbook, error) {
 		warn("has several plays; nspawn_runner_ variables count in the first one only")
 	}
 	if own == nil {
-		book.beside = true
+		book.Beside = true
 		return book, nil
 	}
 	book.Settings = settingsOf(own[0])
@@ -117,11 +121,11 @@ func parsePlaybook(path string, text []byte) (Playbook, error) {
 		if where := elsewhere(follow(play)); where != "" {
 			warn(where)
 			missed++
-			book.elsewhere = where
+			book.Elsewhere = where
 		}
 	}
 	if missed < len(plays.Content) {
-		book.elsewhere = ""
+		book.Elsewhere = ""
 	}
 	return book, nil
 }
@@ -145,56 +149,6 @@ func elsewhere(play *yaml.Node) string {
 		}
 	}
 	return ""
-}
-
-// settingsOf are the settings of a play, or of what imports some.
-func settingsOf(play *yaml.Node) map[string]yaml.Node {
-	settings := map[string]yaml.Node{}
-	if play = follow(play); play.Kind != yaml.MappingNode {
-		return settings
-	}
-	for i := 0; i+1 < len(play.Content); i += 2 {
-		if play.Content[i].Value == "vars" {
-			calls := 1000
-			readSettings(settings, play.Content[i+1], &calls)
-		}
-	}
-	return settings
-}
-
-// readSettings collects the settings of a mapping. As in ansible, the last one
-// of equal keys counts, and what `<<` merges in counts least. The budget of
-// calls keeps an anchor that is merged into itself from going round for ever.
-func readSettings(settings map[string]yaml.Node, vars *yaml.Node, calls *int) {
-	if *calls--; *calls < 0 {
-		return
-	}
-	vars = follow(vars)
-	switch vars.Kind {
-	case yaml.SequenceNode: // <<: [*first, *second]: the first one wins
-		for _, merged := range slices.Backward(vars.Content) {
-			readSettings(settings, merged, calls)
-		}
-	case yaml.MappingNode:
-		for i := 0; i+1 < len(vars.Content); i += 2 {
-			if vars.Content[i].Tag == "!!merge" {
-				readSettings(settings, vars.Content[i+1], calls)
-			}
-		}
-		for i := 0; i+1 < len(vars.Content); i += 2 {
-			if name := vars.Content[i].Value; strings.HasPrefix(name, settingPrefix) {
-				settings[name] = *follow(vars.Content[i+1])
-			}
-		}
-	}
-}
-
-// follow goes from an alias to what it stands for.
-func follow(node *yaml.Node) *yaml.Node {
-	if node.Kind == yaml.AliasNode {
-		return node.Alias
-	}
-	return node
 }
 
 var yamlPrefix = regexp.MustCompile(`^yaml: (line \d+: )?`)

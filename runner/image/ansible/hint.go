@@ -1,8 +1,9 @@
-package image
+package ansible
 
 import (
 	"context"
 	"fmt"
+	"nspawn-runner/runner/image/build"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,8 +11,14 @@ import (
 	"strings"
 )
 
-// Some failures say nothing to who wrote the playbook, though the cure is known. A
-// hint is what there is to add to the words of a program.
+// Some failures say nothing to the author of the playbook, though the cure is known. A
+// hint adds it to the words of a program.
+
+// run is one run of a playbook.
+type run struct {
+	*build.Build
+	booted bool
+}
 
 // wantsBoot is the cure of what fails only because nothing is booted.
 const wantsBoot = "nothing is booted in this build; with nspawn_runner_build: booted in the playbook's vars the tasks run in the booted image, where services run"
@@ -50,8 +57,8 @@ var tooOldAnsible = regexp.MustCompile(`couldn't resolve module/action|Unsupport
 var reboots = regexp.MustCompile(`(?i)call to (reboot|poweroff|halt|kexec) failed|failed to start (reboot|poweroff|halt|kexec)\.target|reboot command failed|failed to talk to init daemon`)
 
 // explained adds to a failure of a playbook what cures it, where its words tell.
-func (b *build) explained(ctx context.Context, failure error, words string) error {
-	if hint := b.hint(ctx, words); hint != "" {
+func (r run) explained(ctx context.Context, failure error, words string) error {
+	if hint := r.hint(ctx, words); hint != "" {
 		return fmt.Errorf("%w; %s", failure, hint)
 	}
 	return failure
@@ -65,9 +72,9 @@ var noNodes = regexp.MustCompile(`mknod: \S+: Operation not permitted`)
 const ofCommand = "non-zero return code"
 
 // hint says what cures a failure that has these words, or nothing.
-func (b *build) hint(ctx context.Context, words string) string {
+func (r run) hint(ctx context.Context, words string) string {
 	if !strings.Contains(words, ofCommand) {
-		if hint := b.pythonHint(ctx, words); hint != "" {
+		if hint := r.pythonHint(ctx, words); hint != "" {
 			return hint
 		}
 	}
@@ -78,23 +85,23 @@ func (b *build) hint(ctx context.Context, words string) string {
 		return "what is built is not rebooted, nor turned off, by its playbook: its jobs' machines boot anew"
 	case strings.Contains(words, "synchronize uses rsync to function"):
 		return "ansible.builtin.copy does the same here"
-	case b.booted && noNodes.MatchString(words):
+	case r.booted && noNodes.MatchString(words):
 		return "a booted build makes no device nodes, as no job does; with nspawn_runner_build: unbooted it does"
-	case !b.booted && unbooted.MatchString(words):
+	case !r.booted && unbooted.MatchString(words):
 		return wantsBoot
 	}
 	return ""
 }
 
 // pythonHint is for what ansible's modules say of the Python that shall execute them.
-func (b *build) pythonHint(ctx context.Context, words string) string {
+func (r run) pythonHint(ctx context.Context, words string) string {
 	switch {
 	case tooOldPython.MatchString(words):
 		return fmt.Sprintf("this host has ansible-core %s, the image %s, which is too old for it: "+
 			"run an older ansible-core, first in PATH (2.16 knows Python 2.7 and 3.6, 2.14 also 3.5), or set ansible_python_interpreter to a newer Python in the image",
-			ansibleVersion(ctx), b.python())
+			ansibleVersion(ctx), r.python())
 	case tooNewPython.MatchString(words):
-		return fmt.Sprintf("this host has ansible-core %s, which is too old for the image's %s: run a newer one, first in PATH", ansibleVersion(ctx), b.python())
+		return fmt.Sprintf("this host has ansible-core %s, which is too old for the image's %s: run a newer one, first in PATH", ansibleVersion(ctx), r.python())
 	case noPython.MatchString(words):
 		return "the image lacks the Python that modules need: with gather_facts: false, a first task 'ansible.builtin.raw: apt-get update && apt-get -y install python3' brings it"
 	}
@@ -113,8 +120,8 @@ func ansibleVersion(ctx context.Context) string {
 }
 
 // python names what the image's python3 is, for people.
-func (b *build) python() string {
-	tree, err := os.OpenRoot(b.generation.Path)
+func (r run) python() string {
+	tree, err := os.OpenRoot(r.Root)
 	if err != nil {
 		return "an unknown Python"
 	}

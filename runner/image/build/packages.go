@@ -1,4 +1,4 @@
-package image
+package build
 
 import (
 	"bytes"
@@ -10,33 +10,6 @@ import (
 	"time"
 )
 
-// Event is a moment of a build, for whoever looks on. Besides Image, exactly one
-// of its fields is set.
-type Event struct {
-	Image string
-	// Step has begun.
-	Step string
-	// Note is a line for people: a warning, or what the build waits for or found.
-	Note string
-	// Packages says how far dpkg is in this step.
-	Packages *PackageCount
-}
-
-// PackageCount is what dpkg did in a tree since the step began.
-type PackageCount struct {
-	Done  int `json:"done"`  // are installed
-	Begun int `json:"begun"` // have been unpacked, or are being
-}
-
-// note tells a line for people.
-func (s *Store) note(image, text string) { s.tell(Event{Image: image, Note: text}) }
-
-func (s *Store) tell(event Event) {
-	if s.Progress != nil {
-		s.Progress(event)
-	}
-}
-
 // dpkgLog is where dpkg notes each thing it does, in the tree.
 const dpkgLog = "var/log/dpkg.log"
 
@@ -46,13 +19,13 @@ const packagesInterval = 500 * time.Millisecond
 // watchPackages tells of what dpkg does in the build's tree until the returned
 // function is called. It reads dpkg's own log, so it needs no help from the
 // program that calls dpkg, be that a bootstrap or ansible.
-func (b *build) watchPackages() (stop func()) {
-	if b.store.Progress == nil {
+func (b *Build) watchPackages() (stop func()) {
+	if b.Progress == nil {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
-	_, offset := readFrom(b.generation.Path, dpkgLog, math.MaxInt64)
+	_, offset := readFrom(b.Root, dpkgLog, math.MaxInt64)
 	go func() {
 		defer close(ended)
 		var count PackageCount
@@ -71,7 +44,7 @@ func (b *build) watchPackages() (stop func()) {
 				count.Done += more.Done
 				count.Begun += more.Begun
 				now := count
-				b.store.tell(Event{Image: b.image, Packages: &now})
+				b.tell(Event{Packages: &now})
 			}
 		}
 	}()
@@ -81,12 +54,12 @@ func (b *build) watchPackages() (stop func()) {
 	}
 }
 
-// seenTree is the tree as the program sees it that fills it: see fillInMemory.
-func (b *build) seenTree() string {
+// seenTree is the tree as the program sees it that fills it: a bootstrap may make it in memory of its own.
+func (b *Build) seenTree() string {
 	if pid := b.program.Load(); pid > 0 {
-		return fmt.Sprintf("/proc/%d/root%s", pid, b.generation.Path)
+		return fmt.Sprintf("/proc/%d/root%s", pid, b.Root)
 	}
-	return b.generation.Path
+	return b.Root
 }
 
 // countPackages reads lines of dpkg's log: dpkg(1), option --log.

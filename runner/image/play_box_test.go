@@ -99,3 +99,15 @@ func TestBoxThatDoesNotStartIsAnError(t *testing.T) {
 	}
 	wantNothing(t, s, "sid")
 }
+
+func TestAnsibleHasColoursWhereItsOutputIsShownAtATerminal(t *testing.T) {
+	for _, colours := range []bool{false, true} {
+		s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: echo \"colours=$ANSIBLE_FORCE_COLOR.\"\n")
+		t.Setenv("ANSIBLE_FORCE_COLOR", "")
+		s.Colours = colours
+		create(t, s, "sid")
+		if got := strings.Contains(read(t, logOf(t, s)), "\ncolours=1.\n"); got != colours {
+			t.Errorf("colours %v: %v", colours, got)
+		}
+	}
+}

@@ -1,4 +1,4 @@
-package image
+package debian
 
 import (
 	"bytes"
@@ -122,4 +122,13 @@ func Release(root string) (string, error) {
 		name += " " + point
 	}
 	return name, err
+}
+
+// readIfThere reads a file of a tree; one that is missing is empty.
+func readIfThere(tree *os.Root, path string) ([]byte, error) {
+	text, err := tree.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return text, err
 }

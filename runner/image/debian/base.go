@@ -1,4 +1,4 @@
-package image
+package debian
 
 import (
 	"cmp"
@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -17,17 +18,18 @@ import (
 
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/image/build"
 	"nspawn-runner/runner/lock"
 	"nspawn-runner/runner/storage"
 )
 
-// A base is the tree of a bootstrap, kept aside, so that the next image that is
-// made of the same begins with a copy of it. It has no job and no playbook in
-// it, and machines never run on it.
+// A base is the tree of a bootstrap, saved so that the next image that is made of the
+// same begins with a copy of it. No job and no playbook has been in it, and machines
+// never run on it.
 //
 //	.bases/KEY/tree         KEY stands for all that the bootstrap was told
 //	.bases/KEY/base.json    its record; without one the tree is half-made
-//	.bases/KEY/lock         locked by who makes, copies or removes it
+//	.bases/KEY/lock         locked by a build that makes or copies it, and by its removal
 //
 // Nothing of a base is synced to disk. Instead its record names the host's boot:
 // what an earlier boot left is not used.
@@ -44,30 +46,37 @@ type baseRecord struct {
 	Boot  string    `json:"boot"` // boot_id, see random(4)
 }
 
-// keptBases is how many bases there may be.
-const keptBases = 6
+// Bases are the bases of one state directory.
+type Bases struct {
+	Dir string
+	// MaxAge is how old a base may be that a new image is a copy of; 0 for no bases.
+	MaxAge time.Duration
+}
 
-func (s *Store) bases() string { return filepath.Join(s.StateDir, ".bases") }
+// maxBases is how many bases there may be.
+const maxBases = 6
 
-// openBase locks the base of a bootstrap, whether it exists or not. Where there
-// are to be no bases it is nil, which is never fresh and keeps nothing.
-func (s *Store) openBase(ctx context.Context, image string, o Bootstrap, exceptions []string) (*base, error) {
-	if s.BaseMaxAge == 0 {
+// open locks the base of a bootstrap for a build, whether it exists or not. Where there
+// are to be no bases it is nil, which is never fresh and saves nothing.
+func (s Bases) open(ctx context.Context, b *build.Build, o Bootstrap, exceptions []string) (*base, error) {
+	if s.MaxAge == 0 {
 		return nil, nil
 	}
 	key, err := baseKey(o, exceptions)
 	if err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(s.bases(), key)
-	held, err := waitLock(ctx, filepath.Join(dir, "lock"), lock.Exclusive, func() error {
-		s.note(image, "wait for another image's bootstrap of "+o.Suite+", or its copy of one")
-		return nil
-	})
+	dir := filepath.Join(s.Dir, key)
+	path := filepath.Join(dir, "lock")
+	held, err := lock.TryFile(path, lock.Exclusive)
+	if errors.Is(err, lock.ErrBusy) {
+		b.Note("wait for another image's bootstrap of " + o.Suite + ", or its copy of one")
+		held, err = lock.File(ctx, path, lock.Exclusive)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &base{dir: dir, lock: held, maxAge: s.BaseMaxAge}, nil
+	return &base{dir: dir, lock: held, maxAge: s.MaxAge}, nil
 }
 
 // baseKey names what a bootstrap would make.
@@ -86,8 +95,8 @@ func baseKey(o Bootstrap, exceptions []string) (string, error) {
 	return fmt.Sprintf("%s-%x", o.Suite, sha256.Sum256(text))[:len(o.Suite)+17], nil
 }
 
-// Close unlocks the base.
-func (b *base) Close() {
+// close unlocks the base.
+func (b *base) close() {
 	if b != nil {
 		b.lock.Close()
 	}
@@ -115,14 +124,14 @@ func whyNotFresh(dir string, maxAge time.Duration) string {
 // copyTo makes a tree at the path to, which must not exist.
 func (b *base) copyTo(ctx context.Context, to string) error {
 	now := time.Now()
-	if err := os.Chtimes(filepath.Join(b.dir, "base.json"), now, now); err != nil { // see pruneBases
+	if err := os.Chtimes(filepath.Join(b.dir, "base.json"), now, now); err != nil { // see Stale
 		return err
 	}
 	return storage.Clone(ctx, filepath.Join(b.dir, "tree"), to)
 }
 
-// keep makes a copy of a tree that a bootstrap just made the base.
-func (b *base) keep(ctx context.Context, tree string) error {
+// save makes a copy of a tree that a bootstrap just made the base.
+func (b *base) save(ctx context.Context, tree string) error {
 	if b == nil {
 		return nil
 	}
@@ -158,7 +167,7 @@ func (b *base) clear(ctx context.Context) error {
 	return nil
 }
 
-// remove removes all of it, the lock last: until then nobody begins one here.
+// remove removes all of it, the lock last: until then no build begins one here.
 func (b *base) remove(ctx context.Context) error {
 	if err := b.clear(ctx); err != nil {
 		return err
@@ -166,22 +175,27 @@ func (b *base) remove(ctx context.Context) error {
 	if err := os.Remove(b.lock.Name()); err != nil {
 		return err
 	}
-	if err := os.Remove(b.dir); !errors.Is(err, unix.ENOTEMPTY) { // then somebody begins one now
+	if err := os.Remove(b.dir); !errors.Is(err, unix.ENOTEMPTY) { // then a build begins one now
 		return err
 	}
 	return nil
 }
 
-// staleBase is a base that is of no use any more.
-type staleBase struct {
-	dir, why string
-	surplus  bool // it is fresh, but there are too many
+// StaleBase is a base that is of no use any more.
+type StaleBase struct {
+	Dir     string
+	Why     string // for people
+	surplus bool   // it is fresh, but there are too many
+	maxAge  time.Duration
 }
 
-// staleBases lists the bases that no build can use any more, and those beyond
-// keptBases that were not used for the longest time.
-func (s *Store) staleBases() ([]staleBase, error) {
-	entries, err := readDir(s.bases())
+// Stale lists the bases that no build can use any more, and those beyond maxBases that
+// were not used for the longest time.
+func (s Bases) Stale() ([]StaleBase, error) {
+	entries, err := os.ReadDir(s.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -194,23 +208,26 @@ func (s *Store) staleBases() ([]staleBase, error) {
 	}
 	var dirs []string
 	for _, entry := range entries {
-		dirs = append(dirs, filepath.Join(s.bases(), entry.Name()))
+		dirs = append(dirs, filepath.Join(s.Dir, entry.Name()))
 	}
 	slices.SortFunc(dirs, func(a, b string) int { return cmp.Compare(used(b), used(a)) })
-	var stale []staleBase
+	var stale []StaleBase
 	for i, dir := range dirs {
-		if why := whyNotFresh(dir, s.BaseMaxAge); why != "" {
-			stale = append(stale, staleBase{dir: dir, why: why})
-		} else if i >= keptBases {
-			stale = append(stale, staleBase{dir: dir, why: "there are too many", surplus: true})
+		if why := whyNotFresh(dir, s.MaxAge); why != "" {
+			stale = append(stale, StaleBase{Dir: dir, Why: why, maxAge: s.MaxAge})
+		} else if i >= maxBases {
+			stale = append(stale, StaleBase{Dir: dir, Why: "there are too many", surplus: true, maxAge: s.MaxAge})
 		}
 	}
 	return stale, nil
 }
 
-// removeBase removes a stale base, unless it is locked, or has been made anew.
-func (s *Store) removeBase(ctx context.Context, stale staleBase) error {
-	held, err := lock.TryFile(filepath.Join(stale.dir, "lock"), lock.Exclusive)
+// InUse says whether a build makes or copies the base at this moment.
+func (stale StaleBase) InUse() bool { return lock.IsHeld(filepath.Join(stale.Dir, "lock")) }
+
+// Remove removes the base, unless it is in use, or has been made anew.
+func (stale StaleBase) Remove(ctx context.Context) error {
+	held, err := lock.TryFile(filepath.Join(stale.Dir, "lock"), lock.Exclusive)
 	if errors.Is(err, lock.ErrBusy) {
 		return nil
 	}
@@ -218,17 +235,17 @@ func (s *Store) removeBase(ctx context.Context, stale staleBase) error {
 		return err
 	}
 	defer held.Close()
-	if !stale.surplus && whyNotFresh(stale.dir, s.BaseMaxAge) == "" {
+	if !stale.surplus && whyNotFresh(stale.Dir, stale.maxAge) == "" {
 		return nil
 	}
-	return (&base{dir: stale.dir, lock: held}).remove(ctx)
+	return (&base{dir: stale.Dir, lock: held}).remove(ctx)
 }
 
-// pruneBases removes all stale bases.
-func (s *Store) pruneBases(ctx context.Context) error {
-	stale, err := s.staleBases()
-	for _, b := range stale {
-		err = errors.Join(err, s.removeBase(ctx, b))
+// Prune removes all stale bases.
+func (s Bases) Prune(ctx context.Context) error {
+	all, err := s.Stale()
+	for _, stale := range all {
+		err = errors.Join(err, stale.Remove(ctx))
 	}
 	return err
 }

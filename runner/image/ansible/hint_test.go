@@ -1,9 +1,13 @@
-package image
+package ansible
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"nspawn-runner/runner/image/box"
+	"nspawn-runner/runner/image/build"
 )
 
 // Words that programs really said in builds.
@@ -21,10 +25,10 @@ func TestAFailureForWantOfABootSaysWhichSettingCuresIt(t *testing.T) {
 		"Could not determine the version of the RabbitMQ server.",
 		"iptables v1.8.9 (nf_tables): Could not fetch rule set generation id: Permission denied (you must be root)",
 	} {
-		if got := new(build).hint(t.Context(), words); !strings.Contains(got, "nspawn_runner_build: booted") {
+		if got := (run{}).hint(t.Context(), words); !strings.Contains(got, "nspawn_runner_build: booted") {
 			t.Errorf("%s: %q", words, got)
 		}
-		if got := (&build{booted: true}).hint(t.Context(), words); got != "" {
+		if got := (run{booted: true}).hint(t.Context(), words); got != "" {
 			t.Errorf("booted, %s: %q", words, got)
 		}
 	}
@@ -33,12 +37,12 @@ func TestAFailureForWantOfABootSaysWhichSettingCuresIt(t *testing.T) {
 		"Reboot command failed. Error was: ', System has not been booted with systemd as init system (PID 1). Can't operate.'":        false,
 		"System has not been booted with systemd as init system (PID 1). Can't operate.\nFailed to talk to init daemon: Host is down": false,
 	} {
-		if got := (&build{booted: booted}).hint(t.Context(), words); !strings.Contains(got, "is not rebooted") {
+		if got := (run{booted: booted}).hint(t.Context(), words); !strings.Contains(got, "is not rebooted") {
 			t.Errorf("%s: %q", words, got)
 		}
 	}
 	const noNode = "non-zero return code\nmknod: /srv/chroot/test-dev-null: Operation not permitted"
-	if got := (&build{booted: true}).hint(t.Context(), noNode); !strings.Contains(got, "nspawn_runner_build: unbooted") {
+	if got := (run{booted: true}).hint(t.Context(), noNode); !strings.Contains(got, "nspawn_runner_build: unbooted") {
 		t.Errorf("debootstrap in a machine: %q", got)
 	}
 	for _, words := range []string{
@@ -49,17 +53,26 @@ func TestAFailureForWantOfABootSaysWhichSettingCuresIt(t *testing.T) {
 		"non-zero return code\nFile \"tool.py\", line 1\nSyntaxError: invalid syntax",
 		"Failed to download: connect to deb.example.org:80: Connection refused",
 	} {
-		if got := new(build).hint(t.Context(), words); got != "" {
+		if got := (run{}).hint(t.Context(), words); got != "" {
 			t.Errorf("%s: %q", words, got)
 		}
 	}
 }
 
 func TestAnImageTooOldForTheHostsAnsibleSaysBothVersions(t *testing.T) {
-	fakePrograms(t)
-	b := &build{generation: Generation{Path: t.TempDir()}}
-	write(t, filepath.Join(b.generation.Path, "usr/bin/python3.6"), "")
-	symlink(t, "python3.6", filepath.Join(b.generation.Path, "usr/bin/python3"))
+	bin, root := t.TempDir(), t.TempDir()
+	const fake = "#!/bin/sh\necho 'ansible-playbook [core 2.17.1]'\necho '  config file = None'\n"
+	if err := os.WriteFile(filepath.Join(bin, "ansible-playbook"), []byte(fake), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin)
+	if err := os.MkdirAll(filepath.Join(root, "usr/bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("python3.6", filepath.Join(root, "usr/bin/python3")); err != nil {
+		t.Fatal(err)
+	}
+	r := run{Build: &build.Build{Tree: box.Tree{Root: root}}}
 	for words, want := range map[string]string{
 		"SyntaxError: future feature annotations is not defined":                                                "ansible-core 2.17.1, the image Python 3.6, which is too old",
 		"ansible-core requires a minimum of Python2 version 2.7 or Python3 version 3.5. Current version: 3.4.2": "ansible_python_interpreter",
@@ -67,7 +80,7 @@ func TestAnImageTooOldForTheHostsAnsibleSaysBothVersions(t *testing.T) {
 		"/bin/sh: 1: /usr/bin/python3: not found":                                                               "apt-get -y install python3",
 		"couldn't resolve module/action 'deb822_repository'.":                                                   "this host has ansible-core 2.17.1: a newer one may know it",
 	} {
-		if got := b.hint(t.Context(), words); !strings.Contains(got, want) {
+		if got := r.hint(t.Context(), words); !strings.Contains(got, want) {
 			t.Errorf("%s: %q", words, got)
 		}
 	}

@@ -1,4 +1,4 @@
-package image
+package debian
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"nspawn-runner/runner/image/box"
+	"nspawn-runner/runner/image/build"
 	"nspawn-runner/runner/image/downloads"
 )
 
@@ -27,23 +28,20 @@ type archive struct{ mirror, suite string }
 
 func (a archive) String() string { return a.mirror + " " + a.suite }
 
-// NoSecurity as the address of a mirror means that there is none.
-const NoSecurity = "none"
-
 // rolling are Debian's suites that get their corrections by themselves.
 var rolling = []string{"unstable", "sid", "experimental", "rc-buggy"}
 
 // corrections lists what an image of this mirror is made of besides its suite. env is
 // the environment in which apt asks for it.
-func (b *build) corrections(ctx context.Context, o Bootstrap, env []string) (more []archive, err error) {
+func (o Bootstrap) corrections(ctx context.Context, b *build.Build, env []string) (more []archive, err error) {
 	if o.Mirror == "" || slices.Contains(rolling, o.Suite) {
 		return nil, nil
 	}
 	without := func(suite, setting string, places ...string) {
-		b.store.note(b.image, fmt.Sprintf("warning: there is no %s at %s, so the image goes without (%s)", suite, strings.Join(places, " or "), setting))
+		b.Note(fmt.Sprintf("warning: there is no %s at %s, so the image goes without (%s)", suite, strings.Join(places, " or "), setting))
 	}
 	if suite := o.Suite + "-updates"; !o.NoUpdates {
-		if more, err = look(ctx, suite, env, o.Mirror); err != nil {
+		if more, err = find(ctx, suite, env, o.Mirror); err != nil {
 			return nil, err
 		}
 		if more == nil {
@@ -54,7 +52,7 @@ func (b *build) corrections(ctx context.Context, o Bootstrap, env []string) (mor
 		return more, nil
 	}
 	suite, places := o.Suite+"-security", o.securityMirrors()
-	security, err := look(ctx, suite, env, places...)
+	security, err := find(ctx, suite, env, places...)
 	switch {
 	case err != nil || security != nil:
 	case o.Security != "":
@@ -65,8 +63,8 @@ func (b *build) corrections(ctx context.Context, o Bootstrap, env []string) (mor
 	return append(more, security...), err
 }
 
-// look looks for a suite at some mirrors, and returns the first that has it.
-func look(ctx context.Context, suite string, env []string, mirrors ...string) ([]archive, error) {
+// find looks for a suite at some mirrors, and returns the first that has it.
+func find(ctx context.Context, suite string, env []string, mirrors ...string) ([]archive, error) {
 	for _, mirror := range mirrors {
 		for _, name := range []string{"InRelease", "Release"} {
 			there, err := isThere(ctx, strings.TrimSuffix(mirror, "/")+"/dists/"+suite+"/"+name, env)
@@ -79,24 +77,6 @@ func look(ctx context.Context, suite string, env []string, mirrors ...string) ([
 		}
 	}
 	return nil, nil
-}
-
-// securityMirrors are the places where SUITE-security may be: where the administrator
-// says; else on the mirror itself, as Ubuntu's is, or beside it, as Debian's mirrors have
-// it: in debian-security, not debian.
-func (o Bootstrap) securityMirrors() []string {
-	if o.Security != "" {
-		return []string{o.Security}
-	}
-	places := []string{o.Mirror}
-	parts := strings.Split(o.Mirror, "/")
-	for i, part := range slices.Backward(parts) {
-		if part == "debian" && i > 2 { // not the host
-			parts[i] = "debian-security"
-			return append(places, strings.Join(parts, "/"))
-		}
-	}
-	return places
 }
 
 // absent is what apt says of a file that is not there. Some servers say of all that is
@@ -164,27 +144,26 @@ func (o Bootstrap) sourcesVariable(more []archive) string {
 
 // correct brings corrections into a tree that debootstrap made, which takes packages of
 // one suite only. more are those of a mirror that is given.
-func (b *build) correct(ctx context.Context, o Bootstrap, more []archive, env []string, p *downloads.Proxy) (err error) {
-	root := b.generation.Path
+func (o Bootstrap) correct(ctx context.Context, b *build.Build, more []archive, env []string, p *downloads.Proxy) (err error) {
 	if o.Mirror == "" {
-		o.Mirror = mainMirror(root, o.Suite)
-		if more, err = b.corrections(ctx, o, env); err != nil {
+		o.Mirror = mainMirror(b.Root, o.Suite)
+		if more, err = o.corrections(ctx, b, env); err != nil {
 			return err
 		}
 	}
 	if more == nil {
 		return nil
 	}
-	add := exec.CommandContext(ctx, "sh", "-c", sources, "sh", root)
+	add := exec.CommandContext(ctx, "sh", "-c", sources, "sh", b.Root)
 	add.Env = slices.Concat(env, []string{o.sourcesVariable(more)})
-	if err := b.run(ctx, add); err != nil {
+	if err := b.Run(ctx, add); err != nil {
 		return fmt.Errorf("add to sources.list: %w", err)
 	}
-	return b.inBox(ctx, p, func(x *box.Box) error {
+	return b.InBox(ctx, p, func(x *box.Box) error {
 		args := append(x.Enter(), "sh", "-c", "apt-get update && apt-get --yes --no-install-recommends dist-upgrade && apt-get clean")
 		upgrade := exec.CommandContext(ctx, args[0], args[1:]...)
 		upgrade.Env = slices.Concat(env, []string{"DEBIAN_FRONTEND=noninteractive", "PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin"})
-		return b.run(ctx, upgrade)
+		return b.Run(ctx, upgrade)
 	})
 }
 

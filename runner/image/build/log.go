@@ -1,4 +1,4 @@
-package image
+package build
 
 import (
 	"bytes"
@@ -6,72 +6,32 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
-	"time"
-
-	"nspawn-runner/runner/host"
 )
 
-// keptLogs is how many logs stay of each image.
-const keptLogs = 20
-
-// buildLog takes what the programs of a build print: all of it into a file, as
-// it comes to the store's Verbose, and the last lines into memory, for the
-// error.
-type buildLog struct {
+// Log takes what the programs of a build print: all of it into a file, and the last lines
+// into memory, for the error.
+type Log struct {
 	mu      sync.Mutex // two programs can run at once
-	path    string
+	Path    string     // of the file
 	file    *os.File
 	verbose io.Writer
 	line    []byte   // what came since the last end of a line
 	tail    []string // the last lines, oldest first
 }
 
-// hasColours says whether what is written is shown on a terminal.
-func (l *buildLog) hasColours() bool { return host.IsTerminal(l.verbose) }
-
-// openLog begins the log of a build and removes the oldest ones of the image.
-func (s *Store) openLog(generation Generation) (*buildLog, error) {
-	dir := filepath.Join(s.StateDir, ".logs")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	image, stamp := filepath.Split(generation.Name)
-	image = strings.TrimSuffix(image, "/")
-	log := &buildLog{path: filepath.Join(dir, image+"-"+stamp+".log"), verbose: s.Verbose}
-	var err error
+// OpenLog opens the log at path, or begins it. What is written also goes to verbose, as
+// it comes, if that is set.
+func OpenLog(path string, verbose io.Writer) (*Log, error) {
 	// Two failed builds in one second share a stamp, and so a log.
-	log.file, err = os.OpenFile(log.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	return log, forgetLogs(dir, image)
-}
-
-// forgetLogs removes the oldest logs of an image.
-func forgetLogs(dir, image string) error {
-	entries, err := os.ReadDir(dir) // sorted, so oldest first
-	if err != nil {
-		return err
-	}
-	var logs []string
-	for _, entry := range entries {
-		// The logs of base-image begin like those of base: parse the stamp.
-		stamp, ours := strings.CutPrefix(entry.Name(), image+"-")
-		if _, err := time.Parse(stampFormat+".log", stamp); ours && err == nil {
-			logs = append(logs, entry.Name())
-		}
-	}
-	for _, name := range logs[:max(0, len(logs)-keptLogs)] {
-		if err := os.Remove(filepath.Join(dir, name)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return &Log{Path: path, file: file, verbose: verbose}, nil
 }
 
 const (
@@ -79,11 +39,12 @@ const (
 	maxTail = 50
 )
 
-func (l *buildLog) Write(p []byte) (int, error) {
+// Write writes what a program printed.
+func (l *Log) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.verbose != nil {
-		// Whoever looks on may go away; the build goes on.
+		// A reader may go away; the build goes on.
 		_, _ = l.verbose.Write(p)
 	}
 	l.line = append(l.line, p...)
@@ -103,15 +64,15 @@ func (l *buildLog) Write(p []byte) (int, error) {
 }
 
 // begin notes that a step begins. What was printed before explains nothing of it.
-func (l *buildLog) begin(step string) {
+func (l *Log) begin(step string) {
 	fmt.Fprintf(l, "== %s\n", step)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tail = nil
 }
 
-// last returns up to n lines, the last ones of the step that are not empty.
-func (l *buildLog) last(n int) []string {
+// Last returns up to n lines, the last ones of the step that are not empty.
+func (l *Log) Last(n int) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var lines []string
@@ -127,7 +88,7 @@ func (l *buildLog) last(n int) []string {
 var escapes = regexp.MustCompile("\x1b\\[[0-9;?]*[A-Za-z]")
 
 // take writes one line to the file.
-func (l *buildLog) take(line []byte) error {
+func (l *Log) take(line []byte) error {
 	line = escapes.ReplaceAll(line, nil)
 	l.tail = append(l.tail, strings.TrimSpace(string(line)))
 	if len(l.tail) > maxTail {
@@ -138,7 +99,7 @@ func (l *buildLog) take(line []byte) error {
 }
 
 // Close writes the rest.
-func (l *buildLog) Close() error {
+func (l *Log) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.line) > 0 {
@@ -159,7 +120,7 @@ var (
 
 // reason adds to err, a program's exit status, the line of its output that
 // explains it best: the last complaint, else the last line.
-func (l *buildLog) reason(err error) error {
+func (l *Log) reason(err error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	last := ""
@@ -180,8 +141,8 @@ func (l *buildLog) reason(err error) error {
 	return fmt.Errorf("%w: %s", err, last)
 }
 
-// mentions says whether one of the last lines has these words in it.
-func (l *buildLog) mentions(words string) bool {
+// Mentions says whether one of the last lines has these words in it.
+func (l *Log) Mentions(words string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.ContainsFunc(l.tail, func(line string) bool { return strings.Contains(line, words) })

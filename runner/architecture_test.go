@@ -14,9 +14,12 @@ import (
 // mayImport is the direction of the house: what each package may import of
 // this module. A package that is not listed here has no home.
 var mayImport = map[string]string{
-	"runner/image":           "runner/fault runner/host runner/image/box runner/image/downloads runner/leftover runner/lock runner/spelling runner/storage",
-	"runner/image/box":       "runner/host runner/seccomp",
 	"runner/image/downloads": "",
+	"runner/image/box":       "runner/host runner/seccomp",
+	"runner/image/build":     "runner/fault runner/image/box runner/image/downloads runner/storage",
+	"runner/image/debian":    "runner/fault runner/host runner/image/box runner/image/build runner/image/downloads runner/lock runner/storage",
+	"runner/image/ansible":   "runner/image/box runner/image/build",
+	"runner/image":           "runner/fault runner/host runner/image/ansible runner/image/box runner/image/build runner/image/debian runner/image/downloads runner/leftover runner/lock runner/spelling runner/storage",
 
 	"runner/gitlab":        "",
 	"runner/spelling":      "",
@@ -35,9 +38,13 @@ var mayImport = map[string]string{
 	"runner/systemd":       "runner/fault runner/host",
 	"runner/cache":         "runner/fault runner/leftover runner/lock runner/storage",
 	"runner/machine":       "runner/fault runner/guard runner/host runner/leftover runner/limits runner/lock runner/network runner/printable runner/seccomp runner/storage runner/systemd",
-	"runner":               "runner/cache runner/config runner/fault runner/gitlab runner/host runner/image runner/image/box runner/leftover runner/machine runner/network runner/packages runner/printable runner/storage runner/systemd",
+	"runner/age":           "runner/config",
+	"runner/statedir":      "",
+	"runner/job":           "runner/age runner/cache runner/config runner/fault runner/gitlab runner/host runner/image runner/image/box runner/machine runner/network runner/printable runner/statedir runner/storage runner/systemd",
+	"runner/doctor":        "runner/age runner/config runner/gitlab runner/host runner/image runner/job runner/machine runner/network runner/leftover runner/packages runner/printable runner/statedir runner/storage runner/systemd",
+	"runner":               "runner/age runner/cache runner/config runner/doctor runner/fault runner/gitlab runner/host runner/image runner/image/debian runner/job runner/leftover runner/machine runner/statedir runner/storage",
 	"packaging":            "runner/config runner/host",
-	"cmd/nspawn-runner":    "runner runner/fault runner/gitlab runner/host runner/image runner/machine",
+	"cmd/nspawn-runner":    "runner runner/age runner/doctor runner/fault runner/gitlab runner/host runner/image runner/job runner/machine",
 	"magefiles":            "packaging runner runner/config runner/packages test/suite test/demo test/self",
 	"test/gitlab":          "",
 	"test/gitlab/simulate": "test/gitlab",

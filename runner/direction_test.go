@@ -19,9 +19,6 @@ import (
 	"testing"
 )
 
-// inCircles are the packages whose files still refer to each other in circles.
-var inCircles = []string{"runner", "runner/image", "runner/image/box"}
-
 // Inside a package files refer downwards only: then each can be read with those below it.
 func TestFilesOfAPackageDoNotReferToEachOtherInCircles(t *testing.T) {
 	type listed struct {
@@ -54,11 +51,8 @@ func TestFilesOfAPackageDoNotReferToEachOtherInCircles(t *testing.T) {
 	for _, p := range ours {
 		name := strings.TrimPrefix(p.ImportPath, "nspawn-runner/")
 		circle := circleIn(t, p.ImportPath, p.Dir, p.GoFiles, exports)
-		switch excused := slices.Contains(inCircles, name); {
-		case circle != nil && !excused:
+		if circle != nil {
 			t.Errorf("files of package %s refer to each other in a circle:\n\t%s", name, strings.Join(circle, "\n\t"))
-		case circle == nil && excused:
-			t.Errorf("files of package %s refer downwards only: remove it from inCircles", name)
 		}
 	}
 }

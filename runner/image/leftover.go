@@ -12,10 +12,10 @@ import (
 	"nspawn-runner/runner/lock"
 )
 
-// Leftovers lists all that is left of builds and removed images and that nobody
-// will remove, or only the next build. Nothing is among it that a build at work,
+// Leftovers lists all that is left of builds and removed images and that nothing will
+// remove, or only the next build. Nothing is among it that a build at work,
 // or a machine, uses. Older generations are for Prune, and the tree of a failed
-// build is for somebody to look at. With an error, it is what could be found out.
+// build is for an administrator to look at. With an error, it is what could be found out.
 func (s *Store) Leftovers() ([]leftover.Item, error) {
 	var all []leftover.Item
 	var failed error
@@ -51,7 +51,7 @@ func (s *Store) deadBuilds() ([]leftover.Item, error) {
 	return all, failed
 }
 
-// endDead removes what a killed build left, if nobody builds the image now.
+// endDead removes what a killed build left, if the image is not being built now.
 func (s *Store) endDead(ctx context.Context, name string) error {
 	if !exists(s.generations(name)) {
 		return nil
@@ -64,11 +64,11 @@ func (s *Store) endDead(ctx context.Context, name string) error {
 		return err
 	}
 	defer held.Close()
-	return errors.Join(s.end(ctx, held, name), box.RemoveLeftovers(hostname(name)))
+	return errors.Join(s.clean(ctx, held, name), box.RemoveLeftovers(hostname(name)))
 }
 
 // removedImages lists what is left of images that were removed while jobs ran on
-// them, but for what jobs still run on, and trees that wait for somebody to look.
+// them, but for what jobs still run on, and trees of failed builds.
 func (s *Store) removedImages() ([]leftover.Item, error) {
 	names, failed := s.Removed()
 	var all []leftover.Item
@@ -105,15 +105,15 @@ func (s *Store) removedImages() ([]leftover.Item, error) {
 
 // oldBases lists the bases that no build can use.
 func (s *Store) oldBases() ([]leftover.Item, error) {
-	stale, err := s.staleBases()
+	stale, err := s.bases().Stale()
 	var all []leftover.Item
 	for _, b := range stale {
-		if lock.IsHeld(filepath.Join(b.dir, "lock")) {
+		if b.InUse() {
 			continue // being made, or copied
 		}
 		all = append(all, leftover.Item{
-			What: "base", Path: b.dir, Why: b.why,
-			Remove: func(ctx context.Context) error { return s.removeBase(ctx, b) },
+			What: "base", Path: b.Dir, Why: b.Why,
+			Remove: b.Remove,
 		})
 	}
 	return all, err

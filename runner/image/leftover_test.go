@@ -109,8 +109,8 @@ func TestGenerationsOfARemovedImageAreLeftoversOnceNoJobRunsOnThem(t *testing.T)
 func TestBasesAndDownloadsThatNoBuildCanUseAreLeftovers(t *testing.T) {
 	s, _ := fakeStore(t)
 	s.BaseMaxAge, s.DownloadsMax = time.Hour, 100
-	half := filepath.Join(s.bases(), "sid-half")
-	busy := filepath.Join(s.bases(), "sid-busy")
+	half := filepath.Join(s.bases().Dir, "sid-half")
+	busy := filepath.Join(s.bases().Dir, "sid-busy")
 	for _, dir := range []string{half, busy} {
 		bootable(t, filepath.Join(dir, "tree"))
 		write(t, filepath.Join(dir, "lock"), "")

@@ -12,11 +12,11 @@ import (
 )
 
 // canaries are things on the host that no job may see. Their names are in scripts
-// with brackets, as patterns that do not match themselves.
-func canaries(t *testing.T, mark string) (variables string) {
+// with brackets, as patterns that do not match themselves. The file lies on the file
+// system of the state directory, on which machines lie.
+func (h *host) canaries(t *testing.T, mark string) (variables string) {
 	t.Helper()
-	// On the file system of the state directory, on which machines lie.
-	dir, err := os.MkdirTemp(os.Getenv("NSPAWN_RUNNER_SCRATCH"), "canary-")
+	dir, err := os.MkdirTemp(filepath.Dir(h.state), "canary-")
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	file := filepath.Join(dir, "canary")
@@ -55,8 +55,8 @@ END`))
 // beside it.
 func attacker(t *testing.T, h *host) attacked {
 	t.Helper()
-	variables := canaries(t, strings.ToLower(rand.Text()[:10]))
-	shown, err := os.MkdirTemp(os.Getenv("NSPAWN_RUNNER_SCRATCH"), "shown-")
+	variables := h.canaries(t, strings.ToLower(rand.Text()[:10]))
+	shown, err := os.MkdirTemp(filepath.Dir(h.state), "shown-")
 	must(t, err, os.Chmod(shown, 0o755), os.WriteFile(filepath.Join(shown, "file"), []byte("as it was\n"), 0o644))
 	t.Cleanup(func() { os.RemoveAll(shown) })
 	for image, privileged := range map[string]bool{"attacker": false, "privileged": true} {

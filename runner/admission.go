@@ -3,6 +3,7 @@ package runner
 import (
 	"fmt"
 
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/machine"
 	"nspawn-runner/runner/storage"
 )
@@ -30,10 +31,10 @@ func (h *Host) admitDisk(dir string) error {
 }
 
 // admitLayer refuses a job whose machine would take so much room for itself, when it
-// starts, that too little stayed for the others. On other backends than overlay
-// nothing is reserved.
+// starts, that too little stayed for the others. Only some backends
+// reserve it.
 func (h *Host) admitLayer(spec machine.Spec) error {
-	if spec.Backend.Name() != "overlay" || spec.Limits.DiskMax == 0 {
+	if !spec.Backend.Traits().Reserved || spec.Limits.DiskMax == 0 {
 		return nil
 	}
 	dir := h.Config.StateDir
@@ -58,7 +59,7 @@ func (h *Host) admitMemory() error {
 	if want == 0 {
 		return nil
 	}
-	available, err := storage.AvailableMemory()
+	available, err := host.AvailableMemory()
 	if err != nil {
 		return err
 	}

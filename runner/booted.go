@@ -5,11 +5,12 @@ import (
 	"errors"
 	"os"
 
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/image/box"
 	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/network"
 	"nspawn-runner/runner/storage"
-	"nspawn-runner/runner/systemd"
 )
 
 // buildBooted is the value of the setting build with which playbooks run in a machine.
@@ -51,7 +52,7 @@ func (h *Host) buildSpec(order image.Order) (machine.Spec, error) {
 	if err != nil {
 		return machine.Spec{}, err
 	}
-	self, err := systemd.FindProcess(os.Getpid())
+	self, err := host.FindProcess(os.Getpid())
 	if err != nil {
 		return machine.Spec{}, err
 	}
@@ -61,9 +62,9 @@ func (h *Host) buildSpec(order image.Order) (machine.Spec, error) {
 	spec.Hostname = order.Hostname
 	// A playbook that reboots what it builds is refused, and does not end it.
 	spec.Masked = []string{"reboot.target", "poweroff.target", "halt.target", "kexec.target", "soft-reboot.target"}
-	if spec.Network == machine.NetworkNone { // that is for jobs: a build fetches packages
-		spec.Network = machine.NetworkPrivate
-		if err := machine.CheckNetwork(spec.Network); err != nil {
+	if spec.Network == network.None { // that is for jobs: a build fetches packages
+		spec.Network = network.Private
+		if err := spec.Network.Check(); err != nil {
 			return machine.Spec{}, err
 		}
 	}

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/gitlab"
-	"nspawn-runner/runner/systemd"
+	"nspawn-runner/runner/host"
 )
 
 // caller is the gitlab-runner process that this driver works for.
@@ -22,7 +22,7 @@ import (
 // dead before the job is, and that one may make a process group, as timeout(1) does.
 // Each of them was given the job's response, which gitlab-runner itself was not. A
 // program of that name is one in any case.
-func caller() *systemd.Process {
+func caller() *host.Process {
 	pid := os.Getppid()
 	if above, err := parent(unix.Getpgrp()); err == nil {
 		pid = above
@@ -34,7 +34,7 @@ func caller() *systemd.Process {
 		}
 		pid = above
 	}
-	process, err := systemd.FindProcess(pid)
+	process, err := host.FindProcess(pid)
 	if err != nil || pid <= 1 {
 		return nil
 	}

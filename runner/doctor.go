@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/printable"
 )
 
 // Finding is what a check found: a line of the doctor's.
@@ -77,7 +77,7 @@ func (h *Host) Doctor(ctx context.Context, job string) ([]Finding, error) {
 	all := []Finding{}
 	for _, check := range checks {
 		for _, f := range check.look(ctx) {
-			f.Check, f.Found, f.ToDo = check.name, machine.Printable(f.Found), machine.Printable(f.ToDo)
+			f.Check, f.Found, f.ToDo = check.name, printable.Line(f.Found), printable.Line(f.ToDo)
 			all = append(all, f)
 		}
 		if ctx.Err() != nil {

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/machine"
 	"nspawn-runner/runner/storage"
 )
@@ -130,7 +131,7 @@ func (h *Host) checkMemory(context.Context) []Finding {
 	if err := h.admitMemory(); err != nil {
 		return isBad("", "%v", err)
 	}
-	available, err := storage.AvailableMemory()
+	available, err := host.AvailableMemory()
 	if err != nil {
 		return isBad("", "%v", err)
 	}

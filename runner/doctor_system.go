@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/network"
 	"nspawn-runner/runner/packages"
 	"nspawn-runner/runner/systemd"
 )
@@ -204,7 +205,11 @@ func checkNspawn(ctx context.Context) []Finding {
 // checkNetwork asks for what the network of machines needs whose image says
 // nothing of it.
 func (h *Host) checkNetwork(context.Context) []Finding {
-	if err := machine.CheckNetwork(h.Config.Network); err != nil {
+	attached, err := network.Named(h.Config.Network)
+	if err == nil {
+		err = attached.Check()
+	}
+	if err != nil {
 		return isBad(packages.Install(packages.Pasta), "%v", err)
 	}
 	return isGood("%s", h.Config.Network)

@@ -5,8 +5,8 @@ import (
 	"os/exec"
 	"path/filepath"
 
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/machine"
-	"nspawn-runner/runner/systemd"
 )
 
 // helperPath is where jobs find gitlab-runner, which uploads artifacts and
@@ -15,7 +15,7 @@ const helperPath = "/usr/local/bin/gitlab-runner"
 
 // helperBinds makes the host's gitlab-runner visible in the machine, unless
 // the image has its own. Without one, scripts warn and artifacts are lost.
-func (h *Host) helperBinds(chroot string, caller *systemd.Process) []machine.Bind {
+func (h *Host) helperBinds(chroot string, caller *host.Process) []machine.Bind {
 	for _, dir := range []string{"usr/local/bin", "usr/bin", "bin"} {
 		if _, err := os.Lstat(filepath.Join(chroot, dir, "gitlab-runner")); err == nil {
 			return nil
@@ -30,7 +30,7 @@ func (h *Host) helperBinds(chroot string, caller *systemd.Process) []machine.Bin
 
 // findHelper looks for gitlab-runner on the host: the one that calls fits
 // best, then what PATH has, then what is configured.
-func (h *Host) findHelper(caller *systemd.Process) string {
+func (h *Host) findHelper(caller *host.Process) string {
 	if caller != nil {
 		path := gitlabRunner(caller.PID)
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {

@@ -15,7 +15,7 @@ import (
 	"nspawn-runner/runner/config"
 	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/image"
-	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/printable"
 )
 
 // What a job writes behind `image:` may be meant for another executor. The first of
@@ -76,7 +76,7 @@ func (h *Host) find(written string) (name string, err error) {
 func (h *Host) otherwise(written string, unknown error, unread []error) (string, error) {
 	if h.Config.DefaultImage != "" {
 		h.sayUnread(unread)
-		h.note("image %s: there is no such image here, so the job gets %s (default_image)", cmp.Or(machine.Printable(written), "(none)"), h.Config.DefaultImage)
+		h.note("image %s: there is no such image here, so the job gets %s (default_image)", cmp.Or(printable.Line(written), "(none)"), h.Config.DefaultImage)
 		return h.meant(written, h.Config.DefaultImage, "default_image")
 	}
 	if written == "" {
@@ -86,7 +86,7 @@ func (h *Host) otherwise(written string, unknown error, unread []error) (string,
 		unknown = fmt.Errorf("%w; there are: %s", unknown, cmp.Or(strings.Join(h.ImageNames(), ", "), "none"))
 	}
 	err := fmt.Errorf("%w; to let jobs write %s for one of them, the administrator adds it to images in %s, or to nspawn_runner_aliases in a playbook",
-		unknown, machine.Printable(written), h.configPath())
+		unknown, printable.Line(written), h.configPath())
 	for _, unread := range unread {
 		err = fmt.Errorf("%w; aliases that cannot be read: %w", err, unread)
 	}
@@ -96,7 +96,7 @@ func (h *Host) otherwise(written string, unknown error, unread []error) (string,
 // meant is an image that the configuration names, which must be there.
 func (h *Host) meant(written, name, by string) (string, error) {
 	if _, err := h.images().Get(name); err != nil {
-		return "", fmt.Errorf("%s in %s: for %s: %w", by, h.configPath(), cmp.Or(machine.Printable(written), "no name"), err)
+		return "", fmt.Errorf("%s in %s: for %s: %w", by, h.configPath(), cmp.Or(printable.Line(written), "no name"), err)
 	}
 	return name, nil
 }
@@ -180,5 +180,5 @@ func (a aliases) find(alias string) (string, error) {
 		return found[0].image, nil
 	}
 	return "", fmt.Errorf("image %s: both %s and %s have this name in nspawn_runner_aliases: remove it from one of them",
-		machine.Printable(alias), found[0].playbook, found[1].playbook)
+		printable.Line(alias), found[0].playbook, found[1].playbook)
 }

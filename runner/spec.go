@@ -11,6 +11,7 @@ import (
 	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/network"
 	"nspawn-runner/runner/storage"
 )
 
@@ -78,9 +79,8 @@ func (h *Host) spec(name string, generation image.Generation, settings config.Co
 			MemoryMax: settings.MachinesMemoryMax.Bytes(total),
 			TasksMax:  settings.MachinesTasksMax.Bytes(tasks),
 		},
-		Shell:   settings.Shell,
-		Quiet:   !settings.Usage,
-		Network: settings.Network,
+		Shell: settings.Shell,
+		Quiet: !settings.Usage,
 
 		CloudMetadata: settings.CloudMetadata,
 		NoFUSE:        !settings.FUSE,
@@ -123,7 +123,7 @@ func (h *Host) checkDiskLimit(settings config.Config) (storage.Backend, error) {
 func (h *Host) diskLimit(settings config.Config, backend storage.Backend) (uint64, error) {
 	dir := lowest(h.machines().Dir)
 	whole := diskSize(dir)
-	if backend.Name() == "tmpfs" {
+	if backend.Traits().InMemory {
 		var err error
 		if whole, err = memory(); err != nil {
 			return 0, err
@@ -142,9 +142,14 @@ func (h *Host) diskLimit(settings config.Config, backend storage.Backend) (uint6
 // wantOfHost adds to a spec what the settings give machines of this host, all of
 // which must be there.
 func (h *Host) wantOfHost(spec *machine.Spec, settings config.Config) error {
-	if err := machine.CheckNetwork(settings.Network); err != nil {
+	attached, err := network.Named(settings.Network)
+	if err == nil {
+		err = attached.Check()
+	}
+	if err != nil {
 		return err
 	}
+	spec.Network = attached
 	for _, path := range settings.Devices {
 		device, err := machine.FindDevice(path)
 		if err != nil {

@@ -12,8 +12,9 @@ import (
 
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/gitlab"
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/machine"
-	"nspawn-runner/runner/systemd"
+	"nspawn-runner/runner/printable"
 )
 
 const (
@@ -57,10 +58,10 @@ func (h *Host) Prepare(ctx context.Context, stage Stage) error {
 		job.Image = stage.DefaultImage
 	}
 	if len(job.Services) > 0 {
-		h.note("services are not offered by this runner yet, so these do not run: %s", machine.Printable(strings.Join(job.Services, ", ")))
+		h.note("services are not offered by this runner yet, so these do not run: %s", printable.Line(strings.Join(job.Services, ", ")))
 	}
 	// First of all: once gitlab-runner is dead, nobody can tell who it was.
-	var from *systemd.Process
+	var from *host.Process
 	if job.Trusted {
 		from = caller()
 		var cancel context.CancelFunc
@@ -77,7 +78,7 @@ func (h *Host) Prepare(ctx context.Context, stage Stage) error {
 }
 
 // start starts a machine for a job.
-func (h *Host) start(ctx context.Context, job gitlab.Job, from *systemd.Process, may Permission) error {
+func (h *Host) start(ctx context.Context, job gitlab.Job, from *host.Process, may Permission) error {
 	name, err := h.find(job.Image)
 	if err != nil {
 		return err

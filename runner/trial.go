@@ -9,9 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/machine"
-	"nspawn-runner/runner/systemd"
 )
 
 // trialLimit bounds an image's own test, which nobody may be watching.
@@ -38,7 +38,7 @@ func (h *Host) tryGeneration(ctx context.Context, name string, generation image.
 	if err != nil {
 		return err
 	}
-	self, err := systemd.FindProcess(os.Getpid())
+	self, err := host.FindProcess(os.Getpid())
 	if err != nil {
 		return err
 	}

@@ -9,10 +9,11 @@ import (
 	"os"
 	"strings"
 
+	"al.essio.dev/pkg/shellescape"
+
 	"nspawn-runner/runner/gitlab"
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/machine"
-	"nspawn-runner/runner/shell"
-	"nspawn-runner/runner/systemd"
 )
 
 // Try executes a script in a machine of its own that lasts no longer. Its
@@ -31,7 +32,7 @@ func (h *Host) try(ctx context.Context, image string, script machine.Script) (er
 	if err := h.machines().Collect(ctx); err != nil {
 		h.note("warning: clean up after dead jobs: %v", err)
 	}
-	self, err := systemd.FindProcess(os.Getpid())
+	self, err := host.FindProcess(os.Getpid())
 	if err != nil {
 		return err
 	}
@@ -60,9 +61,5 @@ func allowed(machine.Record) error { return nil }
 // CommandScript is a shell script that executes one command, its words
 // untouched by the shell.
 func CommandScript(argv []string) string {
-	quoted := make([]string, len(argv))
-	for i, arg := range argv {
-		quoted[i] = shell.Quote(arg)
-	}
-	return fmt.Sprintf("exec %s\n", strings.Join(quoted, " "))
+	return fmt.Sprintf("exec %s\n", shellescape.QuoteCommand(argv))
 }

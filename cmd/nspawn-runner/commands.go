@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"nspawn-runner/runner"
+	"nspawn-runner/runner/host"
 )
 
 // options are the flags that every command has.
@@ -131,14 +131,12 @@ func (o *options) stamp() func() string {
 		switch {
 		case o.debug:
 			return fmt.Sprintf("[%4d ms] ", time.Since(start).Milliseconds())
-		case isTerminal(os.Stderr):
+		case host.IsTerminal(os.Stderr):
 			return time.Now().Format("15:04:05 ")
 		}
 		return ""
 	}
 }
-
-func isTerminal(file *os.File) bool { return term.IsTerminal(int(file.Fd())) }
 
 // streams are this program's own.
 func streams() runner.Streams { return runner.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr} }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"nspawn-runner/runner"
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image"
 )
 
@@ -36,7 +37,7 @@ func newDisplay(out *os.File, stamp func() string) *display {
 
 // showLive has live lines for builds, where there is a terminal. close ends them.
 func (d *display) showLive() {
-	if isTerminal(d.out) && os.Getenv("TERM") != "dumb" {
+	if host.IsTerminal(d.out) && os.Getenv("TERM") != "dumb" {
 		d.live = &liveLines{out: d.out}
 		d.end = d.drawEachSecond()
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"nspawn-runner/runner"
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/machine"
 )
 
@@ -79,7 +80,7 @@ func machines(o *options) *cobra.Command {
 		Use: "login ID", Short: "Open a shell in a machine",
 		Args: cobra.ExactArgs(1),
 		RunE: o.on(func(ctx context.Context, h *runner.Host, args []string) error {
-			if !isTerminal(os.Stdin) {
+			if !host.IsTerminal(os.Stdin) {
 				return fmt.Errorf("machine login needs a terminal; 'nspawn-runner run --id %s SCRIPT' executes a script in a machine", args[0])
 			}
 			return h.Login(ctx, args[0], streams())

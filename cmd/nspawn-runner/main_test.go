@@ -154,7 +154,7 @@ func TestWhatTryRuns(t *testing.T) {
 		dash int
 		want string
 	}{
-		{[]string{"sid", "echo", "it's $x"}, 1, "exec 'echo' 'it'\\''s $x'\n"},
+		{[]string{"sid", "echo", "it's $x"}, 1, "exec echo 'it'\"'\"'s $x'\n"},
 		{[]string{"sid", file}, -1, "from a file"},
 	} {
 		script, err := tryScript(test.args, test.dash)

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -295,6 +296,24 @@ func TestThePageOfTheConfigurationHasTheTablesOfKeys(t *testing.T) {
 		}
 	case tables != want:
 		t.Errorf("%s differs from the table of keys; go test ./runner/config -update writes it", page)
+	}
+}
+
+func TestEachVariableThatADocumentNamesIsASetting(t *testing.T) {
+	pages, err := filepath.Glob("../../docs/*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatal(pages, err)
+	}
+	for _, page := range append(pages, "../../README.md", "../../CHANGELOG.md", "../../SECURITY.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, found := range regexp.MustCompile(VariablePrefix+"([a-z_]+)").FindAllStringSubmatch(string(text), -1) {
+			if !slices.ContainsFunc(Keys, func(k Key) bool { return k.Image && k.Name == found[1] }) {
+				t.Errorf("%s: %s is not a setting of an image", page, found[0])
+			}
+		}
 	}
 }
 

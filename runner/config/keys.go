@@ -7,6 +7,9 @@ import (
 	"strings"
 	"time"
 
+	"nspawn-runner/runner/network"
+	"nspawn-runner/runner/storage"
+
 	"gopkg.in/yaml.v3"
 )
 
@@ -38,7 +41,9 @@ var Keys = []Key{
 		func(c *Config, n *yaml.Node) error { return absolute(n, &c.GitlabRunner) }},
 	{"backend", "auto", true, true,
 		"How a machine gets its writable root: `btrfs`, `overlay`, `tmpfs` or `auto`. `auto` means `btrfs` if the image is a btrfs subvolume in a `state_dir` on btrfs, else `overlay`.",
-		func(c *Config, n *yaml.Node) error { return oneOf(n, &c.Backend, "auto", "btrfs", "overlay", "tmpfs") }},
+		func(c *Config, n *yaml.Node) error {
+			return oneOf(n, &c.Backend, append([]string{"auto"}, storage.Names()...)...)
+		}},
 	{"boot_timeout", "60s", true, true,
 		"How long a machine may take to boot.",
 		func(c *Config, n *yaml.Node) error { return duration(n, &c.BootTimeout) }},
@@ -78,9 +83,9 @@ var Keys = []Key{
 	{"usage", "true", true, true,
 		"Whether each job's log ends with a line on what the job used: time, processor, memory and disk.",
 		func(c *Config, n *yaml.Node) error { return boolean(n, &c.Usage) }},
-	{"network", "private", true, true,
+	{"network", network.Private.Name(), true, true,
 		"Network of a machine: `private` (its own, with a way out; needs the package passt), `host` (the host's) or `none` (loopback only). See [network](network.md).",
-		func(c *Config, n *yaml.Node) error { return oneOf(n, &c.Network, "private", "host", "none") }},
+		func(c *Config, n *yaml.Node) error { return oneOf(n, &c.Network, network.Names()...) }},
 	{"cloud_metadata", "false", true, true,
 		"Whether a machine reaches the metadata service of the host's cloud, and with it the keys of the host's own role. With `false`, all link-local addresses are blocked except the host's resolver.",
 		func(c *Config, n *yaml.Node) error { return boolean(n, &c.CloudMetadata) }},

@@ -1,14 +1,12 @@
 package image
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -18,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/lock"
 	"nspawn-runner/runner/storage"
 )
@@ -104,7 +103,7 @@ func whyNotFresh(dir string, maxAge time.Duration) string {
 	if err != nil || json.Unmarshal(text, &record) != nil {
 		return "it is half-made"
 	}
-	if record.Boot != bootID() {
+	if record.Boot != host.BootID() {
 		return "the host has been rebooted since"
 	}
 	if age := time.Since(record.Made); age < 0 || age >= maxAge { // the clock may have been set back
@@ -136,7 +135,7 @@ func (b *base) keep(ctx context.Context, tree string) error {
 		return errors.Join(err, b.clear(context.WithoutCancel(ctx)))
 	}
 	fault.Here("image: base copied")
-	text, err := json.Marshal(baseRecord{Suite: filepath.Base(b.dir), Made: made, Boot: bootID()})
+	text, err := json.Marshal(baseRecord{Suite: filepath.Base(b.dir), Made: made, Boot: host.BootID()})
 	if err != nil {
 		return err
 	}
@@ -232,13 +231,4 @@ func (s *Store) pruneBases(ctx context.Context) error {
 		err = errors.Join(err, s.removeBase(ctx, b))
 	}
 	return err
-}
-
-// bootID is the kernel's name for the time since the host was started.
-func bootID() string {
-	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if errors.Is(err, fs.ErrNotExist) {
-		return ""
-	}
-	return string(bytes.TrimSpace(text))
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"nspawn-runner/runner/host"
 )
 
 // baseStore is a fakeStore with bases.
@@ -75,8 +77,8 @@ func TestBaseThatIsOldHalfMadeOrOfAnEarlierBootIsNotUsed(t *testing.T) {
 	good := read(t, records[0])
 	want := 1
 	for _, bad := range []string{
-		"", good[:10], `{"made":"2006-01-02T15:04:05Z","boot":"` + bootID() + `"}`,
-		strings.Replace(good, bootID(), "another", 1), strings.Replace(good, `"made":"2`, `"made":"9`, 1),
+		"", good[:10], `{"made":"2006-01-02T15:04:05Z","boot":"` + host.BootID() + `"}`,
+		strings.Replace(good, host.BootID(), "another", 1), strings.Replace(good, `"made":"2`, `"made":"9`, 1),
 	} {
 		write(t, records[0], bad)
 		if bad == "" { // as when its maker was killed

@@ -16,13 +16,13 @@ import (
 	"syscall"
 	"time"
 
+	"al.essio.dev/pkg/shellescape"
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/image/box"
 	"nspawn-runner/runner/image/downloads"
 	"nspawn-runner/runner/lock"
-	"nspawn-runner/runner/shell"
 	"nspawn-runner/runner/storage"
 )
 
@@ -384,7 +384,7 @@ func (b *build) step(ctx context.Context, name string, do func() error) error {
 // session of its own: it cannot wait for an answer from a terminal, and a Ctrl-C
 // there reaches it through its context only. It dies with this process.
 func (b *build) run(ctx context.Context, cmd *exec.Cmd) error {
-	fmt.Fprintf(b.log, "+ %s\n", shell.Command(cmd.Args))
+	fmt.Fprintf(b.log, "+ %s\n", shellescape.QuoteCommand(cmd.Args))
 	cmd.Stdout, cmd.Stderr = b.log, b.log
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}

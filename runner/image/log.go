@@ -13,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/term"
+	"nspawn-runner/runner/host"
 )
 
 // keptLogs is how many logs stay of each image.
@@ -32,10 +32,7 @@ type buildLog struct {
 }
 
 // hasColours says whether what is written is shown on a terminal.
-func (l *buildLog) hasColours() bool {
-	file, ok := l.verbose.(*os.File)
-	return ok && term.IsTerminal(int(file.Fd()))
-}
+func (l *buildLog) hasColours() bool { return host.IsTerminal(l.verbose) }
 
 // openLog begins the log of a build and removes the oldest ones of the image.
 func (s *Store) openLog(generation Generation) (*buildLog, error) {

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"strconv"
 
-	"nspawn-runner/runner/storage"
+	"nspawn-runner/runner/host"
 )
 
 // A bootstrap writes ten thousand small files, most of them more than once: in
@@ -24,7 +24,7 @@ func (o Bootstrap) fitsMemory() bool {
 	if len(o.Include) > len(included) || o.Variant != "minbase" || o.Program != "mmdebstrap" {
 		return false
 	}
-	available, err := storage.AvailableMemory()
+	available, err := host.AvailableMemory()
 	return err == nil && available >= memoryFree
 }
 

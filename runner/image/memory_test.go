@@ -5,15 +5,15 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"nspawn-runner/runner/host"
 
-	"nspawn-runner/runner/storage"
+	"golang.org/x/sys/unix"
 )
 
 // needMemory skips a test of bootstraps in memory.
 func needMemory(t *testing.T) {
 	t.Helper()
-	if available, err := storage.AvailableMemory(); err != nil || available < memoryFree {
+	if available, err := host.AvailableMemory(); err != nil || available < memoryFree {
 		t.Skipf("a bootstrap in memory wants %d MB of it, there are %d: %v", memoryFree>>20, available>>20, err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/network"
 	"nspawn-runner/runner/storage"
 )
 
@@ -42,6 +43,10 @@ func Boot(dir string) error {
 	}
 	fault.Here("boot: record read")
 	backend, err := storage.Named(record.Backend)
+	if err != nil {
+		return err
+	}
+	attached, err := network.Named(record.Network)
 	if err != nil {
 		return err
 	}
@@ -80,14 +85,14 @@ func Boot(dir string) error {
 	if record.Privileged {
 		argv = append(argv, "--capability=all")
 	}
-	if record.hasOwnNetwork() {
+	if attached.IsApart() {
 		argv = append(argv, "--private-network")
 	}
 	if record.RootUID > 0 {
 		argv = append(argv,
 			fmt.Sprintf("--private-users=%d:%d", record.RootUID, record.ids().count),
 			"--private-users-ownership=off",
-			// With it root would raise the machine's share again: see share.
+			// With it root would raise the machine's share again: see limits.Share.
 			"--drop-capability=CAP_SYS_RESOURCE")
 	}
 	if _, err := os.Stat("/dev/fuse"); err == nil && !record.NoFUSE {
@@ -106,7 +111,7 @@ func Boot(dir string) error {
 	if err != nil {
 		return fmt.Errorf("%w: apt-get install systemd-container", err)
 	}
-	if err := filterCalls(record); err != nil {
+	if err := filterCalls(record, backend); err != nil {
 		return err
 	}
 	fault.Here("boot: about to become systemd-nspawn")

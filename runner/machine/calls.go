@@ -4,6 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/seccomp"
+	"nspawn-runner/runner/storage"
 )
 
 // moreCalls are the system calls that a machine can make besides those of
@@ -23,8 +24,8 @@ func callsOption(record Record) string {
 
 // filterCalls sets what systemd-nspawn's list cannot say, for systemd-nspawn and all of
 // the machine.
-func filterCalls(record Record) error {
-	if err := seccomp.Set(seccomp.Instead(idleCalls(record.Backend), seccomp.Fail(0))); err != nil {
+func filterCalls(record Record, backend storage.Backend) error {
+	if err := seccomp.Set(seccomp.Instead(idleCalls(backend), seccomp.Fail(0))); err != nil {
 		return err
 	}
 	if record.Privileged {
@@ -36,8 +37,8 @@ func filterCalls(record Record) error {
 // idleCalls are the calls that succeed and do nothing in a machine. Roots that are overlays
 // wait for no disk by themselves. But beside one lie directories of the host's file system,
 // /var/lib/docker and others, all of which syncfs(2) would write: what other jobs wrote too.
-func idleCalls(backend string) []seccomp.Call {
-	if backend == "overlay" || backend == "tmpfs" {
+func idleCalls(backend storage.Backend) []seccomp.Call {
+	if backend.Traits().Volatile {
 		return []seccomp.Call{seccomp.Sync, seccomp.Syncfs}
 	}
 	return seccomp.Syncs

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/seccomp"
+	"nspawn-runner/runner/storage"
 )
 
 func TestAMachineIsToldThatTheKernelHasNoKeyrings(t *testing.T) {
@@ -45,7 +46,11 @@ func TestAMachineIsToldThatTheKernelHasNoKeyrings(t *testing.T) {
 
 func TestAMachineWritesNoOthersFilesToTheDisk(t *testing.T) {
 	for backend, more := range map[string]int{"overlay": 0, "tmpfs": 0, "btrfs": 4, "in-place": 4} {
-		calls := idleCalls(backend)
+		named, err := storage.Named(backend)
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls := idleCalls(named)
 		if !slices.Contains(calls, seccomp.Sync) || !slices.Contains(calls, seccomp.Syncfs) || len(calls) != 2+more {
 			t.Errorf("%s: %v", backend, calls)
 		}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -84,7 +85,7 @@ func (s Store) abandoned(id string) string {
 		return "it was never finished"
 	case err != nil:
 		return "" // made by a newer build, or not to be read: not ours to judge
-	case r.Boot != "" && r.Boot != bootID():
+	case r.Boot != "" && r.Boot != host.BootID():
 		return "the host has been rebooted since"
 	case r.Caller != nil && !r.Caller.Alive():
 		return fmt.Sprintf("its gitlab-runner (process %d) is gone", r.Caller.PID)
@@ -120,7 +121,7 @@ func (s Store) collect(ctx context.Context, bus *systemd.Bus, id string) error {
 	defer cancel()
 	record, _ := readRecord(s.dir(id))
 	var failed error
-	if record.CallerDir != nil && (record.Boot != bootID() || !record.Caller.Alive()) {
+	if record.CallerDir != nil && (record.Boot != host.BootID() || !record.Caller.Alive()) {
 		// First, since afterwards nobody knows of it.
 		failed = record.CallerDir.remove()
 		fault.Here("machine: directory of its gitlab-runner removed")

@@ -8,14 +8,14 @@ import (
 	"path/filepath"
 	"strings"
 
-	"nspawn-runner/runner/systemd"
+	"nspawn-runner/runner/host"
 )
 
 // Entrance is what somebody on the host needs who executes commands in a machine by its
 // namespaces: a build. Scripts of jobs have Exec.
 type Entrance struct {
 	// Leader is the machine's first process, whose namespaces they are.
-	Leader systemd.Process
+	Leader host.Process
 	// RootUID is the host's user id of the machine's root, 0 when privileged.
 	RootUID int
 	// Group is the directory of a control group of the machine's, for the commands: there

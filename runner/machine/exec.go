@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/limits"
+	"nspawn-runner/runner/printable"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -44,11 +46,11 @@ type Outcome struct {
 	Signal int
 	// OutOfMemory is set if the kernel killed processes of the machine for
 	// memory while the script ran.
-	OutOfMemory *OutOfMemory
+	OutOfMemory *limits.OutOfMemory
 	// OutOfTasks and DiskFull are set if the script failed in a machine that had
 	// reached that limit.
-	OutOfTasks *OutOfTasks
-	DiskFull   *DiskFull
+	OutOfTasks *limits.OutOfTasks
+	DiskFull   *limits.DiskFull
 }
 
 // Reached words which limits of its machine the script came up against.
@@ -128,10 +130,8 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	unit := unitPrefix + strings.ToLower(rand.Text()[:10]) + ".service"
 	properties := s.scriptProperties(script, body, output)
 	fault.Here("run: nothing else runs")
-	before := shortagesOf(record.Cgroup)
-	refused, _ := refusedTasks(record.Cgroup)
-	kernel := followKernelLog()
-	defer kernel.close()
+	watch := limits.Begin(record.Cgroup)
+	defer watch.Close()
 	output.start()
 
 	type ended struct {
@@ -178,19 +178,17 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	case end.err != nil:
 		return Outcome{}, end.err
 	case !body.executed() && end.exit.Status == 127: // the wrapper's
-		return Outcome{}, fmt.Errorf("the machine could not execute the script: is there a shell %s in it?", Printable(script.Shell))
+		return Outcome{}, fmt.Errorf("the machine could not execute the script: is there a shell %s in it?", printable.Line(script.Shell))
 	case !body.executed():
-		return Outcome{}, fmt.Errorf("the machine could not execute the script (%s, status %d)", Printable(end.exit.Result), end.exit.Status)
+		return Outcome{}, fmt.Errorf("the machine could not execute the script (%s, status %d)", printable.Line(end.exit.Result), end.exit.Status)
 	}
 	s.logf("the script has ended: status %d, signal %d", end.exit.Status, end.exit.Signal)
 	outcome := Outcome{Code: end.exit.Status, Signal: end.exit.Signal}
 	if outcome.Signal > 0 {
 		outcome.Code = 128 + outcome.Signal
 	}
-	log := kernel.lines()
-	outcome.OutOfMemory = outOfMemory(record, before, log)
+	outcome.OutOfMemory, outcome.OutOfTasks = watch.Shortages(record.Image, outcome.Code != 0)
 	if outcome.Code != 0 {
-		outcome.OutOfTasks = outOfTasks(record, refused, log)
 		outcome.DiskFull = diskFull(ctx, s.dir(record.ID), record)
 	}
 	return outcome, nil
@@ -274,7 +272,7 @@ func (s Store) stopScript(ctx context.Context, bus *systemd.Bus, unit string, re
 // stopMachine stops a machine that does not do what it is told, and says whether it
 // could ask for that.
 func (s Store) stopMachine(ctx context.Context, record Record, why error) bool {
-	s.logf("stop %s, which does not obey: %s", Name(record.ID), Printable(why.Error()))
+	s.logf("stop %s, which does not obey: %s", Name(record.ID), printable.Line(why.Error()))
 	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
 	defer cancel()
 	host, err := systemd.Host(ctx)
@@ -297,7 +295,7 @@ func (s Store) stopEarlier(ctx context.Context, bus *systemd.Bus, record Record)
 		return err
 	}
 	for _, unit := range units {
-		s.logf("stop %s, which an earlier call left running", Printable(unit.Name))
+		s.logf("stop %s, which an earlier call left running", printable.Line(unit.Name))
 		s.stopScript(ctx, bus, unit.Name, record)
 	}
 	return nil

@@ -9,13 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/network"
 	"nspawn-runner/runner/storage"
 )
 
 // furnished are the files that furnish may write, below the machine's root.
 func furnished() []string {
 	all := []string{"etc/hosts", "etc/resolv.conf"}
-	for path := range dropIns("nameserver "+resolverAddress, false) {
+	for path := range dropIns([]string{"any"}, false) {
 		all = append(all, "etc/"+path)
 	}
 	return all
@@ -41,19 +42,21 @@ func furnish(root string, record Record) error {
 	if err := replaceIn(etc, "hosts", []byte(hosts), owner); err != nil {
 		return fmt.Errorf("write /etc/hosts: %w", err)
 	}
-	resolver, err := hostResolver()
+	attached, err := network.Named(record.Network)
 	if err != nil {
 		return err
 	}
-	if record.Network == NetworkPrivate {
-		resolver = forMachine(resolver)
+	resolver, err := network.HostResolver()
+	if err != nil {
+		return err
 	}
+	resolver = attached.Resolver(resolver)
 	if resolver != "" {
 		if err := replaceIn(etc, "resolv.conf", []byte(resolver), owner); err != nil {
 			return fmt.Errorf("write /etc/resolv.conf: %w", err)
 		}
 	}
-	for path, text := range dropIns(resolver, record.Privileged) {
+	for path, text := range dropIns(network.Nameservers(resolver), record.Privileged) {
 		if err := placeIn(etc, path, text, owner); err != nil {
 			return fmt.Errorf("write /etc/%s: %w", path, err)
 		}
@@ -63,20 +66,14 @@ func furnish(root string, record Record) error {
 
 // dropIns are files below /etc that tell services of systemd what a machine is like. An
 // image may have these services, and a job may install them.
-func dropIns(resolver string, privileged bool) map[string]string {
+func dropIns(nameservers []string, privileged bool) map[string]string {
 	// The machine's network is there without it, with addresses that it would take away.
-	all := map[string]string{"systemd/network/10-nspawn-runner.network": "[Match]\nName=" + interfaceName + "\n\n[Link]\nUnmanaged=yes\n"}
+	all := map[string]string{"systemd/network/10-nspawn-runner.network": "[Match]\nName=" + network.Interface + "\n\n[Link]\nUnmanaged=yes\n"}
 	if !privileged {
 		all["systemd/system/systemd-binfmt.service.d/nspawn-runner.conf"] = binfmt
 	}
-	var servers []string
-	for line := range strings.Lines(resolver) {
-		if _, ok := nameserver(line); ok {
-			servers = append(servers, strings.Fields(line)[1])
-		}
-	}
-	if servers != nil { // it does not read a resolv.conf(5) that is a link to its own
-		all["systemd/resolved.conf.d/nspawn-runner.conf"] = "[Resolve]\nDNS=" + strings.Join(servers, " ") + "\n"
+	if nameservers != nil { // it does not read a resolv.conf(5) that is a link to its own
+		all["systemd/resolved.conf.d/nspawn-runner.conf"] = "[Resolve]\nDNS=" + strings.Join(nameservers, " ") + "\n"
 	}
 	return all
 }

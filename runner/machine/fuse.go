@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"nspawn-runner/runner/host"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -29,7 +31,7 @@ const abortPause = 100 * time.Millisecond
 // reads the command lines of its processes (seen). At the end no connection is left,
 // also none that another machine was handed.
 func (r Record) withoutFUSE(stop func() error) error {
-	if r.Boot != bootID() {
+	if r.Boot != host.BootID() {
 		return stop()
 	}
 	r.abortFUSE()

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/printable"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -161,7 +162,7 @@ func (pids survivors) Error() string {
 	var names []string
 	for _, pid := range pids[:min(len(pids), 3)] {
 		name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-		names = append(names, strings.TrimSpace(fmt.Sprintf("%d %s", pid, Printable(string(name)))))
+		names = append(names, strings.TrimSpace(fmt.Sprintf("%d %s", pid, printable.Line(string(name)))))
 	}
 	return fmt.Sprintf("processes that cannot be killed: %d (%s); the machine stays on record, and gc tries again", len(pids), strings.Join(names, ", "))
 }

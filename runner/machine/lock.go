@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/lock"
 )
 
@@ -36,7 +37,7 @@ func (s Store) lock(ctx context.Context, id string, create bool) (*os.File, erro
 // locked before it has its name: Collect takes a directory without a lock and
 // without a record for one whose maker was killed.
 func (s Store) makeLocked(id string) (*os.File, error) {
-	made, err := os.MkdirTemp(s.Dir, fmt.Sprintf("%s%d-", beingMade, uptime()/time.Second)) // of mode 0700
+	made, err := os.MkdirTemp(s.Dir, fmt.Sprintf("%s%d-", beingMade, host.Uptime()/time.Second)) // of mode 0700
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +68,7 @@ func isBeingMade(name string) bool {
 	text, is := strings.CutPrefix(name, beingMade)
 	seconds, _, timed := strings.Cut(text, "-")
 	made, err := strconv.Atoi(seconds)
-	age := uptime() - time.Duration(made)*time.Second
+	age := host.Uptime() - time.Duration(made)*time.Second
 	return is && timed && err == nil && age >= 0 && age < time.Minute
 }
 

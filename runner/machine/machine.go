@@ -18,8 +18,9 @@ import (
 	"path/filepath"
 	"time"
 
+	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/network"
 	"nspawn-runner/runner/storage"
-	"nspawn-runner/runner/systemd"
 )
 
 // Store is the machines of one state directory.
@@ -42,7 +43,7 @@ type Spec struct {
 	Owner string
 	// Caller is the gitlab-runner the machine is for, if known: when it is
 	// dead, nobody will stop the machine.
-	Caller *systemd.Process
+	Caller *host.Process
 	// CallerDir is what that has on the host for the job; it goes when the caller dies.
 	CallerDir *CallerDir
 	// Image is the image's name, Generation its generation's, Chroot that
@@ -55,8 +56,8 @@ type Spec struct {
 	Masked []string
 	// Privileged machines have no user namespace.
 	Privileged bool
-	// Network is one of NetworkPrivate, NetworkHost and NetworkNone.
-	Network string
+	// Network is what it is attached to.
+	Network network.Network
 	// CloudMetadata lets it reach what clouds tell their hosts.
 	CloudMetadata bool
 	// NoFUSE leaves out /dev/fuse, NoNesting what containers in it need.

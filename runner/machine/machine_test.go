@@ -11,8 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/network"
 	"nspawn-runner/runner/storage"
-	"nspawn-runner/runner/systemd"
 )
 
 func store(t testing.TB) Store {
@@ -37,9 +38,9 @@ func (s Store) add(t testing.TB, r Record) {
 	}
 }
 
-func self(t testing.TB) systemd.Process {
+func self(t testing.TB) host.Process {
 	t.Helper()
-	p, err := systemd.FindProcess(os.Getpid())
+	p, err := host.FindProcess(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,20 +49,20 @@ func self(t testing.TB) systemd.Process {
 
 func TestOnlyMachinesThatNobodyWillStopAreAbandoned(t *testing.T) {
 	s := store(t)
-	alive, dead := self(t), systemd.Process{PID: os.Getpid(), Started: 1}
+	alive, dead := self(t), host.Process{PID: os.Getpid(), Started: 1}
 	later, past := time.Now().Add(time.Hour), time.Now().Add(-time.Hour)
 	for _, test := range []struct {
 		record Record
 		want   string
 	}{
-		{Record{ID: "by-hand", Expires: later, Boot: bootID(), Leader: &alive}, ""},
+		{Record{ID: "by-hand", Expires: later, Boot: host.BootID(), Leader: &alive}, ""},
 		{Record{ID: "of-a-runner", Expires: later, Caller: &alive, Leader: &alive}, ""},
 		{Record{ID: "that-died", Expires: later, Caller: &alive, Leader: &dead}, ""},
 		{Record{ID: "of-a-dead-one", Expires: later, Caller: &dead, Leader: &alive}, "gone"},
 		{Record{ID: "half-started", Expires: later, Caller: &alive}, "start was killed"},
-		{Record{ID: "expired", ExpiresUptime: uptime() - 1, Boot: bootID(), Caller: &alive, Leader: &alive}, "time is over"},
-		{Record{ID: "when-the-clock-made-a-step", Expires: past, ExpiresUptime: uptime() + time.Hour, Boot: bootID(), Leader: &alive}, ""},
-		{Record{ID: "stopped-on-a-read-only-disk", CreatedUptime: 1, ExpiresUptime: uptime() + time.Hour, Boot: bootID(), Caller: &alive, Leader: &dead}, "did not come to its end"},
+		{Record{ID: "expired", ExpiresUptime: host.Uptime() - 1, Boot: host.BootID(), Caller: &alive, Leader: &alive}, "time is over"},
+		{Record{ID: "when-the-clock-made-a-step", Expires: past, ExpiresUptime: host.Uptime() + time.Hour, Boot: host.BootID(), Leader: &alive}, ""},
+		{Record{ID: "stopped-on-a-read-only-disk", CreatedUptime: 1, ExpiresUptime: host.Uptime() + time.Hour, Boot: host.BootID(), Caller: &alive, Leader: &dead}, "did not come to its end"},
 		{Record{ID: "of-an-older-build", Expires: past, Leader: &alive}, "time is over"},
 		{Record{ID: "of-an-older-build-and-a-runner", Expires: past, Caller: &alive, Leader: &alive}, ""},
 		{Record{ID: "rebooted", Expires: later, Boot: "another"}, "rebooted"},
@@ -146,7 +147,7 @@ func BenchmarkCollectingNothingBesideThirtyMachines(b *testing.B) {
 	s := store(b)
 	alive := self(b)
 	for i := range 30 {
-		s.add(b, Record{ID: strconv.Itoa(i), Format: recordFormat, Expires: time.Now().Add(time.Hour), Caller: &alive, Leader: &alive, Boot: bootID()})
+		s.add(b, Record{ID: strconv.Itoa(i), Format: recordFormat, Expires: time.Now().Add(time.Hour), Caller: &alive, Leader: &alive, Boot: host.BootID()})
 	}
 	for b.Loop() {
 		if err := s.Collect(b.Context()); err != nil {
@@ -221,14 +222,14 @@ func TestMachinesThatStartAtOnceHaveRangesOfTheirOwn(t *testing.T) {
 }
 
 func TestServicesOfSystemdAreToldWhatAMachineIsLike(t *testing.T) {
-	all := dropIns("# the host's\nnameserver 192.0.0.3\nsearch example.org\nnameserver fe80::1%host0\n", true)
+	all := dropIns([]string{"192.0.0.3", "fe80::1%host0"}, true)
 	if text := all["systemd/resolved.conf.d/nspawn-runner.conf"]; text != "[Resolve]\nDNS=192.0.0.3 fe80::1%host0\n" {
 		t.Errorf("resolved: %q", text)
 	}
 	if _, told := all["systemd/system/systemd-binfmt.service.d/nspawn-runner.conf"]; told {
 		t.Error("a privileged machine's interpreters would be the host's")
 	}
-	if _, told := dropIns("", false)["systemd/resolved.conf.d/nspawn-runner.conf"]; told {
+	if _, told := dropIns(nil, false)["systemd/resolved.conf.d/nspawn-runner.conf"]; told {
 		t.Error("resolved is told of no server")
 	}
 }
@@ -298,7 +299,7 @@ func TestFilesAreReplacedInAMachineAndLinksNotFollowed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := furnish(root, Record{ID: "1", RootUID: 70000, Network: NetworkHost}); err != nil {
+	if err := furnish(root, Record{ID: "1", RootUID: 70000, Network: network.Host.Name()}); err != nil {
 		t.Fatal(err)
 	}
 	if got, _ := os.ReadFile(victim); string(got) != "mine" {
@@ -320,19 +321,13 @@ func TestFilesAreReplacedInAMachineAndLinksNotFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	os.Symlink("/nowhere", filepath.Join(root, "etc"))
-	if err := furnish(root, Record{ID: "1", RootUID: 70000, Network: NetworkHost}); err == nil {
+	if err := furnish(root, Record{ID: "1", RootUID: 70000, Network: network.Host.Name()}); err == nil {
 		t.Error("no /etc, no error")
 	}
 }
 
-func TestWhatAMachineSaysCannotWriteToATerminal(t *testing.T) {
-	if got := Printable("\x1b[31mred\x07\r\n\u009b1mx\xff" + strings.Repeat("y", 1000)); strings.ContainsAny(got, "\x1b\x07\r\n\u009b") || len(got) > 320 {
-		t.Errorf("%q", got)
-	}
-}
-
 func TestADirectoryIsBeingMadeForAMinute(t *testing.T) {
-	now := int(uptime().Seconds())
+	now := int(host.Uptime().Seconds())
 	for name, want := range map[string]bool{
 		beingMade + strconv.Itoa(now) + "-x":      true,
 		beingMade + strconv.Itoa(now-50) + "-x":   true,

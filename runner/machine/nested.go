@@ -12,8 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/printable"
 	"nspawn-runner/runner/storage"
-	"nspawn-runner/runner/systemd"
 )
 
 // The kernel lets nobody in a user namespace mount a proc or a sysfs who does not see
@@ -26,7 +27,7 @@ import (
 const nestedPlace = ".nspawn-runner"
 
 // allowNested gives a machine, whose first process is there, what containers in it need.
-func (s Store) allowNested(ctx context.Context, leader systemd.Process, record Record) error {
+func (s Store) allowNested(ctx context.Context, leader host.Process, record Record) error {
 	if record.NoNesting {
 		return nil
 	}
@@ -47,7 +48,7 @@ func (s Store) allowNested(ctx context.Context, leader systemd.Process, record R
 	cmd.Dir = "/"
 	cmd.WaitDelay = time.Second // the child may wait for the kernel's lock of all mounts
 	if out, err := outputAmong(processes, cmd); err != nil {
-		return fmt.Errorf(`a proc and a sysfs for containers: %w: %s; "nesting: false" does without`, err, Printable(string(out)))
+		return fmt.Errorf(`a proc and a sysfs for containers: %w: %s; "nesting: false" does without`, err, printable.Line(string(out)))
 	}
 	return nil
 }

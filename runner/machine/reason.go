@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"nspawn-runner/runner/printable"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -47,14 +48,14 @@ func (s Store) whyNotUp(ctx context.Context, host *systemd.Bus, spec Spec, recor
 func insideReasons(ctx context.Context, record Record) []string {
 	bus, err := systemd.Machine(ctx, *record.Leader, record.RootUID)
 	if err != nil {
-		return []string{"its bus does not answer: " + Printable(err.Error())}
+		return []string{"its bus does not answer: " + printable.Line(err.Error())}
 	}
 	defer bus.Close()
 	var lines []string
 	add := func(what string, units []systemd.ListedUnit, err error) {
 		var names []string
 		for _, u := range units {
-			names = append(names, Printable(u.Name))
+			names = append(names, printable.Line(u.Name))
 		}
 		if len(names) > 5 {
 			names = append(names[:5], fmt.Sprintf("and %d more", len(names)-5))
@@ -88,7 +89,7 @@ func consoleTail(ctx context.Context, record Record) []string {
 	}
 	var lines []string
 	for line := range strings.Lines(string(out)) {
-		if line = Printable(line); line != "" {
+		if line = printable.Line(line); line != "" {
 			lines = append(lines, line)
 		}
 	}
@@ -100,13 +101,13 @@ func consoleTail(ctx context.Context, record Record) []string {
 func (s Store) whyDead(ctx context.Context, record Record, err error) error {
 	name := Name(record.ID)
 	if stopped := (stoppedError{}); errors.As(err, &stopped) || !errors.Is(err, systemd.ErrGone) && record.Leader.Alive() {
-		return fmt.Errorf("machine %s: %s", name, Printable(err.Error())) // maybe in its bus's words
+		return fmt.Errorf("machine %s: %s", name, printable.Line(err.Error())) // maybe in its bus's words
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*reasonTimeout)
 	defer cancel()
 	host, hostErr := systemd.Host(ctx)
 	if hostErr != nil {
-		return fmt.Errorf("machine %s: %s", name, Printable(err.Error())) // maybe in its bus's words
+		return fmt.Errorf("machine %s: %s", name, printable.Line(err.Error())) // maybe in its bus's words
 	}
 	defer host.Close()
 	if record.Leader.Alive() {
@@ -136,23 +137,4 @@ func (s Store) whyDead(ctx context.Context, record Record, err error) error {
 		return fmt.Errorf("machine %s was killed (signal %d)", name, status)
 	}
 	return fmt.Errorf("machine %s died (%s)", name, result)
-}
-
-// Printable makes text from a job, or from its machine, one line that is fit
-// for a terminal and a log.
-func Printable(s string) string {
-	s = strings.TrimSpace(strings.Map(printable, strings.ToValidUTF8(s, "?")))
-	if len(s) > 300 {
-		s = strings.ToValidUTF8(s[:300], "") + "..."
-	}
-	return s
-}
-
-// printable replaces control characters, with which a job could write to an
-// administrator's terminal.
-func printable(r rune) rune {
-	if r < ' ' || r >= 0x7f && r < 0xa0 {
-		return ' '
-	}
-	return r
 }

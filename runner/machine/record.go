@@ -8,12 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
-	"sync"
 	"time"
 
 	"nspawn-runner/runner/fault"
-	"nspawn-runner/runner/systemd"
+	"nspawn-runner/runner/host"
 )
 
 // recordFormat grows when a record's meaning changes. Fields may be added
@@ -23,10 +21,10 @@ const recordFormat = 1
 
 // Record is what is known of a machine, kept from its start to its end.
 type Record struct {
-	Format int              `json:"format"`
-	ID     string           `json:"id"`
-	Owner  string           `json:"owner,omitempty"`
-	Caller *systemd.Process `json:"caller,omitempty"`
+	Format int           `json:"format"`
+	ID     string        `json:"id"`
+	Owner  string        `json:"owner,omitempty"`
+	Caller *host.Process `json:"caller,omitempty"`
 	// CallerDir is what that has on the host for the job.
 	CallerDir  *CallerDir `json:"caller_dir,omitempty"`
 	Image      string     `json:"image"`
@@ -54,8 +52,8 @@ type Record struct {
 	ExpiresUptime time.Duration `json:"expires_uptime,omitempty"`
 	Binds         []Bind        `json:"binds,omitempty"`
 	Devices       []Device      `json:"devices,omitempty"`
-	// Network is what the machine has of one. Older builds did not note it, and
-	// gave all machines the host's.
+	// Network is the name of what the machine is attached to. Older builds did not note
+	// it, and gave all machines the host's.
 	Network string `json:"network,omitempty"`
 	// CloudMetadata says that the machine may reach it.
 	CloudMetadata bool `json:"cloud_metadata,omitempty"`
@@ -76,18 +74,9 @@ type Record struct {
 
 	// Leader is the machine's first process, Cgroup the path of its service's
 	// control group. Both are set once the machine is up.
-	Leader *systemd.Process `json:"leader,omitempty"`
-	Cgroup string           `json:"cgroup,omitempty"`
+	Leader *host.Process `json:"leader,omitempty"`
+	Cgroup string        `json:"cgroup,omitempty"`
 }
-
-// bootID is the kernel's id of this boot: random(4).
-var bootID = sync.OnceValue(func() string {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(id))
-})
 
 // up says whether the machine came up and its first process still lives.
 func (r Record) up() bool { return r.Leader != nil && r.Leader.Alive() }
@@ -97,8 +86,8 @@ func (r Record) hostname() string { return cmp.Or(r.Hostname, Name(r.ID)) }
 
 // Age is how long ago a machine was made.
 func (r Record) Age() time.Duration {
-	if r.CreatedUptime > 0 && r.Boot == bootID() {
-		return uptime() - r.CreatedUptime
+	if r.CreatedUptime > 0 && r.Boot == host.BootID() {
+		return host.Uptime() - r.CreatedUptime
 	}
 	return time.Since(r.Created)
 }
@@ -107,7 +96,7 @@ func (r Record) Age() time.Duration {
 // alone does not say so where a gitlab-runner lives that will.
 func (r Record) isOver() bool {
 	if r.ExpiresUptime > 0 {
-		return uptime() > r.ExpiresUptime
+		return host.Uptime() > r.ExpiresUptime
 	}
 	return r.Caller == nil && time.Now().After(r.Expires)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
 
+	"nspawn-runner/runner/printable"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -77,7 +78,7 @@ const unitPrefix = "nspawn-runner-script-"
 func (s Store) scriptProperties(script Script, body *scriptBody, output *streams) []systemd.Property {
 	set := systemd.Set
 	return []systemd.Property{
-		set("Description", "CI job: "+strings.Map(printable, script.Label)),
+		set("Description", "CI job: "+printable.Line(script.Label)),
 		systemd.ExecStart(script.command()...),
 		set("Type", "exec"),
 		set("User", "root"),

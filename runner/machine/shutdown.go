@@ -12,12 +12,13 @@ import (
 	"time"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/printable"
 	"nspawn-runner/runner/systemd"
 )
 
-// ShutdownLimit is how long a machine may take to shut down. systemd kills most of what
+// shutdownLimit is how long a machine may take to shut down. systemd kills most of what
 // does not stop after 90 s (DefaultTimeoutStopSec=), and then the witness tells of it.
-const ShutdownLimit = 2 * time.Minute
+const shutdownLimit = 2 * time.Minute
 
 // ending is the unit that ends the service manager of a container, and with it the
 // machine. Others, such as poweroff.target, may be masked: see Spec.
@@ -36,7 +37,7 @@ func (s Store) Shutdown(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	limit, cancel := context.WithTimeoutCause(ctx, ShutdownLimit, errHangs)
+	limit, cancel := context.WithTimeoutCause(ctx, shutdownLimit, errHangs)
 	defer cancel()
 	if err = s.shutdown(limit, record); err != nil {
 		err = fmt.Errorf("shut machine %s down: %w", Name(id), err)
@@ -46,7 +47,7 @@ func (s Store) Shutdown(ctx context.Context, id string) error {
 	return errors.Join(err, s.removeAtLast(undo, id))
 }
 
-var errHangs = fmt.Errorf("it takes longer than %s", ShutdownLimit)
+var errHangs = fmt.Errorf("it takes longer than %s", shutdownLimit)
 
 func (s Store) shutdown(ctx context.Context, record Record) error {
 	if !record.up() {
@@ -98,7 +99,7 @@ func (r Record) running() (units []string) {
 		}
 		procs, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
 		if name := filepath.Base(path); len(procs) > 0 && name != "init.scope" {
-			units = append(units, Printable(name))
+			units = append(units, printable.Line(name))
 		}
 		return nil
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"nspawn-runner/runner/guard"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -12,6 +13,9 @@ const slice = "machine-ci.slice"
 
 // sliceGroup is its control group.
 const sliceGroup = "/sys/fs/cgroup/machine.slice/" + slice
+
+// CheckGuard says whether this kernel asks programs what machines do.
+func CheckGuard() error { return guard.Check(sliceGroup) }
 
 // Together is what all machines of a host may take at a time. The limits of each add up
 // to more than there is, and where the host is without memory or processes, the kernel

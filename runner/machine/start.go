@@ -12,6 +12,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/guard"
+	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/limits"
+	"nspawn-runner/runner/network"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -79,21 +83,21 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 		Masked:     spec.Masked,
 		Privileged: spec.Privileged,
 		Created:    now,
-		Boot:       bootID(),
+		Boot:       host.BootID(),
 		Expires:    now.Add(life),
 		Binds:      spec.Binds,
 		Devices:    spec.Devices,
 		DiskMax:    spec.Limits.DiskMax,
 		Shell:      spec.Shell,
 		Quiet:      spec.Quiet,
-		Network:    spec.Network,
+		Network:    spec.Network.Name(),
 
 		CloudMetadata: spec.CloudMetadata,
 		NoFUSE:        spec.NoFUSE,
 		Environment:   spec.Environment,
 		NoNesting:     spec.NoNesting,
 	}
-	record.CreatedUptime = uptime()
+	record.CreatedUptime = host.Uptime()
 	record.ExpiresUptime = record.CreatedUptime + life
 	defer func() {
 		if err != nil {
@@ -198,13 +202,13 @@ func (s Store) startConnected(ctx context.Context, bus *systemd.Bus, spec Spec, 
 		fault.Here("machine: service started")
 		return err
 	})
-	all.Go(func() error { return s.fit(ctx, bus, record) })
+	all.Go(func() error { return s.fit(ctx, bus, spec.Network, record) })
 	return all.Wait()
 }
 
 // fit gives a machine what only its first process can be given from outside, as soon as
 // that is there: the way out of its network, and what it is kept from.
-func (s Store) fit(ctx context.Context, bus *systemd.Bus, record Record) error {
+func (s Store) fit(ctx context.Context, bus *systemd.Bus, attached network.Network, record Record) error {
 	leader, err := bus.AwaitLeader(ctx, Name(record.ID))
 	if err != nil {
 		return fmt.Errorf("wait for its first process: %w", err)
@@ -219,13 +223,36 @@ func (s Store) fit(ctx context.Context, bus *systemd.Bus, record Record) error {
 	}
 	defer service.Close()
 	all, ctx := errgroup.WithContext(ctx)
-	all.Go(func() error { return s.connect(ctx, leader, service, record) })
-	all.Go(func() error { return keepFromMetadata(service, record) })
+	all.Go(func() error { return s.attach(ctx, leader, service, attached, record) })
 	all.Go(func() error { return s.guard(service, record) })
-	all.Go(func() error { return share(ctx, leader, record) })
+	all.Go(func() error { return limits.Share(ctx, leader, record.RootUID) })
 	all.Go(func() error { return s.allowNested(ctx, leader, record) })
-	all.Go(func() error { return allowPings(leader, record) })
 	return all.Wait()
+}
+
+// attach attaches a machine to its network.
+func (s Store) attach(ctx context.Context, leader host.Process, service *os.File, attached network.Network, record Record) error {
+	ids := record.ids()
+	err := attached.Attach(ctx, network.Machine{
+		Leader: leader, Service: service, FirstID: ids.first, IDs: ids.count, CloudMetadata: record.CloudMetadata,
+	})
+	if err == nil {
+		s.logf("%s: its network is there", Name(record.ID))
+	}
+	return err
+}
+
+// guard has the kernel ask what machines do; a privileged one is exempt. Not every kernel
+// can.
+func (s Store) guard(service *os.File, record Record) error {
+	err := guard.Slice(sliceGroup)
+	if err == nil && record.Privileged {
+		err = guard.Exempt(service)
+	}
+	if err != nil {
+		s.logf("%s: %v", Name(record.ID), err)
+	}
+	return nil
 }
 
 var errBootTimeout = errors.New("it did not come up in time")

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nspawn-runner/runner/guard"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -62,7 +63,10 @@ func (s Store) properties(spec Spec, layer string) []systemd.Property {
 		}),
 	}
 	if !spec.Privileged {
-		properties = append(properties, restrictFamilies())
+		properties = append(properties, set("RestrictAddressFamilies", struct {
+			Allow    bool
+			Families []string
+		}{true, guard.Families()}))
 	}
 	return properties
 }

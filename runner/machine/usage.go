@@ -1,87 +1,20 @@
 package machine
 
 import (
-	"bytes"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
-	"time"
+
+	"nspawn-runner/runner/limits"
 )
 
-// Usage is what a machine has used since it was made.
-type Usage struct {
-	Elapsed   time.Duration
-	Processor time.Duration
-	// Memory is the most that it used at a time, with its files that the kernel
-	// kept in memory; 0 where that is not known, which is before Linux 5.19.
-	Memory uint64
-	// Written is how many bytes of it went to a disk up to now; 0 where that is
-	// not counted.
-	Written uint64
-}
-
-// Usage reads what a machine has used, and its record. That is the kernel's word:
-// nobody in the machine can change it.
-func (s Store) Usage(id string) (Record, Usage, error) {
+// Usage reads what a machine has used up to now, and its record.
+func (s Store) Usage(id string) (Record, limits.Usage, error) {
 	record, err := readRecord(s.dir(id))
 	if err != nil {
-		return record, Usage{}, err
+		return record, limits.Usage{}, err
 	}
-	group := filepath.Join("/sys/fs/cgroup", record.Cgroup)
-	stat, err := os.ReadFile(filepath.Join(group, "cpu.stat"))
+	usage, err := limits.UsageOf(record.Cgroup, record.Age())
 	if err != nil {
-		return record, Usage{}, fmt.Errorf("machine %s: %w", Name(id), err)
+		return record, usage, fmt.Errorf("machine %s: %w", Name(id), err)
 	}
-	u := Usage{Elapsed: record.Age()}
-	for line := range bytes.Lines(stat) {
-		if number, is := bytes.CutPrefix(line, []byte("usage_usec ")); is {
-			u.Processor = time.Duration(parseNumber(number)) * time.Microsecond
-		}
-	}
-	u.Memory, _ = readNumber(record.Cgroup, "memory.peak")
-	if io, err := os.ReadFile(filepath.Join(group, "io.stat")); err == nil {
-		u.Written = written(io)
-	}
-	return record, u, nil
-}
-
-// written finds in io.stat (cgroup-v2.rst) how much went to the disk that was
-// written to most. Their sum would count twice what passes through one disk to
-// another, as with LVM.
-func written(stat []byte) (most uint64) {
-	for line := range bytes.Lines(stat) {
-		for word := range bytes.FieldsSeq(line) {
-			if number, is := bytes.CutPrefix(word, []byte("wbytes=")); is {
-				most = max(most, parseNumber(number))
-			}
-		}
-	}
-	return most
-}
-
-func parseNumber(text []byte) uint64 {
-	n, _ := strconv.ParseUint(string(bytes.TrimSpace(text)), 10, 64)
-	return n
-}
-
-// String says it to a person who looks at a job's log.
-func (u Usage) String() string {
-	words := []string{duration(u.Elapsed), "processor " + duration(u.Processor)}
-	if u.Memory > 0 {
-		words = append(words, "memory "+mebibytes(u.Memory)+" at most")
-	}
-	if u.Written > 0 {
-		words = append(words, mebibytes(u.Written)+" written to disk")
-	}
-	return "job: " + strings.Join(words, ", ")
-}
-
-// duration words a time with as many digits as a person wants of it.
-func duration(d time.Duration) string {
-	if d < 10*time.Second {
-		return d.Round(100 * time.Millisecond).String()
-	}
-	return d.Round(time.Second).String()
+	return record, usage, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
 
+	"nspawn-runner/runner/printable"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -58,7 +59,7 @@ func (w *witness) start(ctx context.Context, bus *systemd.Bus) error {
 		set("Conflicts", []string{"shutdown.target"}),
 	})
 	if err == nil && result != "done" {
-		err = fmt.Errorf("a unit that notes how services stop did not start: %s", Printable(result))
+		err = fmt.Errorf("a unit that notes how services stop did not start: %s", printable.Line(result))
 	}
 	return err
 }
@@ -81,7 +82,7 @@ func (w *witness) killed() (units []string) {
 	was := results(before)
 	for unit, result := range results(after) {
 		if slices.Contains(bad, result) && was[unit] != result {
-			units = append(units, fmt.Sprintf("%s (%s)", Printable(unit), result))
+			units = append(units, fmt.Sprintf("%s (%s)", printable.Line(unit), result))
 		}
 	}
 	slices.Sort(units)

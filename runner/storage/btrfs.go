@@ -12,11 +12,13 @@ type btrfs struct{}
 
 func (btrfs) Name() string { return "btrfs" }
 
+func (btrfs) Traits() Traits { return Traits{} }
+
 func (btrfs) CanLimit(machines string) error { return canLimitSubvolumes(machines) }
 
 func (btrfs) Prepare(dir, chroot string, owner int, limit uint64) (*os.File, error) {
 	snapshot := filepath.Join(dir, "snapshot")
-	if err := Snapshot(chroot, snapshot); err != nil || limit == 0 {
+	if err := snapshotOf(chroot, snapshot); err != nil || limit == 0 {
 		return nil, err
 	}
 	return nil, limitSubvolume(snapshot, limit)

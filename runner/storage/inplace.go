@@ -15,6 +15,8 @@ type inPlace struct{}
 
 func (inPlace) Name() string { return "in-place" }
 
+func (inPlace) Traits() Traits { return Traits{} }
+
 func (inPlace) CanLimit(string) error {
 	return fmt.Errorf("what is built has no limit")
 }

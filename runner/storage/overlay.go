@@ -25,6 +25,10 @@ func (o overlay) Name() string {
 	return "overlay"
 }
 
+func (o overlay) Traits() Traits {
+	return Traits{InMemory: o.inMemory, Reserved: !o.inMemory, Volatile: true}
+}
+
 func (o overlay) CanLimit(string) error {
 	if o.inMemory {
 		return nil

@@ -1,11 +1,8 @@
 package storage
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -22,24 +19,6 @@ func Free(path string) (int64, error) {
 		return 0, fmt.Errorf("statfs %s: %w", path, err)
 	}
 	return int64(fs.Bavail) * fs.Bsize, nil
-}
-
-// AvailableMemory is how many bytes a tree in memory may take without anything
-// being swapped out: MemAvailable of proc_meminfo(5).
-func AvailableMemory() (uint64, error) {
-	file, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return 0, err
-	}
-	defer file.Close()
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		var kilobytes uint64
-		if n, _ := fmt.Sscanf(lines.Text(), "MemAvailable: %d kB", &kilobytes); n == 1 {
-			return kilobytes << 10, nil
-		}
-	}
-	return 0, errors.Join(errors.New("/proc/meminfo: no MemAvailable"), lines.Err())
 }
 
 // CloneCost is how many bytes a Clone of the tree at path into the same file

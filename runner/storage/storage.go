@@ -22,6 +22,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -32,6 +34,8 @@ import (
 type Backend interface {
 	// Name is the backend's name in the configuration.
 	Name() string
+	// Traits are what others need to know of it.
+	Traits() Traits
 	// CanLimit says whether machines whose directories lie in machines can be
 	// kept from writing more than so many bytes, or what to do about it.
 	CanLimit(machines string) error
@@ -50,6 +54,16 @@ type Backend interface {
 	Used(dir string) (bytes, files uint64, err error)
 }
 
+// Traits are how machines' roots differ.
+type Traits struct {
+	// InMemory roots take memory, and not the disk of the machine's directory.
+	InMemory bool
+	// Reserved roots take all of their limit from the disk when the machine starts.
+	Reserved bool
+	// Volatile roots wait for no disk by themselves: what is written need not last.
+	Volatile bool
+}
+
 // Disk is what a machine writes to.
 type Disk struct {
 	// Limit is how many bytes it may write, 0 for no limit.
@@ -58,19 +72,26 @@ type Disk struct {
 	Device string
 }
 
-// Named returns the backend with the given name; Names lists them.
-func Named(name string) (Backend, error) {
-	switch name {
-	case "btrfs":
-		return btrfs{}, nil
-	case "overlay":
-		return overlay{}, nil
-	case "tmpfs":
-		return overlay{inMemory: true}, nil
-	case inPlace{}.Name(): // of a record: see InPlace
-		return inPlace{}, nil
+// backends are those that jobs' machines can have.
+var backends = []Backend{btrfs{}, overlay{}, overlay{inMemory: true}}
+
+// Names are the backends' names in the configuration.
+func Names() []string {
+	var names []string
+	for _, b := range backends {
+		names = append(names, b.Name())
 	}
-	return nil, fmt.Errorf("backend %q: no such backend, there are btrfs, overlay and tmpfs", name)
+	return names
+}
+
+// Named returns the backend with this name, also that of a build's record (InPlace).
+func Named(name string) (Backend, error) {
+	for _, b := range slices.Concat(backends, []Backend{InPlace()}) {
+		if b.Name() == name {
+			return b, nil
+		}
+	}
+	return nil, fmt.Errorf("backend %q: no such backend, there are %s", name, strings.Join(Names(), ", "))
 }
 
 // Choose returns the backend for machines of the given chroot whose

@@ -18,7 +18,7 @@ func TestBackendsHaveTheNamesOfTheConfiguration(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, b, err)
 		}
 	}
-	if _, err := Named("zfs"); err == nil || !strings.Contains(err.Error(), "btrfs, overlay and tmpfs") {
+	if _, err := Named("zfs"); err == nil || !strings.Contains(err.Error(), "btrfs, overlay, tmpfs") {
 		t.Errorf("%v", err)
 	}
 }
@@ -166,7 +166,7 @@ func TestSubvolumesAreMadeSnapshotAndRemovedWithWhatIsInside(t *testing.T) {
 	shell(t, top, "touch b/dir/deeper/x; btrfs property set b/dir/deeper ro true; btrfs property set b/inner ro true")
 	must(Remove(ctx, filepath.Join(top, "b")))
 	must(os.Mkdir(filepath.Join(top, "plain"), 0o755))
-	must(Snapshot(filepath.Join(top, "a"), filepath.Join(top, "plain", "snapshot")))
+	must(snapshotOf(filepath.Join(top, "a"), filepath.Join(top, "plain", "snapshot")))
 	must(Remove(ctx, filepath.Join(top, "plain")))
 
 	// A plain directory becomes a subvolume, whose files share its blocks.

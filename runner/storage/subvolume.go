@@ -85,8 +85,8 @@ func Create(path string) error {
 	return nil
 }
 
-// Snapshot makes a writable snapshot of the subvolume from.
-func Snapshot(from, to string) error {
+// snapshotOf makes a writable snapshot of the subvolume from.
+func snapshotOf(from, to string) error {
 	source, err := unix.Open(from, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("snapshot %s: %w", from, err)

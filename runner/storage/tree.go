@@ -19,7 +19,7 @@ func Clone(ctx context.Context, from, to string) error {
 		return err
 	}
 	if subvolume {
-		return Snapshot(from, to)
+		return snapshotOf(from, to)
 	}
 	if err := Create(to); err != nil {
 		return err

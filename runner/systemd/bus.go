@@ -92,9 +92,6 @@ func (b *Bus) lost() error {
 	return ErrGone
 }
 
-// Gone is closed when the connection is lost.
-func (b *Bus) Gone() <-chan struct{} { return b.gone }
-
 // dispatch hands signals to their watchers, until the connection is closed.
 func (b *Bus) dispatch(signals <-chan *dbus.Signal) {
 	for signal := range signals {

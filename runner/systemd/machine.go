@@ -5,84 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"nspawn-runner/runner/host"
 
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
 )
 
-// Process names a process for good: pids are used again, a pid with its start
-// time is not.
-type Process struct {
-	PID int `json:"pid"`
-	// Started is field 22 of /proc/PID/stat: clock ticks since boot.
-	Started uint64 `json:"started"`
-}
-
-// FindProcess returns the process that has the pid now.
-func FindProcess(pid int) (Process, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return Process{}, err
-	}
-	// The second field is the command in parentheses and may hold anything,
-	// parentheses too: count from the last one.
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-	if len(fields) < 20 {
-		return Process{}, fmt.Errorf("process %d: cannot read its start time", pid)
-	}
-	started, err := strconv.ParseUint(fields[19], 10, 64)
-	if err != nil {
-		return Process{}, fmt.Errorf("process %d: start time: %w", pid, err)
-	}
-	if fields[0] == "Z" || fields[0] == "X" {
-		return Process{}, os.ErrProcessDone
-	}
-	return Process{PID: pid, Started: started}, nil
-}
-
-// Alive says whether the process still runs.
-func (p Process) Alive() bool {
-	now, err := FindProcess(p.PID)
-	return err == nil && now.Started == p.Started
-}
-
-// Root opens the root directory of the process's mount namespace.
-func (p Process) Root() (*os.File, error) {
-	root, err := os.OpenFile(fmt.Sprintf("/proc/%d/root", p.PID), unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return nil, err
-	}
-	// Checked after opening: what is open now was this process's.
-	if !p.Alive() {
-		root.Close()
-		return nil, os.ErrProcessDone
-	}
-	return root, nil
-}
-
-// Namespace opens a namespace of the process: net or user, as namespaces(7)
-// names them.
-func (p Process) Namespace(kind string) (*os.File, error) {
-	namespace, err := os.Open(fmt.Sprintf("/proc/%d/ns/%s", p.PID, kind))
-	if err != nil {
-		return nil, err
-	}
-	if !p.Alive() { // checked after opening, as in Root
-		namespace.Close()
-		return nil, os.ErrProcessDone
-	}
-	return namespace, nil
-}
-
 // AwaitLeader waits until a machine is registered, and returns its first
 // process, which then has all its namespaces but may not be init yet.
-func (b *Bus) AwaitLeader(ctx context.Context, machine string) (Process, error) {
+func (b *Bus) AwaitLeader(ctx context.Context, machine string) (host.Process, error) {
 	appeared := b.watch("/org/freedesktop/machine1", "org.freedesktop.machine1.Manager", "MachineNew", ",arg0='"+machine+"'")
 	defer b.unwatch(appeared)
 	for {
@@ -91,7 +27,7 @@ func (b *Bus) AwaitLeader(ctx context.Context, machine string) (Process, error) 
 			return leader, err
 		}
 		if _, err := b.next(ctx, appeared); err != nil {
-			return Process{}, err
+			return host.Process{}, err
 		}
 	}
 }
@@ -101,24 +37,24 @@ func (b *Bus) AwaitLeader(ctx context.Context, machine string) (Process, error) 
 var errNoMachined = errors.New("systemd-machined does not answer: systemctl restart systemd-machined")
 
 // Leader asks systemd-machined for the first process of a machine.
-func (b *Bus) Leader(ctx context.Context, machine string) (Process, error) {
+func (b *Bus) Leader(ctx context.Context, machine string) (host.Process, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, errNoMachined)
 	defer cancel()
 	var path dbus.ObjectPath
 	machined := b.conn.Object("org.freedesktop.machine1", "/org/freedesktop/machine1")
 	if err := machined.CallWithContext(ctx, "org.freedesktop.machine1.Manager.GetMachine", 0, machine).Store(&path); err != nil {
-		return Process{}, b.explain(ctx, err)
+		return host.Process{}, b.explain(ctx, err)
 	}
 	var value dbus.Variant
 	object := b.conn.Object("org.freedesktop.machine1", path)
 	if err := object.CallWithContext(ctx, "org.freedesktop.DBus.Properties.Get", 0, "org.freedesktop.machine1.Machine", "Leader").Store(&value); err != nil {
-		return Process{}, b.explain(ctx, err)
+		return host.Process{}, b.explain(ctx, err)
 	}
 	pid, ok := value.Value().(uint32)
 	if !ok {
-		return Process{}, fmt.Errorf("machine %s: machined does not know its leader", machine)
+		return host.Process{}, fmt.Errorf("machine %s: machined does not know its leader", machine)
 	}
-	return FindProcess(int(pid))
+	return host.FindProcess(int(pid))
 }
 
 // Machine connects to the service manager inside a machine. leader is the
@@ -128,7 +64,7 @@ func (b *Bus) Leader(ctx context.Context, machine string) (Process, error) {
 // therefore resolved below the machine's root and through no magic link, so
 // that it cannot lead to a socket of the host, and what it leads to must be a
 // socket in memory, as all of /run is.
-func Machine(ctx context.Context, leader Process, owner int) (*Bus, error) {
+func Machine(ctx context.Context, leader host.Process, owner int) (*Bus, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, errNoAnswer)
 	defer cancel()
 	type result struct {
@@ -216,7 +152,7 @@ func isSocketInMemory(socket int) error {
 }
 
 // dialMachine connects and authenticates. It must run on a thread of its own.
-func dialMachine(ctx context.Context, leader Process, owner int) (*Bus, error) {
+func dialMachine(ctx context.Context, leader host.Process, owner int) (*Bus, error) {
 	root, err := leader.Root()
 	if err != nil {
 		return nil, fmt.Errorf("%w: its first process is gone", ErrGone)

@@ -23,7 +23,7 @@ type Exit struct {
 func (b *Bus) Wait(ctx context.Context, unit string, properties []Property) (Exit, error) {
 	changes := b.watchState(unit)
 	defer b.unwatch(changes)
-	if err := b.Launch(ctx, unit, properties); err != nil {
+	if _, err := b.launch(ctx, unit, properties); err != nil {
 		return Exit{}, err
 	}
 	fault.Here("systemd: start of a script asked for")
@@ -43,7 +43,7 @@ func (b *Bus) Rejoin(ctx context.Context, unit string) (Exit, error) {
 		return Exit{}, err
 	}
 	if state == "inactive" || state == "failed" {
-		if exit, ended, err := b.exit(ctx, UnitPath(unit)); err != nil || ended {
+		if exit, ended, err := b.exit(ctx, unitPath(unit)); err != nil || ended {
 			return exit, err
 		}
 	}
@@ -52,7 +52,7 @@ func (b *Bus) Rejoin(ctx context.Context, unit string) (Exit, error) {
 
 // watchState asks for the changes of a unit's state.
 func (b *Bus) watchState(unit string) *watcher {
-	w := b.watch(UnitPath(unit), "org.freedesktop.DBus.Properties", "PropertiesChanged", "")
+	w := b.watch(unitPath(unit), "org.freedesktop.DBus.Properties", "PropertiesChanged", "")
 	b.subscribe()
 	return w
 }
@@ -67,7 +67,7 @@ func (b *Bus) awaitExit(ctx context.Context, unit string, changes *watcher) (Exi
 			continue
 		}
 		// A unit is also inactive before it starts: then nothing has ended yet.
-		exit, ended, err := b.exit(ctx, UnitPath(unit))
+		exit, ended, err := b.exit(ctx, unitPath(unit))
 		if err != nil || ended {
 			return exit, err
 		}

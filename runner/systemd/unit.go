@@ -66,12 +66,7 @@ func (b *Bus) Start(ctx context.Context, unit string, properties []Property) (re
 	return b.jobResult(ctx, removed, job)
 }
 
-// Launch starts a transient unit and does not wait.
-func (b *Bus) Launch(ctx context.Context, unit string, properties []Property) error {
-	_, err := b.launch(ctx, unit, properties)
-	return err
-}
-
+// launch starts a transient unit, and returns the job that does so.
 func (b *Bus) launch(ctx context.Context, unit string, properties []Property) (job dbus.ObjectPath, err error) {
 	type auxiliary struct {
 		Name       string
@@ -111,11 +106,6 @@ func (b *Bus) StartIrreversibly(ctx context.Context, unit string) error {
 // SetProperties changes settings of a unit, until the host's next boot.
 func (b *Bus) SetProperties(ctx context.Context, unit string, properties []Property) error {
 	return b.call(ctx, managerPath, manager+"SetUnitProperties", nil, unit, true, properties)
-}
-
-// Kill sends a signal to all processes of a unit.
-func (b *Bus) Kill(ctx context.Context, unit string, signal int32) error {
-	return b.call(ctx, managerPath, manager+"KillUnit", nil, unit, "all", signal)
 }
 
 // ResetFailed forgets that a unit failed, so that systemd unloads it.
@@ -230,7 +220,7 @@ func (b *Bus) Command(ctx context.Context, unit string) ([]string, error) {
 // Property reads a property of a unit into out. kind is the last word of the
 // property's interface: Unit or Service.
 func (b *Bus) Property(ctx context.Context, unit, kind, name string, out any) error {
-	return b.get(ctx, UnitPath(unit), destination+"."+kind, name, out)
+	return b.get(ctx, unitPath(unit), destination+"."+kind, name, out)
 }
 
 func (b *Bus) get(ctx context.Context, path dbus.ObjectPath, iface, name string, out any) error {
@@ -253,7 +243,7 @@ const backgroundMemory = 256 << 20
 // No id can make a machine's service of its name, which begins with kind.
 func (b *Bus) Background(ctx context.Context, kind, dir, description string, argv ...string) error {
 	sum := sha256.Sum256([]byte(dir))
-	err := b.Launch(ctx, fmt.Sprintf("%s-%x.service", kind, sum[:4]), []Property{
+	_, err := b.launch(ctx, fmt.Sprintf("%s-%x.service", kind, sum[:4]), []Property{
 		Set("Description", description),
 		ExecStart(argv...),
 		Set("Type", "exec"),
@@ -267,8 +257,8 @@ func (b *Bus) Background(ctx context.Context, kind, dir, description string, arg
 	return err
 }
 
-// UnitPath is the object path of a unit: all but letters and digits escaped.
-func UnitPath(unit string) dbus.ObjectPath {
+// unitPath is the object path of a unit: all but letters and digits escaped.
+func unitPath(unit string) dbus.ObjectPath {
 	var path strings.Builder
 	path.WriteString("/org/freedesktop/systemd1/unit/")
 	for i := 0; i < len(unit); i++ {

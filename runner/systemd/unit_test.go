@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/godbus/dbus/v5"
 )
@@ -20,7 +17,7 @@ func TestUnitPathsAreEscapedAsSystemdDoes(t *testing.T) {
 		"1.service":               "_31_2eservice",
 		"a_b@c.d.service":         "a_5fb_40c_2ed_2eservice",
 	} {
-		if got := UnitPath(unit); got != dbus.ObjectPath("/org/freedesktop/systemd1/unit/"+want) {
+		if got := unitPath(unit); got != dbus.ObjectPath("/org/freedesktop/systemd1/unit/"+want) {
 			t.Errorf("%s: %s", unit, got)
 		}
 	}
@@ -29,49 +26,6 @@ func TestUnitPathsAreEscapedAsSystemdDoes(t *testing.T) {
 func TestNothingInACommandIsExpanded(t *testing.T) {
 	if got := ExecStart("/bin/sh", "-c", "echo $HOME %n").Value.String(); !strings.Contains(got, "$$HOME %n") {
 		t.Error(got)
-	}
-}
-
-func TestAProcessIsItselfOnlyWhileItLives(t *testing.T) {
-	cmd := exec.Command("sleep", "100")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p, err := FindProcess(cmd.Process.Pid)
-	if err != nil || !p.Alive() {
-		t.Fatalf("%+v, %v", p, err)
-	}
-	if other := (Process{p.PID, p.Started + 1}); other.Alive() {
-		t.Error("another process of the same pid counts as this one")
-	}
-	cmd.Process.Kill()
-	for deadline := time.Now().Add(5 * time.Second); p.Alive(); {
-		if time.Now().After(deadline) {
-			t.Fatal("a zombie counts as alive")
-		}
-	}
-	cmd.Wait()
-	if _, err := p.Root(); err == nil {
-		t.Error("the root of a dead process")
-	}
-}
-
-func TestAProcessesNameDoesNotConfuse(t *testing.T) {
-	dir := t.TempDir()
-	program := dir + "/a) R 1 (b"
-	if err := exec.Command("cp", "/bin/sleep", program).Run(); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(program, "100")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer cmd.Wait()
-	defer cmd.Process.Kill()
-	p, err := FindProcess(cmd.Process.Pid)
-	self, _ := FindProcess(os.Getpid())
-	if err != nil || p.Started < self.Started {
-		t.Errorf("%+v, %v", p, err)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"al.essio.dev/pkg/shellescape"
 )
 
 // payloadScript is the path in a VM of what its service runs.
@@ -99,11 +101,11 @@ func (o VMOptions) script() string {
 				how = "ro"
 			}
 			fmt.Fprintf(&s, "udevadm wait --timeout=60 %[1]s && mkdir -p %[2]s && mount -o %[3]s %[1]s %[2]s || return 125\n",
-				quote(device), quote(d.Mount), how)
+				shellescape.Quote(device), shellescape.Quote(d.Mount), how)
 		}
 	}
 	for _, word := range o.Command {
-		s.WriteString(quote(word) + " ")
+		s.WriteString(shellescape.Quote(word) + " ")
 	}
 	s.WriteString("\n}\ncommand\n")
 	s.WriteString("echo $? >/dev/virtio-ports/status\n")
@@ -117,9 +119,4 @@ func (o VMOptions) script() string {
 		s.WriteString("systemctl poweroff --force\n")
 	}
 	return s.String()
-}
-
-// quote is a word that a shell takes as it is.
-func quote(word string) string {
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }

@@ -23,10 +23,10 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-	"golang.org/x/term"
+	"nspawn-runner/runner/host"
 
-	"nspawn-runner/runner/shell"
+	"al.essio.dev/pkg/shellescape"
+	"golang.org/x/sys/unix"
 )
 
 // Tree is a tree that is being built, for boxes on it.
@@ -101,7 +101,7 @@ func (t Tree) open(ctx context.Context, log io.Writer) (*Box, error) {
 	x.cmd = t.nspawn(ctx, append(args, "/bin/sh", "-c", payload)...)
 	x.cmd.SysProcAttr.Setsid = true
 	x.cmd.Stdin, x.cmd.Stdout, x.cmd.Stderr = input, stdout, log
-	fmt.Fprintf(log, "+ %s\n", shell.Command(x.cmd.Args))
+	fmt.Fprintf(log, "+ %s\n", shellescape.QuoteCommand(x.cmd.Args))
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread() // for Pdeathsig: the kernel takes the thread for its parent
@@ -214,7 +214,7 @@ func (t Tree) Shell(ctx context.Context, environment map[string]string, stdin io
 	defer func() { err = errors.Join(err, takeBack()) }()
 
 	console := "--console=pipe"
-	if isTerminal(stdin) && isTerminal(stdout) {
+	if host.IsTerminal(stdin) && host.IsTerminal(stdout) {
 		console = "--console=interactive"
 	}
 	args := []string{console}
@@ -276,10 +276,4 @@ func (t Tree) nspawn(ctx context.Context, args ...string) *exec.Cmd {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Unshareflags: alone}
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
-}
-
-// isTerminal says whether a stream, if it is a file at all, is a terminal.
-func isTerminal(stream any) bool {
-	file, ok := stream.(*os.File)
-	return ok && term.IsTerminal(int(file.Fd()))
 }

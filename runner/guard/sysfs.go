@@ -1,0 +1,55 @@
+package guard
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
+)
+
+// Whoever makes a network can mount a sysfs of it and write there, whatever covers the
+// machine's own: a job, or a container in it, could give each of the 4096 queues that an
+// interface can have a thread of the kernel's (/sys/class/net/*/threaded), which counts
+// to no machine's processes and memory. What runs in machines has nothing to write there.
+
+// refuseSysfs is a program that ends with 1 for a file that may be opened, which one in a
+// sysfs may for reading only.
+func refuseSysfs() (asm.Instructions, error) {
+	const fmodeWrite = 2 // linux/fs.h
+	program := asm.Instructions{asm.LoadMem(asm.R2, asm.R1, 0, asm.DWord)}
+	for _, step := range []struct {
+		of, member string
+		size       asm.Size
+	}{{"file", "f_mode", asm.Word}, {"file", "f_inode", asm.DWord}, {"inode", "i_sb", asm.DWord}, {"super_block", "s_magic", asm.DWord}} {
+		at, err := kernelMember(step.of, step.member)
+		if err != nil {
+			return nil, err
+		}
+		if step.member == "f_mode" {
+			program = append(program, asm.LoadMem(asm.R3, asm.R2, at, step.size), asm.And.Imm(asm.R3, fmodeWrite), asm.JEq.Imm(asm.R3, 0, "allow"))
+			continue
+		}
+		program = append(program, asm.LoadMem(asm.R2, asm.R2, at, step.size))
+	}
+	program = append(program, asm.JNE.Imm(asm.R2, unix.SYSFS_MAGIC, "allow"), asm.Mov.Imm(asm.R0, 0), asm.Return())
+	return append(program, allow()...), nil
+}
+
+// kernelMember is where a member is in a struct of this kernel, in bytes.
+func kernelMember(of, name string) (int16, error) {
+	kernel, err := kernelTypes()
+	if err != nil {
+		return 0, err
+	}
+	var structure *btf.Struct
+	if err := kernel.TypeByName(of, &structure); err != nil {
+		return 0, fmt.Errorf("struct %s: %w", of, err)
+	}
+	for _, member := range structure.Members {
+		if member.Name == name {
+			return int16(member.Offset.Bytes()), nil
+		}
+	}
+	return 0, fmt.Errorf("struct %s of this kernel has no member %s", of, name)
+}

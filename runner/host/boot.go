@@ -1,0 +1,31 @@
+package host
+
+import (
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// BootID is the kernel's id of this boot, random(4): whatever was noted with another one
+// is from before a reboot. It is "" where there is no proc.
+var BootID = sync.OnceValue(func() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
+})
+
+// Uptime is how long this boot of the host lasts, suspensions left out: what systemd's
+// RuntimeMaxSec= goes by, and what no step of the clock changes. Boards without a clock
+// and machines before their first answer of a time server make steps of years.
+func Uptime() time.Duration {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		panic(err) // no Linux is without it
+	}
+	return time.Duration(now.Nano())
+}

@@ -1,0 +1,84 @@
+package limits
+
+import (
+	"errors"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// kernelLog is the kernel's log, as it is in /dev/kmsg, from a moment on.
+type kernelLog struct{ file *os.File }
+
+// followKernelLog begins now. Where the log cannot be read, it stays empty.
+func followKernelLog() kernelLog {
+	file, err := os.OpenFile("/dev/kmsg", os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return kernelLog{}
+	}
+	if _, err := unix.Seek(int(file.Fd()), 0, unix.SEEK_END); err != nil {
+		file.Close()
+		return kernelLog{}
+	}
+	return kernelLog{file}
+}
+
+func (l kernelLog) close() { _ = l.file.Close() } // also of no file
+
+// lines reads what came since, and was not read yet.
+func (l kernelLog) lines() (lines []string) {
+	if l.file == nil {
+		return nil
+	}
+	record := make([]byte, 8192) // one read is one record
+	for {
+		// Not through the file: its Read would wait for more.
+		n, err := unix.Read(int(l.file.Fd()), record)
+		if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.EINTR) { // overwritten meanwhile
+			continue
+		}
+		if err != nil || n == 0 {
+			return lines
+		}
+		lines = append(lines, string(record[:n]))
+	}
+}
+
+var (
+	// killConstraint is the line of mm/oom_kill.c that names the control group.
+	killConstraint = regexp.MustCompile(`oom-kill:constraint=CONSTRAINT_MEMCG,.*,oom_memcg=([^,]*),task_memcg=[^,]*,task=(.*),pid=(\d+),uid=\d+`)
+	// killSummary is the one behind it that says how big the process was.
+	killSummary = regexp.MustCompile(`Killed process (\d+) \(.*\) total-vm:\d+kB, anon-rss:(\d+)kB`)
+)
+
+// killedIn finds the last process that was killed for the limit of a control
+// group. The name of a process is the job's word: it may look like anything.
+func killedIn(lines []string, cgroup string) (process string, used uint64) {
+	pid := ""
+	for _, line := range lines {
+		line, _, _ = strings.Cut(line, "\n") // what follows is a device's
+		if m := killConstraint.FindStringSubmatch(line); m != nil && m[1] == cgroup {
+			process, pid, used = m[2], m[3], 0
+		}
+		if m := killSummary.FindStringSubmatch(line); m != nil && m[1] == pid {
+			kilobytes, _ := strconv.ParseUint(m[2], 10, 64)
+			used = kilobytes << 10
+		}
+	}
+	return process, used
+}
+
+// tasksRefusedIn searches lines of the kernel's log for what kernel/cgroup/pids.c
+// says of a control group, or one below it.
+func tasksRefusedIn(lines []string, cgroup string) bool {
+	for _, line := range lines {
+		_, group, found := strings.Cut(line, "cgroup: fork rejected by pids controller in ")
+		if group, _, _ = strings.Cut(group, "\n"); found && strings.HasPrefix(group+"/", cgroup+"/") {
+			return true
+		}
+	}
+	return false
+}

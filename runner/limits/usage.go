@@ -1,0 +1,74 @@
+package limits
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Usage is what a machine has used since it was made.
+type Usage struct {
+	Elapsed   time.Duration
+	Processor time.Duration
+	// Memory is the most that it used at a time, with its files that the kernel
+	// kept in memory; 0 where that is not known, which is before Linux 5.19.
+	Memory uint64
+	// Written is how many bytes of it went to a disk up to now; 0 where that is
+	// not counted.
+	Written uint64
+}
+
+// UsageOf reads what a machine has used that was made so long ago.
+func UsageOf(cgroup string, elapsed time.Duration) (Usage, error) {
+	stat, err := os.ReadFile(filepath.Join(root, cgroup, "cpu.stat"))
+	if err != nil {
+		return Usage{}, err
+	}
+	u := Usage{Elapsed: elapsed}
+	for line := range bytes.Lines(stat) {
+		if number, is := bytes.CutPrefix(line, []byte("usage_usec ")); is {
+			u.Processor = time.Duration(parseNumber(number)) * time.Microsecond
+		}
+	}
+	u.Memory, _ = readNumber(cgroup, "memory.peak")
+	if io, err := os.ReadFile(filepath.Join(root, cgroup, "io.stat")); err == nil {
+		u.Written = written(io)
+	}
+	return u, nil
+}
+
+// written finds in io.stat (cgroup-v2.rst) how much went to the disk that was
+// written to most. Their sum would count twice what passes through one disk to
+// another, as with LVM.
+func written(stat []byte) (most uint64) {
+	for line := range bytes.Lines(stat) {
+		for word := range bytes.FieldsSeq(line) {
+			if number, is := bytes.CutPrefix(word, []byte("wbytes=")); is {
+				most = max(most, parseNumber(number))
+			}
+		}
+	}
+	return most
+}
+
+// String says it to a person who looks at a job's log.
+func (u Usage) String() string {
+	words := []string{duration(u.Elapsed), "processor " + duration(u.Processor)}
+	if u.Memory > 0 {
+		words = append(words, "memory "+mebibytes(u.Memory)+" at most")
+	}
+	if u.Written > 0 {
+		words = append(words, mebibytes(u.Written)+" written to disk")
+	}
+	return "job: " + strings.Join(words, ", ")
+}
+
+// duration words a time with as many digits as a person wants of it.
+func duration(d time.Duration) string {
+	if d < 10*time.Second {
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
+}

@@ -1,0 +1,137 @@
+package network
+
+import (
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
+)
+
+// The pasta of 2023 passes on to a job whatever comes to a port that it has sent a
+// datagram from, whoever sends it, so that others reach into machines who try all
+// ports of the host. Here the kernel notes whom each socket has asked, and drops what
+// others send: as that of 2025 has it, which connects its sockets.
+
+// mayBeAsked is how many a machine's sockets may wait for at a time.
+const mayBeAsked = 16384
+
+// Whom a socket asked, on a program's stack: the socket's number, 16 bytes of an
+// address, and a port. Aside is room for what is not part of it.
+const (
+	aside       = -40
+	askedKey    = -32
+	askedWhom   = -24
+	askedPort   = -8
+	askedLength = 32
+)
+
+// letInAnswers keeps datagrams from a control group's processes but for answers.
+func letInAnswers(cgroup *os.File) error {
+	asked, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.LRUHash, KeySize: askedLength, ValueSize: 4, MaxEntries: mayBeAsked})
+	if err != nil {
+		return fmt.Errorf("a map of who was asked: %w", err)
+	}
+	defer asked.Close() // the programs have it
+	err = attach(cgroup,
+		hook{ebpf.AttachCGroupUDP4Sendmsg, noteAsked(asked, headers[0])},
+		hook{ebpf.AttachCGroupUDP6Sendmsg, noteAsked(asked, headers[1])},
+		hook{ebpf.AttachCGroupInetIngress, dropUnasked(asked)},
+	)
+	if err != nil {
+		return fmt.Errorf("keep others from jobs: %w", err)
+	}
+	return nil
+}
+
+// newKey begins a key for the socket that the program in R6's context is about.
+func newKey() asm.Instructions {
+	return asm.Instructions{
+		asm.Mov.Reg(asm.R1, asm.R6),
+		asm.FnGetSocketCookie.Call(),
+		asm.StoreMem(asm.RFP, askedKey, asm.R0, asm.DWord),
+		asm.Mov.Imm(asm.R1, 0),
+		asm.StoreMem(asm.RFP, askedWhom, asm.R1, asm.DWord),
+		asm.StoreMem(asm.RFP, askedWhom+8, asm.R1, asm.DWord),
+		asm.StoreMem(asm.RFP, askedPort, asm.R1, asm.DWord),
+	}
+}
+
+// noteAsked is for sendmsg(2).
+func noteAsked(asked *ebpf.Map, h header) asm.Instructions {
+	program := append(asm.Instructions{asm.Mov.Reg(asm.R6, asm.R1)}, newKey()...)
+	for at := int16(0); at < int16(h.size); at += 4 {
+		program = append(program, asm.LoadMem(asm.R1, asm.R6, h.call+at, asm.Word), asm.StoreMem(asm.RFP, askedWhom+at, asm.R1, asm.Word))
+	}
+	program = append(program,
+		asm.LoadMem(asm.R1, asm.R6, callPort, asm.Word),
+		asm.StoreMem(asm.RFP, askedPort, asm.R1, asm.Half),
+		asm.Mov.Imm(asm.R1, 0),
+		asm.StoreMem(asm.RFP, aside, asm.R1, asm.DWord),
+		asm.LoadMapPtr(asm.R1, asked.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, askedKey),
+		asm.Mov.Reg(asm.R3, asm.RFP),
+		asm.Add.Imm(asm.R3, aside),
+		asm.Mov.Imm(asm.R4, 0),
+		asm.FnMapUpdateElem.Call(),
+	)
+	return append(program, allow()...)
+}
+
+// Where things are in struct __sk_buff and struct bpf_sock (linux/bpf.h).
+const (
+	skbSocket      = 168
+	socketProtocol = 12
+	socketPeerPort = 48
+)
+
+// dropUnasked ends with 1 for a packet that may come in, with 0 for others.
+func dropUnasked(asked *ebpf.Map) asm.Instructions {
+	program := asm.Instructions{
+		asm.Mov.Reg(asm.R6, asm.R1),
+		asm.LoadMem(asm.R1, asm.R6, skbSocket, asm.DWord),
+		asm.JEq.Imm(asm.R1, 0, "allow"),
+		asm.FnSkFullsock.Call(),
+		asm.JEq.Imm(asm.R0, 0, "allow"),
+		asm.LoadMem(asm.R1, asm.R0, socketProtocol, asm.Word),
+		asm.JNE.Imm(asm.R1, unix.IPPROTO_UDP, "allow"),
+		asm.LoadMem(asm.R1, asm.R0, socketPeerPort, asm.Half),
+		asm.JNE.Imm(asm.R1, 0, "allow"), // the kernel itself takes only what its peer sends
+	}
+	program = append(program, newKey()...)
+	program = append(program,
+		asm.LoadMem(asm.R7, asm.R6, skbProtocol, asm.Word),
+		asm.JEq.Imm(asm.R7, inPacket16(unix.ETH_P_IP), "ipv4"),
+		asm.JEq.Imm(asm.R7, inPacket16(unix.ETH_P_IPV6), "ipv6"),
+		asm.Ja.Label("drop"),
+	)
+	for _, h := range headers {
+		program = append(program, labelled(h.name, h.sender())...)
+	}
+	program = append(program,
+		asm.LoadMapPtr(asm.R1, asked.FD()).WithSymbol("look"),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, askedKey),
+		asm.FnMapLookupElem.Call(),
+		asm.JNE.Imm(asm.R0, 0, "allow"),
+	)
+	return append(program, dropOrAllow()...)
+}
+
+// sender copies the source of a datagram into the key.
+func (h header) sender() asm.Instructions {
+	program := slices.Concat(h.copyTo(aside, h.protocol, 1), asm.Instructions{
+		asm.LoadMem(asm.R1, asm.RFP, aside, asm.Byte),
+		asm.JNE.Imm(asm.R1, unix.IPPROTO_UDP, "drop"),
+	})
+	if h.size == 4 { // options would lie where the port is looked for
+		program = append(program, h.copyTo(aside, 0, 1)...)
+		program = append(program, asm.LoadMem(asm.R1, asm.RFP, aside, asm.Byte), asm.JNE.Imm(asm.R1, 0x45, "drop"))
+	}
+	program = append(program, h.copyTo(askedWhom, h.from, h.size)...)
+	program = append(program, h.copyTo(askedPort, h.port-2, 2)...)
+	return append(program, asm.Ja.Label("look"))
+}

@@ -1,0 +1,79 @@
+// Package network connects machines to networks. A machine is attached to one of three:
+//
+//   - private: a network of its own, from which passt's pasta leads out, as on any
+//     computer behind a router;
+//   - host: the host's own;
+//   - none: a loopback and nothing else.
+//
+// Whatever it is, a job sends its packets from the host, or from a process on the host
+// that works for it. So the kernel is given programs (BPF) which keep such processes from
+// what only the host may reach: its loopback, and what clouds tell their hosts. They
+// belong to a control group, and live as long as that.
+package network
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"nspawn-runner/runner/host"
+)
+
+// Network is what a machine is attached to.
+type Network interface {
+	// Name is the network's name in the configuration.
+	Name() string
+	// Check says what the host lacks for machines on this network.
+	Check() error
+	// IsApart says whether its machines have a network namespace of their own, which is
+	// made with the machine.
+	IsApart() bool
+	// Resolver is what a machine gets for a resolv.conf(5), made of the host's text.
+	Resolver(host string) string
+	// Attach connects a machine that is starting, as soon as its first process is there.
+	Attach(ctx context.Context, m Machine) error
+}
+
+// Machine is what a network needs to know of a machine.
+type Machine struct {
+	// Leader is its first process, which has all its namespaces.
+	Leader host.Process
+	// Service is the directory of its service's control group. What is in there, or in
+	// groups below, ends with the machine.
+	Service *os.File
+	// FirstID is the host's user id of its root, IDs how many user and group ids are its
+	// own from there on. Both are 0 for a privileged machine, which has no user namespace.
+	FirstID, IDs int
+	// CloudMetadata lets it reach what clouds tell their hosts.
+	CloudMetadata bool
+}
+
+// Private has a way out of its own, Host is the host's network, None leads nowhere.
+var (
+	Private Network = private{}
+	Host    Network = hosts{}
+	None    Network = none{}
+)
+
+// all are the networks that a machine can be attached to, the default first.
+var all = []Network{Private, Host, None}
+
+// Names are the networks' names in the configuration, the default first.
+func Names() []string {
+	var names []string
+	for _, n := range all {
+		names = append(names, n.Name())
+	}
+	return names
+}
+
+// Named returns the network with this name.
+func Named(name string) (Network, error) {
+	at := slices.IndexFunc(all, func(n Network) bool { return n.Name() == name })
+	if at < 0 {
+		return nil, fmt.Errorf("network %q: there is none of this name, there are %s", name, strings.Join(Names(), ", "))
+	}
+	return all[at], nil
+}

@@ -1,0 +1,98 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+
+	"nspawn-runner/runner/fault"
+)
+
+// The addresses of a private network. RFC 7335 sets them aside for what never
+// leaves a computer, so that they hide nobody's; every machine has the same.
+const (
+	ownAddress      = "192.0.0.2"
+	gatewayAddress  = "192.0.0.1"
+	resolverAddress = "192.0.0.3"
+	prefixLength    = "29"
+)
+
+// Interface is the name of a machine's interface in a private network.
+const Interface = "host0"
+
+// private is a network of a machine's own. pasta moves what the machine sends, from the
+// namespace of its network into ordinary sockets of the host. It is the machine's root
+// while it does, and so nobody on the host: what it can do there it can do in the
+// machine's user namespace only. It lives in a control group of the machine's service,
+// counts to its limits, and ends with it.
+type private struct{}
+
+func (private) Name() string { return "private" }
+
+func (private) IsApart() bool { return true }
+
+func (private) Check() error {
+	if _, err := exec.LookPath("pasta"); err != nil {
+		return errors.New(`network private: there is no pasta: apt-get install passt, or set "network: host"`)
+	}
+	return nil
+}
+
+func (private) Resolver(host string) string { return forMachine(host) }
+
+func (private) Attach(ctx context.Context, m Machine) error {
+	if err := allowPings(m); err != nil {
+		return err
+	}
+	group := filepath.Join(m.Service.Name(), "network")
+	if err := os.Mkdir(group, 0o755); err != nil {
+		return fmt.Errorf("network private: %w", err)
+	}
+	fault.Here("machine: control group of its network made")
+	cgroup, err := os.Open(group)
+	if err != nil {
+		return fmt.Errorf("network private: %w", err)
+	}
+	defer cgroup.Close()
+	if err := confine(cgroup, m.CloudMetadata); err != nil {
+		return fmt.Errorf("network private: %w", err)
+	}
+	fault.Here("machine: kept from the loopback of the host")
+	if err := startPasta(ctx, m, cgroup); err != nil {
+		return err
+	}
+	fault.Here("machine: network there")
+	return nil
+}
+
+// confine keeps what pasta does for a job from what is the host's own.
+func confine(cgroup *os.File, cloudMetadata bool) error {
+	text, err := HostResolver()
+	if err != nil {
+		return err
+	}
+	resolver, err := forwarded(text)
+	if err != nil {
+		return err
+	}
+	closed := egress{closed: loopback, resolvers: resolvers(text)}
+	if !cloudMetadata {
+		closed.closed = slices.Concat(loopback, metadata)
+	}
+	if err := closed.keepFrom(cgroup); err != nil {
+		return err
+	}
+	if resolver.IsValid() {
+		if err := forwardNames(cgroup, resolver); err != nil {
+			return err
+		}
+	}
+	if err := letInAnswers(cgroup); err != nil { // who is asked is known by now
+		return err
+	}
+	return hidePorts(cgroup)
+}

@@ -88,15 +88,17 @@ func Toml() error {
 
 // onHost does something to the images of this host.
 func onHost(do func(*runner.Host) error) error {
-	h, err := runner.New(os.Getenv("CONFIG"))
+	h, err := runner.New(runner.Options{
+		ConfigFile: os.Getenv("CONFIG"),
+		Program:    packaging.Local.Program(), // and not mage: machines are started by it, and jobs
+		Events: func(e runner.Event) {
+			if line := e.String(); line != "" {
+				fmt.Fprintln(os.Stderr, line)
+			}
+		},
+	})
 	if err != nil {
 		return err
-	}
-	h.Program = packaging.Local.Program() // and not mage: machines are started by it, and jobs
-	h.Events = func(e runner.Event) {
-		if line := e.String(); line != "" {
-			fmt.Fprintln(os.Stderr, line)
-		}
 	}
 	return do(h)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"nspawn-runner/runner/config"
+	"nspawn-runner/runner/host"
 )
 
 // name is the program's.
@@ -111,7 +112,7 @@ func (l Layout) Install(ctx context.Context, program string) error {
 	if err := l.WriteUnits(l.Units); err != nil {
 		return fmt.Errorf("install: units of systemd: %w", err)
 	}
-	if _, err := os.Stat("/run/systemd/system"); err != nil {
+	if !host.RunsSystemd() {
 		return nil // systemd does not run this host
 	}
 	if out, err := exec.CommandContext(ctx, "systemctl", "daemon-reload").CombinedOutput(); err != nil {

@@ -20,7 +20,7 @@ type Event struct {
 	// Maintained is what became of an image in a maintenance.
 	Maintained *Maintained
 	// Detail is a line for people who want to know each thing that is done, and Output
-	// what a program of a build printed. They come only if [Host.Verbose] is set.
+	// what a program of a build printed. They come only if [Options.Verbose] is set.
 	Detail string
 	Output []byte
 }
@@ -38,8 +38,8 @@ func (e Event) String() string {
 }
 
 func (h *Host) tell(event Event) {
-	if h.Events != nil {
-		h.Events(event)
+	if h.events != nil {
+		h.events(event)
 	}
 }
 

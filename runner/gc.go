@@ -6,7 +6,8 @@ import (
 	"fmt"
 
 	"nspawn-runner/runner/fault"
-	"nspawn-runner/runner/storage"
+	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/leftover"
 )
 
 // Leftover is something that nobody owns any more.
@@ -22,7 +23,7 @@ type Leftover struct {
 // will remove, and of caches what is too much; with dryRun it only lists that. It touches
 // nothing that a job or a build uses. What it lists counts also if there is an error.
 func (h *Host) GC(ctx context.Context, dryRun bool) ([]Leftover, error) {
-	if err := needRoot(); err != nil {
+	if err := host.NeedRoot(); err != nil {
 		return nil, err
 	}
 	leftovers, failed := h.leftovers(ctx)
@@ -47,14 +48,14 @@ func (h *Host) GC(ctx context.Context, dryRun bool) ([]Leftover, error) {
 
 // leftovers lists what GC removes: machines first, so that what they ran on
 // may go too.
-func (h *Host) leftovers(ctx context.Context) ([]storage.Leftover, error) {
-	all, failed := h.machines().Leftovers()
-	if runsSystemd() {
-		strays, err := h.machines().Strays(ctx)
+func (h *Host) leftovers(ctx context.Context) ([]leftover.Item, error) {
+	all, failed := h.machines.Leftovers()
+	if host.RunsSystemd() {
+		strays, err := h.machines.Strays(ctx)
 		all, failed = append(all, strays...), errors.Join(failed, err)
 	}
-	images, err := h.images().Leftovers()
+	images, err := h.images.Leftovers()
 	all, failed = append(all, images...), errors.Join(failed, err)
-	caches, err := h.caches().Leftovers(ctx)
+	caches, err := h.caches.Leftovers(ctx)
 	return append(all, caches...), errors.Join(failed, err)
 }

@@ -21,7 +21,7 @@ func (h *Host) Rollback(ctx context.Context, name, to string) (RolledBack, error
 	if err := h.needImages(name); err != nil {
 		return RolledBack{}, err
 	}
-	now, was, err := h.images().Rollback(ctx, name, to)
+	now, was, err := h.images.Rollback(ctx, name, to)
 	return RolledBack{now.Name, name, was.Name}, err
 }
 
@@ -53,7 +53,7 @@ func (p Pruned) Lines() (lines []string) {
 // Prune removes the older generations of an image, "" for all images, but keeps some,
 // and those that machines run on.
 func (h *Host) Prune(ctx context.Context, only string, keep int) ([]Pruned, error) {
-	store := h.images()
+	store := h.images
 	names := []string{only}
 	if only == "" {
 		images, err := store.List()
@@ -91,7 +91,7 @@ func (h *Host) Remove(ctx context.Context, name string) (Pruned, error) {
 	if err := h.needImages(name); err != nil {
 		return Pruned{}, err
 	}
-	store := h.images()
+	store := h.images
 	known, err := store.Get(name)
 	if err != nil {
 		return Pruned{}, err
@@ -103,7 +103,7 @@ func (h *Host) Remove(ctx context.Context, name string) (Pruned, error) {
 // pruneRemoved removes what is left of images that were removed while jobs ran
 // on them. It fails no maintenance.
 func (h *Host) pruneRemoved(ctx context.Context) {
-	store := h.images()
+	store := h.images
 	names, err := store.Removed()
 	for _, name := range names {
 		if _, err := store.Failed(name); err == nil {

@@ -9,8 +9,11 @@ import (
 
 	"nspawn-runner/runner/config"
 	"nspawn-runner/runner/gitlab"
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image"
-	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/image/debian"
+	"nspawn-runner/runner/job"
+	"nspawn-runner/runner/statedir"
 )
 
 // Create makes the chroot of an image that has none: of a suite, "" for what its
@@ -24,42 +27,23 @@ func (h *Host) Create(ctx context.Context, name, suite string) (generation strin
 			return "", err
 		}
 	}
-	settings, err := h.buildConfig(name)
+	settings, err := h.Jobs.BuildSettings(name)
 	if err != nil {
 		return "", err
 	}
 	made := bootstrap(settings)
 	made.Suite = cmp.Or(suite, made.Suite)
-	created, err := h.images().Create(ctx, name, image.CreateOptions{Bootstrap: made, Booted: settings.Build == buildBooted})
+	created, err := h.images.Create(ctx, name, image.CreateOptions{Bootstrap: made, Booted: settings.Build == job.BuildBooted})
 	return created.Name, err
 }
 
 // bootstrap is what an image is made of, by its settings.
-func bootstrap(c config.Config) image.Bootstrap {
-	return image.Bootstrap{
+func bootstrap(c config.Config) debian.Bootstrap {
+	return debian.Bootstrap{
 		Suite: c.ChrootSuite, Mirror: c.Mirror, Components: c.Components, Keyring: c.Keyring,
 		Include: c.Include, Variant: c.Variant, Program: c.Bootstrap,
 		Security: c.SecurityMirror, NoUpdates: !c.Updates, AnyAge: !c.CheckValidUntil,
 	}
-}
-
-// buildConfig is imageConfig for an image that is about to be built: what its
-// machines will want of this host must be there, or minutes of work end at its test.
-func (h *Host) buildConfig(name string) (config.Config, error) {
-	if err := gitlab.CheckImageName(name); err != nil {
-		return config.Config{}, fmt.Errorf("image %q: %w", name, err)
-	}
-	settings, err := h.imageConfig(name)
-	if err != nil {
-		return config.Config{}, err
-	}
-	if err := h.wantOfHost(&machine.Spec{}, settings); err != nil {
-		return config.Config{}, fmt.Errorf("image %s: %w", name, err)
-	}
-	if _, err := h.checkDiskLimit(settings); err != nil {
-		return config.Config{}, fmt.Errorf("image %s: %w", name, err)
-	}
-	return settings, nil
 }
 
 // needImages is asked before images are changed.
@@ -69,10 +53,10 @@ func (h *Host) needImages(names ...string) error {
 			return fmt.Errorf("image %q: %w", name, err)
 		}
 	}
-	if err := needRoot(); err != nil {
+	if err := host.NeedRoot(); err != nil {
 		return err
 	}
-	return h.makeStateDir()
+	return statedir.Make(h.config.StateDir)
 }
 
 // ErrDiscarded says that an edited copy was thrown away, as wanted.
@@ -85,11 +69,11 @@ func (h *Host) Edit(ctx context.Context, name string, discard bool, streams Stre
 	if err := h.needImages(name); err != nil {
 		return "", err
 	}
-	store := h.images()
+	store := h.images
 	if _, err := store.Current(name); err != nil {
 		return "", err
 	}
-	if _, err := h.imageConfig(name); err != nil { // which would be found out in the end
+	if _, err := h.Jobs.Settings(name); err != nil { // which would be found out in the end
 		return "", err
 	}
 	if discard {
@@ -122,7 +106,7 @@ func (h *Host) Inspect(ctx context.Context, name string, streams Streams) error 
 	if err := h.needImages(name); err != nil {
 		return err
 	}
-	store := h.images()
+	store := h.images
 	return store.Inspect(ctx, name, func(ctx context.Context, root string) error {
 		h.noteOf(name, "a shell in %s, the tree of the failed build; it is never published", root)
 		err := store.Shell(ctx, root, streams.In, streams.Out, streams.Err)
@@ -137,7 +121,7 @@ func (h *Host) Inspect(ctx context.Context, name string, streams Streams) error 
 // NameOf is the name of the image that an administrator means: the one given,
 // else the job's, else the default.
 func (h *Host) NameOf(given, otherwise string) (string, error) {
-	for _, reference := range []string{given, h.Env("CUSTOM_ENV_CI_JOB_IMAGE"), otherwise} {
+	for _, reference := range []string{given, h.env("CUSTOM_ENV_CI_JOB_IMAGE"), otherwise} {
 		if reference != "" {
 			return gitlab.ImageName(reference)
 		}
@@ -146,11 +130,4 @@ func (h *Host) NameOf(given, otherwise string) (string, error) {
 }
 
 // ImageNames lists the names of all images.
-func (h *Host) ImageNames() []string {
-	images, _ := h.images().List()
-	var names []string
-	for _, i := range images {
-		names = append(names, i.Name)
-	}
-	return names
-}
+func (h *Host) ImageNames() []string { return h.images.Names() }

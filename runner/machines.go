@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/machine"
 )
 
@@ -17,10 +18,10 @@ type Machine struct {
 
 // Machines lists the machines there are.
 func (h *Host) Machines() ([]Machine, error) {
-	if err := needRoot(); err != nil {
+	if err := host.NeedRoot(); err != nil {
 		return nil, err
 	}
-	records, err := h.machines().Records()
+	records, err := h.machines.Records()
 	if err != nil {
 		return nil, err
 	}
@@ -34,10 +35,10 @@ func (h *Host) Machines() ([]Machine, error) {
 // Login opens a shell in a running machine. The streams must be a terminal:
 // machinectl would wait for ever.
 func (h *Host) Login(ctx context.Context, id string, streams Streams) error {
-	if err := h.needHost(); err != nil {
+	if err := h.Jobs.NeedHost(); err != nil {
 		return err
 	}
-	records, err := h.machines().Records()
+	records, err := h.machines.Records()
 	if err != nil {
 		return err
 	}

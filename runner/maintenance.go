@@ -8,8 +8,11 @@ import (
 	"sync"
 	"time"
 
+	"nspawn-runner/runner/age"
 	"nspawn-runner/runner/config"
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image"
+	"nspawn-runner/runner/job"
 )
 
 // Maintenance says how images are maintained.
@@ -19,42 +22,12 @@ type Maintenance struct {
 	// Recreate builds them from scratch.
 	Recreate bool
 	// IfOlder skips those that were maintained less than this time ago.
-	IfOlder Age
+	IfOlder age.Age
 	// NoWait fails on those that are being built already.
 	NoWait bool
 	// Jobs is how many images are built at a time, 0 for what the host's
 	// processors and memory allow.
 	Jobs int
-}
-
-// Failed is the result of a maintenance that came to no image.Outcome.
-const Failed image.Outcome = "failed"
-
-// Maintained is what became of an image in a maintenance.
-type Maintained struct {
-	Image      string        `json:"-"`
-	Result     image.Outcome `json:"result"`
-	Generation string        `json:"generation,omitempty"` // the one that is current now
-	Seconds    float64       `json:"seconds"`
-	Error      string        `json:"error,omitempty"`
-
-	err error
-}
-
-// Err is why it failed, or nil.
-func (m Maintained) Err() error { return m.err }
-
-// String is a line for people.
-func (m Maintained) String() string {
-	switch m.Result {
-	case image.Published:
-		return fmt.Sprintf("%s: published, generation %s", m.Image, m.Generation)
-	case image.Unchanged:
-		return fmt.Sprintf("%s: up to date, generation %s stays", m.Image, m.Generation)
-	case image.Fresh:
-		return fmt.Sprintf("%s: maintained not long ago, generation %s stays", m.Image, m.Generation)
-	}
-	return m.Error
 }
 
 // Maintain runs the playbooks of images, and creates what is missing. It goes on after a
@@ -72,7 +45,7 @@ func (h *Host) Maintain(ctx context.Context, how Maintenance) ([]Maintained, err
 			return nil, err
 		}
 		if len(names) == 0 {
-			h.note("no playbooks in %s or %s", h.Config.PlaybookDir, h.Config.StateDir)
+			h.note("no playbooks in %s or %s", h.config.PlaybookDir, h.config.StateDir)
 		}
 	}
 	if err := h.needImages(asked...); err != nil {
@@ -122,9 +95,9 @@ func (h *Host) maintain(ctx context.Context, name string, how Maintenance) Maint
 	m := Maintained{Image: name}
 	var generation image.Generation
 	var settings config.Config
-	if settings, m.err = h.buildConfig(name); m.err == nil {
-		generation, m.Result, m.err = h.images().Maintain(ctx, name, image.MaintainOptions{
-			Bootstrap: bootstrap(settings), Booted: settings.Build == buildBooted, Recreate: how.Recreate || settings.MaintRecreate,
+	if settings, m.err = h.Jobs.BuildSettings(name); m.err == nil {
+		generation, m.Result, m.err = h.images.Maintain(ctx, name, image.MaintainOptions{
+			Bootstrap: bootstrap(settings), Booted: settings.Build == job.BuildBooted, Recreate: how.Recreate || settings.MaintRecreate,
 			IfOlder: time.Duration(how.IfOlder), NoWait: how.NoWait,
 		})
 	}
@@ -143,7 +116,7 @@ const memoryOfABuild = 1 << 30
 // buildsAtOnce is how many builds this host bears, and jobs beside them: one for
 // each processor, if there is memory for them.
 func buildsAtOnce() int {
-	total, err := memory()
+	total, err := host.Memory()
 	if err != nil {
 		return 1
 	}
@@ -152,11 +125,11 @@ func buildsAtOnce() int {
 
 // maintainable lists the images that have a playbook.
 func (h *Host) maintainable() ([]string, error) {
-	images, err := h.images().List()
+	images, err := h.images.List()
 	if err != nil {
 		return nil, err
 	}
-	beside, err := h.images().Beside()
+	beside, err := h.images.Beside()
 	if err != nil {
 		return nil, err
 	}

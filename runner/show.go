@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image"
+	"nspawn-runner/runner/image/debian"
 	"nspawn-runner/runner/storage"
 )
 
@@ -33,19 +36,11 @@ type Generation struct {
 // ImageHistory is an image with its generations.
 type ImageHistory struct {
 	Image
-	PlaybookState string       `json:"playbook_state"`
-	Stale         bool         `json:"stale"`                  // its last maintenance is longer ago than max_age
-	FailedBuild   string       `json:"failed_build,omitempty"` // where the tree of one lies
-	Generations   []Generation `json:"generations"`
+	PlaybookState image.PlaybookState `json:"playbook_state"`
+	Stale         bool                `json:"stale"`                  // its last maintenance is longer ago than max_age
+	FailedBuild   string              `json:"failed_build,omitempty"` // where the tree of one lies
+	Generations   []Generation        `json:"generations"`
 }
-
-// What a current generation's record says of the image's playbook.
-const (
-	PlaybookNone    = "none"    // the image has no playbook
-	PlaybookRan     = "ran"     // as it is now
-	PlaybookWaiting = "waiting" // it is newer, or never ran
-	PlaybookUnknown = "unknown" // there is no record
-)
 
 // ImageContents is an image with what is in its current generation.
 type ImageContents struct {
@@ -56,7 +51,7 @@ type ImageContents struct {
 
 // Images lists the images, playbooks without a chroot too.
 func (h *Host) Images() ([]Image, error) {
-	images, err := h.images().List()
+	images, err := h.images.List()
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +64,7 @@ func (h *Host) Images() ([]Image, error) {
 
 func (h *Host) summary(i image.Image) Image {
 	summary := Image{Name: i.Name, Path: i.Path, Exists: i.Exists, Playbook: i.Playbook}
-	if generation, err := h.images().Current(i.Name); err == nil {
+	if generation, err := h.images.Current(i.Name); err == nil {
 		summary.Generation = generation.Name
 	}
 	return summary
@@ -77,11 +72,11 @@ func (h *Host) summary(i image.Image) Image {
 
 // ImageHistories lists the images with their generations.
 func (h *Host) ImageHistories(ctx context.Context) ([]ImageHistory, error) {
-	images, err := h.images().List()
+	images, err := h.images.List()
 	if err != nil {
 		return nil, err
 	}
-	if err := needRoot(); err != nil { // the state directory is closed to others
+	if err := host.NeedRoot(); err != nil { // the state directory is closed to others
 		return nil, err
 	}
 	all := []ImageHistory{}
@@ -97,13 +92,13 @@ func (h *Host) ImageHistories(ctx context.Context) ([]ImageHistory, error) {
 
 // history collects what is known of an image.
 func (h *Host) history(ctx context.Context, i image.Image) (ImageHistory, error) {
-	store := h.images()
-	known := ImageHistory{Image: h.summary(i), PlaybookState: PlaybookNone, Generations: []Generation{}}
+	store := h.images
+	known := ImageHistory{Image: h.summary(i), Generations: []Generation{}}
 	generations, err := store.Generations(i.Name)
 	if err != nil {
 		return known, err
 	}
-	machines, err := h.machines().Records()
+	machines, err := h.machines.Records()
 	if err != nil {
 		return known, err
 	}
@@ -124,8 +119,8 @@ func (h *Host) history(ctx context.Context, i image.Image) (ImageHistory, error)
 		}
 		row := Generation{generation.Name, generation.Path, generation.Name == known.Generation, record, exclusive, []string{}}
 		for _, m := range machines {
-			if m.Generation == generation.Name {
-				row.Jobs = append(row.Jobs, m.ID)
+			if m.Generation == generation.Name && !slices.Contains(row.Jobs, m.Job) {
+				row.Jobs = append(row.Jobs, m.Job)
 			}
 		}
 		if row.Current {
@@ -133,30 +128,14 @@ func (h *Host) history(ctx context.Context, i image.Image) (ImageHistory, error)
 		}
 		known.Generations = append(known.Generations, row)
 	}
-	if i.Playbook != "" {
-		known.PlaybookState = playbookState(i, ran)
-	}
-	if settings, err := h.imageConfig(i.Name); err == nil { // a bad playbook is for others to report
-		known.Stale = stale(ran, settings.MaxAge)
+	known.PlaybookState = i.PlaybookState(ran)
+	if settings, err := h.Jobs.Settings(i.Name); err == nil { // a bad playbook is for others to report
+		known.Stale = ran.Stale(settings.MaxAge)
 	}
 	if failed, err := store.Failed(i.Name); err == nil {
 		known.FailedBuild = failed
 	}
 	return known, nil
-}
-
-// playbookState says whether the playbook that ran is the one that is there.
-func playbookState(i image.Image, ran image.Record) string {
-	book, err := i.ReadPlaybook()
-	switch {
-	case !i.Exists:
-		return PlaybookWaiting
-	case err != nil || ran.Format == 0:
-		return PlaybookUnknown
-	case ran.Playbook != nil && ran.Playbook.SHA256 == book.SHA256:
-		return PlaybookRan
-	}
-	return PlaybookWaiting
 }
 
 // ImageContents is what is known of one image.
@@ -165,7 +144,7 @@ func (h *Host) ImageContents(ctx context.Context, name string) (ImageContents, e
 	if err := h.needImages(name); err != nil {
 		return contents, err
 	}
-	store := h.images()
+	store := h.images
 	known, err := store.Get(name)
 	if err != nil {
 		return contents, err
@@ -180,12 +159,12 @@ func (h *Host) ImageContents(ctx context.Context, name string) (ImageContents, e
 	if err != nil {
 		return contents, err
 	}
-	packages, err := image.Packages(current.Path)
+	packages, err := debian.Packages(current.Path)
 	if err != nil {
 		return contents, fmt.Errorf("image %s: %w", name, err)
 	}
 	contents.Packages = len(packages)
-	if contents.Release, err = image.Release(current.Path); err != nil {
+	if contents.Release, err = debian.Release(current.Path); err != nil {
 		return contents, fmt.Errorf("image %s: %w", name, err)
 	}
 	return contents, nil
@@ -193,10 +172,10 @@ func (h *Host) ImageContents(ctx context.Context, name string) (ImageContents, e
 
 // ImageDiff is which packages differ between two generations of an image.
 type ImageDiff struct {
-	Image   string                `json:"image"`
-	Before  string                `json:"before"` // the names of both
-	After   string                `json:"after"`
-	Changes []image.PackageChange `json:"changes"`
+	Image   string                 `json:"image"`
+	Before  string                 `json:"before"` // the names of both
+	After   string                 `json:"after"`
+	Changes []debian.PackageChange `json:"changes"`
 }
 
 // Diff compares an image's current generation with the one before it.
@@ -204,7 +183,7 @@ func (h *Host) Diff(name string) (ImageDiff, error) {
 	if err := h.needImages(name); err != nil {
 		return ImageDiff{}, err
 	}
-	store := h.images()
+	store := h.images
 	now, err := store.Current(name)
 	if err != nil {
 		return ImageDiff{}, err
@@ -216,13 +195,13 @@ func (h *Host) Diff(name string) (ImageDiff, error) {
 	if err != nil {
 		return ImageDiff{}, err
 	}
-	before, err := image.Packages(was.Path)
+	before, err := debian.Packages(was.Path)
 	if err != nil {
 		return ImageDiff{}, fmt.Errorf("generation %s: %w", was.Name, err)
 	}
-	after, err := image.Packages(now.Path)
+	after, err := debian.Packages(now.Path)
 	if err != nil {
 		return ImageDiff{}, fmt.Errorf("generation %s: %w", now.Name, err)
 	}
-	return ImageDiff{name, was.Name, now.Name, image.ComparePackages(before, after)}, nil
+	return ImageDiff{name, was.Name, now.Name, debian.ComparePackages(before, after)}, nil
 }

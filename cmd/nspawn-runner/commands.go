@@ -60,7 +60,7 @@ func commands() *cobra.Command {
 		chrootShow(&o), chrootDiff(&o), chrootRollback(&o), chrootPrune(&o), chrootRemove(&o))
 	add("machines", try(&o), machines(&o))
 	add("stages", gitlabConfig(&o), prepare(&o), run(&o), cleanup(&o))
-	add("setup", toml(&o), doctor(&o), gc(&o), version())
+	add("setup", toml(&o), doctorCommand(&o), gc(&o), version())
 	root.AddCommand(boot(), nest(), emptyTrash(), pruneCaches(&o))
 	sayUsage(root)
 	return root
@@ -97,13 +97,13 @@ func sayUsage(cmd *cobra.Command) {
 
 // on makes what a command does of what it does on a host.
 func (o *options) on(do func(ctx context.Context, h *runner.Host, args []string) error) func(*cobra.Command, []string) error {
-	return o.onHost(runner.New, do)
+	return o.onHost(false, do)
 }
 
-// onHost is on with another way to make the host.
-func (o *options) onHost(newHost func(config string) (*runner.Host, error), do func(ctx context.Context, h *runner.Host, args []string) error) func(*cobra.Command, []string) error {
+// onHost is on, also for stages that come after prepare.
+func (o *options) onHost(afterPrepare bool, do func(ctx context.Context, h *runner.Host, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		h, err := o.host(newHost)
+		h, err := o.host(afterPrepare)
 		if err != nil {
 			return err
 		}
@@ -111,17 +111,16 @@ func (o *options) onHost(newHost func(config string) (*runner.Host, error), do f
 	}
 }
 
-// host makes the runner for a command.
-func (o *options) host(newHost func(config string) (*runner.Host, error)) (*runner.Host, error) {
-	h, err := newHost(o.config)
-	if err != nil {
-		return nil, err
-	}
-	h.Verbose = o.verbose || o.debug
+// host makes the host for a command.
+func (o *options) host(afterPrepare bool) (*runner.Host, error) {
 	o.display = newDisplay(os.Stderr, o.stamp())
-	h.Events = o.display.tell
-	return h, nil
+	return runner.New(runner.Options{
+		ConfigFile: o.config, AfterPrepare: afterPrepare,
+		Events: o.display.tell, Verbose: o.isVerbose(), Colours: host.IsTerminal(os.Stderr),
+	})
 }
+
+func (o *options) isVerbose() bool { return o.verbose || o.debug }
 
 // stamp begins lines that only --verbose and --debug show: at a terminal with the time of
 // day, which GitLab's job log adds by itself; with --debug, with the time since the start.

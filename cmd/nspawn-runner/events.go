@@ -19,6 +19,7 @@ import (
 type display struct {
 	out    *os.File
 	detail func(line string) // prints what only --verbose and --debug show
+	quiet  string            // the image of which no failure is shown
 
 	mu   sync.Mutex
 	json *json.Encoder // nil unless for scripts
@@ -83,6 +84,9 @@ func (d *display) tell(e runner.Event) {
 			Time: time.Now().UTC().Truncate(time.Millisecond), Image: e.Image, Event: kind,
 			Step: e.Step, Note: e.Note, Packages: e.Packages, Result: e.Maintained,
 		})
+		return
+	}
+	if e.Maintained != nil && e.Maintained.Err() != nil && e.Image == d.quiet {
 		return
 	}
 	if d.live != nil {

@@ -25,7 +25,7 @@ func imageCommand(o *options, use, short string, do func(ctx context.Context, h 
 // completeImages offers the names of images to the shell.
 func completeImages(o *options) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		if h, err := o.host(runner.New); err == nil && len(args) == 0 {
+		if h, err := o.host(false); err == nil && len(args) == 0 {
 			return h.ImageNames(), cobra.ShellCompDirectiveNoFileComp
 		}
 		return nil, cobra.ShellCompDirectiveNoFileComp
@@ -40,7 +40,7 @@ func chrootCreate(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if !h.Verbose {
+			if !o.isVerbose() {
 				o.display.showLive()
 			}
 			generation, err := h.Create(ctx, name, suite)
@@ -105,16 +105,12 @@ func maintain(ctx context.Context, o *options, h *runner.Host, how runner.Mainte
 	switch {
 	case asJSON:
 		o.display.showJSON(os.Stdout)
-	case !h.Verbose:
+	case !o.isVerbose():
 		o.display.showLive()
 	}
 	defer o.display.close()
-	h.Events = func(e runner.Event) {
-		// The error of an only image is the command's, which prints it.
-		if only := how.Image != "" && !asJSON; only && e.Maintained != nil && e.Maintained.Err() != nil {
-			return
-		}
-		o.display.tell(e)
+	if !asJSON {
+		o.display.quiet = how.Image // its error is the command's
 	}
 	all, err := h.Maintain(ctx, how)
 	o.display.close()

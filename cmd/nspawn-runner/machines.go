@@ -11,6 +11,7 @@ import (
 
 	"nspawn-runner/runner"
 	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/job"
 	"nspawn-runner/runner/machine"
 )
 
@@ -32,7 +33,7 @@ func try(o *options) *cobra.Command {
 			return err
 		}
 		defer script.Close()
-		return h.Try(ctx, args[0], shell, script, streams())
+		return h.Jobs.Try(ctx, args[0], machine.Script{Source: script, Shell: shell, Label: "try", Stdout: os.Stdout, Stderr: os.Stderr})
 	})
 	return c
 }
@@ -42,7 +43,7 @@ func try(o *options) *cobra.Command {
 func tryScript(args []string, dash int) (io.ReadCloser, error) {
 	switch {
 	case dash == 1 && len(args) > 1:
-		return io.NopCloser(strings.NewReader(runner.CommandScript(args[1:]))), nil
+		return io.NopCloser(strings.NewReader(job.CommandScript(args[1:]))), nil
 	case dash >= 0 || len(args) > 2:
 		return nil, fmt.Errorf("want IMAGE, then a SCRIPT or -- COMMAND")
 	case len(args) == 2 && args[1] != "-":
@@ -117,6 +118,6 @@ func emptyTrash() *cobra.Command {
 func pruneCaches(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use: "prune-caches", Hidden: true, Args: cobra.NoArgs,
-		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error { return h.PruneCaches(ctx) }),
+		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error { return h.Jobs.PruneCaches(ctx) }),
 	}
 }

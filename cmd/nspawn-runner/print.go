@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"nspawn-runner/runner"
+	"nspawn-runner/runner/age"
+	"nspawn-runner/runner/doctor"
 	"nspawn-runner/runner/image"
 )
 
@@ -43,7 +45,7 @@ func printHistories(out io.Writer, rows []runner.ImageHistory) error {
 			fmt.Fprintf(table, "%s\t-\tto be created\t-\t-\t-\t-\t%s\n", i.Name, i.PlaybookState)
 		}
 		for _, g := range i.Generations {
-			state, playbook := "", ""
+			state, playbook := "", image.PlaybookState("")
 			if g.Current {
 				state, playbook = "current", i.PlaybookState
 			}
@@ -51,7 +53,7 @@ func printHistories(out io.Writer, rows []runner.ImageHistory) error {
 				state += ", stale"
 			}
 			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", i.Name, filepath.Base(g.Generation), state,
-				runner.Ago(g.Built), from(g.Record), size(g), len(g.Jobs), playbook)
+				age.Ago(g.Built), from(g.Record), size(g), len(g.Jobs), playbook)
 		}
 	}
 	return table.Flush()
@@ -94,10 +96,10 @@ func printContents(out io.Writer, s runner.ImageContents) error {
 	if s.Playbook == "" {
 		line("playbook:", "none")
 	} else {
-		line("playbook:", "%s (%s)", s.Playbook, map[string]string{
-			runner.PlaybookRan:     "as it ran",
-			runner.PlaybookWaiting: "waits for a maintenance",
-			runner.PlaybookUnknown: "not known whether it ran",
+		line("playbook:", "%s (%s)", s.Playbook, map[image.PlaybookState]string{
+			image.PlaybookRan:     "as it ran",
+			image.PlaybookWaiting: "waits for a maintenance",
+			image.PlaybookUnknown: "not known whether it ran",
 		}[s.PlaybookState])
 	}
 	if s.FailedBuild != "" {
@@ -117,9 +119,9 @@ func printContents(out io.Writer, s runner.ImageContents) error {
 		if g.Current && s.Stale {
 			notes = append(notes, "stale")
 		}
-		notes = append(notes, "built "+runner.Ago(g.Built), from(g.Record), size(g))
+		notes = append(notes, "built "+age.Ago(g.Built), from(g.Record), size(g))
 		if !g.Maintained.IsZero() {
-			notes = append(notes, "maintained "+runner.Ago(g.Maintained))
+			notes = append(notes, "maintained "+age.Ago(g.Maintained))
 		}
 		if len(g.Jobs) > 0 {
 			notes = append(notes, "used by "+strings.Join(g.Jobs, " "))
@@ -192,7 +194,7 @@ func printLeftovers(out io.Writer, leftovers []runner.Leftover, dryRun bool) err
 }
 
 // printFindings prints a line for each finding of the doctor's, and one for what to do.
-func printFindings(out io.Writer, all []runner.Finding) error {
+func printFindings(out io.Writer, all []doctor.Finding) error {
 	table := newTable(out)
 	for _, f := range all {
 		fmt.Fprintf(table, "%s\t%s\t%s\n", f.State, f.Check, f.Found)
@@ -204,10 +206,10 @@ func printFindings(out io.Writer, all []runner.Finding) error {
 }
 
 // problems is an error if the doctor found what is bad.
-func problems(all []runner.Finding) error {
+func problems(all []doctor.Finding) error {
 	var found []string
 	for _, f := range all {
-		if f.State == runner.Bad {
+		if f.State == doctor.Bad {
 			found = append(found, f.Check)
 		}
 	}

@@ -10,11 +10,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"nspawn-runner/runner"
+	"nspawn-runner/runner/job"
 )
 
 func toml(o *options) *cobra.Command {
 	var name, url, tokenFile, defaultImage string
-	var allowed runner.Permission
+	var allowed job.Permission
 	c := &cobra.Command{
 		Use: "toml", Short: "Print the block for gitlab-runner's config.toml",
 		Args: cobra.NoArgs,
@@ -60,8 +61,8 @@ func gc(o *options) *cobra.Command {
 	return c
 }
 
-func doctor(o *options) *cobra.Command {
-	var job string
+func doctorCommand(o *options) *cobra.Command {
+	var image string
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "doctor", Short: "Say whether this host can run jobs, and what to do if not",
@@ -69,7 +70,7 @@ func doctor(o *options) *cobra.Command {
 			"one would do it. The exit code is 0 when nothing is bad; warnings do not count.",
 		Args: cobra.NoArgs,
 		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error {
-			findings, err := h.Doctor(ctx, job)
+			findings, err := h.Doctor.Examine(ctx, image)
 			if err != nil {
 				return err
 			}
@@ -81,7 +82,7 @@ func doctor(o *options) *cobra.Command {
 			return cmp.Or(err, problems(findings))
 		}),
 	}
-	c.Flags().StringVar(&job, "job", "", "run a job of this image too")
+	c.Flags().StringVar(&image, "job", "", "run a job of this image too")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	_ = c.RegisterFlagCompletionFunc("job", completeImages(o)) // it fails for a flag that is not there
 	return c

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"nspawn-runner/runner"
+	"nspawn-runner/runner/job"
 )
 
 // stage makes the command of one of gitlab-runner's stages, whose exit codes
@@ -23,30 +24,30 @@ func stage(o *options, use, short string, args cobra.PositionalArgs, do func(con
 // laterStage is stage of one that comes after prepare, and works without a configuration.
 func laterStage(o *options, use, short string, args cobra.PositionalArgs, do func(context.Context, *runner.Host, []string) error) *cobra.Command {
 	c := stage(o, use, short, args, do)
-	c.RunE = o.onHost(runner.NewForStage, do)
+	c.RunE = o.onHost(true, do)
 	return c
 }
 
 // ofJob gives a stage the flag that names its job.
-func ofJob(c *cobra.Command, s *runner.Stage) *cobra.Command {
+func ofJob(c *cobra.Command, s *job.Stage) *cobra.Command {
 	c.Flags().StringVar(&s.ID, "id", "", "id of the job (default: $CUSTOM_ENV_CI_JOB_ID)")
 	return c
 }
 
 func gitlabConfig(o *options) *cobra.Command {
 	return stage(o, "gitlab-config", "config: print the driver's configuration", cobra.NoArgs,
-		func(_ context.Context, h *runner.Host, _ []string) error {
-			_, err := os.Stdout.Write(h.GitLabConfig())
+		func(context.Context, *runner.Host, []string) error {
+			_, err := os.Stdout.Write(runner.GitLabConfig())
 			return err
 		})
 }
 
 func prepare(o *options) *cobra.Command {
-	var s runner.Stage
+	var s job.Stage
 	c := stage(o, "prepare [IMAGE]", "prepare: start a machine", cobra.MaximumNArgs(1),
 		func(ctx context.Context, h *runner.Host, args []string) error {
 			s.Image, s.Log = first(args), os.Stderr
-			return h.Prepare(ctx, s)
+			return h.Jobs.Prepare(ctx, s)
 		})
 	c.Flags().StringVar(&s.DefaultImage, "default-image", "", "the image of jobs that name none")
 	allowImage(c, &s.Allowed)
@@ -54,17 +55,17 @@ func prepare(o *options) *cobra.Command {
 }
 
 // allowImage gives a command the flag that lets jobs have images with privileges.
-func allowImage(c *cobra.Command, allowed *runner.Permission) {
+func allowImage(c *cobra.Command, allowed *job.Permission) {
 	c.Flags().StringArrayVar((*[]string)(allowed), "allow-image", nil,
 		"pattern of names of images that jobs may have though they give privileges, devices, writable binds or the cloud's metadata; may be repeated")
 	c.PreRunE = func(*cobra.Command, []string) error { return allowed.Check() }
 }
 
 func run(o *options) *cobra.Command {
-	var s runner.Stage
+	var s job.Stage
 	c := laterStage(o, "run SCRIPT [LABEL]", "run: execute a script in the machine", cobra.RangeArgs(1, 2),
 		func(ctx context.Context, h *runner.Host, args []string) error {
-			return h.Run(ctx, s, args[0], strings.Join(args[1:], ""), streams())
+			return h.Jobs.Run(ctx, s, args[0], strings.Join(args[1:], ""), os.Stdout, os.Stderr)
 		})
 	c.Flags().StringVar(&s.Shell, "shell", "", shellUsage)
 	return ofJob(c, &s)
@@ -73,12 +74,12 @@ func run(o *options) *cobra.Command {
 const shellUsage = "shell that executes the script (default: the image's, /bin/bash)"
 
 func cleanup(o *options) *cobra.Command {
-	var s runner.Stage
+	var s job.Stage
 	c := laterStage(o, "cleanup", "cleanup: make the machine gone", cobra.NoArgs,
 		func(ctx context.Context, h *runner.Host, _ []string) error {
 			// A signal does not stop a cleanup: when gitlab-runner's service
 			// stops, every process of it gets one.
-			return h.Cleanup(context.WithoutCancel(ctx), s)
+			return h.Jobs.Cleanup(context.WithoutCancel(ctx), s)
 		})
 	return ofJob(c, &s)
 }

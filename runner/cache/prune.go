@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/leftover"
 	"nspawn-runner/runner/lock"
 	"nspawn-runner/runner/storage"
 )
@@ -30,8 +31,8 @@ func (s Store) Prune(ctx context.Context) error {
 }
 
 // Leftovers lists what Prune takes away. It changes nothing.
-func (s Store) Leftovers(ctx context.Context) ([]storage.Leftover, error) {
-	var all []storage.Leftover
+func (s Store) Leftovers(ctx context.Context) ([]leftover.Item, error) {
+	var all []leftover.Item
 	unnoted := func(context.Context, cached) error { return nil }
 	failed := s.excess(ctx, unnoted, func(e eviction) error {
 		evict := func(ctx context.Context) error { return s.evict(ctx, e) }
@@ -41,12 +42,12 @@ func (s Store) Leftovers(ctx context.Context) ([]storage.Leftover, error) {
 				return err
 			}
 		}
-		all = append(all, storage.Leftover{What: "cache", Path: e.path, Why: e.why, Remove: evict})
+		all = append(all, leftover.Item{What: "cache", Path: e.path, Why: e.why, Remove: evict})
 		return nil
 	})
 	left, err := s.unfinished()
 	for _, path := range left {
-		all = append(all, storage.Leftover{
+		all = append(all, leftover.Item{
 			What: "trash", Path: path, Why: "its deletion did not come to an end",
 			Remove: func(ctx context.Context) error { return storage.Remove(ctx, path) },
 		})

@@ -17,7 +17,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"gopkg.in/yaml.v3"
 
@@ -29,74 +28,6 @@ const DefaultFile = "/etc/nspawn-runner.yaml"
 
 // VariablePrefix begins the names of a playbook's variables that are settings.
 const VariablePrefix = "nspawn_runner_"
-
-// Config is the settings of a host, or of one of its images.
-type Config struct {
-	// Of the host.
-	StateDir     string
-	PlaybookDir  string
-	GitlabRunner string
-	Environment  map[string]string
-	// DownloadCacheMax may be a share of the file system.
-	DownloadCacheMax Amount
-	// CacheMax and CacheMaxProject may be shares of the file system.
-	CacheMax, CacheMaxProject Amount
-	// BaseMaxAge is 0 for no bases.
-	BaseMaxAge time.Duration
-	// MinFreeDisk may be a share of the file system, MinFreeMemory of the
-	// memory; 0 for none.
-	MinFreeDisk, MinFreeMemory Amount
-	// MachinesMemoryMax and MachinesTasksMax hold for all machines together.
-	MachinesMemoryMax, MachinesTasksMax Amount
-	// Images is what jobs' names of images mean, in the order of the file.
-	Images []Meaning
-	// DefaultImage is for jobs whose name of an image means none, "" for a refusal.
-	DefaultImage string
-
-	// Of the host, overridden by an image.
-	Backend       string
-	BootTimeout   time.Duration
-	MemoryMax     Amount
-	MemorySwapMax Amount
-	DiskMax       Amount
-	CPUs          float64 // 0: as many as there are
-	CPUWeight     uint64
-	IOWeight      uint64
-	OpenFiles     uint64
-	JobTimeout    time.Duration // 0: as GitLab says
-	TasksMax      Amount        // of the tasks that the host can have
-	MaxAge        time.Duration // 0: never too old
-	Network       string
-	CloudMetadata bool
-	FUSE          bool
-	Nesting       bool
-	Usage         bool
-	Mirror        string
-	Components    []string
-	Keyring       string
-	Variant       string
-	Bootstrap     string
-	Build         string
-
-	// SecurityMirror is an address, "none", or "" for what is found.
-	SecurityMirror  string
-	Updates         bool
-	CheckValidUntil bool
-
-	// Of an image.
-	ChrootSuite   string
-	MaintRecreate bool
-	Privileged    bool
-	Shell         string
-	Test          string
-	Devices       []string
-	Binds         []Bind
-	Include       []string
-	// Aliases are further names of it.
-	Aliases []string
-	// JobEnvironment are variables of all scripts of jobs.
-	JobEnvironment map[string]string
-}
 
 // Default is the configuration without a file.
 func Default() Config {

@@ -8,14 +8,6 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Meaning is an entry of `images`: what jobs may write, and the image it means here.
-type Meaning struct {
-	Written string
-	Image   string
-
-	pattern *regexp.Regexp // nil for a name
-}
-
 // IsPattern says whether the entry stands for more than one name.
 func (m Meaning) IsPattern() bool { return m.pattern != nil }
 

@@ -9,12 +9,6 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Bind is a path of the host that an image's machines see.
-type Bind struct {
-	From, To string
-	Writable bool
-}
-
 // setDevices reads a list of device nodes. What they are is the host's to say.
 func (c *Config) setDevices(n *yaml.Node) error {
 	var devices []string

@@ -11,18 +11,15 @@ package guard
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
@@ -147,33 +144,4 @@ func loadLSM(name string, program asm.Instructions) (*ebpf.Program, error) {
 		return nil, fmt.Errorf("load a program for the kernel's hook %s: %w", name, errno)
 	}
 	return ebpf.NewProgramFromFD(int(fd))
-}
-
-// kernelTypes is what the kernel says of itself. To read it takes 15 ms, so that is done
-// once. It is for one goroutine.
-var kernelTypes = sync.OnceValues(btf.LoadKernelSpec)
-
-// kernelFunction is the number of a function in what the kernel says of itself.
-func kernelFunction(name string) (btf.TypeID, error) {
-	kernel, err := kernelTypes()
-	if err != nil {
-		return 0, err
-	}
-	var function *btf.Func
-	if err := kernel.TypeByName(name, &function); err != nil {
-		return 0, err
-	}
-	return kernel.TypeID(function)
-}
-
-// allow ends a program: what the kernel was asked for is done.
-func allow() asm.Instructions {
-	return asm.Instructions{asm.Mov.Imm(asm.R0, 1).WithSymbol("allow"), asm.Return()}
-}
-
-func byteOrder() binary.ByteOrder {
-	if binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
-		return binary.LittleEndian
-	}
-	return binary.BigEndian
 }

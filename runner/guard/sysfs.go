@@ -1,10 +1,7 @@
 package guard
 
 import (
-	"fmt"
-
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 )
 
@@ -34,22 +31,4 @@ func refuseSysfs() (asm.Instructions, error) {
 	}
 	program = append(program, asm.JNE.Imm(asm.R2, unix.SYSFS_MAGIC, "allow"), asm.Mov.Imm(asm.R0, 0), asm.Return())
 	return append(program, allow()...), nil
-}
-
-// kernelMember is where a member is in a struct of this kernel, in bytes.
-func kernelMember(of, name string) (int16, error) {
-	kernel, err := kernelTypes()
-	if err != nil {
-		return 0, err
-	}
-	var structure *btf.Struct
-	if err := kernel.TypeByName(of, &structure); err != nil {
-		return 0, fmt.Errorf("struct %s: %w", of, err)
-	}
-	for _, member := range structure.Members {
-		if member.Name == name {
-			return int16(member.Offset.Bytes()), nil
-		}
-	}
-	return 0, fmt.Errorf("struct %s of this kernel has no member %s", of, name)
 }

@@ -29,3 +29,9 @@ func Uptime() time.Duration {
 	}
 	return time.Duration(now.Nano())
 }
+
+// RunsSystemd says whether systemd runs this host: sd_booted(3).
+func RunsSystemd() bool {
+	_, err := os.Stat("/run/systemd/system")
+	return err == nil
+}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // AvailableMemory is how many bytes can still be put into memory without anything being
@@ -23,4 +25,13 @@ func AvailableMemory() (uint64, error) {
 		}
 	}
 	return 0, errors.Join(errors.New("/proc/meminfo: no MemAvailable"), lines.Err())
+}
+
+// Memory is how many bytes of memory the host has: sysinfo(2).
+func Memory() (uint64, error) {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 0, fmt.Errorf("sysinfo: %w", err)
+	}
+	return uint64(info.Totalram) * uint64(info.Unit), nil
 }

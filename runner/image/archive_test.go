@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"nspawn-runner/runner/image/debian"
 )
 
 // withSources has the fake bootstrap write a sources.list as mmdebstrap does, and run
@@ -18,7 +20,7 @@ for a; do case $a in --setup-hook=*) sh -c "${a#*=}" exec "$root" ;; esac; done`
 func TestAnImageOfAMirrorGetsTheCorrectionsThatAreThere(t *testing.T) {
 	const mirror, beside, line = "http://mirror.example/debian", "http://mirror.example/debian-security", `deb [signed-by="/a key"] `
 	for name, test := range map[string]struct {
-		bootstrap Bootstrap
+		bootstrap debian.Bootstrap
 		there     string // files of suites
 		want      string // further lines of sources.list: mirror and suite
 		notes     []string
@@ -34,17 +36,17 @@ func TestAnImageOfAMirrorGetsTheCorrectionsThatAreThere(t *testing.T) {
 			want: mirror + " bookworm-updates," + mirror + " bookworm-security",
 		},
 		"a snapshot": {
-			bootstrap: Bootstrap{Mirror: "http://s.example/archive/debian/20260101T000000Z/", NoUpdates: true}, asks: true,
+			bootstrap: debian.Bootstrap{Mirror: "http://s.example/archive/debian/20260101T000000Z/", NoUpdates: true}, asks: true,
 			there: "http://s.example/archive/debian-security/20260101T000000Z/dists/bookworm-security/Release",
 			want:  "http://s.example/archive/debian-security/20260101T000000Z/ bookworm-security",
 		},
 		"somewhere else": {
-			bootstrap: Bootstrap{Security: "http://other.example/x", NoUpdates: true}, asks: true,
+			bootstrap: debian.Bootstrap{Security: "http://other.example/x", NoUpdates: true}, asks: true,
 			there: "http://other.example/x/dists/bookworm-security/InRelease " + beside + "/dists/bookworm-security/InRelease",
 			want:  "http://other.example/x bookworm-security",
 		},
 		"not where it should be": {
-			bootstrap: Bootstrap{Security: "http://other.example/x"}, asks: true,
+			bootstrap: debian.Bootstrap{Security: "http://other.example/x"}, asks: true,
 			there: beside + "/dists/bookworm-security/InRelease",
 			err:   "nspawn_runner_security_mirror: there is no bookworm-security at http://other.example/x",
 		},
@@ -54,9 +56,9 @@ func TestAnImageOfAMirrorGetsTheCorrectionsThatAreThere(t *testing.T) {
 		}},
 		"a mirror that does not answer": {asks: true, there: "down",
 			err: "look for bookworm-updates at " + mirror + ": exit status 100: E: Failed to fetch " + mirror + "/dists/bookworm-updates/InRelease  Could not connect to mirror.example"},
-		"not wanted":               {bootstrap: Bootstrap{Security: NoSecurity, NoUpdates: true}, there: "down"},
-		"a rolling suite":          {bootstrap: Bootstrap{Suite: "sid"}, there: "down"},
-		"the mirror of mmdebstrap": {bootstrap: Bootstrap{Mirror: "-"}, there: "down"},
+		"not wanted":               {bootstrap: debian.Bootstrap{Security: debian.NoSecurity, NoUpdates: true}, there: "down"},
+		"a rolling suite":          {bootstrap: debian.Bootstrap{Suite: "sid"}, there: "down"},
+		"the mirror of mmdebstrap": {bootstrap: debian.Bootstrap{Mirror: "-"}, there: "down"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, calls := fakeStore(t)
@@ -122,7 +124,7 @@ func TestATreeOfDebootstrapGetsTheCorrectionsToo(t *testing.T) {
 		}
 		os.Remove(calls)
 		t.Setenv("FAKE_MIRRORS", at+"-security/dists/bookworm-security/InRelease")
-		generation, err := s.Create(t.Context(), name, CreateOptions{Bootstrap: Bootstrap{Suite: "bookworm", Program: "debootstrap", Mirror: mirror}})
+		generation, err := s.Create(t.Context(), name, CreateOptions{Bootstrap: debian.Bootstrap{Suite: "bookworm", Program: "debootstrap", Mirror: mirror}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -139,14 +141,14 @@ func TestATreeOfDebootstrapGetsTheCorrectionsToo(t *testing.T) {
 	}
 	os.Remove(calls)
 	t.Setenv("FAKE_MIRRORS", "")
-	if _, err := s.Create(t.Context(), "none", CreateOptions{Bootstrap: Bootstrap{Suite: "bookworm", Program: "debootstrap"}}); err != nil || strings.Contains(read(t, calls), "apt-get") {
+	if _, err := s.Create(t.Context(), "none", CreateOptions{Bootstrap: debian.Bootstrap{Suite: "bookworm", Program: "debootstrap"}}); err != nil || strings.Contains(read(t, calls), "apt-get") {
 		t.Errorf("nothing to upgrade to: %v, called %s", err, read(t, calls))
 	}
 }
 
 func TestCorrectionsAreOfAMirrorThatIsGiven(t *testing.T) {
 	s, calls := fakeStore(t)
-	for _, o := range []Bootstrap{{Security: "http://x/y"}, {Security: NoSecurity}, {NoUpdates: true}} {
+	for _, o := range []debian.Bootstrap{{Security: "http://x/y"}, {Security: debian.NoSecurity}, {NoUpdates: true}} {
 		if _, err := s.Create(t.Context(), "sid", CreateOptions{Bootstrap: o}); err == nil || !strings.Contains(err.Error(), "are for a mirror that is given too") || exists(calls) {
 			t.Errorf("%+v: %v", o, err)
 		}
@@ -163,7 +165,7 @@ func TestAMirrorWhoseTimeIsOverIsTakenWhereTheImageSaysSo(t *testing.T) {
 	for _, config := range []string{"", `Acquire::Check-Valid-Until "false";`} {
 		os.Remove(calls)
 		t.Setenv("FAKE_APT_CONFIG", config)
-		if _, err := s.Create(t.Context(), "image"+config[:min(1, len(config))], CreateOptions{Bootstrap: Bootstrap{AnyAge: true}}); err != nil {
+		if _, err := s.Create(t.Context(), "image"+config[:min(1, len(config))], CreateOptions{Bootstrap: debian.Bootstrap{AnyAge: true}}); err != nil {
 			t.Error(err)
 		}
 		if got := read(t, calls); strings.Count(got, `--aptopt=Acquire::Check-Valid-Until "false"`) != 1 {

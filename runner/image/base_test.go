@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/image/debian"
 )
 
 // baseStore is a fakeStore with bases.
@@ -41,11 +42,11 @@ func TestOtherBootstrapsHaveOtherBases(t *testing.T) {
 	s, bootstraps := baseStore(t)
 	keyring := filepath.Join(t.TempDir(), "keys.gpg")
 	write(t, keyring, "keys")
-	for i, o := range []Bootstrap{
+	for i, o := range []debian.Bootstrap{
 		{Suite: "sid"}, {Suite: "trixie"}, {Suite: "sid", Mirror: "http://mirror.example/debian"}, {Suite: "sid", Include: []string{"less"}},
 		{Suite: "sid", Components: []string{"main", "contrib"}}, {Suite: "sid", Variant: "buildd"}, {Suite: "sid", Keyring: keyring},
 		{Suite: "sid", AnyAge: true}, {Suite: "sid", Mirror: "http://mirror.example/debian", NoUpdates: true},
-		{Suite: "sid", Mirror: "http://mirror.example/debian", Security: NoSecurity},
+		{Suite: "sid", Mirror: "http://mirror.example/debian", Security: debian.NoSecurity},
 	} {
 		if _, err := s.Create(t.Context(), fmt.Sprint("image", i), CreateOptions{Bootstrap: o}); err != nil {
 			t.Fatal(err)
@@ -55,14 +56,14 @@ func TestOtherBootstrapsHaveOtherBases(t *testing.T) {
 		}
 	}
 	write(t, keyring, "other keys")
-	if _, err := s.Create(t.Context(), "last", CreateOptions{Bootstrap: Bootstrap{Suite: "sid", Keyring: keyring}}); err != nil || bootstraps() != 11 {
+	if _, err := s.Create(t.Context(), "last", CreateOptions{Bootstrap: debian.Bootstrap{Suite: "sid", Keyring: keyring}}); err != nil || bootstraps() != 11 {
 		t.Errorf("other keys in the keyring: %d bootstraps, %v", bootstraps(), err)
 	}
 	// There are eleven by now, and the oldest go.
-	if entries, err := os.ReadDir(s.bases()); err != nil || len(entries) != keptBases {
+	if entries, err := os.ReadDir(s.bases().Dir); err != nil || len(entries) != 6 {
 		t.Errorf("bases are %v, %v", entries, err)
 	}
-	if _, err := s.Create(t.Context(), "again", CreateOptions{Bootstrap: Bootstrap{Suite: "sid", Keyring: keyring}}); err != nil || bootstraps() != 11 {
+	if _, err := s.Create(t.Context(), "again", CreateOptions{Bootstrap: debian.Bootstrap{Suite: "sid", Keyring: keyring}}); err != nil || bootstraps() != 11 {
 		t.Errorf("the newest: %d bootstraps, %v", bootstraps(), err)
 	}
 }
@@ -70,7 +71,7 @@ func TestOtherBootstrapsHaveOtherBases(t *testing.T) {
 func TestBaseThatIsOldHalfMadeOrOfAnEarlierBootIsNotUsed(t *testing.T) {
 	s, bootstraps := baseStore(t)
 	create(t, s, "first")
-	records, _ := filepath.Glob(filepath.Join(s.bases(), "*/base.json"))
+	records, _ := filepath.Glob(filepath.Join(s.bases().Dir, "*/base.json"))
 	if len(records) != 1 {
 		t.Fatalf("bases are %q", records)
 	}
@@ -95,7 +96,7 @@ func TestBaseThatIsOldHalfMadeOrOfAnEarlierBootIsNotUsed(t *testing.T) {
 	// Nobody bootstraps any more, but what is old goes with the next build.
 	write(t, records[0], `{}`)
 	edit(t, s, "first")
-	if entries, err := os.ReadDir(s.bases()); err != nil || len(entries) != 0 {
+	if entries, err := os.ReadDir(s.bases().Dir); err != nil || len(entries) != 0 {
 		t.Errorf("left: %v, %v", entries, err)
 	}
 }
@@ -111,7 +112,7 @@ func TestTwoBuildsAtOnceShareOneBootstrap(t *testing.T) {
 	var both sync.WaitGroup
 	for _, name := range []string{"one", "two"} {
 		both.Go(func() {
-			if _, err := s.Create(t.Context(), name, CreateOptions{Bootstrap: Bootstrap{Suite: "sid"}}); err != nil {
+			if _, err := s.Create(t.Context(), name, CreateOptions{Bootstrap: debian.Bootstrap{Suite: "sid"}}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -139,7 +140,7 @@ func TestBuildGoesOnWithoutABaseThatCannotBeKept(t *testing.T) {
 	if bootstraps() != 2 {
 		t.Errorf("bootstrapped %d times", bootstraps())
 	}
-	if trees, _ := filepath.Glob(filepath.Join(s.bases(), "*/tree")); len(trees) != 0 {
+	if trees, _ := filepath.Glob(filepath.Join(s.bases().Dir, "*/tree")); len(trees) != 0 {
 		t.Errorf("half a base stays: %q", trees)
 	}
 }
@@ -150,7 +151,7 @@ func TestFailedBootstrapMakesNoBase(t *testing.T) {
 	if _, err := s.Create(t.Context(), "sid", CreateOptions{}); err == nil {
 		t.Error("no error")
 	}
-	if entries, _ := os.ReadDir(s.bases()); len(entries) != 0 {
+	if entries, _ := os.ReadDir(s.bases().Dir); len(entries) != 0 {
 		t.Errorf("left: %v", entries)
 	}
 }
@@ -163,7 +164,7 @@ func TestWithoutAnAgeThereAreNoBases(t *testing.T) {
 	if bootstraps() != 2 {
 		t.Errorf("bootstrapped %d times", bootstraps())
 	}
-	if entries, _ := os.ReadDir(s.bases()); len(entries) != 0 {
+	if entries, _ := os.ReadDir(s.bases().Dir); len(entries) != 0 {
 		t.Errorf("left: %v", entries)
 	}
 }

@@ -12,6 +12,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"nspawn-runner/runner/image/build"
+	"nspawn-runner/runner/image/debian"
 )
 
 // mergedUsr is what mmdebstrap is told besides.
@@ -63,7 +66,7 @@ func TestBothProgramsAreToldWhatTheImageIsMadeOf(t *testing.T) {
 	}
 	keyring := filepath.Join(t.TempDir(), "ubuntu.gpg")
 	write(t, keyring, "keys")
-	o := Bootstrap{
+	o := debian.Bootstrap{
 		Suite: "noble", Mirror: "http://ubuntu.example/ubuntu", Components: []string{"main", "universe"},
 		Keyring: keyring, Include: []string{"ubuntu-keyring"}, Variant: "buildd",
 	}
@@ -164,8 +167,8 @@ func TestFailedBootstrapLeavesOnlyItsLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("FAKE_BOOTSTRAP", `echo "E: no such package" >&2; mkdir "$root/debootstrap"; echo details > "$root/debootstrap/debootstrap.log"; chattr +i "$root/etc/hostname"; exit 7`)
-	_, err := s.Create(t.Context(), "sid", CreateOptions{Bootstrap: Bootstrap{Program: "debootstrap"}})
-	var step *StepError
+	_, err := s.Create(t.Context(), "sid", CreateOptions{Bootstrap: debian.Bootstrap{Program: "debootstrap"}})
+	var step *build.StepError
 	if !errors.As(err, &step) {
 		t.Fatalf("error is %v", err)
 	}

@@ -11,22 +11,22 @@ import (
 	"nspawn-runner/runner/lock"
 )
 
-// BusyError says that an image is being built, and by whom. It is the answer to
-// who does not want to wait.
+// BusyError says that an image is being built, and by which process. A caller gets it
+// that does not want to wait.
 type BusyError struct {
 	By string
 }
 
 func (e *BusyError) Error() string { return "it is busy with " + e.By }
 
-// Building says whether somebody builds an image, or changes its generations,
+// Building says whether an image is being built, or its generations are being changed,
 // at this moment.
 func (s *Store) Building(name string) bool {
 	return lock.IsHeld(filepath.Join(s.generations(name), ".build"))
 }
 
-// builder words who has the lock .build of an image: a build, which says in the
-// file who it is, or a short rollback or removal, which does not.
+// builder words which operation has the lock .build of an image: a build, which notes
+// its process in the file, or a short rollback or removal, which does not.
 func (s *Store) builder(name string) string {
 	text, _ := os.ReadFile(filepath.Join(s.generations(name), ".build"))
 	stamp, pid, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")

@@ -13,8 +13,8 @@ import (
 	"nspawn-runner/runner/fault"
 )
 
-// The tree of a build whose playbook or test failed is kept, so that somebody
-// can look why: the last one of each image, as .failed among its generations.
+// The tree of a build whose playbook or test failed is kept, so that an administrator
+// can look into it: the last one of each image, as .failed among its generations.
 // It goes with the next build that is well, and with a prune or a removal.
 
 // failed is where the tree of an image's failed build lies, if there is one.
@@ -33,21 +33,21 @@ func (e *KeptError) Error() string {
 // Unwrap returns why the build failed.
 func (e *KeptError) Unwrap() error { return e.Err }
 
-// keepFailed keeps the tree of the build, which failed of err. It needs the lock
+// keepFailed keeps the tree at root of a build, which failed of err. It needs the lock
 // .build. Whenever this process is killed, there is one whole failed tree or
-// none: an older one changes places with this one, and then end removes it as
+// none: an older one changes places with this one, and then clean removes it as
 // what a build left.
-func (b *build) keepFailed(err error) error {
-	failed := b.store.failed(b.image)
-	keepErr := unix.Renameat2(unix.AT_FDCWD, b.generation.Path, unix.AT_FDCWD, failed, unix.RENAME_EXCHANGE)
+func (s *Store) keepFailed(name, root string, err error) error {
+	failed := s.failed(name)
+	keepErr := unix.Renameat2(unix.AT_FDCWD, root, unix.AT_FDCWD, failed, unix.RENAME_EXCHANGE)
 	if errors.Is(keepErr, fs.ErrNotExist) {
-		keepErr = os.Rename(b.generation.Path, failed)
+		keepErr = os.Rename(root, failed)
 	}
 	if keepErr != nil {
 		return errors.Join(err, fmt.Errorf("keep its tree: %w", keepErr))
 	}
 	fault.Here("image: failed tree kept")
-	return &KeptError{Image: b.image, Err: err}
+	return &KeptError{Image: name, Err: err}
 }
 
 // ErrNothingFailed is the cause when there is no failed build to look at.
@@ -75,7 +75,7 @@ func (s *Store) Inspect(ctx context.Context, name string, look func(ctx context.
 	if _, err := s.Failed(name); err != nil { // before a directory is made for it
 		return err
 	}
-	lock, err := s.alone(ctx, name)
+	lock, err := s.lockBuild(ctx, name, false)
 	if err != nil {
 		return fmt.Errorf("image %s: %w", name, err)
 	}
@@ -84,7 +84,7 @@ func (s *Store) Inspect(ctx context.Context, name string, look func(ctx context.
 	if err != nil {
 		return err
 	}
-	// For who waits: see builder. A dash is no stamp, and nothing to remove.
+	// For an operation that waits: see builder. A dash is no stamp, and nothing to remove.
 	if _, err := lock.WriteAt(fmt.Appendf(nil, "-\n%d\n", os.Getpid()), 0); err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"nspawn-runner/runner/image/build"
 	"nspawn-runner/runner/storage"
 )
 
@@ -88,7 +89,7 @@ func TestAGenerationThatFailsItsTestIsNotPublished(t *testing.T) {
 		return broken
 	}
 	_, err := s.Create(t.Context(), "sid", CreateOptions{})
-	var step *StepError
+	var step *build.StepError
 	if !errors.As(err, &step) || !errors.Is(err, broken) {
 		t.Fatalf("error is %v", err)
 	}

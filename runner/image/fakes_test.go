@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"nspawn-runner/runner/image/debian"
 )
 
 // The programs of a build are faked on PATH: shell scripts, and for
@@ -191,11 +193,11 @@ func told(lines *[]string) func(Event) {
 }
 
 // ofSid is a maintenance of an image whose playbook names a suite.
-var ofSid = MaintainOptions{Bootstrap: Bootstrap{Suite: "sid"}}
+var ofSid = MaintainOptions{Bootstrap: debian.Bootstrap{Suite: "sid"}}
 
 func create(t *testing.T, s *Store, name string) Generation {
 	t.Helper()
-	generation, err := s.Create(t.Context(), name, CreateOptions{Bootstrap: Bootstrap{Suite: "trixie"}})
+	generation, err := s.Create(t.Context(), name, CreateOptions{Bootstrap: debian.Bootstrap{Suite: "trixie"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/image/build"
 	"nspawn-runner/runner/storage"
 )
 
@@ -121,7 +122,7 @@ func TestABuildThatFillsTheDiskSaysSoAndTheSpaceComesBack(t *testing.T) {
 			// In memory there is room for it, and then on the disk not.
 			t.Setenv("FAKE_BOOTSTRAP", "fallocate -l 1200M $root/big")
 			_, err := s.Create(t.Context(), "sid", CreateOptions{})
-			var step *StepError
+			var step *build.StepError
 			if !errors.As(err, &step) || !strings.HasPrefix(step.Step, "bootstrap") {
 				t.Fatalf("bootstrap: %v", err)
 			}
@@ -189,7 +190,7 @@ func TestWhereverTheDiskGetsFullTheChrootIsWholeAndTheNextBuildIsWell(t *testing
 					t.Logf("%2d %s: %v", number, mark, err)
 					if err != nil {
 						failures++
-						if text := err.Error(); !strings.Contains(text, noSpace) && !strings.Contains(text, "no room for another generation: it needs ") {
+						if text := err.Error(); !strings.Contains(text, "o space left on device") && !strings.Contains(text, "no room for another generation: it needs ") {
 							t.Errorf("full at %q: %v", mark, err)
 						}
 					}

@@ -15,35 +15,8 @@ import (
 	"nspawn-runner/runner/storage"
 )
 
-// Generation is one build of an image's chroot.
-type Generation struct {
-	// Name is unique in the state directory and stays when the tree moves,
-	// like bookworm/20251123T162503Z.
-	Name string
-	// Path is the root of the tree, with no symbolic link in it.
-	Path string
-}
-
 // ErrNoChroot is the cause when an image has a playbook but no chroot yet.
 var ErrNoChroot = errors.New("it has a playbook but no chroot yet: create it with chroot-create or chroot-maintenance")
-
-// stampFormat is a generation's time of birth, so that names sort by age.
-const stampFormat = "20060102T150405Z"
-
-// generations is the directory of an image's generations. Besides them there
-// are, with names that begin with a dot, the files of this package:
-//
-//	.hold   locked, shared, by who is about to put a generation on record;
-//	        exclusively by who removes generations
-//	.build  locked exclusively by the one build of this image; its content is
-//	        the stamp of the generation that is being built, and on a second
-//	        line, for people, the process that does it
-//	.failed the tree of the last build, if its playbook or test failed
-//
-// and beside each tree its record, STAMP.json.
-func (s *Store) generations(name string) string {
-	return filepath.Join(s.StateDir, ".generations", name)
-}
 
 // Current returns the published generation of an image. It may be replaced and,
 // later, removed at any time: see Hold.
@@ -59,23 +32,11 @@ func (s *Store) Current(name string) (Generation, error) {
 	if err != nil {
 		return Generation{}, fmt.Errorf("image %s: find the current generation: %w", name, err)
 	}
-	stamp := s.adopted(name)
-	if target, err := os.Readlink(image.Path); err == nil && filepath.Dir(target) == filepath.Join(".generations", name) {
-		stamp = filepath.Base(target)
+	target, err := os.Readlink(image.Path)
+	if err != nil || filepath.Dir(target) != filepath.Join(".generations", name) {
+		return Generation{Name: name + "/" + s.adoptedStamp(name), Path: path}, nil
 	}
-	return Generation{Name: name + "/" + stamp, Path: path}, nil
-}
-
-// adopted is the stamp that a plain directory of the Python original has, and
-// keeps when it becomes a generation: older than all others, and free.
-func (s *Store) adopted(name string) string {
-	for i := 0; ; i++ {
-		stamp := fmt.Sprintf("00000000T%06dZ", i)
-		info, err := os.Lstat(filepath.Join(s.generations(name), stamp))
-		if err != nil || !info.IsDir() {
-			return stamp
-		}
-	}
+	return Generation{Name: name + "/" + filepath.Base(target), Path: path}, nil
 }
 
 // Hold returns the published generation of an image and keeps all generations
@@ -120,9 +81,9 @@ func (s *Store) begin(lock *os.File, name string) (Generation, error) {
 	return Generation{Name: name + "/" + stamp, Path: filepath.Join(s.generations(name), stamp)}, lock.Sync()
 }
 
-// forget removes the directory of an image that has no chroot, no generation and
+// removeEmpty removes the directory of an image that has no chroot, no generation and
 // no failed tree, as after a bootstrap that failed.
-func (s *Store) forget(ctx context.Context, name string) error {
+func (s *Store) removeEmpty(ctx context.Context, name string) error {
 	if exists(filepath.Join(s.StateDir, name)) {
 		return nil
 	}
@@ -160,63 +121,16 @@ func (s *Store) swap(name string, generation Generation) error {
 	if err != nil {
 		return err
 	}
-	if info, err := os.Lstat(public); err == nil && info.IsDir() {
-		// A plain directory of the Python original: it changes places with
-		// the link and so becomes the first generation, without a copy and
-		// without a moment in which there is no chroot.
-		first := filepath.Join(s.generations(name), s.adopted(name))
-		if err := os.Symlink(target, first); err != nil {
-			return err
-		}
-		fault.Here("image: link to be exchanged made")
-		if err := unix.Renameat2(unix.AT_FDCWD, first, unix.AT_FDCWD, public, unix.RENAME_EXCHANGE); err != nil {
-			return fmt.Errorf("exchange %s with %s: %w", first, public, err)
-		}
-	} else {
-		// Not renameio.Symlink: its temporary directory would lie among the
-		// images, and after a kill nobody would know whose it was.
-		next := filepath.Join(s.generations(name), ".next")
-		if err := os.Symlink(target, next); err != nil {
-			return err
-		}
-		fault.Here("image: link to be renamed made")
-		if err := os.Rename(next, public); err != nil {
-			return err
-		}
+	// Not renameio.Symlink: its temporary directory would lie among the images, and
+	// after a kill nothing would say whose it was.
+	next := filepath.Join(s.generations(name), ".next")
+	if err := os.Symlink(target, next); err != nil {
+		return err
+	}
+	fault.Here("image: link to be renamed made")
+	if err := os.Rename(next, public); err != nil {
+		return err
 	}
 	fault.Here("image: swapped")
 	return errors.Join(flush(s.StateDir, unix.Fsync), flush(s.generations(name), unix.Fsync))
-}
-
-// flushAhead begins to write what is to be published to disk, while it is tested:
-// then publish has little left to wait for. Its error counts: the kernel reports one
-// to the first who asks, and publish would be the second.
-func flushAhead(path string) <-chan error {
-	done := make(chan error, 1)
-	go func() { done <- flush(path, unix.Syncfs) }()
-	return done
-}
-
-// flush writes a directory, or by unix.Syncfs all of its file system, to disk.
-func flush(path string, how func(fd int) error) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if err := how(int(dir.Fd())); err != nil {
-		return fmt.Errorf("sync %s: %w", path, err)
-	}
-	return nil
-}
-
-// prunePatience is how long prune waits for jobs that are about to start.
-var prunePatience = 5 * time.Second
-
-var errImpatient = errors.New("it took too long")
-
-// exists says whether there is anything at path.
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }

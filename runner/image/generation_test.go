@@ -48,7 +48,25 @@ func TestChrootOfTheOriginalIsUsedAndBecomesTheFirstGeneration(t *testing.T) {
 	}
 }
 
-// Somebody may put a plain directory back by hand.
+func TestABuildThatFailsAdoptsTheChrootOfTheOriginalAndChangesNothingInIt(t *testing.T) {
+	s, _ := fakeStore(t)
+	plain := filepath.Join(s.StateDir, "sid")
+	bootable(t, plain)
+	before, err := s.Current("sid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := errors.New("it failed")
+	if _, err := s.Edit(t.Context(), "sid", func(context.Context, string) error { return failed }); !errors.Is(err, failed) {
+		t.Fatal(err)
+	}
+	wantOnly(t, s, "sid", Generation{Name: before.Name, Path: filepath.Join(s.StateDir, ".generations", before.Name)})
+	if err := Check(plain); err != nil {
+		t.Error(err)
+	}
+}
+
+// An administrator may put a plain directory back by hand.
 func TestChrootOfTheOriginalIsAdoptedAgain(t *testing.T) {
 	s, _ := fakeStore(t)
 	plain := filepath.Join(s.StateDir, "sid")

@@ -20,65 +20,33 @@
 // builds another generation beside it and, when that is complete and machines
 // boot from it, swaps the link NAME, in one rename. A build that fails, for
 // whatever reason and at whatever moment, publishes nothing; its tree stays only
-// if its playbook or its test failed, for somebody to look at.
+// if its playbook or its test failed, for an administrator to look at.
 //
-// Where to read on: generation.go has the life of a generation, remains.go what a
-// killed one leaves, build.go the
-// three ways to make one, bootstrap.go the first tree, base.go why that is mostly a
-// copy, the package downloads why nothing is downloaded twice, the package box how
-// commands run in a tree, booted.go the machine in which they run where a playbook wants
-// that, ansible.go the playbook, failed.go what becomes of trees that are no good.
+// A build is a source, a change, a test and a publication (build.go). The source makes the
+// first tree: a bootstrap of Debian, or a copy of the current generation (source.go). The
+// change is a playbook's (play.go) or an administrator's.
+//
+// The packages below do the work, and know nothing of images and generations: debian makes
+// and reads trees of Debian, ansible runs playbooks, box runs commands in a tree,
+// downloads sees to it that nothing is downloaded twice, and build is what the steps share.
+//
+// Where to read on: operations.go has what callers ask for, generation.go the life of a
+// generation, history.go how older ones come back, prune.go how they go, remains.go and
+// leftover.go what is left of a killed build, failed.go what becomes of trees that are no
+// good, adopt.go the chroots of the Python original.
 package image
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
-	"nspawn-runner/runner/image/box"
+	"nspawn-runner/runner/image/ansible"
 	"nspawn-runner/runner/spelling"
 )
-
-// Store is the images of one state directory.
-type Store struct {
-	// StateDir is the directory of the chroots, /var/lib/nspawn-runner.
-	StateDir string
-	// PlaybookDirs are searched for NAME.yaml, then NAME.yml; the first found wins.
-	PlaybookDirs []string
-	// Environment goes to all programs that build an image: proxies, mostly.
-	// None of it is stored in the image.
-	Environment map[string]string
-	// DownloadsMax bounds, in bytes, what is kept of downloads; 0 for nothing.
-	DownloadsMax uint64
-	// BaseMaxAge is how old a base may be that a new image is a copy of; 0 for
-	// no bases.
-	BaseMaxAge time.Duration
-	// Progress, if set, is told what goes on in builds. It is called by several
-	// goroutines, also of one build.
-	Progress func(Event)
-	// Verbose, if set, receives what the programs of a build print. It is
-	// always in the build's log. Colours are used if it is a terminal.
-	Verbose io.Writer
-	// InUse says whether a machine's record names the generation (its Name). If
-	// set, a publication removes older generations that are not in use; the
-	// new one and the one before it always stay.
-	InUse func(generation string) bool
-	// Test, if set, says whether jobs can run on a complete generation, which
-	// is not published if it is an error. What it prints is for the build's log.
-	Test func(ctx context.Context, image string, generation Generation, log io.Writer) error
-	// Boot, if set, starts a machine whose root is the tree of a generation that is
-	// being built. It is not set where no machine can be started.
-	Boot func(ctx context.Context, order Order) (*box.Machine, error)
-	// Halt, if set, ends what machines run on a generation that will not be published.
-	Halt func(ctx context.Context, generation string) error
-}
 
 // Image is a name with a chroot, a playbook, or both.
 type Image struct {
@@ -89,11 +57,11 @@ type Image struct {
 }
 
 // ReadPlaybook reads the image's playbook. Without one it is empty.
-func (i Image) ReadPlaybook() (Playbook, error) {
+func (i Image) ReadPlaybook() (ansible.Playbook, error) {
 	if i.Playbook == "" {
-		return Playbook{}, nil
+		return ansible.Playbook{}, nil
 	}
-	return ReadPlaybook(i.Playbook)
+	return ansible.ReadPlaybook(i.Playbook)
 }
 
 // playbookSuffixes in the order in which they are tried.
@@ -103,6 +71,16 @@ var playbookSuffixes = []string{".yaml", ".yml"}
 func (s *Store) List() ([]Image, error) {
 	images, _, err := s.list()
 	return images, err
+}
+
+// Names lists the names of all images; of a directory that cannot be read there are none.
+func (s *Store) Names() []string {
+	images, _ := s.List()
+	var names []string
+	for _, image := range images {
+		names = append(names, image.Name)
+	}
+	return names
 }
 
 // list also returns the files that only have names of playbooks.
@@ -135,7 +113,7 @@ func (s *Store) list() (images []Image, beside []string, err error) {
 		if checkName(name) != nil {
 			continue
 		}
-		if image := s.look(name); image.isBeside() {
+		if image := s.lookUp(name); image.isBeside() {
 			beside = append(beside, image.Playbook)
 		} else {
 			images = append(images, image)
@@ -150,7 +128,7 @@ func (s *Store) Get(name string) (Image, error) {
 	if err := checkName(name); err != nil {
 		return Image{}, err
 	}
-	image := s.look(name)
+	image := s.lookUp(name)
 	foreign := image.whyForeign()
 	if foreign == "" && (image.Exists || image.Playbook != "") {
 		return image, nil
@@ -167,8 +145,8 @@ func (s *Store) Get(name string) (Image, error) {
 	return Image{}, unknown
 }
 
-// look finds what stands behind a name.
-func (s *Store) look(name string) Image {
+// lookUp finds what stands behind a name.
+func (s *Store) lookUp(name string) Image {
 	image := Image{Name: name, Path: filepath.Join(s.StateDir, name)}
 	image.Exists = isDir(image.Path)
 	for _, dir := range s.PlaybookDirs {
@@ -199,17 +177,36 @@ func checkName(name string) error {
 	return nil
 }
 
-// readDir lists a directory; one that does not exist is empty.
-func readDir(path string) ([]fs.DirEntry, error) {
-	entries, err := os.ReadDir(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+// Not each YAML file beside the playbooks is one: see ansible.Playbook. What has a chroot
+// is an image whatever is in its playbook: a slip of the pen must not end its maintenance
+// without a failure.
+
+// isBeside says whether the file of an image's name is none of its own. One that cannot
+// be read is for the build of the image to report.
+func (i Image) isBeside() bool {
+	if i.Exists || i.Playbook == "" {
+		return false
 	}
-	return entries, err
+	book, err := ansible.ReadPlaybook(i.Playbook)
+	return err == nil && book.Beside
 }
 
-// isDir says whether path, links followed, is a directory.
-func isDir(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
+// Beside lists the files in the directories of playbooks that look like playbooks by
+// their names, and that no image is made of.
+func (s *Store) Beside() ([]string, error) {
+	_, beside, err := s.list()
+	return beside, err
+}
+
+// whyForeign says that the file of an image's name is not a playbook, and why; it is empty
+// if it is one, or the image has a chroot.
+func (i Image) whyForeign() string {
+	if i.Exists || i.Playbook == "" {
+		return ""
+	}
+	book, err := ansible.ReadPlaybook(i.Playbook)
+	if err != nil || book.Foreign == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s is not a playbook: %s", i.Playbook, book.Foreign)
 }

@@ -57,7 +57,7 @@ var killable = map[string]struct {
 			if err := second(s.Remove(t.Context(), "sid")); err != nil {
 				t.Fatal(err)
 			}
-			bases, _ := filepath.Glob(filepath.Join(s.bases(), "*", "base.json"))
+			bases, _ := filepath.Glob(filepath.Join(s.bases().Dir, "*", "base.json"))
 			if len(bases) != 1 {
 				t.Fatalf("bases: %q", bases)
 			}

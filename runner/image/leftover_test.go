@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"nspawn-runner/runner/leftover"
 	"nspawn-runner/runner/lock"
-	"nspawn-runner/runner/storage"
 )
 
 // leftovers are the paths of what is left, below the state directory.
@@ -27,7 +27,7 @@ func leftovers(t *testing.T, s *Store) []string {
 	return paths
 }
 
-func find(t *testing.T, s *Store) []storage.Leftover {
+func find(t *testing.T, s *Store) []leftover.Item {
 	t.Helper()
 	found, err := s.Leftovers()
 	if err != nil {
@@ -109,8 +109,8 @@ func TestGenerationsOfARemovedImageAreLeftoversOnceNoJobRunsOnThem(t *testing.T)
 func TestBasesAndDownloadsThatNoBuildCanUseAreLeftovers(t *testing.T) {
 	s, _ := fakeStore(t)
 	s.BaseMaxAge, s.DownloadsMax = time.Hour, 100
-	half := filepath.Join(s.bases(), "sid-half")
-	busy := filepath.Join(s.bases(), "sid-busy")
+	half := filepath.Join(s.bases().Dir, "sid-half")
+	busy := filepath.Join(s.bases().Dir, "sid-busy")
 	for _, dir := range []string{half, busy} {
 		bootable(t, filepath.Join(dir, "tree"))
 		write(t, filepath.Join(dir, "lock"), "")

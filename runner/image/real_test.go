@@ -10,6 +10,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"nspawn-runner/runner/image/build"
+	"nspawn-runner/runner/image/debian"
 )
 
 // realPlaybook uses the modules that administrators use most, in the ways that
@@ -126,7 +129,7 @@ func beside(t *testing.T, dir string) {
 func TestRealImageIsCreatedMaintainedAndEdited(t *testing.T) {
 	s := realStore(t)
 	ctx := t.Context()
-	first, err := s.Create(ctx, "real", CreateOptions{Bootstrap: Bootstrap{Suite: "trixie"}})
+	first, err := s.Create(ctx, "real", CreateOptions{Bootstrap: debian.Bootstrap{Suite: "trixie"}})
 	if err != nil {
 		t.Fatal(err, dump(s))
 	}
@@ -169,7 +172,7 @@ func TestRealImageIsCreatedMaintainedAndEdited(t *testing.T) {
 	}
 
 	write(t, filepath.Join(s.PlaybookDirs[0], "another.yaml"), realPlaybook)
-	if _, err := s.Create(ctx, "another", CreateOptions{Bootstrap: Bootstrap{Suite: "trixie"}}); err != nil {
+	if _, err := s.Create(ctx, "another", CreateOptions{Bootstrap: debian.Bootstrap{Suite: "trixie"}}); err != nil {
 		t.Fatal(err, dump(s))
 	}
 	fetched, kept, steps := downloaded(t, s, "another")
@@ -180,7 +183,7 @@ func TestRealImageIsCreatedMaintainedAndEdited(t *testing.T) {
 		t.Errorf("packages were left in the image: %q", debs)
 	}
 
-	second, _, err := s.Maintain(ctx, "real", MaintainOptions{Bootstrap: Bootstrap{Suite: "trixie"}})
+	second, _, err := s.Maintain(ctx, "real", MaintainOptions{Bootstrap: debian.Bootstrap{Suite: "trixie"}})
 	if err != nil {
 		t.Fatal(err, dump(s))
 	}
@@ -236,7 +239,7 @@ func TestRealSidAndAFamilyMemberByMirrorAndKeyring(t *testing.T) {
 		if err := Check(generation.Path); err != nil {
 			t.Error(err)
 		}
-		if packages, err := Packages(generation.Path); err != nil || packages["hello"] == "" || packages["systemd-sysv"] == "" {
+		if packages, err := debian.Packages(generation.Path); err != nil || packages["hello"] == "" || packages["systemd-sysv"] == "" {
 			t.Errorf("it has %d packages, %v", len(packages), err)
 		}
 		if got := read(t, filepath.Join(generation.Path, "etc/apt/sources.list")); !strings.Contains(got, sources) {
@@ -246,7 +249,7 @@ func TestRealSidAndAFamilyMemberByMirrorAndKeyring(t *testing.T) {
 			t.Errorf("packages were left in the image: %q", debs)
 		}
 	}
-	sid := Bootstrap{Suite: "sid", Program: "mmdebstrap", Components: []string{"main", "contrib"}, Include: []string{"hello"}}
+	sid := debian.Bootstrap{Suite: "sid", Program: "mmdebstrap", Components: []string{"main", "contrib"}, Include: []string{"hello"}}
 	generation, err := s.Create(t.Context(), "sid", CreateOptions{Bootstrap: sid})
 	if err != nil {
 		t.Fatal(err, dump(s))
@@ -257,7 +260,7 @@ func TestRealSidAndAFamilyMemberByMirrorAndKeyring(t *testing.T) {
 	// of our own, plays its part. debootstrap makes of it what it would of Ubuntu. Its
 	// Release files are those of a snapshot: their time is over.
 	dir, keyring := familyMirror(t, filepath.Join(s.StateDir, ".downloads"))
-	jammy := Bootstrap{
+	jammy := debian.Bootstrap{
 		Suite: "jammy", Program: "mmdebstrap", Mirror: "file://" + dir, Keyring: keyring, Include: []string{"hello"},
 	}
 	write(t, filepath.Join(s.PlaybookDirs[0], "jammy.yaml"), "- hosts: all\n  tasks: [command: apt-get -o APT::Update::Error-Mode=any update]\n")
@@ -280,7 +283,7 @@ func TestRealSidAndAFamilyMemberByMirrorAndKeyring(t *testing.T) {
 		of := "deb file://" + dir + " jammy"
 		want(generation, of+" main\n")
 		want(generation, of+"-updates main\n"+of+"-security main\n")
-		if packages, err := Packages(generation.Path); err != nil || packages["hello"] != "100" {
+		if packages, err := debian.Packages(generation.Path); err != nil || packages["hello"] != "100" {
 			t.Errorf("%s: hello is %s, %v: not that of jammy-security", jammy.Program, packages["hello"], err)
 		}
 		if lists, _ := filepath.Glob(filepath.Join(generation.Path, "var/lib/apt/lists/*jammy-security*Packages*")); len(lists) == 0 {
@@ -358,12 +361,12 @@ func realFailures(t *testing.T, s *Store) {
     - name: a package that is nowhere
       command: sh -c 'echo first >&2; echo second >&2; exit 3'
 `)
-	_, err := s.Create(t.Context(), "nowhere", CreateOptions{Bootstrap: Bootstrap{Suite: "nosuchsuite"}})
+	_, err := s.Create(t.Context(), "nowhere", CreateOptions{Bootstrap: debian.Bootstrap{Suite: "nosuchsuite"}})
 	t.Log(err)
 	wantNothing(t, s, "nowhere")
-	_, err = s.Create(t.Context(), "bad", CreateOptions{Bootstrap: Bootstrap{Suite: "trixie"}})
+	_, err = s.Create(t.Context(), "bad", CreateOptions{Bootstrap: debian.Bootstrap{Suite: "trixie"}})
 	t.Log(err)
-	var step *StepError
+	var step *build.StepError
 	if !errors.As(err, &step) || !strings.Contains(err.Error(), "a package that is nowhere") || !strings.Contains(err.Error(), "second") {
 		t.Errorf("the error does not say what failed: %v", err)
 	}
@@ -378,7 +381,7 @@ func realFailures(t *testing.T, s *Store) {
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(5*time.Second, cancel)
 	began := time.Now()
-	_, err = s.Create(ctx, "cancelled", CreateOptions{Bootstrap: Bootstrap{Suite: "bookworm"}})
+	_, err = s.Create(ctx, "cancelled", CreateOptions{Bootstrap: debian.Bootstrap{Suite: "bookworm"}})
 	t.Logf("%v, after %v", err, time.Since(began))
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("the error is not that of the context: %v", err)

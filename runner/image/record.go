@@ -111,3 +111,19 @@ func (s *Store) removeRecord(generation string) error {
 	}
 	return err
 }
+
+// LastMaintained is when a generation's playbook last ran through. Without one, it is as
+// old as its tree.
+func (r Record) LastMaintained() time.Time {
+	if r.Maintained.IsZero() {
+		return r.Built
+	}
+	return r.Maintained
+}
+
+// Stale says whether a generation's last maintenance is longer ago than the limit; 0 is
+// none. When it was is not known of a chroot of the Python original.
+func (r Record) Stale(limit time.Duration) bool {
+	last := r.LastMaintained()
+	return limit > 0 && !last.IsZero() && time.Since(last) > limit
+}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"nspawn-runner/runner/image/ansible"
 )
 
 func TestRecordSaysHowAGenerationCameToBe(t *testing.T) {
@@ -17,7 +19,7 @@ func TestRecordSaysHowAGenerationCameToBe(t *testing.T) {
 		t.Fatal(err)
 	}
 	third := edit(t, s, "sid")
-	book, err := ReadPlaybook(filepath.Join(s.PlaybookDirs[0], "sid.yaml"))
+	book, err := ansible.ReadPlaybook(filepath.Join(s.PlaybookDirs[0], "sid.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}

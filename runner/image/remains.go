@@ -11,10 +11,10 @@ import (
 	"nspawn-runner/runner/storage"
 )
 
-// end removes what the build named in the locked .build file has left, unless
+// clean removes what the build named in the locked .build file has left, unless
 // that was published. It comes after each build, and before each build for one
 // that was killed.
-func (s *Store) end(ctx context.Context, lock *os.File, name string) error {
+func (s *Store) clean(ctx context.Context, lock *os.File, name string) error {
 	remains, err := s.remains(name)
 	if err != nil {
 		return err
@@ -63,4 +63,11 @@ func (s *Store) remains(name string) ([]string, error) {
 		}
 	}
 	return paths, nil
+}
+
+// unfinished is the stamp of the generation that is being built, if one is.
+func (s *Store) unfinished(name string) string {
+	text, _ := os.ReadFile(filepath.Join(s.generations(name), ".build"))
+	stamp, _, _ := strings.Cut(string(text), "\n")
+	return stamp
 }

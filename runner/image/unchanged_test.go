@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"nspawn-runner/runner/image/ansible"
 )
 
 const nothingChanged = `{"ok": 3, "changed": 0, "ignored": 0, "rescued": 0}`
@@ -37,7 +39,7 @@ func TestMaintenanceThatChangesNothingPublishesNothing(t *testing.T) {
 	if err != nil || time.Since(r.Maintained) > time.Minute || r.How != byBootstrap {
 		t.Errorf("record is %+v, %v", r, err)
 	}
-	if now, err := ReadPlaybook(book); err != nil || r.Playbook.SHA256 != now.SHA256 {
+	if now, err := ansible.ReadPlaybook(book); err != nil || r.Playbook.SHA256 != now.SHA256 {
 		t.Errorf("the playbook that ran is still the older one: %v", err)
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
-	"nspawn-runner/runner/network"
 	"nspawn-runner/runner/storage"
 )
 
@@ -46,7 +45,7 @@ func Boot(dir string) error {
 	if err != nil {
 		return err
 	}
-	attached, err := network.Named(record.Network)
+	attached, err := record.attached()
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/host"
@@ -72,7 +73,28 @@ func (s Store) allAbandoned() ([]abandonedMachine, error) {
 		}
 		lock.Close()
 	}
-	return all, nil
+	return append(all, s.besideAbandoned(all)...), nil
+}
+
+// besideAbandoned lists what is beside abandoned machines: their jobs are over.
+func (s Store) besideAbandoned(abandoned []abandonedMachine) (all []abandonedMachine) {
+	for _, m := range abandoned {
+		record, err := readRecord(s.dir(m.id))
+		if err != nil {
+			continue
+		}
+		for _, other := range s.beside(record) {
+			known := func(m abandonedMachine) bool { return m.id == other.ID }
+			if slices.ContainsFunc(abandoned, known) || slices.ContainsFunc(all, known) {
+				continue
+			}
+			if lock, err := s.tryLock(other.ID); err == nil {
+				all = append(all, abandonedMachine{other.ID, fmt.Sprintf("its job is over: %s: %s", Name(m.id), m.why)})
+				lock.Close()
+			}
+		}
+	}
+	return all
 }
 
 // abandoned says why nobody will stop a machine, or "". Its lock must be held:
@@ -107,7 +129,8 @@ func (s Store) abandoned(id string) string {
 	return "its cleanup was killed"
 }
 
-// collect removes a machine, if it still is abandoned once its lock is held.
+// collect removes a machine, and what is beside it, if it still is abandoned once its lock
+// is held.
 func (s Store) collect(ctx context.Context, bus *systemd.Bus, id string) error {
 	lock, err := s.tryLock(id)
 	if err != nil {
@@ -126,5 +149,22 @@ func (s Store) collect(ctx context.Context, bus *systemd.Bus, id string) error {
 		failed = record.CallerDir.remove()
 		fault.Here("machine: directory of its gitlab-runner removed")
 	}
-	return errors.Join(failed, s.remove(ctx, bus, id))
+	return errors.Join(failed, s.collectBeside(ctx, bus, record), s.remove(ctx, bus, id))
+}
+
+// collectBeside removes the other machines of a job, but for those that somebody is at work
+// on. First it notes that they are to go, so that they are abandoned from then on.
+func (s Store) collectBeside(ctx context.Context, bus *systemd.Bus, r Record) (failed error) {
+	var ids []string
+	for _, other := range s.beside(r) {
+		if lock, err := s.tryLock(other.ID); err == nil {
+			defer lock.Close()
+			s.noteStop(other.ID, "")
+			ids = append(ids, other.ID)
+		}
+	}
+	for _, id := range ids {
+		failed = errors.Join(failed, s.remove(ctx, bus, id))
+	}
+	return failed
 }

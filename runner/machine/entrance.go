@@ -27,18 +27,18 @@ type Entrance struct {
 // machine's own units.
 const entranceGroup = "nspawn-runner"
 
-// Entrance opens a machine that is up to commands of the host's.
-func (s Store) Entrance(id string) (Entrance, error) {
-	record, err := readRecord(s.dir(id))
+// Entrance opens the main machine of a job, a build, to commands of the host's.
+func (s Store) Entrance(job string) (Entrance, error) {
+	record, err := s.mainOf(job)
 	if err != nil {
 		return Entrance{}, err
 	}
 	if !record.up() {
-		return Entrance{}, fmt.Errorf("machine %s: it is not up", Name(id))
+		return Entrance{}, fmt.Errorf("machine %s: it is not up", Name(record.ID))
 	}
 	group := filepath.Join(record.payload(), entranceGroup)
 	if err := os.Mkdir(group, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return Entrance{}, fmt.Errorf("machine %s: a control group for commands: %w", Name(id), err)
+		return Entrance{}, fmt.Errorf("machine %s: a control group for commands: %w", Name(record.ID), err)
 	}
 	return Entrance{Leader: *record.Leader, RootUID: record.RootUID, Group: group}, nil
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"strings"
 	"time"
@@ -16,23 +15,6 @@ import (
 	"nspawn-runner/runner/printable"
 	"nspawn-runner/runner/systemd"
 )
-
-// Script is a script to be executed in a machine.
-type Script struct {
-	// Source is read to its end before the script starts.
-	Source io.Reader
-	// Shell executes it: a path in the machine, "" for the machine's own.
-	Shell string
-	// Label says what it is, for people who look into the machine.
-	Label string
-	// Stdout and Stderr receive its output as it comes.
-	Stdout, Stderr io.Writer
-	// Alone says that no other script may be running: gitlab-runner's come one
-	// after the other. What a driver that was killed left running is stopped.
-	Alone bool
-
-	environment map[string]string // the machine's record has it
-}
 
 // stopTimeout bounds how long a script that is told to stop may take, before
 // the whole machine is stopped.
@@ -67,23 +49,23 @@ func (o Outcome) Reached() (lines []string) {
 	return lines
 }
 
-// Exec executes a script in a machine and waits until nothing of it is left.
+// Exec executes a script in a job's main machine and waits until nothing of it is left.
 // An error means that it cannot be said how the script ended: the machine is
 // to blame. When ctx ends, the script and all its descendants are stopped.
 //
 // may is asked with the machine's record before anything is touched.
-func (s Store) Exec(ctx context.Context, id string, may func(Record) error, script Script) (Outcome, error) {
-	record, err := readRecord(s.dir(id))
+func (s Store) Exec(ctx context.Context, job string, may func(Record) error, script Script) (Outcome, error) {
+	record, err := s.mainOf(job)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return Outcome{}, fmt.Errorf("machine %s: there is none: was it prepared?", Name(id))
+		return Outcome{}, fmt.Errorf("machine %s: there is none: was it prepared?", Name(job))
 	case err != nil:
 		return Outcome{}, err
 	case record.Leader == nil:
-		return Outcome{}, fmt.Errorf("machine %s: it has not come up", Name(id))
+		return Outcome{}, fmt.Errorf("machine %s: it has not come up", Name(record.ID))
 	}
 	if err := may(record); err != nil {
-		return Outcome{}, fmt.Errorf("machine %s: %w", Name(id), err)
+		return Outcome{}, fmt.Errorf("machine %s: %w", Name(record.ID), err)
 	}
 	script.Shell = cmp.Or(script.Shell, record.Shell, "/bin/bash")
 	script.environment = record.Environment
@@ -101,6 +83,7 @@ func (s Store) Exec(ctx context.Context, id string, may func(Record) error, scri
 	return outcome, nil
 }
 
+// exec executes a script, and says what its machine ran out of meanwhile.
 func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome, error) {
 	body, err := sealed(withFarewell(script.Source, script.Shell))
 	if err != nil {
@@ -121,7 +104,6 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	defer bus.Close()
 	fault.Here("run: connected")
 	s.logf("connected to the bus of %s", Name(record.ID))
-
 	if script.Alone {
 		if err := s.stopEarlier(ctx, bus, record); err != nil {
 			return Outcome{}, err
@@ -133,7 +115,24 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	watch := limits.Begin(record.Cgroup)
 	defer watch.Close()
 	output.start()
+	exit, err := s.execUnit(ctx, bus, unit, properties, record, output.broken)
+	fault.Here("run: script at its end")
+	if finishErr := output.finish(); finishErr != nil && err == nil {
+		err = fmt.Errorf("write the job's log: %w", finishErr)
+	}
+	if err == nil {
+		err = body.checkExecuted(exit, script.Shell)
+	}
+	if err != nil {
+		return Outcome{}, err
+	}
+	s.logf("the script has ended: status %d, signal %d", exit.Status, exit.Signal)
+	return s.outcome(ctx, record, exit, watch), nil
+}
 
+// execUnit executes a script as a unit of the machine and waits for its end. When ctx ends,
+// or the log is broken, it stops the unit, and where the machine does not obey, the machine.
+func (s Store) execUnit(ctx context.Context, bus *systemd.Bus, unit string, properties []systemd.Property, record Record, broken <-chan error) (systemd.Exit, error) {
 	type ended struct {
 		exit systemd.Exit
 		err  error
@@ -157,33 +156,23 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	case end = <-done:
 	case <-ctx.Done():
 		end = giveUp(context.Cause(ctx))
-	case err := <-output.broken:
+	case err := <-broken:
 		// Nobody reads the log any more, so nobody wants the script's end.
 		end = giveUp(fmt.Errorf("write the job's log: %w", err))
 	}
 	fault.Here("run: no more waiting")
-	if end.err != nil {
-		if s.stopScript(context.WithoutCancel(ctx), bus, unit, record) {
-			if errors.Is(end.err, systemd.ErrGone) {
-				end.err = errNoBus
-			}
-			end.err = stoppedError{end.err}
+	if end.err != nil && s.stopScript(context.WithoutCancel(ctx), bus, unit, record) {
+		if errors.Is(end.err, systemd.ErrGone) {
+			end.err = errNoBus
 		}
+		end.err = stoppedError{end.err}
 	}
-	fault.Here("run: script at its end")
-	if err := output.finish(); err != nil && end.err == nil {
-		end.err = fmt.Errorf("write the job's log: %w", err)
-	}
-	switch {
-	case end.err != nil:
-		return Outcome{}, end.err
-	case !body.executed() && end.exit.Status == 127: // the wrapper's
-		return Outcome{}, fmt.Errorf("the machine could not execute the script: is there a shell %s in it?", printable.Line(script.Shell))
-	case !body.executed():
-		return Outcome{}, fmt.Errorf("the machine could not execute the script (%s, status %d)", printable.Line(end.exit.Result), end.exit.Status)
-	}
-	s.logf("the script has ended: status %d, signal %d", end.exit.Status, end.exit.Signal)
-	outcome := Outcome{Code: end.exit.Status, Signal: end.exit.Signal}
+	return end.exit, end.err
+}
+
+// outcome is how a script ended that was executed.
+func (s Store) outcome(ctx context.Context, record Record, exit systemd.Exit, watch *limits.Watch) Outcome {
+	outcome := Outcome{Code: exit.Status, Signal: exit.Signal}
 	if outcome.Signal > 0 {
 		outcome.Code = 128 + outcome.Signal
 	}
@@ -191,7 +180,7 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	if outcome.Code != 0 {
 		outcome.DiskFull = diskFull(ctx, s.dir(record.ID), record)
 	}
-	return outcome, nil
+	return outcome
 }
 
 // redials is how often a machine may lose its bus while a script runs. A bus that
@@ -217,20 +206,14 @@ func (s Store) wait(ctx context.Context, bus *systemd.Bus, unit string, properti
 		exit, err = again.Rejoin(ctx, unit)
 		again.Close()
 		if systemd.IsNoSuchUnit(err) {
-			err = errors.New("its D-Bus went away, and with it what is known of the script")
+			err = errors.New("its D-Bus went away; the exit status of the script is unknown")
 		}
 	}
 	return exit, err
 }
 
 // errNoBus is the cause when a machine lives on without a bus.
-var errNoBus = errors.New("its D-Bus went away, and the script with it")
-
-// stoppedError is why a script had to be stopped whose machine did not obey, and
-// was stopped with it: that the machine is gone is our doing, and no reason.
-type stoppedError struct{ error }
-
-func (e stoppedError) Unwrap() error { return e.error }
+var errNoBus = errors.New("its D-Bus went away, so the script was stopped")
 
 // redialLimit is how long a machine may be without a bus.
 const redialLimit = 5 * time.Second

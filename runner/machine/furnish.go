@@ -42,7 +42,7 @@ func furnish(root string, record Record) error {
 	if err := replaceIn(etc, "hosts", []byte(hosts), owner); err != nil {
 		return fmt.Errorf("write /etc/hosts: %w", err)
 	}
-	attached, err := network.Named(record.Network)
+	attached, err := record.attached()
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -9,16 +8,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"nspawn-runner/runner/fault"
-	"nspawn-runner/runner/printable"
 	"nspawn-runner/runner/systemd"
 )
+
+// stopping is a file in the directory of a machine that somebody began to stop. It holds
+// what was in the way, as far as that is known.
+const stopping = "stopping"
 
 // halt stops a machine's service, looks that none of its processes is left, and removes
 // what systemd keeps of it.
@@ -66,13 +64,6 @@ func (s Store) isOf(argv []string, id string) bool {
 	return len(argv) > 0 && isSame(argv[len(argv)-1], s.dir(id))
 }
 
-const (
-	// killPause is how often what systemd could not kill is killed again.
-	killPause = 100 * time.Millisecond
-	// emptyLimit is how long what systemd could not kill may take to go.
-	emptyLimit = 5 * time.Second
-)
-
 // patience is how long the processes of a machine may take to go. Where they have not
 // gone before, each job's prepare would wait for them again.
 func (s Store) patience(id string) time.Duration {
@@ -98,71 +89,25 @@ func stopService(ctx context.Context, bus *systemd.Bus, unit string, record Reco
 	return awaitEmpty(ctx, group, patience)
 }
 
-// awaitEmpty kills what is left in a control group, and waits until nothing is.
-func awaitEmpty(ctx context.Context, group string, patience time.Duration) error {
-	dir := filepath.Join("/sys/fs/cgroup", group)
-	events, err := os.Open(filepath.Join(dir, "cgroup.events"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // nearly always: systemd has removed it
-	}
-	if err != nil {
+// mountPoints are where systemd-nspawn makes a directory for each machine. A
+// killed one leaves it behind, empty.
+var mountPoints = []string{"/run/systemd/nspawn/propagate", "/run/systemd/nspawn/unix-export"}
+
+// removeMountPoint removes an empty directory. One that is not empty is in use.
+func removeMountPoint(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	defer events.Close()
-	limit := time.Now().Add(patience)
-	for {
-		populated, err := isPopulated(events)
-		if err != nil || !populated {
-			return err
-		}
-		if ctx.Err() != nil || time.Now().After(limit) {
-			return survivors(processes(group))
-		}
-		_ = os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
-		// The kernel wakes us when the last one is gone: cgroup-v2.rst.
-		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(events.Fd()), Events: unix.POLLPRI}}, int(killPause.Milliseconds()))
-	}
+	return nil
 }
 
-// isPopulated reads in cgroup.events whether there is a process in a control group or
-// below. A control group that has been removed is empty.
-func isPopulated(events *os.File) (bool, error) {
-	text := make([]byte, 4096)
-	n, err := events.ReadAt(text, 0)
-	if errors.Is(err, unix.ENODEV) {
-		return false, nil
+// noteStop is for Collect, if this process does not come to an end. On a full disk it
+// goes without. What was in the way of an earlier stop stays there.
+func (s Store) noteStop(id, why string) {
+	note, err := os.OpenFile(filepath.Join(s.dir(id), stopping), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return
 	}
-	if n == 0 && err != nil {
-		return false, fmt.Errorf("read %s: %w", events.Name(), err)
-	}
-	return bytes.Contains(text[:n], []byte("populated 1")), nil
-}
-
-// processes are the ids of those in a control group and below.
-func processes(group string) (pids []int) {
-	_ = filepath.WalkDir(filepath.Join("/sys/fs/cgroup", group), func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.IsDir() {
-			return nil // removed meanwhile
-		}
-		text, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-		for word := range bytes.FieldsSeq(text) {
-			if pid, err := strconv.Atoi(string(word)); err == nil {
-				pids = append(pids, pid)
-			}
-		}
-		return nil
-	})
-	return pids
-}
-
-// survivors are processes that cannot be killed.
-type survivors []int
-
-func (pids survivors) Error() string {
-	var names []string
-	for _, pid := range pids[:min(len(pids), 3)] {
-		name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-		names = append(names, strings.TrimSpace(fmt.Sprintf("%d %s", pid, printable.Line(string(name)))))
-	}
-	return fmt.Sprintf("processes that cannot be killed: %d (%s); the machine stays on record, and gc tries again", len(pids), strings.Join(names, ", "))
+	defer note.Close()
+	_, _ = note.WriteString(why)
 }

@@ -52,3 +52,9 @@ func isSame(a, b string) bool {
 	second, secondErr := os.Stat(b)
 	return a == b || err == nil && secondErr == nil && os.SameFile(first, second)
 }
+
+// exists says whether there is anything at path.
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}

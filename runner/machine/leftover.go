@@ -10,17 +10,18 @@ import (
 	"strings"
 	"time"
 
+	"nspawn-runner/runner/leftover"
 	"nspawn-runner/runner/storage"
 	"nspawn-runner/runner/systemd"
 )
 
 // Leftovers lists what Collect removes: machines that nobody will stop, and the
 // trash. With an error, it is what could be found out.
-func (s Store) Leftovers() ([]storage.Leftover, error) {
-	var all []storage.Leftover
+func (s Store) Leftovers() ([]leftover.Item, error) {
+	var all []leftover.Item
 	abandoned, failed := s.allAbandoned()
 	for _, machine := range abandoned {
-		all = append(all, storage.Leftover{
+		all = append(all, leftover.Item{
 			What: "machine", Path: s.dir(machine.id), Why: machine.why,
 			Remove: withBus(func(ctx context.Context, bus *systemd.Bus) error { return s.collect(ctx, bus, machine.id) }),
 		})
@@ -31,7 +32,7 @@ func (s Store) Leftovers() ([]storage.Leftover, error) {
 	}
 	for _, entry := range trash {
 		path := filepath.Join(s.Trash, entry.Name())
-		all = append(all, storage.Leftover{
+		all = append(all, leftover.Item{
 			What: "trash", Path: path, Why: "its deletion did not come to an end",
 			Remove: func(ctx context.Context) error { return storage.Remove(ctx, path) },
 		})
@@ -41,7 +42,7 @@ func (s Store) Leftovers() ([]storage.Leftover, error) {
 
 // Strays lists what is left of machines outside of the state directory. It needs
 // a host that systemd runs.
-func (s Store) Strays(ctx context.Context) ([]storage.Leftover, error) {
+func (s Store) Strays(ctx context.Context) ([]leftover.Item, error) {
 	bus, err := systemd.Host(ctx)
 	if err != nil {
 		return nil, err
@@ -51,27 +52,15 @@ func (s Store) Strays(ctx context.Context) ([]storage.Leftover, error) {
 	return append(units, s.emptyMountPoints(ctx, bus)...), err
 }
 
-// withBus does something with a connection to the host's bus of its own.
-func withBus(do func(context.Context, *systemd.Bus) error) func(context.Context) error {
-	return func(ctx context.Context) error {
-		bus, err := systemd.Host(ctx)
-		if err != nil {
-			return err
-		}
-		defer bus.Close()
-		return do(ctx, bus)
-	}
-}
-
 // strayUnits lists the services of machines whose directory is gone: somebody
 // removed it by hand. A start makes the directory first, a stop removes it last:
 // a service that still is there after its directory is one that nobody stopped.
-func (s Store) strayUnits(ctx context.Context, bus *systemd.Bus) ([]storage.Leftover, error) {
+func (s Store) strayUnits(ctx context.Context, bus *systemd.Bus) ([]leftover.Item, error) {
 	units, err := bus.Units(ctx, unitName("*"))
 	if err != nil {
 		return nil, fmt.Errorf("list machines' services: %w", err)
 	}
-	var all []storage.Leftover
+	var all []leftover.Item
 	for _, unit := range units {
 		id := strings.TrimSuffix(strings.TrimPrefix(unit.Name, "nspawn-runner-"), ".service")
 		if exists(s.dir(id)) {
@@ -87,7 +76,7 @@ func (s Store) strayUnits(ctx context.Context, bus *systemd.Bus) ([]storage.Left
 		if !ours || exists(s.dir(id)) {
 			continue
 		}
-		all = append(all, storage.Leftover{
+		all = append(all, leftover.Item{
 			What: "unit", Path: unit.Name, Why: "the directory of its machine is gone",
 			Remove: withBus(func(ctx context.Context, bus *systemd.Bus) error {
 				lock, err := s.makeLocked(id) // so that nobody starts it meanwhile
@@ -105,13 +94,9 @@ func (s Store) strayUnits(ctx context.Context, bus *systemd.Bus) ([]storage.Left
 	return all, nil
 }
 
-// mountPoints are where systemd-nspawn makes a directory for each machine. A
-// killed one leaves it behind, empty.
-var mountPoints = []string{"/run/systemd/nspawn/propagate", "/run/systemd/nspawn/unix-export"}
-
 // emptyMountPoints lists those of machines that are not there any more.
-func (s Store) emptyMountPoints(ctx context.Context, bus *systemd.Bus) []storage.Leftover {
-	var all []storage.Leftover
+func (s Store) emptyMountPoints(ctx context.Context, bus *systemd.Bus) []leftover.Item {
+	var all []leftover.Item
 	for _, dir := range mountPoints {
 		entries, _ := os.ReadDir(dir)
 		for _, entry := range entries {
@@ -124,7 +109,7 @@ func (s Store) emptyMountPoints(ctx context.Context, bus *systemd.Bus) []storage
 			if argv, err := bus.Command(ctx, unitName(id)); len(argv) > 0 || err != nil && !systemd.IsNoSuchUnit(err) {
 				continue
 			}
-			all = append(all, storage.Leftover{
+			all = append(all, leftover.Item{
 				What: "directory", Path: path, Why: "systemd-nspawn was killed",
 				Remove: func(context.Context) error { return removeMountPoint(path) },
 			})
@@ -137,18 +122,4 @@ func (s Store) emptyMountPoints(ctx context.Context, bus *systemd.Bus) []storage
 func isYoung(path string) bool {
 	info, err := os.Lstat(path)
 	return err == nil && time.Since(info.ModTime()) < time.Minute
-}
-
-// removeMountPoint removes an empty directory. One that is not empty is in use.
-func removeMountPoint(path string) error {
-	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-// exists says whether there is anything at path.
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }

@@ -1,5 +1,9 @@
-// Package machine runs one booted system a job: it starts machines, executes
-// scripts in them, and makes them gone.
+// Package machine runs booted systems for jobs: it starts machines, executes scripts in
+// them, and removes them.
+//
+// A job has one machine that executes its scripts, and may have others beside it. Each has
+// an id of its own, and a record that says for which job it is, and in which role. Jobs
+// are what callers name: a job's machines end together.
 //
 // A machine is, on the host, one transient service under systemd and one
 // directory in the state directory, named by its id:
@@ -15,6 +19,7 @@
 package machine
 
 import (
+	"cmp"
 	"path/filepath"
 	"time"
 
@@ -36,9 +41,12 @@ type Store struct {
 
 // Spec says which machine to start.
 type Spec struct {
-	// ID is the machine's id; it has been checked to be harmless in a path.
-	ID string
-	// Owner is opaque: equal ids of different owners are different machines.
+	// Job is the id of the job that the machine is for; it has been checked to be harmless
+	// in a path.
+	Job string
+	// Role is what the machine is to the job, "" for Main.
+	Role Role
+	// Owner is opaque: equal ids of different owners are different jobs.
 	// "" is a caller that is not known.
 	Owner string
 	// Caller is the gitlab-runner the machine is for, if known: when it is
@@ -81,6 +89,21 @@ type Spec struct {
 	Environment map[string]string
 	// Quiet leaves what the job used out of its log.
 	Quiet bool
+}
+
+// Role is what a machine is to its job: a few small letters.
+type Role string
+
+// Main is the role of the machine that executes a job's scripts.
+const Main Role = "main"
+
+// id is the id of the machine. That of a job's main machine is the job's, so that its
+// unit, its host name and its directory are what administrators know.
+func (spec Spec) id() string {
+	if role := cmp.Or(spec.Role, Main); role != Main {
+		return spec.Job + "-" + string(role)
+	}
+	return spec.Job
 }
 
 // Limits are what systemd.resource-control(5) says of them; math.MaxUint64 is no

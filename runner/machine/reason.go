@@ -12,6 +12,8 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
+var errBootTimeout = errors.New("it did not come up in time")
+
 // reasonTimeout bounds the search for why something failed.
 const reasonTimeout = 5 * time.Second
 
@@ -25,7 +27,7 @@ func (s Store) whyNotUp(ctx context.Context, host *systemd.Bus, spec Spec, recor
 	}
 	var lines []string
 	if record.Leader == nil {
-		if leader, err := host.Leader(ctx, Name(spec.ID)); err == nil {
+		if leader, err := host.Leader(ctx, Name(record.ID)); err == nil {
 			record.Leader = &leader
 		}
 	}
@@ -138,3 +140,9 @@ func (s Store) whyDead(ctx context.Context, record Record, err error) error {
 	}
 	return fmt.Errorf("machine %s died (%s)", name, result)
 }
+
+// stoppedError is why a script had to be stopped whose machine did not obey, and
+// was stopped with it: that the machine is gone is our doing, and no reason.
+type stoppedError struct{ error }
+
+func (e stoppedError) Unwrap() error { return e.error }

@@ -12,6 +12,7 @@ import (
 
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/network"
 )
 
 // recordFormat grows when a record's meaning changes. Fields may be added
@@ -21,8 +22,13 @@ const recordFormat = 1
 
 // Record is what is known of a machine, kept from its start to its end.
 type Record struct {
-	Format int           `json:"format"`
-	ID     string        `json:"id"`
+	Format int `json:"format"`
+	// ID is the machine's own.
+	ID string `json:"id"`
+	// Job is the id of the job that the machine is for, Role what it is to that. Older builds
+	// noted neither: each job had one machine, whose id was the job's.
+	Job    string        `json:"job,omitempty"`
+	Role   Role          `json:"role,omitempty"`
 	Owner  string        `json:"owner,omitempty"`
 	Caller *host.Process `json:"caller,omitempty"`
 	// CallerDir is what that has on the host for the job.
@@ -81,6 +87,11 @@ type Record struct {
 // up says whether the machine came up and its first process still lives.
 func (r Record) up() bool { return r.Leader != nil && r.Leader.Alive() }
 
+// attached is what the machine is attached to.
+func (r Record) attached() (network.Network, error) {
+	return network.Named(cmp.Or(r.Network, network.Host.Name()))
+}
+
 // hostname is what the machine calls itself.
 func (r Record) hostname() string { return cmp.Or(r.Hostname, Name(r.ID)) }
 
@@ -112,6 +123,7 @@ func readRecord(dir string) (Record, error) {
 	if err := json.Unmarshal(data, &r); err != nil {
 		return r, fmt.Errorf("record of machine %s: %w", filepath.Base(dir), err)
 	}
+	r.Job, r.Role = cmp.Or(r.Job, r.ID), cmp.Or(r.Role, Main)
 	if r.Format > recordFormat {
 		return r, fmt.Errorf("record of machine %s: %w (format %d)", filepath.Base(dir), errNewer, r.Format)
 	}

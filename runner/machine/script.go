@@ -17,6 +17,23 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
+// Script is a script to be executed in a machine.
+type Script struct {
+	// Source is read to its end before the script starts.
+	Source io.Reader
+	// Shell executes it: a path in the machine, "" for the machine's own.
+	Shell string
+	// Label says what it is, for people who look into the machine.
+	Label string
+	// Stdout and Stderr receive its output as it comes.
+	Stdout, Stderr io.Writer
+	// Alone says that no other script may be running: gitlab-runner's come one
+	// after the other. What a driver that was killed left running is stopped.
+	Alone bool
+
+	environment map[string]string // the machine's record has it
+}
+
 // wrapper executes the script's shell, $0, with the variables of the file $1, whose lines
 // match $2, and those of its other arguments. They come in this order, and later ones win:
 // what the unit says, the file, the arguments, and then what the script itself sets.
@@ -143,6 +160,17 @@ func (b *scriptBody) fill(source io.Reader) (err error) {
 func (b *scriptBody) executed() bool {
 	position, err := b.file.Seek(0, io.SeekCurrent)
 	return err == nil && position == b.size
+}
+
+// checkExecuted says why a script was not executed whose unit ended so.
+func (b *scriptBody) checkExecuted(exit systemd.Exit, shell string) error {
+	switch {
+	case b.executed():
+		return nil
+	case exit.Status == 127: // the wrapper's
+		return fmt.Errorf("the machine could not execute the script: is there a shell %s in it?", printable.Line(shell))
+	}
+	return fmt.Errorf("the machine could not execute the script (%s, status %d)", printable.Line(exit.Result), exit.Status)
 }
 
 // Close forgets the script.

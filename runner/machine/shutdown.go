@@ -24,10 +24,15 @@ const shutdownLimit = 2 * time.Minute
 // machine. Others, such as poweroff.target, may be masked: see Spec.
 const ending = "exit.target"
 
-// Shutdown makes a machine gone as Stop does, after it has stopped its services itself,
+// Shutdown removes a job's main machine as Stop does, after it has stopped its services itself,
 // as any Debian that is turned off. The error says what did not stop, or was killed for
 // it: what that left on the disk may be half of something.
-func (s Store) Shutdown(ctx context.Context, id string) error {
+func (s Store) Shutdown(ctx context.Context, job string) error {
+	found, err := s.mainOf(job)
+	if err != nil {
+		return err
+	}
+	id := found.ID
 	lock, err := s.lock(ctx, id, false)
 	if err != nil {
 		return fmt.Errorf("machine %s: %w", Name(id), err)

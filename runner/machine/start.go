@@ -1,12 +1,12 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -19,15 +19,13 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
-// undoTimeout bounds what is done after a failure or a signal.
-const undoTimeout = 60 * time.Second
-
 // Start starts a machine and returns when it is up. When it fails, or ctx
 // ends, nothing is left of it.
 //
-// An older machine of the same id and owner is removed first: gitlab-runner
+// An older machine of the same job, role and owner is removed first: gitlab-runner
 // tries prepare again. One of another owner that lives is left alone.
-func (s Store) Start(ctx context.Context, spec Spec) (err error) {
+func (s Store) Start(ctx context.Context, spec Spec) error {
+	id := spec.id()
 	for _, dir := range []string{s.Dir, s.Trash} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
@@ -38,78 +36,100 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 		return err
 	}
 	defer bus.Close()
-	lock, err := s.lock(ctx, spec.ID, true)
+	lock, err := s.lock(ctx, id, true)
 	if err != nil {
-		return fmt.Errorf("machine %s: %w", Name(spec.ID), err)
+		return fmt.Errorf("machine %s: %w", Name(id), err)
 	}
 	defer lock.Close()
+	if err := s.makeWay(ctx, bus, spec); err != nil {
+		return err
+	}
+	if err := s.enter(id); err != nil {
+		_ = os.Remove(s.dir(id))
+		return fmt.Errorf("machine %s: %w", Name(id), err)
+	}
+	fault.Here("machine: in the index")
+	if err := s.launch(ctx, bus, spec, newRecord(spec)); err != nil {
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+		defer cancel()
+		if undoErr := s.removeAtLast(undo, id); undoErr != nil {
+			err = fmt.Errorf("%w (and then: %v)", err, undoErr)
+		}
+		return err
+	}
+	return nil
+}
 
-	old, err := readRecord(s.dir(spec.ID))
+// makeWay empties the locked directory of a machine, unless the machine lives that is in it
+// and has a right to.
+func (s Store) makeWay(ctx context.Context, bus *systemd.Bus, spec Spec) error {
+	id := spec.id()
+	old, err := readRecord(s.dir(id))
 	if errors.Is(err, errNewer) {
 		return err
 	}
-	if err == nil && old.up() && !exists(filepath.Join(s.dir(spec.ID), stopping)) {
+	if err == nil && old.up() && !exists(filepath.Join(s.dir(id), stopping)) {
 		switch {
+		case old.Job != spec.Job:
+			return fmt.Errorf("machine %s: job %s has a machine of this id, which is running", Name(id), old.Job)
 		case old.Owner != spec.Owner:
-			return fmt.Errorf("machine %s: another GitLab's or runner's job has this id and is running", Name(spec.ID))
+			return fmt.Errorf("machine %s: another GitLab's or runner's job has this id and is running", Name(id))
 		case spec.Owner == "":
-			return fmt.Errorf("machine %s: it is running already; 'nspawn-runner cleanup --id %s' ends it", Name(spec.ID), spec.ID)
+			return fmt.Errorf("machine %s: it is running already; 'nspawn-runner cleanup --id %s' ends it", Name(id), spec.Job)
 		}
 	}
 	// The directory may hold what an earlier try left behind, killed before
 	// it could undo.
-	if err := s.clear(ctx, bus, spec.ID); err != nil {
+	if err := s.clear(ctx, bus, id); err != nil {
 		return err
 	}
 	fault.Here("machine: directory empty")
-	if err := s.enter(spec.ID); err != nil {
-		_ = os.Remove(s.dir(spec.ID))
-		return fmt.Errorf("machine %s: %w", Name(spec.ID), err)
-	}
-	fault.Here("machine: in the index")
+	return nil
+}
 
+// newRecord is the record of a machine that is to be started now.
+func newRecord(spec Spec) Record {
 	now, life := time.Now(), spec.BootTimeout+spec.MaxRuntime
-	record := Record{
-		Format:     recordFormat,
-		ID:         spec.ID,
-		Owner:      spec.Owner,
-		Caller:     spec.Caller,
-		CallerDir:  spec.CallerDir,
-		Image:      spec.Image,
-		Generation: spec.Generation,
-		Chroot:     spec.Chroot,
-		Backend:    spec.Backend.Name(),
-		Hostname:   spec.Hostname,
-		Masked:     spec.Masked,
-		Privileged: spec.Privileged,
-		Created:    now,
-		Boot:       host.BootID(),
-		Expires:    now.Add(life),
-		Binds:      spec.Binds,
-		Devices:    spec.Devices,
-		DiskMax:    spec.Limits.DiskMax,
-		Shell:      spec.Shell,
-		Quiet:      spec.Quiet,
-		Network:    spec.Network.Name(),
-
+	up := host.Uptime()
+	return Record{
+		Format:        recordFormat,
+		ID:            spec.id(),
+		Job:           spec.Job,
+		Role:          cmp.Or(spec.Role, Main),
+		Owner:         spec.Owner,
+		Caller:        spec.Caller,
+		CallerDir:     spec.CallerDir,
+		Image:         spec.Image,
+		Generation:    spec.Generation,
+		Chroot:        spec.Chroot,
+		Backend:       spec.Backend.Name(),
+		Hostname:      spec.Hostname,
+		Masked:        spec.Masked,
+		Privileged:    spec.Privileged,
+		Created:       now,
+		Boot:          host.BootID(),
+		Expires:       now.Add(life),
+		CreatedUptime: up,
+		ExpiresUptime: up + life,
+		Binds:         spec.Binds,
+		Devices:       spec.Devices,
+		DiskMax:       spec.Limits.DiskMax,
+		Shell:         spec.Shell,
+		Quiet:         spec.Quiet,
+		Network:       spec.Network.Name(),
 		CloudMetadata: spec.CloudMetadata,
 		NoFUSE:        spec.NoFUSE,
 		Environment:   spec.Environment,
 		NoNesting:     spec.NoNesting,
 	}
-	record.CreatedUptime = host.Uptime()
-	record.ExpiresUptime = record.CreatedUptime + life
-	defer func() {
-		if err != nil {
-			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
-			defer cancel()
-			if undoErr := s.removeAtLast(undo, spec.ID); undoErr != nil {
-				err = fmt.Errorf("%w (and then: %v)", err, undoErr)
-			}
-		}
-	}()
+}
+
+// launch puts a machine on record, makes its root and boots it. When it fails, part of that
+// may be there.
+func (s Store) launch(ctx context.Context, bus *systemd.Bus, spec Spec, record Record) (err error) {
+	dir := s.dir(record.ID)
 	if spec.Privileged {
-		err = record.write(s.dir(spec.ID))
+		err = record.write(dir)
 	} else {
 		err = s.writeWithRange(ctx, &record)
 	}
@@ -119,14 +139,14 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 	if spec.Recorded != nil {
 		spec.Recorded()
 	}
-	layer, err := spec.Backend.Prepare(s.dir(spec.ID), spec.Chroot, record.RootUID, spec.Limits.DiskMax)
+	layer, err := spec.Backend.Prepare(dir, spec.Chroot, record.RootUID, spec.Limits.DiskMax)
 	if err != nil {
-		return fmt.Errorf("machine %s: %w", Name(spec.ID), err)
+		return fmt.Errorf("machine %s: %w", Name(record.ID), err)
 	}
 	if layer != nil {
 		defer layer.Close() // by then the machine has it mounted
 		record.Layer = layer.Name()
-		if err := record.write(s.dir(spec.ID)); err != nil {
+		if err := record.write(dir); err != nil {
 			return err
 		}
 	}
@@ -135,12 +155,12 @@ func (s Store) Start(ctx context.Context, spec Spec) (err error) {
 		return err
 	}
 	if err := s.boot(ctx, bus, spec, &record); err != nil {
-		return fmt.Errorf("machine %s of image %s: %w", Name(spec.ID), spec.Image, err)
+		return fmt.Errorf("machine %s of image %s: %w", Name(record.ID), spec.Image, err)
 	}
-	if err := record.write(s.dir(spec.ID)); err != nil {
+	if err := record.write(dir); err != nil {
 		return err
 	}
-	s.logf("%s is up", Name(spec.ID))
+	s.logf("%s is up", Name(record.ID))
 	// Success after a signal would count as a machine somebody wants.
 	return context.Cause(ctx)
 }
@@ -175,11 +195,11 @@ func (s Store) boot(ctx context.Context, bus *systemd.Bus, spec Spec, record *Re
 	// could ask it what hangs.
 	limit, cancel := context.WithTimeoutCause(ctx, spec.BootTimeout, errBootTimeout)
 	defer cancel()
-	unit := unitName(spec.ID)
+	unit := unitName(record.ID)
 	s.logf("start %s: %s on backend %s", unit, spec.Chroot, spec.Backend.Name())
 	err := s.startConnected(limit, bus, spec, *record)
 	if err == nil {
-		err = s.awaitUp(limit, bus, spec.ID, record)
+		err = s.awaitUp(limit, bus, record.ID, record)
 	}
 	switch {
 	case err == nil:
@@ -195,7 +215,7 @@ func (s Store) boot(ctx context.Context, bus *systemd.Bus, spec Spec, record *Re
 func (s Store) startConnected(ctx context.Context, bus *systemd.Bus, spec Spec, record Record) error {
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error {
-		result, err := bus.Start(ctx, unitName(spec.ID), s.properties(spec, record.Layer))
+		result, err := bus.Start(ctx, unitName(record.ID), s.properties(spec, record))
 		if err == nil && result != "done" {
 			err = errors.New("it ended while it started")
 		}
@@ -255,8 +275,6 @@ func (s Store) guard(service *os.File, record Record) error {
 	return nil
 }
 
-var errBootTimeout = errors.New("it did not come up in time")
-
 // awaitUp waits until the machine's service manager says that the system is
 // up. READY=1 alone is no proof: it also comes in emergency mode and without
 // a bus.
@@ -286,23 +304,4 @@ func (s Store) awaitUp(ctx context.Context, bus *systemd.Bus, id string, record 
 		return handOver(ctx, bus, *record)
 	}
 	return fmt.Errorf("it came up in state %q", state)
-}
-
-// serviceCgroup is the path, below the cgroup file system's root, of the
-// machine's service: the leader's path up to the service's name.
-func serviceCgroup(leader int, unit string) (string, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", leader))
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(string(data)) {
-		path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
-		if !ok {
-			continue
-		}
-		if i := strings.Index(path, "/"+unit); i >= 0 {
-			return path[:i+1+len(unit)], nil
-		}
-	}
-	return "", fmt.Errorf("its first process is not in the control group of %s", unit)
 }

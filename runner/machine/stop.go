@@ -16,49 +16,12 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
+// undoTimeout bounds what is done after a failure or a signal.
+const undoTimeout = 60 * time.Second
+
 // discardInline is how long a stage deletes by itself before it leaves the
 // rest of a big tree to a unit of its own.
 const discardInline = 2 * time.Second
-
-// stopping is a file in the directory of a machine that somebody began to stop. It holds
-// what was in the way, as far as that is known.
-const stopping = "stopping"
-
-// noteStop is for Collect, if this process does not come to an end. On a full disk it
-// goes without. What was in the way of an earlier stop stays there.
-func (s Store) noteStop(id, why string) {
-	note, err := os.OpenFile(filepath.Join(s.dir(id), stopping), os.O_WRONLY|os.O_CREATE, 0o600)
-	if err != nil {
-		return
-	}
-	defer note.Close()
-	_, _ = note.WriteString(why)
-}
-
-// Stop makes a machine gone: processes, service, directory. It returns when
-// it is; only the deletion of a big tree may go on, in the background. That
-// there is no such machine is success.
-//
-// may is asked with the machine's record, where there is one, before anything
-// is touched.
-func (s Store) Stop(ctx context.Context, id string, may func(Record) error) error {
-	lock, err := s.lock(ctx, id, false)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("machine %s: %w", Name(id), err)
-	}
-	if lock != nil {
-		defer lock.Close()
-		if record, err := readRecord(s.dir(id)); err == nil || errors.Is(err, errNewer) {
-			if err := may(record); err != nil {
-				return fmt.Errorf("machine %s: %w", Name(id), err)
-			}
-		}
-		fault.Here("machine: about to be stopped")
-		s.noteStop(id, "")
-		fault.Here("machine: its stop noted")
-	}
-	return s.removeAtLast(ctx, id)
-}
 
 // awayLimit is how long the host's service manager, or its bus, may be away before
 // a machine that is to be stopped is left to Collect.
@@ -86,7 +49,7 @@ func (s Store) removeAtLast(ctx context.Context, id string) error {
 	}
 }
 
-// remove is Stop under a lock that is held already.
+// remove removes a machine whose lock is held.
 func (s Store) remove(ctx context.Context, bus *systemd.Bus, id string) error {
 	if err := s.halt(ctx, bus, id); err != nil {
 		return err
@@ -168,5 +131,17 @@ func EmptyTrash(ctx context.Context, trash string) error {
 			failed = errors.Join(failed, storage.Remove(ctx, filepath.Join(trash, entry.Name())))
 			fault.Here("trash: a tree removed")
 		}
+	}
+}
+
+// withBus does something with a connection to the host's bus of its own.
+func withBus(do func(context.Context, *systemd.Bus) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		bus, err := systemd.Host(ctx)
+		if err != nil {
+			return err
+		}
+		defer bus.Close()
+		return do(ctx, bus)
 	}
 }

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"fmt"
 	"math"
 	"time"
 
@@ -12,14 +13,15 @@ import (
 
 // properties are the settings of a machine's service: what they mean is in
 // systemd.service(5), systemd.exec(5), systemd.kill(5) and
-// systemd.resource-control(5). layer is the block device that the machine's own
-// command mounts, if it has one.
-func (s Store) properties(spec Spec, layer string) []systemd.Property {
+// systemd.resource-control(5). What both spec and record say, the record says.
+func (s Store) properties(spec Spec, record Record) []systemd.Property {
 	set := systemd.Set
 	microseconds := func(d time.Duration) uint64 { return uint64(d / time.Microsecond) }
 	properties := []systemd.Property{
-		set("Description", "CI machine "+Name(spec.ID)+", image "+spec.Image),
-		systemd.ExecStart(s.Program, "boot", s.dir(spec.ID)),
+		set("Description", describe(record)),
+		// journalctl NSPAWN_RUNNER_JOB=ID shows what all machines of a job say.
+		set("LogExtraFields", [][]byte{[]byte("NSPAWN_RUNNER_JOB=" + record.Job)}),
+		systemd.ExecStart(s.Program, "boot", s.dir(record.ID)),
 		set("Type", "notify"),
 		set("NotifyAccess", "main"),
 		set("Slice", slice),
@@ -41,7 +43,7 @@ func (s Store) properties(spec Spec, layer string) []systemd.Property {
 		// With --keep-unit nspawn leaves devices to the unit: without this, a
 		// privileged machine's mknod opens the host's disk.
 		set("DevicePolicy", "closed"),
-		systemd.DeviceAllow(allowed(spec, layer)...),
+		systemd.DeviceAllow(allowed(spec, record.Layer)...),
 		// What a job writes to its console comes to the host's journal. It is not
 		// to choose how urgent that is, since journald shows an emergency at every
 		// terminal, nor to push out all else there is: a line may have 48 KiB.
@@ -69,6 +71,15 @@ func (s Store) properties(spec Spec, layer string) []systemd.Property {
 		}{true, guard.Families()}))
 	}
 	return properties
+}
+
+// describe is what systemctl says that a machine is.
+func describe(r Record) string {
+	text := "CI machine " + Name(r.ID)
+	if r.Role != Main {
+		text += fmt.Sprintf(" (%s of job %s)", r.Role, r.Job)
+	}
+	return text + ", image " + r.Image
 }
 
 // allowed are the devices that machines may use, and those of this one.

@@ -6,15 +6,15 @@ import (
 	"nspawn-runner/runner/limits"
 )
 
-// Usage reads what a machine has used up to now, and its record.
-func (s Store) Usage(id string) (Record, limits.Usage, error) {
-	record, err := readRecord(s.dir(id))
+// Usage reads what a job's main machine has used up to now, and its record.
+func (s Store) Usage(job string) (Record, limits.Usage, error) {
+	record, err := s.mainOf(job)
 	if err != nil {
 		return record, limits.Usage{}, err
 	}
 	usage, err := limits.UsageOf(record.Cgroup, record.Age())
 	if err != nil {
-		return record, usage, fmt.Errorf("machine %s: %w", Name(id), err)
+		return record, usage, fmt.Errorf("machine %s: %w", Name(record.ID), err)
 	}
 	return record, usage, nil
 }

@@ -41,8 +41,8 @@ func Load(at uint32) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: at}
 }
 
-// IfEqual skips so many of the next steps if what is loaded is a value, and so many
-// if it is another.
+// IfEqual skips the next then steps if the loaded word equals value, else the next
+// otherwise steps.
 func IfEqual(value uint32, then, otherwise uint8) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: value, Jt: then, Jf: otherwise}
 }

@@ -77,7 +77,7 @@ func CheckIdmap(path string) error {
 	return mount.Close()
 }
 
-// detached makes the mount of Bind. As long as it lies nowhere, its end is Close.
+// detached makes the mount of Bind. Until it is attached, Close unmounts it.
 func detached(from *os.File, view View) (_ *os.File, err error) {
 	depth := uint(0)
 	if view.Below {

@@ -204,17 +204,6 @@ func (r *remover) moveUp(dir *os.File, name string, top *os.File) error {
 	return r.done("move", name, err)
 }
 
-func openDir(at int, name string) (*os.File, error) { return openAt(at, name, unix.O_DIRECTORY) }
-
-// openAt opens a file in a directory for reading, not following a link.
-func openAt(at int, name string, flags int) (*os.File, error) {
-	fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|flags, 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: name, Err: err}
-	}
-	return os.NewFile(uintptr(fd), name), nil
-}
-
 // The flags of chattr(1), FS_IMMUTABLE_FL and FS_APPEND_FL of linux/fs.h.
 const (
 	immutable  = 0x10

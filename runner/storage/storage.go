@@ -22,8 +22,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -72,66 +70,6 @@ type Disk struct {
 	Device string
 }
 
-// backends are those that jobs' machines can have.
-var backends = []Backend{btrfs{}, overlay{}, overlay{inMemory: true}}
-
-// Names are the backends' names in the configuration.
-func Names() []string {
-	var names []string
-	for _, b := range backends {
-		names = append(names, b.Name())
-	}
-	return names
-}
-
-// Named returns the backend with this name, also that of a build's record (InPlace).
-func Named(name string) (Backend, error) {
-	for _, b := range slices.Concat(backends, []Backend{InPlace()}) {
-		if b.Name() == name {
-			return b, nil
-		}
-	}
-	return nil, fmt.Errorf("backend %q: no such backend, there are %s", name, strings.Join(Names(), ", "))
-}
-
-// Choose returns the backend for machines of the given chroot whose
-// directories lie in machines. Without a wish (wanted is "" or "auto") that is
-// btrfs where the chroot is a subvolume on the same file system, else overlay.
-// The error says which backend can work where the wanted one cannot.
-func Choose(wanted, machines, chroot string) (Backend, error) {
-	subvolume, err := IsSubvolume(chroot)
-	if err != nil {
-		return nil, err
-	}
-	// A snapshot cannot leave its file system.
-	snapshots := subvolume && sameBtrfs(machines, chroot)
-	switch wanted {
-	case "btrfs":
-		if !subvolume {
-			return nil, fmt.Errorf("backend btrfs: %s is no btrfs subvolume: use backend overlay or tmpfs", chroot)
-		}
-		if !snapshots {
-			return nil, fmt.Errorf("backend btrfs: %s and %s lie on different file systems: use backend overlay or tmpfs", chroot, machines)
-		}
-		return btrfs{}, nil
-	case "", "auto":
-		if snapshots {
-			return btrfs{}, nil
-		}
-		wanted = "overlay"
-	}
-	backend, err := Named(wanted)
-	if err != nil {
-		return nil, err
-	}
-	if wanted == "overlay" {
-		if err := canHoldUpper(machines); err != nil {
-			return nil, err
-		}
-	}
-	return backend, nil
-}
-
 // fileSystems are the names of statfs(2)'s types that matter here.
 var fileSystems = map[int64]string{
 	unix.BTRFS_SUPER_MAGIC:     "btrfs",
@@ -156,28 +94,6 @@ func FileSystem(path string) (string, error) {
 		return name, nil
 	}
 	return fmt.Sprintf("file system %#x", fs.Type), nil
-}
-
-// canHoldUpper says whether an overlay's upper layer can lie in dir. The
-// kernel decides: it wants trusted extended attributes, d_type and
-// RENAME_WHITEOUT, which overlay itself, NFS, FAT and old XFS lack.
-func canHoldUpper(dir string) error {
-	bad, err := FileSystem(dir)
-	if err != nil {
-		return fmt.Errorf("backend overlay: %w", err)
-	}
-	switch bad {
-	case "overlay", "NFS", "FAT", "9p", "FUSE":
-	default:
-		// Anything else is asked, not guessed: for an attribute that an upper needs.
-		// To read it needs no file, which a kill would leave behind.
-		if _, err := unix.Getxattr(dir, "trusted.overlay.opaque", nil); !errors.Is(err, unix.ENOTSUP) {
-			return nil
-		}
-		bad = "without trusted extended attributes"
-	}
-	return fmt.Errorf("backend overlay: the file system of %s (%s) cannot hold an overlay: "+
-		"set \"backend: tmpfs\", or put state_dir on ext4, xfs or btrfs", dir, bad)
 }
 
 // scratch mounts an empty tmpfs on dir/mnt, the private place where a

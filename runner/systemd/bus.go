@@ -15,7 +15,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"time"
 
 	"github.com/godbus/dbus/v5"
 )
@@ -26,10 +25,6 @@ const (
 	manager     = destination + ".Manager."
 	hostSocket  = "/run/dbus/system_bus_socket"
 )
-
-// ErrGone is the cause of an error when the bus went away, for a machine's
-// bus: the machine died or took its bus down.
-var ErrGone = errors.New("the connection to its bus is lost")
 
 // Bus is a connection to one service manager.
 type Bus struct {
@@ -206,12 +201,6 @@ func (q *queue) pop() *event {
 	q.events = q.events[1:]
 	return e
 }
-
-// answerLimit is how long a bus may take to answer one call. None of those made
-// here waits for anything; a bus that a job replaced may never answer.
-const answerLimit = 30 * time.Second
-
-var errNoAnswer = errors.New("its D-Bus does not answer")
 
 // call calls a method of an object of systemd's and stores the reply.
 func (b *Bus) call(ctx context.Context, path dbus.ObjectPath, method string, out []any, args ...any) error {

@@ -50,13 +50,6 @@ func (b *Bus) Rejoin(ctx context.Context, unit string) (Exit, error) {
 	return b.awaitExit(ctx, unit, changes)
 }
 
-// watchState asks for the changes of a unit's state.
-func (b *Bus) watchState(unit string) *watcher {
-	w := b.watch(unitPath(unit), "org.freedesktop.DBus.Properties", "PropertiesChanged", "")
-	b.subscribe()
-	return w
-}
-
 func (b *Bus) awaitExit(ctx context.Context, unit string, changes *watcher) (Exit, error) {
 	for {
 		e, err := b.next(ctx, changes)

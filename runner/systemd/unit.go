@@ -11,48 +11,6 @@ import (
 	"nspawn-runner/runner/fault"
 )
 
-// Property is one setting of a transient unit, as systemd.exec(5) and its
-// kin name it.
-type Property struct {
-	Name  string
-	Value dbus.Variant
-}
-
-// Set makes a Property. The value's Go type decides the D-Bus type: string,
-// bool, uint64, []string, or dbus.UnixFD.
-func Set(name string, value any) Property { return Property{name, dbus.MakeVariant(value)} }
-
-// ExecStart is the command of a service. Nothing in it is expanded by systemd:
-// the manager expands $ in what it executes, so each one is doubled.
-func ExecStart(argv ...string) Property { return command("ExecStart", argv) }
-
-// ExecStop is the command that stops a service, as ExecStart starts it.
-func ExecStop(argv ...string) Property { return command("ExecStop", argv) }
-
-func command(name string, argv []string) Property {
-	escaped := make([]string, len(argv))
-	for i, arg := range argv {
-		escaped[i] = strings.ReplaceAll(arg, "$", "$$")
-	}
-	type command struct {
-		Path          string
-		Argv          []string
-		IgnoreFailure bool
-	}
-	return Set(name, []command{{argv[0], escaped, false}})
-}
-
-// DeviceAllow is the list of devices that a unit may use: pairs of a device,
-// or class, and a combination of r, w and m.
-func DeviceAllow(pairs ...[2]string) Property {
-	type rule struct{ Device, Access string }
-	rules := make([]rule, len(pairs))
-	for i, p := range pairs {
-		rules[i] = rule{p[0], p[1]}
-	}
-	return Set("DeviceAllow", rules)
-}
-
 // Start starts a transient unit and waits until its start job has ended. The
 // result is systemd's word: done, failed, timeout, canceled, dependency...
 func (b *Bus) Start(ctx context.Context, unit string, properties []Property) (result string, err error) {
@@ -312,4 +270,11 @@ func (b *Bus) AwaitStopped(ctx context.Context, unit string) (state, result stri
 // subscribe asks systemd to send signals at all; it is not waited for.
 func (b *Bus) subscribe() {
 	b.conn.Object(destination, managerPath).Go(manager+"Subscribe", dbus.FlagNoReplyExpected, nil)
+}
+
+// watchState asks for the changes of a unit's state.
+func (b *Bus) watchState(unit string) *watcher {
+	w := b.watch(unitPath(unit), "org.freedesktop.DBus.Properties", "PropertiesChanged", "")
+	b.subscribe()
+	return w
 }

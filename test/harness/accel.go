@@ -3,6 +3,8 @@ package harness
 import (
 	"os"
 	"path/filepath"
+
+	"nspawn-runner/runner/host"
 )
 
 // accelerators are the ways in which QEMU may run a VM on this machine, to be
@@ -37,6 +39,5 @@ func rememberKVMFailed() {
 
 func kvmVerdict() (file, boot string) {
 	cache, _ := CacheDir()
-	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return filepath.Join(cache, "kvm-failed"), string(id)
+	return filepath.Join(cache, "kvm-failed"), host.BootID()
 }

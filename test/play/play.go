@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/packages"
 	"nspawn-runner/test/harness"
 	"nspawn-runner/test/suite"
@@ -65,7 +66,7 @@ func (p *Play) run(ctx context.Context) error {
 	if err := p.setUp(); err != nil {
 		return err
 	}
-	if _, err := os.Stat("/run/systemd/system"); err == nil {
+	if host.RunsSystemd() {
 		return p.here(ctx)
 	}
 	return p.inLab(ctx)

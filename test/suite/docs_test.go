@@ -61,10 +61,12 @@ func TestEachLinkOfADocumentLeadsToAPageAndAHeading(t *testing.T) {
 	}
 }
 
-func TestEachPathThatCONTRIBUTINGNamesExists(t *testing.T) {
-	for _, name := range regexp.MustCompile("`((?:cmd|docs|magefiles|packaging|playbooks|runner|test)/[^` ]*)`").FindAllStringSubmatch(pages(t)["CONTRIBUTING.md"], -1) {
-		if _, err := os.Stat(filepath.Join("../..", name[1])); err != nil {
-			t.Error(err)
+func TestEachPathOfTheSourceThatADocumentNamesExists(t *testing.T) {
+	for page, text := range pages(t) {
+		for _, name := range regexp.MustCompile("`((?:cmd|docs|magefiles|packaging|playbooks|runner|test)/[^` ]*)`").FindAllStringSubmatch(text, -1) {
+			if _, err := os.Stat(filepath.Join("../..", name[1])); err != nil {
+				t.Errorf("%s: %v", page, err)
+			}
 		}
 	}
 }

@@ -12,7 +12,7 @@ func TestEachPackagesFuzzTargetsAreFound(t *testing.T) {
 	}
 	for _, want := range []fuzzTarget{
 		{"nspawn-runner/runner/gitlab", "FuzzImageName"}, {"nspawn-runner/runner/gitlab", "FuzzParseResponse"},
-		{"nspawn-runner/runner/config", "FuzzLoad"}, {"nspawn-runner/runner/image", "FuzzParsePlaybook"},
+		{"nspawn-runner/runner/config", "FuzzLoad"}, {"nspawn-runner/runner/image/ansible", "FuzzParsePlaybook"},
 	} {
 		if !slices.Contains(targets, want) {
 			t.Errorf("%v is not among %v", want, targets)

@@ -20,7 +20,7 @@ import (
 type Door struct {
 	through []entrance
 	handles map[string]*os.File // of entrances, by their options
-	become  []string            // nsenter's options for who one is inside
+	become  []string            // nsenter's options: which user a command is inside
 	first   []string            // the beginning of each command, inside
 	// Owner is the host's user id of root inside.
 	Owner int
@@ -46,7 +46,7 @@ var entrances = []entrance{
 }
 
 // openDoor opens a way into the container of a process. What the container shares with
-// the host nobody has to enter, and a user namespace nobody enters twice.
+// the host need not be entered, and a user namespace cannot be entered twice.
 func openDoor(pid int) (*Door, error) {
 	d := &Door{handles: map[string]*os.File{}}
 	for _, entrance := range entrances {
@@ -134,7 +134,7 @@ func (m *Machine) Open() (*Door, error) {
 }
 
 // asBoundAs is a command that gives the one behind it no more capabilities than a
-// process can ever have: who enters a machine from outside has all of them there.
+// process can ever have: a command that enters a machine from outside has all of them.
 func asBoundAs(pid int) ([]string, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -170,7 +170,7 @@ func asBoundAs(pid int) ([]string, error) {
 
 // KeepGoing continues each nsenter that is stopped, until the returned function is called.
 // nsenter stops itself when what it executed is stopped, as systemd does with all that runs
-// in a machine before it turns that off; nobody outside would ever continue it, and in the
+// in a machine before it turns that off; nothing outside would ever continue it, and in the
 // kernel the machine waits for it.
 func (d *Door) KeepGoing() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())

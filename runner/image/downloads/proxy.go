@@ -210,7 +210,7 @@ func (p *Proxy) Reject() {
 }
 
 // refuse answers that a mirror could not be asked, in the line that apt prints:
-// of "502 Bad Gateway" nobody learns that it was the mirror's name.
+// "502 Bad Gateway" would not say that it was the mirror's name.
 func refuse(w http.ResponseWriter, why error) {
 	reason := strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {

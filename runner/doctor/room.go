@@ -1,0 +1,148 @@
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/statedir"
+	"nspawn-runner/runner/storage"
+)
+
+// What the doctor asks of the room that machines live in: directories, user ids,
+// disk and memory.
+
+func (d Doctor) checkStateDir(context.Context) []Finding {
+	dir := d.Jobs.Config.StateDir
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return isGood("%s will be made when it is needed", dir)
+	case err != nil:
+		return isBad("", "%v", err)
+	case !info.IsDir():
+		return isBad("set state_dir, or move it away", "%s is no directory", dir)
+	case info.Mode().Perm()&0o077 != 0:
+		return isWarning("chmod 0700 "+dir, "%s is open to others (%#o), who find jobs' setuid programs there", dir, info.Mode().Perm())
+	}
+	if err := statedir.OneFileSystem(d.Jobs.Config.StateDir); err != nil {
+		return isBad("mount the whole of it", "%v", err)
+	}
+	return isGood("%s", dir)
+}
+
+func (d Doctor) checkBackend(context.Context) []Finding {
+	dir := host.Lowest(filepath.Join(d.Jobs.Config.StateDir, ".machines"))
+	kind, err := storage.FileSystem(dir)
+	if err != nil {
+		return isBad("", "%v", err)
+	}
+	if kind != "btrfs" && d.Jobs.Config.Backend == "btrfs" {
+		return isBad("set \"backend: auto\", or put state_dir on btrfs", "%s lies on %s, and the backend is btrfs", dir, kind)
+	}
+	backend, err := d.Jobs.CheckDiskLimit(d.Jobs.Config)
+	if err != nil {
+		return isBad("", "%v", err)
+	}
+	if backend.Name() == "btrfs" {
+		return isGood("btrfs: machines are snapshots")
+	}
+	return isGood("%s, on %s", backend.Name(), kind)
+}
+
+func (d Doctor) checkIdmap(context.Context) []Finding {
+	dir := host.Lowest(filepath.Join(d.Jobs.Config.StateDir, ".generations"))
+	if err := storage.CheckIdmap(dir); err != nil {
+		return isBad("put state_dir on ext4, xfs or btrfs", "%v", err)
+	}
+	return isGood("%s can be mounted with other user ids", dir)
+}
+
+// checkUserIDs looks who else has ids of the range that machines take theirs from. What
+// subuid(5) gives to users they leave alone.
+func checkUserIDs(context.Context) []Finding {
+	if err := machine.CheckIDs(); err != nil {
+		return isBad("give users fewer ids in /etc/subuid and /etc/subgid", "%v", err)
+	}
+	first, last := machine.UserIDs()
+	var all []Finding
+	for _, file := range []string{"/etc/passwd", "/etc/group"} {
+		text, err := os.ReadFile(file)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			all = append(all, isBad("", "%v", err)...)
+		}
+		for _, owner := range ownersOf(string(text), first, last) {
+			all = append(all, isWarning(fmt.Sprintf("give %s ids below %d", owner, first),
+				"%s gives %s ids of the range %d to %d, of which machines take theirs: their processes could be the same user's", file, owner, first, last)...)
+		}
+	}
+	if all == nil {
+		return isGood("nobody else has any from %d to %d", first, last)
+	}
+	return all
+}
+
+// ownersOf lists who has ids between two, in lines of passwd(5) or group(5).
+func ownersOf(lines string, first, last int) []string {
+	var owners []string
+	for line := range strings.Lines(lines) {
+		words := strings.Split(strings.TrimSpace(line), ":")
+		if len(words) < 3 {
+			continue
+		}
+		if id, err := strconv.Atoi(words[2]); err == nil && first <= id && id <= last {
+			owners = append(owners, words[0])
+		}
+	}
+	return owners
+}
+
+func (d Doctor) checkDisk(context.Context) []Finding {
+	dir := host.Lowest(d.Jobs.Config.StateDir)
+	if err := d.Jobs.AdmitDisk(dir); err != nil {
+		return isBad("", "%v", err)
+	}
+	free, err := storage.Free(dir)
+	if err != nil {
+		return isBad("", "%v", err)
+	}
+	return isGood("%d MB are free in %s", free/1e6, dir)
+}
+
+func (d Doctor) checkMemory(context.Context) []Finding {
+	if err := d.Jobs.AdmitMemory(); err != nil {
+		return isBad("", "%v", err)
+	}
+	available, err := host.AvailableMemory()
+	if err != nil {
+		return isBad("", "%v", err)
+	}
+	return isGood("%d MB are available", available/1e6)
+}
+
+func (d Doctor) checkSwap(context.Context) []Finding {
+	text, err := os.ReadFile("/proc/swaps")
+	if err != nil {
+		return isWarning("", "%v", err)
+	}
+	areas := max(0, bytes.Count(text, []byte("\n"))-1) // below a heading
+	total, err := host.Memory()
+	if err != nil {
+		return isWarning("", "%v", err)
+	}
+	switch {
+	case areas == 0:
+		return isGood("none")
+	case d.Jobs.Config.MemorySwapMax.Bytes(total) > 0:
+		return isWarning("set \"memory_swap_max: 0\"", "a job at its memory_max fills the host's swap and slows it, before it loses a process")
+	}
+	return isGood("jobs get none (memory_swap_max)")
+}

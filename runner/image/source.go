@@ -1,0 +1,41 @@
+package image
+
+import (
+	"context"
+
+	"nspawn-runner/runner/image/build"
+	"nspawn-runner/runner/storage"
+)
+
+// source is what the tree of a generation is made of, before it is changed: a bootstrap
+// of Debian (debian.Source), or the current generation (copied).
+type source interface {
+	// Size is how many bytes the tree will take on disk; 0 if that is not known.
+	Size(context.Context) (int64, error)
+	// Fill makes the tree at the build's root, which does not exist.
+	Fill(context.Context, *build.Build) error
+	// Save is called once while the tree is as Fill left it. The source may save a copy
+	// for later builds. An error is no more than a note.
+	Save(context.Context, *build.Build)
+	// Close ends the use of the source, also after an error.
+	Close()
+}
+
+// copied is a source that copies a generation.
+type copied struct{ from Generation }
+
+// Size is what a copy takes on this file system.
+func (c copied) Size(ctx context.Context) (int64, error) { return storage.CloneCost(ctx, c.from.Path) }
+
+// Fill copies the generation.
+func (c copied) Fill(ctx context.Context, b *build.Build) error {
+	return b.Step(ctx, "copy the current generation", func() error {
+		return storage.Clone(ctx, c.from.Path, b.Root)
+	})
+}
+
+// Save saves nothing: the generation itself is there.
+func (c copied) Save(context.Context, *build.Build) {}
+
+// Close has nothing to end.
+func (c copied) Close() {}

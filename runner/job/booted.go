@@ -1,0 +1,87 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/image"
+	"nspawn-runner/runner/image/box"
+	"nspawn-runner/runner/machine"
+)
+
+// BuildBooted is the value of the setting build with which playbooks run in a machine.
+const BuildBooted = "booted"
+
+// BootGeneration starts a machine for a build: as the jobs of the image will have it, but
+// with the generation's tree itself for its root, and a way out of its network.
+func (d *Driver) BootGeneration(ctx context.Context, order image.Order) (*box.Machine, error) {
+	if err := d.Machines.Collect(ctx); err != nil { // a build that was killed, mostly
+		d.Note("warning: clean up after dead jobs: %v", err)
+	}
+	spec, err := d.buildSpec(order)
+	if err != nil {
+		return nil, err
+	}
+	order.Begin(machine.Touched(spec))
+	if err := d.Machines.Start(ctx, spec); err != nil {
+		return nil, err
+	}
+	entrance, err := d.Machines.Entrance(spec.Job)
+	if err != nil {
+		return nil, errors.Join(err, d.end(ctx, spec.Job))
+	}
+	return &box.Machine{
+		PID: entrance.Leader.PID, Alive: entrance.Leader.Alive,
+		Owner: entrance.RootUID, Group: entrance.Group,
+		Shutdown: func(ctx context.Context) error { return d.Machines.Shutdown(ctx, spec.Job) },
+		Kill:     func(ctx context.Context) error { return d.end(ctx, spec.Job) },
+	}, nil
+}
+
+// buildSpec says what a build's machine is like.
+func (d *Driver) buildSpec(order image.Order) (machine.Spec, error) {
+	settings, err := d.Settings(order.Image)
+	if err != nil {
+		return machine.Spec{}, err
+	}
+	spec, err := d.design(order.Image, order.Generation, settings)
+	if err != nil {
+		return machine.Spec{}, err
+	}
+	spec = planBuild(spec, order.Hostname)
+	if err := spec.Network.Check(); err != nil {
+		return machine.Spec{}, err
+	}
+	self, err := host.FindProcess(os.Getpid())
+	if err != nil {
+		return machine.Spec{}, err
+	}
+	spec.Caller = &self
+	for _, path := range order.Shown {
+		shown, err := machine.Bind{From: path, To: path}.Resolved(nil)
+		if err != nil {
+			return machine.Spec{}, err
+		}
+		spec.Binds = append(spec.Binds, shown)
+	}
+	return spec, nil
+}
+
+// HaltGeneration ends the machines that run on a generation: those of a build that was
+// killed, which may be writing to its tree.
+func (d *Driver) HaltGeneration(ctx context.Context, generation string) error {
+	records, err := d.Machines.Records()
+	if err != nil {
+		return err
+	}
+	for _, record := range records {
+		if record.Generation == generation {
+			if err := d.end(ctx, record.Job); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,73 @@
+package job
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"nspawn-runner/runner/config"
+	"nspawn-runner/runner/gitlab"
+)
+
+// Any job may name any image. So those that give jobs more of this host than others
+// do are for the runners that say so: in prepare_args, which no job writes.
+
+// Gives lists what an image gives its jobs of this host that not every image does.
+func (d *Driver) Gives(settings config.Config) []string {
+	var all []string
+	if settings.Privileged {
+		all = append(all, "is privileged")
+	}
+	if len(settings.Devices) > 0 {
+		all = append(all, "has devices of the host")
+	}
+	if writable(settings.Binds) != nil {
+		all = append(all, "has writable binds")
+	}
+	if settings.FUSE && !d.Config.FUSE {
+		all = append(all, "has /dev/fuse")
+	}
+	if settings.Nesting && !d.Config.Nesting {
+		all = append(all, "can hold containers")
+	}
+	if settings.CloudMetadata && !d.Config.CloudMetadata {
+		all = append(all, "reaches the cloud's metadata")
+	}
+	return all
+}
+
+// Permission is which images a runner's jobs may have of those that give more than
+// others: patterns as in path.Match.
+type Permission []string
+
+// Everything is for who may choose at will: the host's root.
+var Everything = Permission{"*"}
+
+// Check finds patterns that are none.
+func (p Permission) Check() error {
+	for _, pattern := range p {
+		if _, err := path.Match(pattern, ""); err != nil {
+			return fmt.Errorf("--allow-image=%s: %w", pattern, err)
+		}
+	}
+	return nil
+}
+
+func (p Permission) Allows(name string) bool {
+	for _, pattern := range p {
+		if fits, _ := path.Match(pattern, name); fits {
+			return true
+		}
+	}
+	return false
+}
+
+// permit refuses a job an image that its runner does not allow.
+func (d *Driver) permit(name string, settings config.Config, may Permission) error {
+	given := d.Gives(settings)
+	if given == nil || may.Allows(name) {
+		return nil
+	}
+	return &gitlab.BuildFailure{Code: 1, Err: fmt.Errorf("image %s %s, and this runner does not allow that: "+
+		"who administers it adds \"--allow-image=%s\" to prepare_args in gitlab-runner's config.toml", name, strings.Join(given, ", "), name)}
+}

@@ -1,0 +1,88 @@
+package job
+
+import (
+	"math"
+	"reflect"
+	"testing"
+	"time"
+
+	"nspawn-runner/runner/config"
+	"nspawn-runner/runner/gitlab"
+	"nspawn-runner/runner/image"
+	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/network"
+	"nspawn-runner/runner/storage"
+)
+
+// planned is the plan of a machine with some settings, on a host with a gigabyte of memory,
+// a disk of 100 GB and 1000 tasks.
+func planned(t *testing.T, text, backend string) (machine.Spec, config.Config) {
+	t.Helper()
+	d, _ := newDriver(t, text, nil)
+	made, err := storage.Named(backend)
+	if err != nil {
+		t.Fatal(err)
+	}
+	generation := image.Generation{Name: "bookworm/1", Path: "/g/bookworm/1"}
+	return plan("bookworm", generation, d.Config, facts{memory: 1 << 30, disk: 100e9, tasks: 1000, backend: made}), d.Config
+}
+
+func TestAMachinesPlanFollowsSettingsAndHost(t *testing.T) {
+	for _, test := range []struct {
+		settings, backend string
+		got               func(machine.Spec) any
+		want              any
+	}{
+		{"", "overlay", func(s machine.Spec) any {
+			return s.Image + " " + s.Generation + " " + s.Chroot + " " + s.Backend.Name()
+		}, "bookworm bookworm/1 /g/bookworm/1 overlay"},
+		{"memory_max: 50%", "overlay", func(s machine.Spec) any { return s.Limits.MemoryMax }, uint64(512 << 20)},
+		{"memory_max: 64M", "overlay", func(s machine.Spec) any { return s.Limits.MemoryMax }, uint64(64 << 20)},
+		{"machines_memory_max: 25%", "overlay", func(s machine.Spec) any { return s.Together.MemoryMax }, uint64(256 << 20)},
+		{"tasks_max: 10%", "overlay", func(s machine.Spec) any { return s.Limits.TasksMax }, uint64(100)},
+		{"tasks_max: infinity", "overlay", func(s machine.Spec) any { return s.Limits.TasksMax }, uint64(math.MaxUint64)},
+		{"disk_max: 10%", "overlay", func(s machine.Spec) any { return s.Limits.DiskMax }, uint64(10e9)},
+		{"disk_max: 10%", "tmpfs", func(s machine.Spec) any { return s.Limits.DiskMax }, uint64(1<<30) / 10},
+		{"disk_max: infinity", "btrfs", func(s machine.Spec) any { return s.Limits.DiskMax }, uint64(0)},
+		{"cpus: 1.5", "overlay", func(s machine.Spec) any { return s.Limits.CPUQuota }, 1.5},
+		{"", "overlay", func(s machine.Spec) any { return s.NoFUSE || s.NoNesting || s.CloudMetadata || s.Quiet || s.Privileged }, false},
+		{"fuse: false\nnesting: false\nusage: false", "overlay", func(s machine.Spec) any { return s.NoFUSE && s.NoNesting && s.Quiet }, true},
+		{"boot_timeout: 7s", "overlay", func(s machine.Spec) any { return s.BootTimeout }, 7 * time.Second},
+	} {
+		spec, _ := planned(t, test.settings+"\n", test.backend)
+		if got := test.got(spec); !reflect.DeepEqual(got, test.want) {
+			t.Errorf("%s on %s: %v, want %v", test.settings, test.backend, got, test.want)
+		}
+	}
+}
+
+func TestAJobsMachineLivesAsLongAsItsTimeoutAndNoLongerThanItsImageAllows(t *testing.T) {
+	for _, test := range []struct {
+		timeout, limit, want time.Duration
+	}{
+		{0, 0, 24 * time.Hour},
+		{time.Hour, 0, time.Hour + 15*time.Minute},
+		{time.Hour, 30 * time.Minute, 30 * time.Minute},
+		{0, time.Hour, time.Hour},
+		{time.Minute, time.Hour, 16 * time.Minute},
+	} {
+		if got := planLife(gitlab.Job{Timeout: test.timeout}, config.Config{JobTimeout: test.limit}); got != test.want {
+			t.Errorf("timeout %s, limit %s: %s, want %s", test.timeout, test.limit, got, test.want)
+		}
+	}
+}
+
+func TestAMachineForAPlaybookFetchesPackagesAndIsTheTreeItself(t *testing.T) {
+	for from, want := range map[network.Network]network.Network{network.None: network.Private, network.Private: network.Private, network.Host: network.Host} {
+		spec, _ := planned(t, "disk_max: 1G\n", "overlay")
+		spec.Network = from
+		build := planBuild(spec, "booted")
+		if build.Network != want || build.Hostname != "booted" || build.Limits.DiskMax != 0 || build.Backend.Name() == "overlay" || len(build.Masked) == 0 {
+			t.Errorf("%s: %+v", from.Name(), build)
+		}
+	}
+	spec, _ := planned(t, "", "overlay")
+	if a, b := planTrial(spec), planTrial(spec); a.Job == b.Job || a.Owner != a.Job || a.MaxRuntime != trialLimit || a.Chroot != spec.Chroot {
+		t.Errorf("%+v, %+v", a, b)
+	}
+}

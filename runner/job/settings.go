@@ -1,0 +1,27 @@
+package job
+
+import (
+	"errors"
+	"fmt"
+
+	"nspawn-runner/runner/config"
+	"nspawn-runner/runner/image"
+)
+
+// Settings is the configuration with the image's own settings. An image that is
+// being made for the first time, without a playbook, has none.
+func (d *Driver) Settings(name string) (config.Config, error) {
+	known, err := d.Images.Get(name)
+	var unknown *image.UnknownError
+	if errors.As(err, &unknown) {
+		return d.Config, nil
+	}
+	if err != nil {
+		return config.Config{}, err
+	}
+	book, err := known.ReadPlaybook()
+	if err != nil {
+		return config.Config{}, fmt.Errorf("image %s: %w", name, err)
+	}
+	return d.Config.ForImage(book.Path, book.Settings)
+}

@@ -1,0 +1,226 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/gitlab"
+	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/printable"
+)
+
+// CleanupTimeout bounds the whole of cleanup.
+const CleanupTimeout = 100 * time.Second
+
+// Stage names a job and what the command line says of it.
+type Stage struct {
+	// ID, Image are the command line's, "" for what GitLab says.
+	ID, Image string
+	// DefaultImage is for jobs that name none.
+	DefaultImage string
+	// Allowed is which images that give more than others the job may have.
+	Allowed Permission
+	// Shell executes scripts, "" for the image's.
+	Shell string
+	// Log is what gitlab-runner reads, a pipe: when nobody reads it, gitlab-runner is dead.
+	Log *os.File
+}
+
+// Prepare is the prepare stage: it starts the job's machine.
+func (d *Driver) Prepare(ctx context.Context, stage Stage) error {
+	job, err := gitlab.FromEnvironment(d.Env, stage.ID, stage.Image)
+	if err != nil {
+		return err
+	}
+	if err := d.NeedHost(); err != nil {
+		return err
+	}
+	if job.Image == "" {
+		job.Image = stage.DefaultImage
+	}
+	if len(job.Services) > 0 {
+		d.Note("services are not offered by this runner yet, so these do not run: %s", printable.Line(strings.Join(job.Services, ", ")))
+	}
+	// First of all: once gitlab-runner is dead, nobody can tell who it was.
+	var from *host.Process
+	if job.Trusted {
+		from = caller()
+		var cancel context.CancelFunc
+		ctx, cancel = whileHeard(ctx, stage.Log)
+		defer cancel()
+	}
+	fault.Here("prepare: caller known")
+	if err := d.Machines.Collect(ctx); err != nil {
+		// Not why: that may name what was running in another project's job.
+		d.Note("warning: clean up after dead jobs: not all of it could be removed; on the host, nspawn-runner gc says why")
+	}
+	fault.Here("prepare: machines of dead jobs gone")
+	return d.start(ctx, job, from, stage.Allowed)
+}
+
+// start starts a machine for a job.
+func (d *Driver) start(ctx context.Context, job gitlab.Job, from *host.Process, may Permission) error {
+	name, err := d.find(job.Image)
+	if err != nil {
+		return err
+	}
+	generation, release, err := d.Images.Hold(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer release() // again does no harm
+	fault.Here("prepare: image held")
+	if err := d.admit(); err != nil {
+		return err
+	}
+	settings, err := d.Settings(name)
+	if err != nil {
+		return err
+	}
+	if err := d.permit(name, settings, may); err != nil {
+		return err
+	}
+	spec, err := d.design(name, generation, settings)
+	if err != nil {
+		return err
+	}
+	if err := d.admitLayer(spec); err != nil {
+		return err
+	}
+	d.warnOfAge(name, generation, settings.MaxAge)
+	if settings.Privileged {
+		d.Note("image %s is privileged: root in this job is root on the host", name)
+	}
+	spec.Job, spec.Owner, spec.Caller, spec.Recorded = job.ID, job.Owner, from, release
+	if job.Trusted && from != nil {
+		spec.CallerDir = machine.FindCallerDir(d.Env(gitlab.ResponseVariable))
+	}
+	spec.MaxRuntime = planLife(job, settings)
+	spec.Binds = append(spec.Binds, d.helperBinds(generation.Path, from)...)
+	if key := job.CacheKey(); key != "" {
+		cache, letGo, err := d.Caches.Hold(ctx, key)
+		if err != nil {
+			return fmt.Errorf("cache of project %d: %w", job.Project, err)
+		}
+		defer letGo() // again does no harm
+		fault.Here("prepare: cache held")
+		spec.Recorded = func() { release(); letGo() }
+		spec.Binds = append(spec.Binds, machine.Bind{From: cache, To: gitlab.CacheDir, Writable: true})
+	}
+	return d.Machines.Start(ctx, spec)
+}
+
+// Run is the run stage: it executes the script at a path in the job's machine. label says which
+// sub-stage of the job the script is: for people, and after [gitlab.LastScript] the job's
+// log ends with what the job used.
+func (d *Driver) Run(ctx context.Context, stage Stage, path, label string, stdout, stderr io.Writer) error {
+	job, err := gitlab.FromEnvironment(d.Env, stage.ID, "")
+	if err != nil {
+		return err
+	}
+	if err := host.NeedRoot(); err != nil {
+		return err
+	}
+	if err := limitOwnMemory(); err != nil {
+		return fmt.Errorf("limit this program's memory: %w", err)
+	}
+	source, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("script: %w", err)
+	}
+	defer source.Close()
+	err = d.exec(ctx, job, stage.ID, machine.Script{
+		Source: source, Shell: stage.Shell, Label: label,
+		Stdout: stdout, Stderr: stderr,
+		Alone: job.Trusted,
+	})
+	if err == nil && label == gitlab.LastScript {
+		d.sayUsage(job)
+	}
+	return err
+}
+
+// sayUsage ends a job's log with what the job used.
+func (d *Driver) sayUsage(job gitlab.Job) {
+	machines, err := d.machinesOf(job)
+	if err != nil {
+		return // the job is over, and was none the worse for it
+	}
+	record, usage, err := machines.Usage(job.ID)
+	if err == nil && !record.Quiet {
+		d.Note("%s", usage)
+	}
+}
+
+// exec executes a script and sorts out whose failure its end is.
+func (d *Driver) exec(ctx context.Context, job gitlab.Job, explicit string, script machine.Script) error {
+	machines, err := d.machinesOf(job)
+	if err != nil {
+		return err
+	}
+	outcome, err := machines.Exec(ctx, job.ID, mayTouch(job, explicit), script)
+	if err != nil {
+		return err
+	}
+	for _, line := range outcome.Reached() {
+		d.Note("%s", line)
+	}
+	if outcome.Code == 0 {
+		return nil
+	}
+	failure := &gitlab.BuildFailure{Code: outcome.Code}
+	if outcome.Signal > 0 && outcome.OutOfMemory == nil {
+		failure.Err = fmt.Errorf("the script was killed by signal %d (%s)", outcome.Signal, unix.SignalName(unix.Signal(outcome.Signal)))
+	}
+	return failure
+}
+
+// mayTouch allows a job its own machine. Who names a machine on the command
+// line, and is not gitlab-runner, is the administrator.
+func mayTouch(job gitlab.Job, explicit string) func(machine.Record) error {
+	return func(r machine.Record) error {
+		if r.Owner == job.Owner || explicit != "" && !job.Trusted {
+			return nil
+		}
+		return errors.New("it belongs to another GitLab's or runner's job of the same id")
+	}
+}
+
+// Cleanup is the cleanup stage: it makes the job's machine gone. It is not
+// stopped by signals: ctx should not be.
+func (d *Driver) Cleanup(ctx context.Context, stage Stage) error {
+	job, err := gitlab.FromEnvironment(d.Env, stage.ID, "")
+	if err != nil {
+		return err
+	}
+	if err := host.NeedSystemd(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, CleanupTimeout)
+	defer cancel()
+	machines, err := d.machinesOf(job)
+	if err != nil {
+		return err
+	}
+	if err := machines.Stop(ctx, job.ID, mayTouch(job, stage.ID)); err != nil {
+		return err
+	}
+	fault.Here("cleanup: machine gone")
+	if d.Unread != nil {
+		d.Note("warning: %v; the job's machine was removed all the same, caches stay as they are", d.Unread)
+		return nil
+	}
+	if err := d.pruneCaches(ctx); err != nil {
+		d.Note("warning: keep the caches within bounds: %v", err)
+	}
+	return nil
+}

@@ -1,0 +1,52 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"al.essio.dev/pkg/shellescape"
+
+	"nspawn-runner/runner/gitlab"
+	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/machine"
+)
+
+// Try executes a script in a machine of its own that lasts no longer. Its
+// error, when the script fails, is a *gitlab.BuildFailure with the code.
+func (d *Driver) Try(ctx context.Context, image string, script machine.Script) (err error) {
+	if err := d.NeedHost(); err != nil {
+		return err
+	}
+	if err := d.Machines.Collect(ctx); err != nil {
+		d.Note("warning: clean up after dead jobs: %v", err)
+	}
+	self, err := host.FindProcess(os.Getpid())
+	if err != nil {
+		return err
+	}
+	job := gitlab.Job{ID: ownID("try"), Image: image}
+	job.Owner = job.ID
+	if err := d.start(ctx, job, &self, Everything); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.end(ctx, job.ID)) }()
+	return d.exec(ctx, job, "", script)
+}
+
+// end makes a machine of ours gone, also if ctx is over.
+func (d *Driver) end(ctx context.Context, id string) error {
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), CleanupTimeout)
+	defer cancel()
+	return d.Machines.Stop(ending, id, allowed)
+}
+
+// allowed is for who made the machine.
+func allowed(machine.Record) error { return nil }
+
+// CommandScript is a shell script that executes one command, its words
+// untouched by the shell.
+func CommandScript(argv []string) string {
+	return fmt.Sprintf("exec %s\n", shellescape.QuoteCommand(argv))
+}

@@ -1,0 +1,123 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"nspawn-runner/runner/fault"
+)
+
+// mainOf returns the record of the machine that executes a job's scripts. That there is none
+// is fs.ErrNotExist.
+func (s Store) mainOf(job string) (Record, error) {
+	record, err := readRecord(s.dir(job)) // nearly always: see Spec
+	if err == nil && record.isMainOf(job) || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return record, err
+	}
+	for _, other := range s.machinesOf(job) {
+		if other.isMainOf(job) {
+			return other, nil
+		}
+	}
+	return Record{}, fmt.Errorf("main machine of job %s: %w", job, fs.ErrNotExist)
+}
+
+func (r Record) isMainOf(job string) bool { return r.Job == job && r.Role == Main }
+
+// machinesOf returns the records of a job's machines, those being started included. What
+// cannot be read is of no job.
+func (s Store) machinesOf(job string) (all []Record) {
+	entries, _ := os.ReadDir(s.Dir)
+	for _, entry := range entries {
+		r, err := readRecord(s.dir(entry.Name()))
+		if (err == nil || errors.Is(err, errNewer)) && r.Job == job && r.ID == entry.Name() {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// beside returns the records of the machines that a machine's job has besides it, but for
+// those of a later build.
+func (s Store) beside(r Record) (all []Record) {
+	for _, other := range s.machinesOf(r.Job) {
+		if other.ID != r.ID && other.Owner == r.Owner && other.Format <= recordFormat {
+			all = append(all, other)
+		}
+	}
+	return all
+}
+
+// Stop removes the machines of a job: their processes, services and directories. It returns
+// when they are gone; only the deletion of a big tree may go on, in the background. That
+// there is none is success.
+//
+// may is asked with each machine's record, where there is one, before anything is touched.
+// If it refuses the main machine that is an error; another one that it refuses stays.
+func (s Store) Stop(ctx context.Context, job string, may func(Record) error) error {
+	ids := []string{job} // of a main machine something may be left that is not on record
+	for _, r := range s.machinesOf(job) {
+		if r.ID != job {
+			ids = append(ids, r.ID)
+		}
+	}
+	var failed error
+	stopped := make([]string, 0, len(ids))
+	for _, id := range ids {
+		lock, err := s.lockToStop(ctx, id, job, may)
+		switch {
+		case err == nil:
+			defer lock.Close()
+		case id != job && (errors.Is(err, fs.ErrNotExist) || errors.As(err, new(refusedError))):
+			continue
+		case id != job:
+			failed = errors.Join(failed, err)
+			continue
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
+		stopped = append(stopped, id)
+	}
+	// All are noted before the first one goes: what is beside it must not outlive it.
+	for _, id := range stopped {
+		if exists(s.dir(id)) {
+			fault.Here("machine: about to be stopped")
+			s.noteStop(id, "")
+			fault.Here("machine: its stop noted")
+		}
+	}
+	for _, id := range stopped {
+		failed = errors.Join(failed, s.removeAtLast(ctx, id))
+	}
+	return failed
+}
+
+// lockToStop locks a machine of a job that may be stopped.
+func (s Store) lockToStop(ctx context.Context, id, job string, may func(Record) error) (*os.File, error) {
+	lock, err := s.lock(ctx, id, false)
+	if err != nil {
+		return nil, fmt.Errorf("machine %s: %w", Name(id), err)
+	}
+	record, err := readRecord(s.dir(id))
+	if err != nil && !errors.Is(err, errNewer) {
+		return lock, nil
+	}
+	if record.Job != job {
+		err = fmt.Errorf("it belongs to job %s; 'nspawn-runner cleanup --id %[1]s' removes that job's machines", record.Job)
+	} else {
+		err = may(record)
+	}
+	if err != nil {
+		lock.Close()
+		return nil, refusedError{fmt.Errorf("machine %s: %w", Name(id), err)}
+	}
+	return lock, nil
+}
+
+// refusedError is why a machine must not be stopped.
+type refusedError struct{ error }
+
+func (e refusedError) Unwrap() error { return e.error }

@@ -1,0 +1,74 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/fault"
+)
+
+// bindOptions mounts what a machine sees of the host beside the machine's root, and
+// returns nspawn's options for all of it. nspawn makes the mount points.
+func bindOptions(mnt string, record Record) ([]string, error) {
+	var options []string
+	escape := strings.NewReplacer(`\`, `\\`, ":", `\:`)
+	show := func(option, from, to string) {
+		options = append(options, option+escape.Replace(from)+":"+escape.Replace(to))
+	}
+	for i, bind := range record.Binds {
+		at := filepath.Join(mnt, fmt.Sprintf("bind-%d", i))
+		if err := bind.mount(at, record.RootUID); err != nil {
+			return nil, fmt.Errorf("bind %w", err)
+		}
+		fault.Here("boot: bind made")
+		show("--bind=", at, bind.To)
+	}
+	if len(record.Devices) == 0 {
+		return options, nil
+	}
+	nodes := filepath.Join(mnt, "devices")
+	if err := makeNodes(nodes, record); err != nil {
+		return nil, err
+	}
+	for _, device := range record.Devices {
+		show("--bind=", node(nodes, device), device.Path)
+	}
+	return options, nil
+}
+
+// makeNodes makes the machine's own nodes of its devices, on a tmpfs of theirs.
+// The host's would belong to nobody in a user namespace, and could not be opened
+// if their mode is 0660; and an idmapped mount of devtmpfs there is not. As
+// with nspawn's own nodes, everybody inside may use them.
+func makeNodes(dir string, record Record) error {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("devices", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC, "mode=0755,size=64k"); err != nil {
+		return fmt.Errorf("mount tmpfs on %s: %w", dir, err)
+	}
+	for _, device := range record.Devices {
+		path := node(dir, device)
+		if err := unix.Mknod(path, unix.S_IFCHR|0o600, int(device.Number)); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("make a node of device %s: %w", device.Path, err)
+		}
+		if err := os.Chown(path, record.RootUID, record.RootUID); err != nil {
+			return err
+		}
+		if err := os.Chmod(path, 0o666); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// node is where the node of a device lies. Two names of one device share it.
+func node(dir string, device Device) string {
+	return filepath.Join(dir, fmt.Sprintf("%d-%d", unix.Major(device.Number), unix.Minor(device.Number)))
+}

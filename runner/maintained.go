@@ -1,0 +1,37 @@
+package runner
+
+import (
+	"fmt"
+
+	"nspawn-runner/runner/image"
+)
+
+// Failed is the result of a maintenance that came to no image.Outcome.
+const Failed image.Outcome = "failed"
+
+// Maintained is what became of an image in a maintenance.
+type Maintained struct {
+	Image      string        `json:"-"`
+	Result     image.Outcome `json:"result"`
+	Generation string        `json:"generation,omitempty"` // the one that is current now
+	Seconds    float64       `json:"seconds"`
+	Error      string        `json:"error,omitempty"`
+
+	err error
+}
+
+// Err is why it failed, or nil.
+func (m Maintained) Err() error { return m.err }
+
+// String is a line for people.
+func (m Maintained) String() string {
+	switch m.Result {
+	case image.Published:
+		return fmt.Sprintf("%s: published, generation %s", m.Image, m.Generation)
+	case image.Unchanged:
+		return fmt.Sprintf("%s: up to date, generation %s stays", m.Image, m.Generation)
+	case image.Fresh:
+		return fmt.Sprintf("%s: maintained not long ago, generation %s stays", m.Image, m.Generation)
+	}
+	return m.Error
+}

@@ -1,0 +1,91 @@
+package runner
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"nspawn-runner/runner/config"
+	"nspawn-runner/runner/doctor"
+	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/image"
+	"nspawn-runner/runner/job"
+	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/statedir"
+)
+
+// New returns the host as configured in a file.
+func New(o Options) (*Host, error) {
+	settings, unread := config.Load(o.ConfigFile)
+	if unread != nil && !o.AfterPrepare {
+		return nil, unread
+	}
+	if o.ConfigFile != "" {
+		path, err := filepath.Abs(o.ConfigFile)
+		if err != nil {
+			return nil, err
+		}
+		o.ConfigFile = path
+	}
+	if o.Program == "" {
+		program, err := os.Executable()
+		if err != nil {
+			return nil, fmt.Errorf("find this program: %w", err)
+		}
+		o.Program = program
+	}
+	h := assemble(settings, o)
+	h.Jobs.Unread = unread
+	return h, nil
+}
+
+// assemble puts a host together.
+func assemble(settings config.Config, o Options) *Host {
+	settings.StateDir = host.Resolved(settings.StateDir) // names are compared
+	h := &Host{config: settings, configFile: o.ConfigFile, program: o.Program, env: os.Getenv, events: o.Events}
+	h.machines = machine.Store{
+		Dir:     filepath.Join(settings.StateDir, statedir.Machines),
+		Trash:   filepath.Join(settings.StateDir, statedir.Trash),
+		Program: o.Program,
+	}
+	h.images = &image.Store{
+		StateDir:     settings.StateDir,
+		PlaybookDirs: []string{settings.PlaybookDir, settings.StateDir},
+		Environment:  settings.Environment,
+		Progress: func(e image.Event) {
+			h.tell(Event{Image: e.Image, Step: e.Step, Note: e.Note, Packages: e.Packages})
+		},
+		InUse:        h.generationInUse,
+		BaseMaxAge:   settings.BaseMaxAge,
+		DownloadsMax: settings.DownloadCacheMax.Bytes(host.DiskSize(settings.StateDir)),
+	}
+	if o.Verbose {
+		h.machines.Log, h.images.Verbose, h.images.Colours = h.detail, output{h}, o.Colours
+	}
+	h.caches = job.CachesOf(settings, h.machines)
+	h.Jobs = &job.Driver{
+		Config: settings, ConfigFile: o.ConfigFile, Env: h.env, Program: o.Program, Note: h.note,
+		Images: h.images, Machines: h.machines, Caches: h.caches,
+	}
+	h.images.Test = h.Jobs.TryGeneration
+	if host.RunsSystemd() {
+		h.images.Boot, h.images.Halt = h.Jobs.BootGeneration, h.Jobs.HaltGeneration
+	}
+	h.Doctor = doctor.Doctor{Jobs: h.Jobs, Leftovers: h.leftovers}
+	return h
+}
+
+// generationInUse says whether a machine runs on a generation. When that
+// cannot be known, it does.
+func (h *Host) generationInUse(generation string) bool {
+	records, err := h.machines.Records()
+	if err != nil {
+		return true
+	}
+	for _, record := range records {
+		if record.Generation == generation {
+			return true
+		}
+	}
+	return false
+}

@@ -23,7 +23,7 @@ func TestAttacksOnItsOwnMachineDoNotHangAJob(t *testing.T) {
 		return "systemd-run -q --collect bash -c 'sleep 0.3; " + text + "'; sleep 1"
 	}
 	var wait sync.WaitGroup
-	slots := make(chan struct{}, 4)
+	slots := make(chan struct{}, 8)
 	for name, text := range map[string]string{
 		"freeze its service manager":       later("echo 1 > /sys/fs/cgroup/init.scope/cgroup.freeze"),
 		"freeze its bus":                   later("echo 1 > /sys/fs/cgroup/system.slice/dbus.service/cgroup.freeze"),

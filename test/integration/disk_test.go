@@ -29,10 +29,18 @@ func quotas(t *testing.T, path string, on bool) {
 	}
 }
 
-// loops are the loop devices whose files lie in a state directory.
+// loops are the files of loop devices that lie in a state directory, a line each.
 func (h *host) loops(t *testing.T) string {
 	t.Helper()
-	return shell(t, "losetup --noheadings --output BACK-FILE --list | grep "+h.state+"/ || true")
+	var all string
+	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	must(t, err)
+	for _, file := range files {
+		if backing, err := os.ReadFile(file); err == nil && strings.HasPrefix(string(backing), h.state+"/") { // else it is detached now
+			all += string(backing)
+		}
+	}
+	return all
 }
 
 // fills writes more than its machine may, keeps that, and fails.

@@ -43,38 +43,35 @@ func (h *host) collects(t *testing.T, want string) {
 
 func TestGarbageCollectionTouchesNothingOfLivingJobsAndBuilds(t *testing.T) {
 	needLab(t)
-	for _, backend := range []string{"overlay", "btrfs"} {
-		t.Run(backend, func(t *testing.T) {
-			h := onHost(t, backend)
-			h.addImage(t, "built", "")
-			h.book(t, "built", "", wrote("one", "/etc/one"))
-			var over atomic.Bool
-			var collector, work sync.WaitGroup
-			rounds := 0
-			collector.Go(func() {
-				for ; !over.Load(); rounds++ {
-					if c := h.drive(t, "gc"); c.status != 0 || strings.Contains(c.stdout, " machine ") || strings.Contains(c.stdout, " build ") {
-						t.Errorf("gc: %+v", c)
+	onDisks(t, func(t *testing.T, h *host) {
+		h.addImage(t, "built", "")
+		h.book(t, "built", "", wrote("one", "/etc/one"))
+		var over atomic.Bool
+		var collector, work sync.WaitGroup
+		rounds := 0
+		collector.Go(func() {
+			for ; !over.Load(); rounds++ {
+				if c := h.drive(t, "gc"); c.status != 0 || strings.Contains(c.stdout, " machine ") || strings.Contains(c.stdout, " build ") {
+					t.Errorf("gc: %+v", c)
+				}
+			}
+		})
+		work.Go(func() { wantLog(t, h.drive(t, "chroot-maintenance", "built").stderr, "built: published, generation") })
+		for range 5 {
+			work.Go(func() {
+				for range 6 {
+					r := h.play(t, gitlab.Job{ID: newNumber(), Script: []string{"systemctl is-system-running", "echo works > /root/file; cat /root/file"}})
+					if r.Status != gitlab.Success {
+						t.Errorf("%s: %s", r.Status, r.Log)
 					}
 				}
 			})
-			work.Go(func() { wantLog(t, h.drive(t, "chroot-maintenance", "built").stderr, "built: published, generation") })
-			for range 5 {
-				work.Go(func() {
-					for range 6 {
-						r := h.play(t, gitlab.Job{ID: newNumber(), Script: []string{"systemctl is-system-running", "echo works > /root/file; cat /root/file"}})
-						if r.Status != gitlab.Success {
-							t.Errorf("%s: %s", r.Status, r.Log)
-						}
-					}
-				})
-			}
-			work.Wait()
-			over.Store(true)
-			collector.Wait()
-			t.Logf("gc ran %d times beside 30 jobs and a maintenance", rounds)
-		})
-	}
+		}
+		work.Wait()
+		over.Store(true)
+		collector.Wait()
+		t.Logf("gc ran %d times beside 30 jobs and a maintenance", rounds)
+	})
 }
 
 func TestGarbageCollectionRemovesMachinesOfADeadGitlabRunnerAndOfAnEarlierBoot(t *testing.T) {
@@ -98,32 +95,29 @@ func TestGarbageCollectionRemovesMachinesOfADeadGitlabRunnerAndOfAnEarlierBoot(t
 
 func TestGarbageCollectionRemovesWhatAKilledBuildLeft(t *testing.T) {
 	needLab(t)
-	for _, backend := range []string{"overlay", "btrfs"} {
-		t.Run(backend, func(t *testing.T) {
-			h := onHost(t, backend)
-			h.addImage(t, "slow", "")
-			h.book(t, "slow", "", wrote("one", "/etc/one"), raw("touch /begun; sleep 600"))
-			trees := func() string { return shell(t, "ls -d "+filepath.Join(h.state, ".generations", "slow")+"/*/") }
-			before := trees()
-			cmd := exec.Command(h.driver, "--config", h.config, "chroot-maintenance", "slow")
-			must(t, cmd.Start())
-			t.Cleanup(func() { _ = cmd.Process.Kill() }) // if the test ends before
-			await(t, "the playbook to run", func() bool {
-				begun, _ := filepath.Glob(filepath.Join(h.state, ".generations", "slow", "*", "begun"))
-				return len(begun) > 0
-			})
-			if got := h.garbage(t); len(got) > 0 {
-				t.Errorf("as long as it builds: %q", got)
-			}
-			must(t, cmd.Process.Kill())
-			_ = cmd.Wait()
-			await(t, "the build's programs to end", func() bool { return shell(t, "pgrep -f '[s]leep 600' || true") == "" })
-			h.collects(t, "build a build of image slow was killed")
-			if after := trees(); after != before {
-				t.Errorf("before %s, after %s", before, after)
-			}
+	onDisks(t, func(t *testing.T, h *host) {
+		h.addImage(t, "slow", "")
+		h.book(t, "slow", "", wrote("one", "/etc/one"), raw("touch /begun; sleep 600"))
+		trees := func() string { return shell(t, "ls -d "+filepath.Join(h.state, ".generations", "slow")+"/*/") }
+		before := trees()
+		cmd := exec.Command(h.driver, "--config", h.config, "chroot-maintenance", "slow")
+		must(t, cmd.Start())
+		t.Cleanup(func() { _ = cmd.Process.Kill() }) // if the test ends before
+		await(t, "the playbook to run", func() bool {
+			begun, _ := filepath.Glob(filepath.Join(h.state, ".generations", "slow", "*", "begun"))
+			return len(begun) > 0
 		})
-	}
+		if got := h.garbage(t); len(got) > 0 {
+			t.Errorf("as long as it builds: %q", got)
+		}
+		must(t, cmd.Process.Kill())
+		_ = cmd.Wait()
+		await(t, "the build's programs to end", func() bool { return shell(t, "pgrep -f '[s]leep 600' || true") == "" })
+		h.collects(t, "build a build of image slow was killed")
+		if after := trees(); after != before {
+			t.Errorf("before %s, after %s", before, after)
+		}
+	})
 }
 
 func TestGarbageCollectionFindsWhatLiesOutsideOfTheStateDirectory(t *testing.T) {
@@ -169,4 +163,28 @@ func TestAHostWithoutRoomRefusesJobsAtOnce(t *testing.T) {
 	h.configure(t, fmt.Sprintf("min_free_disk: %d\n", 1<<20))
 	defer h.configure(t, "")
 	h.prepared(t, "bookworm")
+}
+
+// What no test may leave behind is seen while it is there.
+func TestTheSearchForLeftoversFindsAllThatAMachineHas(t *testing.T) {
+	onEach(t, func(t *testing.T, h *host) {
+		kinds := []string{"unit", "file", "process"} // its mounts are in a namespace of their own
+		switch h.backend {
+		case "overlay":
+			h.configure(t, "disk_max: 200M\n")
+			defer h.configure(t, "")
+			kinds = append(kinds, "loop device")
+		case "btrfs":
+			kinds = append(kinds, "subvolume")
+		}
+		h.prepared(t, "bookworm")
+		found := h.leftovers(t)
+		for _, kind := range kinds {
+			if !slices.ContainsFunc(found, func(line string) bool {
+				return strings.HasPrefix(line, kind+": ") && !slices.Contains(h.before, line)
+			}) {
+				t.Errorf("no %s in:\n%s", kind, strings.Join(found, "\n"))
+			}
+		}
+	})
 }

@@ -8,10 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -48,6 +50,14 @@ func onHost(t *testing.T, backend string) *host {
 // onEach runs a test on each backend.
 func onEach(t *testing.T, test func(*testing.T, *host)) {
 	for _, backend := range backends {
+		t.Run(backend, func(t *testing.T) { test(t, onHost(t, backend)) })
+	}
+}
+
+// onDisks runs a test on the backends whose trees differ on the disk: tmpfs has overlay's
+// images, and nothing else.
+func onDisks(t *testing.T, test func(*testing.T, *host)) {
+	for _, backend := range []string{"overlay", "btrfs"} {
 		t.Run(backend, func(t *testing.T) { test(t, onHost(t, backend)) })
 	}
 }
@@ -326,6 +336,8 @@ func (h *host) checkNothingLeft(t *testing.T) {
 	}
 }
 
+// leftovers is asked for before and after each test, and until there are none: so it reads
+// what the kernel tells, where that is as good as a program that does.
 func (h *host) leftovers(t *testing.T) []string {
 	t.Helper()
 	var left []string
@@ -337,10 +349,16 @@ func (h *host) leftovers(t *testing.T) []string {
 		}
 	}
 	add("unit", shell(t, "systemctl list-units --all --plain --no-legend 'nspawn-runner*' 'run-*.scope' 2>/dev/null"))
-	add("machine", shell(t, "machinectl list --no-legend 2>/dev/null"))
-	add("mount", shell(t, "grep -E '\\.machines/|/nspawn/[a-z-]+/run-' /proc/self/mountinfo || true"))
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	must(t, err)
+	for line := range strings.Lines(string(mounts)) {
+		if machinesMount.MatchString(line) {
+			add("mount", line)
+		}
+	}
 	for _, dir := range []string{
 		filepath.Join(h.state, ".machines"), filepath.Join(h.state, ".trash"),
+		// In /run/systemd/machines systemd-machined has a file for each machine it knows.
 		"/run/systemd/nspawn/propagate", "/run/systemd/nspawn/unix-export", "/run/systemd/machines", "/run/nspawn-runner",
 	} {
 		entries, _ := os.ReadDir(dir)
@@ -349,11 +367,34 @@ func (h *host) leftovers(t *testing.T) []string {
 		}
 	}
 	add("loop device", h.loops(t))
-	add("process", shell(t, "ps -eo user:20,pid,args --cols 200 | grep -E 'systemd-nspawn|pasta --quiet|^[0-9]{6,}' | grep -v grep || true"))
+	add("process", machinesProcesses())
 	if h.backend == "btrfs" {
 		add("subvolume", shell(t, "btrfs subvolume list "+filepath.Dir(h.state)+" | grep -v -e ' path state/.generations/' -e ' path state/.bases/' || true"))
 	}
 	return left
+}
+
+// machinesMount is a line of mountinfo of a machine's mounts.
+var machinesMount = regexp.MustCompile(`\.machines/|/nspawn/[a-z-]+/run-`)
+
+// machinesProcesses lists the processes of machines, by their user ids, and those that
+// serve one.
+func machinesProcesses() string {
+	var all strings.Builder
+	paths, _ := filepath.Glob("/proc/[0-9]*")
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			continue // it ended
+		}
+		uid := info.Sys().(*syscall.Stat_t).Uid
+		line, _ := os.ReadFile(path + "/cmdline")
+		args := string(bytes.TrimSpace(bytes.ReplaceAll(line, []byte{0}, []byte{' '})))
+		if uid >= 100000 || strings.Contains(args, "systemd-nspawn") || strings.Contains(args, "pasta --quiet") {
+			fmt.Fprintf(&all, "%d %s %.200q\n", uid, filepath.Base(path), args)
+		}
+	}
+	return all.String()
 }
 
 // await polls for a condition that the kernel or systemd brings about.

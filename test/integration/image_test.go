@@ -40,39 +40,36 @@ const playbook = `- hosts: all
 
 func TestAnImageIsMadeFromItsPlaybookAndRunsJobs(t *testing.T) {
 	needLab(t)
-	for _, backend := range []string{"overlay", "btrfs"} {
-		t.Run(backend, func(t *testing.T) {
-			h := onHost(t, backend)
-			path := filepath.Join(h.playbooks, "fresh.yml")
-			must(t, os.WriteFile(path, []byte(playbook), 0o644))
-			t.Cleanup(func() { os.Remove(path); h.removeImage(t, "fresh") })
+	onDisks(t, func(t *testing.T, h *host) {
+		path := filepath.Join(h.playbooks, "fresh.yml")
+		must(t, os.WriteFile(path, []byte(playbook), 0o644))
+		t.Cleanup(func() { os.Remove(path); h.removeImage(t, "fresh") })
 
-			if c := h.drive(t, "chroot-list"); !strings.Contains(c.stdout, "fresh "+filepath.Join(h.state, "fresh")+"\n") {
-				t.Errorf("before: %s", c.stdout)
-			}
-			if c := h.drive(t, "prepare", "--id", newID(), "fresh"); c.status != 2 || !strings.Contains(c.stderr, "no chroot yet") {
-				t.Errorf("prepare before: %+v", c)
-			}
-			if c := h.drive(t, "chroot-maintenance", "fresh"); c.status != 0 {
-				t.Fatalf("%s", c.stderr)
-			}
-			if c := h.drive(t, "chroot-create", "fresh"); c.status != 1 || !strings.Contains(c.stderr, "exists already") {
-				t.Errorf("a second time: %+v", c)
-			}
-			r := h.play(t, gitlab.Job{Image: gitlab.Image{Name: "debian:fresh"}, Script: []string{
-				"hello; cat /etc/handled; id builder; cat /etc/hostname || true",
-				"test ! -e /usr/sbin/policy-rc.d",
-				"systemctl is-system-running",
-			}})
-			if r.Status != gitlab.Success {
-				t.Errorf("%s", r.Log)
-			}
-			wantLog(t, r.Log, "Hello, world!", "handled", "builder")
-			if c := h.drive(t, "chroot-list", "--json"); !strings.Contains(c.stdout, `"generation": "fresh/`) {
-				t.Errorf("%s", c.stdout)
-			}
-		})
-	}
+		if c := h.drive(t, "chroot-list"); !strings.Contains(c.stdout, "fresh "+filepath.Join(h.state, "fresh")+"\n") {
+			t.Errorf("before: %s", c.stdout)
+		}
+		if c := h.drive(t, "prepare", "--id", newID(), "fresh"); c.status != 2 || !strings.Contains(c.stderr, "no chroot yet") {
+			t.Errorf("prepare before: %+v", c)
+		}
+		if c := h.drive(t, "chroot-maintenance", "fresh"); c.status != 0 {
+			t.Fatalf("%s", c.stderr)
+		}
+		if c := h.drive(t, "chroot-create", "fresh"); c.status != 1 || !strings.Contains(c.stderr, "exists already") {
+			t.Errorf("a second time: %+v", c)
+		}
+		r := h.play(t, gitlab.Job{Image: gitlab.Image{Name: "debian:fresh"}, Script: []string{
+			"hello; cat /etc/handled; id builder; cat /etc/hostname || true",
+			"test ! -e /usr/sbin/policy-rc.d",
+			"systemctl is-system-running",
+		}})
+		if r.Status != gitlab.Success {
+			t.Errorf("%s", r.Log)
+		}
+		wantLog(t, r.Log, "Hello, world!", "handled", "builder")
+		if c := h.drive(t, "chroot-list", "--json"); !strings.Contains(c.stdout, `"generation": "fresh/`) {
+			t.Errorf("%s", c.stdout)
+		}
+	})
 }
 
 func TestAnImageNeedsNoPlaybook(t *testing.T) {
@@ -121,31 +118,28 @@ func (h *host) login(t *testing.T, typed string, args ...string) (int, string) {
 
 func TestALoginChangesACopyAndPublishesItOnlyWhenItEndsWell(t *testing.T) {
 	needLab(t)
-	for _, backend := range []string{"overlay", "btrfs"} {
-		t.Run(backend, func(t *testing.T) {
-			h := onHost(t, backend)
-			h.addImage(t, "mine", "")
-			published := func() bool {
-				_, err := os.Stat(filepath.Join(h.state, "mine", "changed"))
-				return err == nil
-			}
-			before := h.prepared(t, "mine")
-			if status, out := h.login(t, "touch /changed\nexit 3\n", "mine"); status != 1 || published() || !strings.Contains(out, "discarded") {
-				t.Errorf("exit 3: %d, published %v: %s", status, published(), out)
-			}
-			if status, out := h.login(t, "touch /changed\nexit 0\n", "--discard", "mine"); status != 0 || published() || !strings.Contains(out, "discarded") {
-				t.Errorf("--discard: %d, published %v: %s", status, published(), out)
-			}
-			if status, out := h.login(t, "touch /changed\nexit 0\n", "mine"); status != 0 || !published() || !strings.Contains(out, "published, generation mine/") {
-				t.Errorf("exit 0: %d, published %v: %s", status, published(), out)
-			}
-			// A job that runs keeps its generation.
-			if c := h.run(t, before, "test ! -e /changed && echo unchanged"); c.stdout != "unchanged\n" {
-				t.Errorf("%+v", c)
-			}
-			if c := h.run(t, h.prepared(t, "mine"), "ls /changed"); c.stdout != "/changed\n" {
-				t.Errorf("%+v", c)
-			}
-		})
-	}
+	onDisks(t, func(t *testing.T, h *host) {
+		h.addImage(t, "mine", "")
+		published := func() bool {
+			_, err := os.Stat(filepath.Join(h.state, "mine", "changed"))
+			return err == nil
+		}
+		before := h.prepared(t, "mine")
+		if status, out := h.login(t, "touch /changed\nexit 3\n", "mine"); status != 1 || published() || !strings.Contains(out, "discarded") {
+			t.Errorf("exit 3: %d, published %v: %s", status, published(), out)
+		}
+		if status, out := h.login(t, "touch /changed\nexit 0\n", "--discard", "mine"); status != 0 || published() || !strings.Contains(out, "discarded") {
+			t.Errorf("--discard: %d, published %v: %s", status, published(), out)
+		}
+		if status, out := h.login(t, "touch /changed\nexit 0\n", "mine"); status != 0 || !published() || !strings.Contains(out, "published, generation mine/") {
+			t.Errorf("exit 0: %d, published %v: %s", status, published(), out)
+		}
+		// A job that runs keeps its generation.
+		if c := h.run(t, before, "test ! -e /changed && echo unchanged"); c.stdout != "unchanged\n" {
+			t.Errorf("%+v", c)
+		}
+		if c := h.run(t, h.prepared(t, "mine"), "ls /changed"); c.stdout != "/changed\n" {
+			t.Errorf("%+v", c)
+		}
+	})
 }

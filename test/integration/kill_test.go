@@ -354,40 +354,37 @@ for i in {1..5}; do deep=$(printf 'deep/%.0s' {1..100}); mkdir -p $deep && cd $d
 }
 
 func TestAKilledDeletionIsFinishedByGCAndByTheNextPrepare(t *testing.T) {
-	for _, backend := range []string{"overlay", "btrfs"} {
-		t.Run(backend, func(t *testing.T) {
-			h := onHost(t, backend)
-			trash := filepath.Join(h.state, ".trash")
-			empty := func(env string) (string, error) {
-				h.hostileTrash(t)
-				cmd := exec.Command(faults(), "empty-trash", trash)
-				cmd.Env = append(os.Environ(), env)
-				output, err := cmd.CombinedOutput()
-				return string(output), err
-			}
-			output, err := empty(tellMarks)
-			must(t, err)
-			marks := marksIn(t, output)
-			t.Logf("%q", marks)
-			for _, mark := range marks {
-				for name, rescue := range map[string]func(){
-					"gc":             func() { h.collect(t) },
-					"prepare":        func() { h.prepared(t, "bookworm") },
-					"its repetition": func() { shell(t, faults()+" empty-trash "+trash) },
-				} {
-					if output, err := empty(killAt(mark)); err == nil {
-						t.Errorf("%s: not killed: %s", mark, output)
-					}
-					rescue()
-					await(t, fmt.Sprintf("the trash to be empty, after a kill at %q and then %s", mark, name), func() bool {
-						entries, err := os.ReadDir(trash)
-						must(t, err)
-						return len(entries) == 0
-					})
+	onDisks(t, func(t *testing.T, h *host) {
+		trash := filepath.Join(h.state, ".trash")
+		empty := func(env string) (string, error) {
+			h.hostileTrash(t)
+			cmd := exec.Command(faults(), "empty-trash", trash)
+			cmd.Env = append(os.Environ(), env)
+			output, err := cmd.CombinedOutput()
+			return string(output), err
+		}
+		output, err := empty(tellMarks)
+		must(t, err)
+		marks := marksIn(t, output)
+		t.Logf("%q", marks)
+		for _, mark := range marks {
+			for name, rescue := range map[string]func(){
+				"gc":             func() { h.collect(t) },
+				"prepare":        func() { h.prepared(t, "bookworm") },
+				"its repetition": func() { shell(t, faults()+" empty-trash "+trash) },
+			} {
+				if output, err := empty(killAt(mark)); err == nil {
+					t.Errorf("%s: not killed: %s", mark, output)
 				}
+				rescue()
+				await(t, fmt.Sprintf("the trash to be empty, after a kill at %q and then %s", mark, name), func() bool {
+					entries, err := os.ReadDir(trash)
+					must(t, err)
+					return len(entries) == 0
+				})
 			}
-		})
-	}
+		}
+	})
 }
 
 // manyLeftovers makes one of each kind of what gc removes.

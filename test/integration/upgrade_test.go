@@ -17,7 +17,7 @@ import (
 // on with these.
 func TestTheOriginalsChrootIsMaintainedWhileTenJobsRunOnIt(t *testing.T) {
 	needLab(t)
-	onEach(t, func(t *testing.T, h *host) {
+	onDisks(t, func(t *testing.T, h *host) {
 		plain := filepath.Join(h.state, "plain")
 		copied := "cp -al $(readlink -f " + filepath.Join(h.state, "bookworm") + ") " + plain
 		if h.backend == "btrfs" {

@@ -27,9 +27,9 @@ func commands() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "nspawn-runner",
 		Short: "Run each GitLab CI job in its own booted Debian system",
-		Long: "nspawn-runner runs each job of GitLab CI in its own throw-away, fully booted\n" +
-			"Debian system under systemd-nspawn. It is a driver for gitlab-runner's custom\n" +
-			"executor; 'nspawn-runner toml' prints what to put into its config.toml.",
+		Long: "nspawn-runner runs each GitLab CI job in its own disposable Debian system, booted\n" +
+			"under systemd-nspawn. It is a driver for the custom executor of gitlab-runner;\n" +
+			"'nspawn-runner toml' prints the block for its config.toml.",
 		Version:       runner.ThisBuild().String(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -38,8 +38,8 @@ func commands() *cobra.Command {
 
 		SuggestionsMinimumDistance: 2,
 	}
-	root.PersistentFlags().BoolVarP(&o.verbose, "verbose", "v", false, "say what is done")
-	root.PersistentFlags().BoolVar(&o.debug, "debug", false, "say what is done, and how long it took")
+	root.PersistentFlags().BoolVarP(&o.verbose, "verbose", "v", false, "print each step")
+	root.PersistentFlags().BoolVar(&o.debug, "debug", false, "print each step and how long it took")
 	root.PersistentFlags().StringVar(&o.config, "config", "", "configuration file (default /etc/nspawn-runner.yaml)")
 	root.AddGroup(
 		&cobra.Group{ID: "images", Title: "Images:"},

@@ -30,7 +30,7 @@ func namedCommand(o *options, use, short string, do func(ctx context.Context, h 
 func chrootList(o *options) *cobra.Command {
 	var long, asJSON bool
 	c := &cobra.Command{
-		Use: "chroot-list", Short: "List images: chroots, and playbooks without one",
+		Use: "chroot-list", Short: "List images, including those that are not built yet",
 		Args: cobra.NoArgs,
 		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error {
 			if long {
@@ -50,13 +50,13 @@ func chrootList(o *options) *cobra.Command {
 			return nil
 		}),
 	}
-	c.Flags().BoolVarP(&long, "long", "l", false, "list generations: age, origin, size, jobs, and whether the playbook waits")
+	c.Flags().BoolVarP(&long, "long", "l", false, "list generations with age, origin, size and jobs, and whether the playbook has changed since")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
 
 func chrootShow(o *options) *cobra.Command {
-	return namedCommand(o, "chroot-show", "Show what is in an image: release, packages, playbook, generations, jobs",
+	return namedCommand(o, "chroot-show", "Show the release, packages, playbook, generations and jobs of an image",
 		func(ctx context.Context, h *runner.Host, name string, asJSON bool) error {
 			contents, err := h.ImageContents(ctx, name)
 			if err != nil || asJSON {
@@ -98,14 +98,14 @@ func chrootRollback(o *options) *cobra.Command {
 	c.Long = "Make the generation that was current before this one current again. A second\n" +
 		"call goes back one more generation, or fails if there is none; --to goes to any\n" +
 		"generation that still exists, newer ones too. Running jobs keep theirs."
-	c.Flags().StringVar(&to, "to", "", "the generation, as chroot-list --long shows it")
+	c.Flags().StringVar(&to, "to", "", "generation to go to, as chroot-list --long shows it")
 	return c
 }
 
 func chrootPrune(o *options) *cobra.Command {
 	var keep int
 	var asJSON bool
-	c := imageCommand(o, "chroot-prune", "Remove older generations that no job uses, and trees of failed builds, of all images or of one",
+	c := imageCommand(o, "chroot-prune", "Remove older generations that no job uses, and trees of failed builds",
 		func(ctx context.Context, h *runner.Host, args []string) error {
 			all, err := h.Prune(ctx, first(args), keep)
 			if err != nil || asJSON {
@@ -120,7 +120,7 @@ func chrootPrune(o *options) *cobra.Command {
 			}
 			return nil
 		})
-	c.Flags().IntVar(&keep, "keep", runner.KeptGenerations, "how many generations stay: the current one, and those it replaced")
+	c.Flags().IntVar(&keep, "keep", runner.KeptGenerations, "how many generations to keep: the current one and those that it replaced")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
@@ -135,7 +135,7 @@ func sayPruned(d *display, pruned runner.Pruned) (lines int) {
 }
 
 func chrootRemove(o *options) *cobra.Command {
-	return namedCommand(o, "chroot-remove", "Remove an image's chroot; running jobs keep theirs, the playbook stays",
+	return namedCommand(o, "chroot-remove", "Remove the chroot of an image; running jobs keep theirs, the playbook stays",
 		func(ctx context.Context, h *runner.Host, name string, asJSON bool) error {
 			removed, err := h.Remove(ctx, name)
 			if err != nil || asJSON {

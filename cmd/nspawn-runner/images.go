@@ -34,7 +34,7 @@ func completeImages(o *options) func(*cobra.Command, []string, string) ([]string
 
 func chrootCreate(o *options) *cobra.Command {
 	var suite, defaultImage string
-	c := imageCommand(o, "chroot-create", "Create an image's chroot, from its playbook if it has one",
+	c := imageCommand(o, "chroot-create", "Create the chroot of an image, and run its playbook if it has one",
 		func(ctx context.Context, h *runner.Host, args []string) error {
 			name, err := h.NameOf(first(args), defaultImage)
 			if err != nil {
@@ -51,14 +51,14 @@ func chrootCreate(o *options) *cobra.Command {
 			return err
 		})
 	c.Flags().StringVar(&suite, "suite", "", "Debian suite (default: the playbook's, else unstable)")
-	c.Flags().StringVar(&defaultImage, "default-image", "", "the image when none is named")
+	c.Flags().StringVar(&defaultImage, "default-image", "", "image to use if none is named")
 	return c
 }
 
 func chrootLogin(o *options) *cobra.Command {
 	var discard, failed bool
 	var defaultImage string
-	c := imageCommand(o, "chroot-login", "Open a shell in a copy of a chroot, and publish it when the shell ends with 0",
+	c := imageCommand(o, "chroot-login", "Open a shell in a copy of a chroot, and publish the copy if the shell exits with 0",
 		func(ctx context.Context, h *runner.Host, args []string) error {
 			name, err := h.NameOf(first(args), defaultImage)
 			if err != nil {
@@ -77,25 +77,25 @@ func chrootLogin(o *options) *cobra.Command {
 			}
 			return err
 		})
-	c.Flags().BoolVar(&discard, "discard", false, "throw away what the shell changes")
-	c.Flags().BoolVar(&failed, "failed", false, "a shell in the tree of the last build, if its playbook or its test failed")
+	c.Flags().BoolVar(&discard, "discard", false, "never publish the copy")
+	c.Flags().BoolVar(&failed, "failed", false, "open the tree of the last build, if its playbook or test failed")
 	c.MarkFlagsMutuallyExclusive("discard", "failed")
-	c.Flags().StringVar(&defaultImage, "default-image", "", "the image when none is named")
+	c.Flags().StringVar(&defaultImage, "default-image", "", "image to use if none is named")
 	return c
 }
 
 func chrootMaintenance(o *options) *cobra.Command {
 	var how runner.Maintenance
 	var asJSON bool
-	c := imageCommand(o, "chroot-maintenance", "Run the playbooks of all images, or of one, and create what is missing",
+	c := imageCommand(o, "chroot-maintenance", "Run the playbooks of all images, or of one, and create missing chroots",
 		func(ctx context.Context, h *runner.Host, args []string) error {
 			how.Image = first(args)
 			return maintain(ctx, o, h, how, asJSON)
 		})
-	c.Flags().BoolVar(&how.Recreate, "recreate", false, "build from scratch, not on a copy")
+	c.Flags().BoolVar(&how.Recreate, "recreate", false, "build from scratch, not on a copy of the current generation")
 	c.Flags().Var(&how.IfOlder, "if-older", "skip images maintained less than this time ago, like 24h or 7d, unless their playbook changed")
-	c.Flags().BoolVar(&how.NoWait, "no-wait", false, "fail on an image that is being built already, and say by whom")
-	c.Flags().IntVar(&how.Jobs, "jobs", 0, "how many images are built at a time (default: what processors and memory allow)")
+	c.Flags().BoolVar(&how.NoWait, "no-wait", false, "fail if another process builds an image, and name the process")
+	c.Flags().IntVar(&how.Jobs, "jobs", 0, "how many images to build at a time (default: as many as processors and memory allow)")
 	c.Flags().BoolVar(&asJSON, "json", false, "print events as JSON, one object per line")
 	return c
 }

@@ -19,9 +19,9 @@ func try(o *options) *cobra.Command {
 	var shell string
 	c := &cobra.Command{
 		Use:   "try IMAGE [SCRIPT | -- COMMAND...]",
-		Short: "Run a script or a command in a machine of its own, and end with its exit code",
-		Long: "Run a script, a command, or what comes on standard input, in a machine of its\n" +
-			"own that lasts no longer, and end with its exit code.",
+		Short: "Run a script or a command in a new machine, and exit with its exit code",
+		Long: "Start a machine, run a script, a command or standard input in it, remove the\n" +
+			"machine, and exit with the exit code of the script.",
 		Example:           "  nspawn-runner try bookworm build.sh\n  nspawn-runner try bookworm -- uname -a\n  echo 'id; df -h /' | nspawn-runner try bookworm",
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: completeImages(o),
@@ -58,7 +58,7 @@ func tryScript(args []string, dash int) (io.ReadCloser, error) {
 
 func machines(o *options) *cobra.Command {
 	c := &cobra.Command{
-		Use: "machine", Short: "Show and enter the machines of running jobs",
+		Use: "machine", Short: "List the machines of running jobs, and open a shell in one",
 		Args: noCommand, // else an unknown command is help, and success
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 

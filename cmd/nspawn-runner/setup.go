@@ -28,7 +28,7 @@ func toml(o *options) *cobra.Command {
 	c.Flags().StringVar(&name, "name", "", "name of the runner")
 	c.Flags().StringVar(&url, "url", "", "URL of your GitLab")
 	c.Flags().StringVar(&tokenFile, "token-file", "", "file that holds the runner's authentication token")
-	c.Flags().StringVar(&defaultImage, "default-image", "", "the image of jobs that name none")
+	c.Flags().StringVar(&defaultImage, "default-image", "", "image of jobs that name none")
 	allowImage(c, &allowed)
 	return c
 }
@@ -37,10 +37,10 @@ func gc(o *options) *cobra.Command {
 	var dryRun, asJSON bool
 	c := &cobra.Command{
 		Use: "gc", Short: "Remove what dead jobs, killed builds and crashes left",
-		Long: "Remove what no living job or build owns: machines whose gitlab-runner died,\n" +
-			"what a crash, a reboot or a kill left, trees of killed builds, what is left of\n" +
-			"removed images, and bases and downloads that are of no use any more. Older\n" +
-			"generations stay: they are for chroot-prune.",
+		Long: "Remove what no running job or build owns: machines whose gitlab-runner is dead,\n" +
+			"remains of crashes, reboots and killed builds, generations of removed images,\n" +
+			"bases and downloads of no further use, and caches above their limits. Older\n" +
+			"generations stay; chroot-prune removes them.",
 		Args: cobra.NoArgs,
 		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error {
 			leftovers, err := h.GC(ctx, dryRun)
@@ -56,7 +56,7 @@ func gc(o *options) *cobra.Command {
 			return errors.Join(err, printLeftovers(os.Stdout, leftovers, dryRun))
 		}),
 	}
-	c.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "only say what, and why")
+	c.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "only list what would be removed, and why")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
@@ -65,9 +65,9 @@ func doctorCommand(o *options) *cobra.Command {
 	var image string
 	var asJSON bool
 	c := &cobra.Command{
-		Use: "doctor", Short: "Say whether this host can run jobs, and what to do if not",
-		Long: "Say whether this host can run jobs, and what to do if not, in the order in which\n" +
-			"one would do it. The exit code is 0 when nothing is bad; warnings do not count.",
+		Use: "doctor", Short: "Check whether this host can run jobs, and say what to do",
+		Long: "Check whether this host can run jobs, and say what to do, in the order in which\n" +
+			"to do it. The exit code is 1 if a check is bad; warnings do not count.",
 		Args: cobra.NoArgs,
 		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error {
 			findings, err := h.Doctor.Examine(ctx, image)

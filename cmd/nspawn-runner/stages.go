@@ -49,7 +49,7 @@ func prepare(o *options) *cobra.Command {
 			s.Image, s.Log = first(args), os.Stderr
 			return h.Jobs.Prepare(ctx, s)
 		})
-	c.Flags().StringVar(&s.DefaultImage, "default-image", "", "the image of jobs that name none")
+	c.Flags().StringVar(&s.DefaultImage, "default-image", "", "image of jobs that name none")
 	allowImage(c, &s.Allowed)
 	return ofJob(c, &s)
 }
@@ -57,7 +57,7 @@ func prepare(o *options) *cobra.Command {
 // allowImage gives a command the flag that lets jobs have images with privileges.
 func allowImage(c *cobra.Command, allowed *job.Permission) {
 	c.Flags().StringArrayVar((*[]string)(allowed), "allow-image", nil,
-		"pattern of names of images that jobs may have though they give privileges, devices, writable binds or the cloud's metadata; may be repeated")
+		"pattern of names of images that jobs may use although these give more access to the host (privileges, devices, writable binds, cloud metadata); may be repeated")
 	c.PreRunE = func(*cobra.Command, []string) error { return allowed.Check() }
 }
 
@@ -75,7 +75,7 @@ const shellUsage = "shell that executes the script (default: the image's, /bin/b
 
 func cleanup(o *options) *cobra.Command {
 	var s job.Stage
-	c := laterStage(o, "cleanup", "cleanup: make the machine gone", cobra.NoArgs,
+	c := laterStage(o, "cleanup", "cleanup: remove the machine", cobra.NoArgs,
 		func(ctx context.Context, h *runner.Host, _ []string) error {
 			// A signal does not stop a cleanup: when gitlab-runner's service
 			// stops, every process of it gets one.

@@ -84,6 +84,13 @@ func planDisk(settings config.Config, host facts) uint64 {
 	return limit
 }
 
+// planJob makes a machine's plan one for a job.
+func planJob(spec machine.Spec, job gitlab.Job, settings config.Config) machine.Spec {
+	spec.Job, spec.Owner = job.ID, job.Owner
+	spec.MaxRuntime = planLife(job, settings)
+	return spec
+}
+
 // planLife is how long a job's machine may live.
 func planLife(job gitlab.Job, settings config.Config) time.Duration {
 	life := lifeWithoutTimeout

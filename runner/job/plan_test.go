@@ -66,8 +66,9 @@ func TestAJobsMachineLivesAsLongAsItsTimeoutAndNoLongerThanItsImageAllows(t *tes
 		{0, time.Hour, time.Hour},
 		{time.Minute, time.Hour, 16 * time.Minute},
 	} {
-		if got := planLife(gitlab.Job{Timeout: test.timeout}, config.Config{JobTimeout: test.limit}); got != test.want {
-			t.Errorf("timeout %s, limit %s: %s, want %s", test.timeout, test.limit, got, test.want)
+		got := planJob(machine.Spec{}, gitlab.Job{ID: "7", Owner: "me", Timeout: test.timeout}, config.Config{JobTimeout: test.limit})
+		if got.MaxRuntime != test.want || got.Job != "7" || got.Owner != "me" {
+			t.Errorf("timeout %s, limit %s: %+v, want %s", test.timeout, test.limit, got, test.want)
 		}
 	}
 }

@@ -73,11 +73,13 @@ func (d *Driver) start(ctx context.Context, job gitlab.Job, from *host.Process, 
 	if err != nil {
 		return err
 	}
+	var held holds
+	defer func() { held.letGo() }()
 	generation, release, err := d.Images.Hold(ctx, name)
 	if err != nil {
 		return err
 	}
-	defer release() // again does no harm
+	held = append(held, release)
 	fault.Here("prepare: image held")
 	if err := d.admit(); err != nil {
 		return err
@@ -100,23 +102,32 @@ func (d *Driver) start(ctx context.Context, job gitlab.Job, from *host.Process, 
 	if settings.Privileged {
 		d.Note("image %s is privileged: root in this job is root on the host", name)
 	}
-	spec.Job, spec.Owner, spec.Caller, spec.Recorded = job.ID, job.Owner, from, release
+	spec = planJob(spec, job, settings)
+	spec.Caller = from
 	if job.Trusted && from != nil {
 		spec.CallerDir = machine.FindCallerDir(d.Env(gitlab.ResponseVariable))
 	}
-	spec.MaxRuntime = planLife(job, settings)
 	spec.Binds = append(spec.Binds, d.helperBinds(generation.Path, from)...)
 	if key := job.CacheKey(); key != "" {
-		cache, letGo, err := d.Caches.Hold(ctx, key)
+		cache, release, err := d.Caches.Hold(ctx, key)
 		if err != nil {
 			return fmt.Errorf("cache of project %d: %w", job.Project, err)
 		}
-		defer letGo() // again does no harm
+		held = append(held, release)
 		fault.Here("prepare: cache held")
-		spec.Recorded = func() { release(); letGo() }
 		spec.Binds = append(spec.Binds, machine.Bind{From: cache, To: gitlab.CacheDir, Writable: true})
 	}
+	spec.Recorded = held.letGo // the record says from then on what is in use
 	return d.Machines.Start(ctx, spec)
+}
+
+// holds release what was held for a job. To release it again does no harm.
+type holds []func()
+
+func (h holds) letGo() {
+	for _, release := range h {
+		release()
+	}
 }
 
 // Run is the run stage: it executes the script at a path in the job's machine. label says which

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/network"
 	"nspawn-runner/runner/storage"
 )
 
@@ -65,6 +66,25 @@ func Boot(dir string) error {
 		return err
 	}
 	fault.Here("boot: root furnished")
+	binds, err := bindOptions(filepath.Dir(root), record)
+	if err != nil {
+		return err
+	}
+	argv := nspawnCommand(record, root, attached, binds)
+	nspawn, err := exec.LookPath(argv[0])
+	if err != nil {
+		return fmt.Errorf("%w: apt-get install systemd-container", err)
+	}
+	if err := filterCalls(record, backend); err != nil {
+		return err
+	}
+	fault.Here("boot: about to become systemd-nspawn")
+	return fmt.Errorf("execute %s: %w", nspawn, unix.Exec(nspawn, argv, os.Environ()))
+}
+
+// nspawnCommand is the command line of systemd-nspawn(1) for a machine whose root is
+// mounted.
+func nspawnCommand(record Record, root string, attached network.Network, binds []string) []string {
 	argv := []string{
 		"systemd-nspawn",
 		"--quiet",
@@ -97,22 +117,10 @@ func Boot(dir string) error {
 	if _, err := os.Stat("/dev/fuse"); err == nil && !record.NoFUSE {
 		argv = append(argv, "--bind=/dev/fuse")
 	}
-	binds, err := bindOptions(filepath.Dir(root), record)
-	if err != nil {
-		return err
-	}
 	argv = append(argv, binds...)
 	argv = append(argv, "systemd.hostname="+record.hostname(), "systemd.show_status=auto")
 	for _, unit := range slices.Concat(masked, record.Masked) {
 		argv = append(argv, "systemd.mask="+unit)
 	}
-	nspawn, err := exec.LookPath("systemd-nspawn")
-	if err != nil {
-		return fmt.Errorf("%w: apt-get install systemd-container", err)
-	}
-	if err := filterCalls(record, backend); err != nil {
-		return err
-	}
-	fault.Here("boot: about to become systemd-nspawn")
-	return fmt.Errorf("execute %s: %w", nspawn, unix.Exec(nspawn, argv, os.Environ()))
+	return argv
 }

@@ -131,16 +131,27 @@ func (o overlay) Mount(dir, chroot string, owner int, disk Disk) (string, error)
 			return "", err
 		}
 	}
+	if err := o.lay(root, mnt, upperDir); err != nil {
+		return "", fmt.Errorf("mount overlay over %s with its upper layer in %s: %w", chroot, upperDir, err)
+	}
+	if err := mountStores(root, upperDir, owner); err != nil {
+		return "", err
+	}
+	return root, nil
+}
+
+// lay mounts the overlay on root. Its lower layer lies in mnt, the upper one in upperDir.
+func (o overlay) lay(root, mnt, upperDir string) error {
 	// Through file descriptors: a path in an overlay's options is split at
 	// colons and commas.
 	upper, err := unix.Open(upperDir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return "", fmt.Errorf("open %s: %w", upperDir, err)
+		return fmt.Errorf("open %s: %w", upperDir, err)
 	}
 	defer unix.Close(upper)
 	at, err := unix.Open(mnt, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return "", fmt.Errorf("open %s: %w", mnt, err)
+		return fmt.Errorf("open %s: %w", mnt, err)
 	}
 	defer unix.Close(at)
 	data := fmt.Sprintf("lowerdir=/proc/self/fd/%d/lower,upperdir=/proc/self/fd/%d/upper,workdir=/proc/self/fd/%d/work", at, upper, upper)
@@ -150,11 +161,5 @@ func (o overlay) Mount(dir, chroot string, owner int, disk Disk) (string, error)
 		// wait for the disk: fsync becomes a no-op, and dpkg twice as fast.
 		data += ",volatile"
 	}
-	if err := unix.Mount("machine", root, "overlay", 0, data); err != nil {
-		return "", fmt.Errorf("mount overlay over %s with its upper layer in %s: %w", chroot, upperDir, err)
-	}
-	if err := mountStores(root, upperDir, owner); err != nil {
-		return "", err
-	}
-	return root, nil
+	return unix.Mount("machine", root, "overlay", 0, data)
 }

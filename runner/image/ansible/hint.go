@@ -3,12 +3,13 @@ package ansible
 import (
 	"context"
 	"fmt"
-	"nspawn-runner/runner/image/build"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"nspawn-runner/runner/image/build"
 )
 
 // Some failures say nothing to the author of the playbook, though the cure is known. A

@@ -23,10 +23,10 @@ import (
 	"syscall"
 	"time"
 
-	"nspawn-runner/runner/host"
-
 	"al.essio.dev/pkg/shellescape"
 	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/host"
 )
 
 // Tree is a tree that is being built, for boxes on it.

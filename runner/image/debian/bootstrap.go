@@ -2,8 +2,8 @@
 //
 // It runs mmdebstrap or debootstrap (source.go) on the mirror that an image is made of
 // (bootstrap.go), brings in the corrections that a stable release has elsewhere
-// (archive.go), and saves the tree as a base (base.go): then the next image that is made
-// of the same begins with a copy.
+// (archive.go), does what debootstrap leaves undone (finish.go), and saves the tree as a
+// base (base.go): then the next image that is made of the same begins with a copy.
 package debian
 
 import (

@@ -1,11 +1,8 @@
 package debian
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -158,90 +155,4 @@ func (o Bootstrap) command(root string, exceptions []string, more []archive) []s
 		args = append(args, o.Mirror)
 	}
 	return args
-}
-
-// finishDebootstrap does what mmdebstrap does by itself: the exceptions for apt in
-// the image, a mirror that is a directory in its sources.list, which debootstrap
-// leaves empty, and no packages left in apt's cache.
-func finishDebootstrap(root string, o Bootstrap, exceptions []string) error {
-	tree, err := os.OpenRoot(root)
-	if err != nil {
-		return err
-	}
-	defer tree.Close()
-	if exceptions != nil {
-		conf := strings.Join(exceptions, ";\n") + ";\n"
-		if err := tree.WriteFile("etc/apt/apt.conf.d/99debootstrap", []byte(conf), 0o644); err != nil {
-			return err
-		}
-	}
-	if strings.HasPrefix(o.Mirror, "file://") {
-		line := fmt.Sprintf("deb %s %s %s\n", o.Mirror, o.Suite, strings.Join(o.Components, " "))
-		if err := tree.WriteFile("etc/apt/sources.list", []byte(line), 0o644); err != nil {
-			return err
-		}
-	}
-	const archives = "var/cache/apt/archives"
-	entries, err := fs.ReadDir(tree.FS(), archives)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	for _, entry := range entries {
-		if filepath.Ext(entry.Name()) == ".deb" {
-			if err := tree.Remove(filepath.Join(archives, entry.Name())); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// trust gives apt in the tree the keys of the mirror that it was made from, unless
-// they came with a package, as Ubuntu's do.
-func trust(root, keyring string) error {
-	if keyring == "" {
-		return nil
-	}
-	keys, err := os.ReadFile(keyring)
-	if err != nil {
-		return err
-	}
-	tree, err := os.OpenRoot(root)
-	if err != nil {
-		return err
-	}
-	defer tree.Close()
-	if _, err := tree.Stat(strings.TrimPrefix(keyring, "/")); err == nil {
-		return nil
-	}
-	// apt-key(8): what is armored must be called .asc.
-	name := "etc/apt/trusted.gpg.d/nspawn-runner.gpg"
-	if bytes.HasPrefix(keys, []byte("-----BEGIN PGP")) {
-		name = "etc/apt/trusted.gpg.d/nspawn-runner.asc"
-	}
-	if err := tree.MkdirAll("etc/apt/trusted.gpg.d", 0o755); err != nil {
-		return err
-	}
-	return box.WriteFile(tree, name, keys, 0o644)
-}
-
-// anyAge has apt take Release files whose time is over.
-const anyAge = `Acquire::Check-Valid-Until "false"`
-
-// aptExceptions are the host's exceptions from apt's checks of a mirror's age.
-// Who has them uses a mirror that stands still, and then neither a bootstrap nor
-// apt in the image does without them.
-func aptExceptions(ctx context.Context) []string {
-	out, err := exec.CommandContext(ctx, "apt-config", "dump").Output()
-	if err != nil {
-		return nil // a host without apt
-	}
-	var exceptions []string
-	for line := range strings.Lines(string(out)) {
-		option := strings.TrimRight(line, ";\n")
-		if option == anyAge || option == `Acquire::Check-Date "false"` {
-			exceptions = append(exceptions, option)
-		}
-	}
-	return exceptions
 }

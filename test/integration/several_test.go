@@ -97,3 +97,35 @@ func TestAllMachinesOfAJobEndWithIt(t *testing.T) {
 	}
 	die()
 }
+
+func TestAKilledCleanupLeavesAllOfAJobsMachinesOrNone(t *testing.T) {
+	needLab(t)
+	h := onHost(t, "overlay")
+	begin := func() *caller {
+		c := h.caller(t, "bookworm")
+		if status, output := c.call(t, h.driver, nil, "prepare"); status != 0 {
+			t.Fatalf("prepare: exit %d: %s", status, output)
+		}
+		h.startBeside(t, c.id, "db")
+		return c
+	}
+	c := begin()
+	status, output := c.call(t, faults(), []string{tellMarks}, "cleanup")
+	marks := marksIn(t, output)
+	if status != 0 || len(marks) < 8 || h.machinesOf(t, c.id) != nil {
+		t.Fatalf("exit %d: %s", status, output)
+	}
+	noted := slices.Index(marks, "machine: its stop noted")
+	for i, mark := range marks {
+		c := begin()
+		if status, output := c.call(t, faults(), []string{killAt(mark)}, "cleanup"); status != 137 {
+			t.Errorf("%s: exit %d: %s", mark, status, output)
+		}
+		h.collect(t)
+		left := h.machinesOf(t, c.id)
+		if begun := i >= noted; begun && left != nil || !begun && len(left) != 2 {
+			t.Errorf("killed at %s, gc leaves %q", mark, left)
+		}
+		c.cleanup(t)
+	}
+}

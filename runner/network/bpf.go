@@ -35,7 +35,7 @@ func attach(cgroup *os.File, hooks ...hook) error {
 	for _, h := range hooks {
 		program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: h.kind(), AttachType: h.of, Instructions: h.program, License: "GPL"})
 		if err != nil {
-			return fmt.Errorf("load a program for %s: %w", h.of, err)
+			return fmt.Errorf("load the BPF program %s: %w", h.of, err)
 		}
 		defer program.Close()
 		// No link, which would end with this process.
@@ -43,7 +43,7 @@ func attach(cgroup *os.File, hooks ...hook) error {
 			Target: int(cgroup.Fd()), Program: program, Attach: h.of, Flags: unix.BPF_F_ALLOW_MULTI,
 		})
 		if err != nil {
-			return fmt.Errorf("attach a program for %s: %w", h.of, err)
+			return fmt.Errorf("attach the BPF program %s: %w", h.of, err)
 		}
 	}
 	return nil

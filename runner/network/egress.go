@@ -60,7 +60,7 @@ func (e egress) keepFrom(cgroup *os.File) error {
 		hook{ebpf.AttachCGroupInet6Connect, e.calls(headers[1])},
 	)
 	if err != nil {
-		return fmt.Errorf("keep jobs from what only the host may reach: %w", err)
+		return fmt.Errorf("load the filter for addresses that only the host may reach: %w", err)
 	}
 	return nil
 }

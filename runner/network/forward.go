@@ -24,7 +24,7 @@ func forwardNames(cgroup *os.File, resolver netip.Addr) error {
 		hook{ebpf.AttachCGroupUDP4Recvmsg, exchange(resolver, own)},
 	)
 	if err != nil {
-		return fmt.Errorf("make a way to the host's resolver: %w", err)
+		return fmt.Errorf("load the forwarder of name lookups: %w", err)
 	}
 	return nil
 }

@@ -49,7 +49,8 @@ func letInAnswers(cgroup *os.File) error {
 	return nil
 }
 
-// newKey begins a key for the socket that the program in R6's context is about.
+// newKey begins a key, with the number of the socket for which the program runs; R6 holds the
+// program's context. The rest of the key is zero.
 func newKey() asm.Instructions {
 	return asm.Instructions{
 		asm.Mov.Reg(asm.R1, asm.R6),
@@ -91,7 +92,8 @@ const (
 	socketPeerPort = 48
 )
 
-// dropUnasked ends with 1 for a packet that may come in, with 0 for others.
+// dropUnasked is asked for each packet that comes in. It returns 1 to let the packet pass, 0 to
+// drop it.
 func dropUnasked(asked *ebpf.Map) asm.Instructions {
 	program := asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
@@ -102,7 +104,7 @@ func dropUnasked(asked *ebpf.Map) asm.Instructions {
 		asm.LoadMem(asm.R1, asm.R0, socketProtocol, asm.Word),
 		asm.JNE.Imm(asm.R1, unix.IPPROTO_UDP, "allow"),
 		asm.LoadMem(asm.R1, asm.R0, socketPeerPort, asm.Half),
-		asm.JNE.Imm(asm.R1, 0, "allow"), // the kernel itself takes only what its peer sends
+		asm.JNE.Imm(asm.R1, 0, "allow"), // connected: the kernel itself drops what others send
 	}
 	program = append(program, newKey()...)
 	program = append(program,
@@ -130,7 +132,7 @@ func (h header) sender() asm.Instructions {
 		asm.LoadMem(asm.R1, asm.RFP, aside, asm.Byte),
 		asm.JNE.Imm(asm.R1, unix.IPPROTO_UDP, "drop"),
 	})
-	if h.size == 4 { // options would lie where the port is looked for
+	if h.size == 4 { // 0x45 is IPv4 without options, which would move the port
 		program = append(program, h.copyTo(aside, 0, 1)...)
 		program = append(program, asm.LoadMem(asm.R1, asm.RFP, aside, asm.Byte), asm.JNE.Imm(asm.R1, 0x45, "drop"))
 	}

@@ -25,8 +25,8 @@ import (
 )
 
 // guarded is the attribute of the slice's control group that says which programs it has;
-// it goes when the group does. guardFormat counts what they are: a group with others gets
-// those of this driver in their place.
+// it goes when the group does. guardFormat counts what they are, as a test sees to: a group
+// with others gets those of this driver in their place.
 const (
 	guarded     = "trusted.nspawn_runner.guard"
 	guardFormat = "1"
@@ -69,7 +69,7 @@ func attachAll(path string) error {
 		return err
 	}
 	defer group.Close()
-	sysfs, err := refuseSysfs()
+	sysfs, err := refuseSysfs(kernelMember)
 	if err == nil {
 		err = attachLSM(group, "file_open", sysfs)
 	}

@@ -86,7 +86,7 @@ func whileHeard(ctx context.Context, pipe *os.File) (context.Context, context.Ca
 				_, err = unix.Poll(ends, -1)
 			}
 			if err == nil && ends[0].Revents&unix.POLLERR != 0 {
-				cancel(errors.New("gitlab-runner is gone, so nobody would stop the machine"))
+				cancel(errors.New("gitlab-runner has ended, so nothing would stop the machine"))
 			}
 		}()
 	}

@@ -81,7 +81,7 @@ func (l Layout) WriteUnits(dir string) error {
 			return err
 		}
 		filled := strings.ReplaceAll(string(text), "@programs@", l.Programs)
-		if err := renameio.WriteFile(filepath.Join(dir, unit), []byte(filled), 0o644); err != nil {
+		if err := renameio.WriteFile(filepath.Join(dir, unit), []byte(filled), 0o644, renameio.WithStaticPermissions(0o644)); err != nil {
 			return err
 		}
 	}
@@ -106,7 +106,7 @@ func (l Layout) Install(ctx context.Context, program string) error {
 	if err != nil {
 		return fmt.Errorf("install: %w", err)
 	}
-	if err := renameio.WriteFile(l.Program(), binary, 0o755); err != nil {
+	if err := renameio.WriteFile(l.Program(), binary, 0o755, renameio.WithStaticPermissions(0o755)); err != nil {
 		return fmt.Errorf("install: %w", err)
 	}
 	if err := l.WriteUnits(l.Units); err != nil {

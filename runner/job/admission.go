@@ -24,8 +24,8 @@ func (d *Driver) AdmitDisk(dir string) error {
 		return err
 	}
 	if want := d.Config.MinFreeDisk.Bytes(host.DiskSize(dir)); uint64(free) < want {
-		return fmt.Errorf("this host is short of disk space: %s has %d MB free, and jobs start with %d (min_free_disk); 'nspawn-runner gc' and chroot-prune make room",
-			dir, free/1e6, want/1e6)
+		return fmt.Errorf("only %d MB are free in %s; jobs need at least %d MB (min_free_disk); 'nspawn-runner gc' and 'nspawn-runner chroot-prune' make room",
+			free/1e6, dir, want/1e6)
 	}
 	return nil
 }
@@ -43,8 +43,8 @@ func (d *Driver) admitLayer(spec machine.Spec) error {
 		return err
 	}
 	if stays := d.Config.MinFreeDisk.Bytes(host.DiskSize(dir)); uint64(free) < stays || uint64(free)-stays < spec.Limits.DiskMax {
-		return fmt.Errorf("this host is short of disk space: %s has %d MB free; a machine of image %s takes %d (disk_max), and %d stay free (min_free_disk)",
-			dir, free/1e6, spec.Image, spec.Limits.DiskMax/1e6, stays/1e6)
+		return fmt.Errorf("only %d MB are free in %s; a machine of image %s needs %d MB (disk_max), and %d MB must stay free (min_free_disk)",
+			free/1e6, dir, spec.Image, spec.Limits.DiskMax/1e6, stays/1e6)
 	}
 	return nil
 }
@@ -64,7 +64,7 @@ func (d *Driver) AdmitMemory() error {
 		return err
 	}
 	if available < want {
-		return fmt.Errorf("this host is short of memory: %d MB are available, and jobs start with %d (min_free_memory); fewer jobs at a time help (concurrent, in gitlab-runner's config.toml)",
+		return fmt.Errorf("only %d MB of memory are available; jobs need at least %d MB (min_free_memory); run fewer jobs at a time (concurrent in gitlab-runner's config.toml)",
 			available/1e6, want/1e6)
 	}
 	return nil

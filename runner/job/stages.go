@@ -48,7 +48,11 @@ func (d *Driver) Prepare(ctx context.Context, stage Stage) error {
 		job.Image = stage.DefaultImage
 	}
 	if len(job.Services) > 0 {
-		d.Note("services are not offered by this runner yet, so these do not run: %s", printable.Line(strings.Join(job.Services, ", ")))
+		var names []string
+		for _, s := range job.Services {
+			names = append(names, s.Name)
+		}
+		d.Note("services are not offered by this runner yet, so these do not run: %s", printable.Line(strings.Join(names, ", ")))
 	}
 	// First of all: once gitlab-runner is dead, nobody can tell who it was.
 	var from *host.Process

@@ -56,9 +56,6 @@ const servicesVariable = "CUSTOM_ENV_CI_JOB_SERVICES"
 // job: some hundred kilobytes, rarely megabytes.
 const maxResponse = 64 << 20
 
-// Env looks up environment variables: os.Getenv, or a map's in tests.
-type Env func(name string) string
-
 // FromEnvironment reads the job that this process is called for. A given id
 // or image, from the command line, wins over both sources.
 func FromEnvironment(env Env, id, image string) (Job, error) {

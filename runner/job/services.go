@@ -233,7 +233,7 @@ const mostSaid = 16 << 10
 func (d *Driver) inService(ctx context.Context, job string, s orderedService, setting, script string) (said []string, err error) {
 	output := machine.Tail{Max: mostSaid}
 	outcome, err := d.Machines.Exec(ctx, job, allowed, machine.Script{
-		Role: s.spec.Role, Label: setting, Source: strings.NewReader(assignments(serviceEnvironment(s.Service)) + script),
+		Role: s.spec.Role, Label: setting, Source: strings.NewReader(prologue(s.Service) + script),
 		Stdout: &output, Stderr: &output,
 	})
 	if err == nil && outcome.Code != 0 {
@@ -242,15 +242,17 @@ func (d *Driver) inService(ctx context.Context, job string, s orderedService, se
 	return output.Lines(), err
 }
 
-// assignments are shell commands that set and export variables, in one line unless a value
-// has several. They are part of a script since its command line has less room, and is for
-// all to see in the machine.
-func assignments(variables map[string]string) string {
+// prologue are shell commands that set and export the variables of a service, and make the
+// words of its command the arguments of a script: all in one line, unless a value has
+// several. They are part of the script, since its command line has less room, and is for all
+// to see in the machine.
+func prologue(service gitlab.Service) string {
 	var text strings.Builder
+	variables := serviceEnvironment(service)
 	for _, name := range slices.Sorted(maps.Keys(variables)) {
 		fmt.Fprintf(&text, "export %s=%s; ", name, shellescape.Quote(variables[name]))
 	}
-	return text.String()
+	return text.String() + "set -- " + shellescape.QuoteCommand(service.Command) + "; "
 }
 
 // whyNotReady is a failure of the job's, with what a service said last.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,9 +14,6 @@ import (
 	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/machine"
 )
-
-// CleanupTimeout bounds the whole of cleanup.
-const CleanupTimeout = 100 * time.Second
 
 // Stage names a job and what the command line says of it.
 type Stage struct {

@@ -50,13 +50,19 @@ func (d *Driver) orderServices(ctx context.Context, main *machine.Spec, job gitl
 		return nil, jobsFault(fmt.Errorf("services are in the network of their job, and image %s has no network of its own (network: host); "+
 			"jobs with services need an image with \"network: private\" or \"network: none\"", main.Image))
 	}
+	images := map[string]string{} // by what the job writes
+	for _, s := range job.Services {
+		if images[s.Name], err = d.findService(s.Name); err != nil {
+			return nil, err
+		}
+	}
 	services, said := planServices(job.Services, machine.Name(job.ID))
 	for _, line := range said {
 		d.Note("%s", line)
 	}
 	main.Names = planNames(services)
 	for i, service := range services {
-		ordered, err := d.orderService(ctx, *main, service, i+1, settings, may)
+		ordered, err := d.orderService(ctx, *main, service, images[service.Name], i+1, settings, may)
 		if ordered.spec.Recorded != nil {
 			all = append(all, ordered)
 		}
@@ -67,14 +73,10 @@ func (d *Driver) orderServices(ctx context.Context, main *machine.Spec, job gitl
 	return all, nil
 }
 
-// orderService does so for one. With an error, its image is held if the plan says how to
-// let it go.
-func (d *Driver) orderService(ctx context.Context, main machine.Spec, service gitlab.Service, number int, settings config.Config, may Permission) (ordered orderedService, err error) {
+// orderService does so for one, whose image is known by name. With an error, the image is
+// held if the plan says how to let it go.
+func (d *Driver) orderService(ctx context.Context, main machine.Spec, service gitlab.Service, name string, number int, settings config.Config, may Permission) (ordered orderedService, err error) {
 	ordered.Service = service
-	name, err := d.findService(service.Name)
-	if err != nil {
-		return ordered, err
-	}
 	generation, release, err := d.Images.Hold(ctx, name)
 	if err != nil {
 		return ordered, fmt.Errorf("%s: %w", ordered.label(), err)
@@ -239,7 +241,7 @@ func (d *Driver) inService(ctx context.Context, job string, s orderedService, se
 	if err == nil && outcome.Code != 0 {
 		err = errors.New(strings.Join(append([]string{fmt.Sprintf("%s ended with exit code %d", setting, outcome.Code)}, outcome.Reached()...), "; "))
 	}
-	return output.Lines(), err
+	return output.Last(), err
 }
 
 // prologue are shell commands that set and export the variables of a service, and make the

@@ -11,7 +11,7 @@ import (
 )
 
 // lastWords prints what a machine's services and programs have said last.
-const lastWords = "journalctl --quiet --no-pager --output=cat --lines=12\n"
+const lastWords = "journalctl --quiet --no-pager --no-hostname --output=short --lines=100\n"
 
 // mostWords bounds what is read of it, in bytes.
 const mostWords = 64 << 10
@@ -33,8 +33,25 @@ func (s Store) LastWords(ctx context.Context, job string, role Role) (lines []st
 	if _, err := s.Exec(ctx, job, func(Record) error { return nil }, script); err != nil {
 		return consoleTail(ctx, record)
 	}
-	return append(insideReasons(ctx, record), words.Lines()...)
+	return append(insideReasons(ctx, record), lastOf(telling(words.lines()))...)
 }
+
+// telling are the lines of a journal that say what went wrong: without their times, without
+// what its service manager says of what went well, and without what this program executes.
+func telling(journal []string) (lines []string) {
+	for _, line := range journal {
+		line = line[min(len(line), len("Jan 02 15:04:05 ")):]
+		words, systemds := strings.CutPrefix(line, "systemd[1]: ")
+		if line == "" || strings.Contains(line, unitPrefix) || systemds && !strings.Contains(words, "ailed") && !strings.Contains(words, "exited") {
+			continue
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// lastOf are the last twelve of some lines.
+func lastOf(lines []string) []string { return lines[max(0, len(lines)-12):] }
 
 // Tail keeps the last bytes that are written to it.
 type Tail struct {
@@ -56,8 +73,11 @@ func (t *Tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Lines are its last twelve lines that have something in them, fit to be printed.
-func (t *Tail) Lines() (lines []string) {
+// Last are its last twelve lines that have something in them, fit to be printed.
+func (t *Tail) Last() []string { return lastOf(t.lines()) }
+
+// lines are all that it has kept.
+func (t *Tail) lines() (lines []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for line := range strings.Lines(string(t.text)) {
@@ -65,5 +85,5 @@ func (t *Tail) Lines() (lines []string) {
 			lines = append(lines, line)
 		}
 	}
-	return lines[max(0, len(lines)-12):]
+	return lines
 }

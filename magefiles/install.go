@@ -4,7 +4,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 
 	"nspawn-runner/packaging"
 	"nspawn-runner/runner/config"
@@ -13,11 +15,14 @@ import (
 
 // Install puts the program, its directories and the nightly maintenance on this host, and says what is missing there.
 func Install(ctx context.Context) error {
+	if os.Geteuid() != 0 {
+		return errors.New("install: must run as root")
+	}
 	program, err := packaging.Build(ctx, buildDir)
 	if err != nil {
 		return err
 	}
-	if err := packaging.Local.Install(ctx, program); err != nil {
+	if err := packaging.Local.Install(program); err != nil {
 		return err
 	}
 	if missing := packages.Missing(packages.Needed); missing != nil {

@@ -8,7 +8,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -38,7 +37,7 @@ func (Chroot) Create(ctx context.Context, name string) error {
 	return building(func(h *runner.Host) error {
 		generation, err := h.Create(ctx, name, os.Getenv("SUITE"))
 		if err == nil {
-			fmt.Printf("%s: created, generation %s\n", name, generation)
+			fmt.Fprintf(os.Stderr, "%s: created, generation %s\n", name, generation)
 		}
 		return err
 	})
@@ -60,7 +59,7 @@ func (Chroot) Login(ctx context.Context, name string) error {
 	return building(func(h *runner.Host) error {
 		generation, err := h.Edit(ctx, name, false, runner.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
 		if err == nil {
-			fmt.Printf("%s: published, generation %s\n", name, generation)
+			fmt.Fprintf(os.Stderr, "%s: published, generation %s\n", name, generation)
 		}
 		return err
 	})
@@ -70,8 +69,14 @@ func (Chroot) Login(ctx context.Context, name string) error {
 func (Chroot) Maintenance(ctx context.Context) error {
 	return building(func(h *runner.Host) error {
 		all, err := h.Maintain(ctx, runner.Maintenance{})
+		var failed []string // the events have said why
 		for _, m := range all {
-			err = errors.Join(err, m.Err())
+			if m.Err() != nil {
+				failed = append(failed, m.Image)
+			}
+		}
+		if failed != nil {
+			return fmt.Errorf("maintenance of %d of %d images failed: %q", len(failed), len(all), failed)
 		}
 		return err
 	})

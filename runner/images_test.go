@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"nspawn-runner/runner/config"
@@ -45,10 +46,13 @@ func bootstrapHost(t *testing.T, file, playbook string) (h *Host, called func() 
 	}
 }
 
-// hear collects the lines of a host's events.
+// hear collects the lines of a host's events, which come from several goroutines.
 func hear(h *Host) *bytes.Buffer {
 	var heard bytes.Buffer
+	var mu sync.Mutex
 	h.events = func(e Event) {
+		mu.Lock()
+		defer mu.Unlock()
 		if line := e.String(); line != "" {
 			heard.WriteString(line + "\n")
 		}

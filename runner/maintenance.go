@@ -139,7 +139,7 @@ func (h *Host) maintainable() ([]string, error) {
 	var names []string
 	for _, i := range images {
 		if i.Playbook == "" {
-			h.noteOf(i.Name, "no playbook, so nothing to maintain")
+			h.note("%s: no playbook, so nothing to maintain", i.Name)
 			continue
 		}
 		names = append(names, i.Name)

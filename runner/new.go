@@ -57,7 +57,7 @@ func assemble(settings config.Config, o Options) *Host {
 		},
 		InUse:        h.generationInUse,
 		BaseMaxAge:   settings.BaseMaxAge,
-		DownloadsMax: settings.DownloadCacheMax.Bytes(host.DiskSize(settings.StateDir)),
+		DownloadsMax: settings.DownloadCacheMax.Bytes(host.DiskSize(host.Lowest(settings.StateDir))),
 	}
 	if o.Verbose {
 		h.machines.Log, h.images.Verbose, h.images.Colours = h.detail, output{h}, o.Colours

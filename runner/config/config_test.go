@@ -403,7 +403,7 @@ func TestMistakesInAPlaybookAreNamedWithTheirLine(t *testing.T) {
 		"devices: /dev/kvm":                          ":1: nspawn_runner_devices: want a list",
 		"devices:\n- /dev/kvm\n- /dev/../etc/shadow": `:3: nspawn_runner_devices: "/dev/../etc/shadow": want a device below /dev`,
 		"devices: [kvm]":                             "want a device below /dev",
-		"devices: [{a: b}]":                          ":1: nspawn_runner_devices: want a word",
+		"devices: [{a: b}]":                          ":1: nspawn_runner_devices: want text that is not empty",
 		"binds:\n- /srv\n-\n  srv":                   `:4: nspawn_runner_binds: "srv": "srv": want an absolute path`,
 		"binds: [/srv:opt]":                          `"opt": want an absolute path`,
 		"binds: [/srv:/opt:/usr]":                    "want FROM, FROM:TO",
@@ -416,12 +416,12 @@ func TestMistakesInAPlaybookAreNamedWithTheirLine(t *testing.T) {
 		"binds: [/srv:/etc:rw]":                      "nothing may be put over /etc of",
 		"binds: [/dev/kvm:/opt/kvm]":                 "a device is for nspawn_runner_devices",
 		"binds: [/a:/opt, /b:/opt/]":                 "another one has the same place",
-		"binds: ['']":                                "want a word",
+		"binds: ['']":                                "want text that is not empty",
 		"shell: bash":                                "want an absolute path",
 		"max_age: 7dd":                               "want a time like 90s, 5m or 7d",
 		"max_age: -1d":                               "want a time like",
 		"max_age: 0d":                                "want a time like",
-		"test: []":                                   "want a word",
+		"test: []":                                   "want text that is not empty",
 		"device: [/dev/kvm]":                         `unknown key "nspawn_runner_device", did you mean nspawn_runner_devices?`,
 	} {
 		var vars map[string]yaml.Node

@@ -12,7 +12,7 @@ import (
 
 func text(n *yaml.Node, out *string) error {
 	if n.Kind != yaml.ScalarNode || n.Value == "" {
-		return fmt.Errorf("want a word")
+		return fmt.Errorf("want text that is not empty")
 	}
 	*out = n.Value
 	return nil

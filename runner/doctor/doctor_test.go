@@ -55,8 +55,8 @@ func TestTheDoctorKnowsARunnerThatCallsThisProgram(t *testing.T) {
 		"one stage is off":   {strings.Replace(block, `cleanup_exec = "`+d.Jobs.Program, `cleanup_exec = "`+other, 1), Bad, "cleanup_exec is " + other},
 		"no cleanup":         {strings.Replace(block, "cleanup_exec =", "#", 1), Bad, "cleanup_exec is missing"},
 		"the wrong command":  {strings.Replace(block, `["gitlab-config"]`, `["config"]`, 1), Bad, `without "gitlab-config"`},
-		"another --config":   {strings.Replace(block, `["run"]`, `["--config", "/x.yaml", "run"]`, 1), Warning, "run reads /x.yaml"},
-		"a short prepare":    {strings.Replace(block, "prepare_exec_timeout = 300", "prepare_exec_timeout = 20", 1), Warning, "it may need 1m0s"},
+		"another --config":   {strings.Replace(block, `["run"]`, `["--config", "/x.yaml", "run"]`, 1), Warning, "run reads the configuration /x.yaml"},
+		"a short prepare":    {strings.Replace(block, "prepare_exec_timeout = 300", "prepare_exec_timeout = 20", 1), Warning, "the stage may need 1m0s"},
 		"the original's 200": {strings.Replace(block, "cleanup_exec_timeout = 120", "cleanup_exec_timeout = 200", 1), Good, "calls this program"},
 		"a short grace":      {strings.Replace(block, "graceful_kill_timeout = 30", "graceful_kill_timeout = 2", 1), Warning, "graceful_kill_timeout is 2s"},
 	} {

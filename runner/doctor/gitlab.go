@@ -21,7 +21,7 @@ const registration = "/etc/gitlab-runner/config.toml"
 func (d Doctor) checkGitLabRunner(context.Context) []Finding {
 	path := d.Jobs.FindHelper(nil)
 	if path == "" {
-		return isBad("install gitlab-runner, or set gitlab_runner to where it is", "there is no gitlab-runner in PATH: no jobs, no artifacts, no caches")
+		return isBad("install gitlab-runner, or set gitlab_runner to its path", "gitlab-runner is not in PATH: no jobs run, and artifacts and caches do not work")
 	}
 	return isGood("%s", path)
 }
@@ -58,7 +58,7 @@ func (d Doctor) checkRegistration(path string) []Finding {
 	}
 	all = append(all, d.checkAllowed(allowed)...)
 	if known.Concurrent < 2 {
-		all = append(all, isWarning("raise concurrent at its top", "%s: one job at a time, of all runners (concurrent)", path)...)
+		all = append(all, isWarning("raise concurrent at the top of the file", "%s: only one job of all runners runs at a time (concurrent)", path)...)
 	}
 	return all
 }
@@ -78,7 +78,7 @@ func (d Doctor) isCalledBy(stage gitlab.StageCommand) bool {
 func (d Doctor) checkRunner(r gitlab.Runner) []Finding {
 	var all []Finding
 	problem := func(state State, format string, args ...any) {
-		all = append(all, Finding{State: state, Found: fmt.Sprintf("runner %q: ", r.Name) + fmt.Sprintf(format, args...), ToDo: "'nspawn-runner toml' prints how it should be"})
+		all = append(all, Finding{State: state, Found: fmt.Sprintf("runner %q: ", r.Name) + fmt.Sprintf(format, args...), ToDo: "'nspawn-runner toml' prints the correct block"})
 	}
 	for _, stage := range r.Stages() {
 		switch {
@@ -89,11 +89,11 @@ func (d Doctor) checkRunner(r gitlab.Runner) []Finding {
 		case !slices.Contains(stage.Args, stage.Command):
 			problem(Bad, "%s_args are %q, without %q", stage.Name, stage.Args, stage.Command)
 		case configOf(stage.Args) != d.usedConfig():
-			problem(Warning, "%s reads %s, and the doctor %s: give it the same --config", stage.Name, configOf(stage.Args), d.usedConfig())
+			problem(Warning, "%s reads the configuration %s, the doctor reads %s: use the same --config", stage.Name, configOf(stage.Args), d.usedConfig())
 		}
 		// 0 is gitlab-runner's own limit: an hour.
 		if least := d.leastTimeout(stage.Name); stage.Timeout > 0 && stage.Timeout < least {
-			problem(Warning, "%s_exec_timeout is %s, and it may need %s", stage.Name, stage.Timeout, least)
+			problem(Warning, "%s_exec_timeout is %s, but the stage may need %s", stage.Name, stage.Timeout, least)
 		}
 	}
 	if r.GracefulKill > 0 && r.GracefulKill < leastGrace {

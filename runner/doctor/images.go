@@ -57,7 +57,7 @@ func (d Doctor) checkPlaybooks(context.Context) []Finding {
 	case valid > 0:
 		return append(isGood("%d can be read", valid), all...)
 	case all == nil:
-		return isWarning("copy one, like playbooks/bookworm.yaml of the source, to "+d.Jobs.Config.PlaybookDir, "there is none")
+		return isWarning("copy one, like playbooks/bookworm.yaml of the source, to "+d.Jobs.Config.PlaybookDir, "there are no playbooks")
 	}
 	return all
 }
@@ -68,7 +68,7 @@ func (d Doctor) checkImages(context.Context) []Finding {
 		return isBad("", "%v", err)
 	}
 	if len(images) == 0 {
-		return isBad("put a playbook into "+d.Jobs.Config.PlaybookDir+", then chroot-maintenance", "there are none, so no job can run")
+		return isBad("put a playbook into "+d.Jobs.Config.PlaybookDir+", then run nspawn-runner chroot-maintenance", "there are no images, so no job can run")
 	}
 	var all []Finding
 	for _, i := range images {

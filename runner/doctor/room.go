@@ -25,16 +25,16 @@ func (d Doctor) checkStateDir(context.Context) []Finding {
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return isGood("%s will be made when it is needed", dir)
+		return isGood("%s does not exist yet and is created when it is needed", dir)
 	case err != nil:
 		return isBad("", "%v", err)
 	case !info.IsDir():
 		return isBad("set state_dir, or move it away", "%s is no directory", dir)
 	case info.Mode().Perm()&0o077 != 0:
-		return isWarning("chmod 0700 "+dir, "%s is open to others (%#o), who find jobs' setuid programs there", dir, info.Mode().Perm())
+		return isWarning("chmod 0700 "+dir, "other users can enter %s (mode %#o), and it contains setuid programs of jobs", dir, info.Mode().Perm())
 	}
 	if err := statedir.OneFileSystem(d.Jobs.Config.StateDir); err != nil {
-		return isBad("mount the whole of it", "%v", err)
+		return isBad("put the whole directory on one file system", "%v", err)
 	}
 	return isGood("%s", dir)
 }
@@ -81,11 +81,11 @@ func checkUserIDs(context.Context) []Finding {
 		}
 		for _, owner := range ownersOf(string(text), first, last) {
 			all = append(all, isWarning(fmt.Sprintf("give %s ids below %d", owner, first),
-				"%s gives %s ids of the range %d to %d, of which machines take theirs: their processes could be the same user's", file, owner, first, last)...)
+				"%s gives %s ids between %d and %d, which machines use: processes of both could have the same user id", file, owner, first, last)...)
 		}
 	}
 	if all == nil {
-		return isGood("nobody else has any from %d to %d", first, last)
+		return isGood("no other user or group has ids from %d to %d", first, last)
 	}
 	return all
 }
@@ -142,7 +142,7 @@ func (d Doctor) checkSwap(context.Context) []Finding {
 	case areas == 0:
 		return isGood("none")
 	case d.Jobs.Config.MemorySwapMax.Bytes(total) > 0:
-		return isWarning("set \"memory_swap_max: 0\"", "a job at its memory_max fills the host's swap and slows it, before it loses a process")
+		return isWarning("set \"memory_swap_max: 0\"", "a job at its memory_max fills the host's swap and slows the host before a process is killed")
 	}
-	return isGood("jobs get none (memory_swap_max)")
+	return isGood("jobs use no swap (memory_swap_max)")
 }

@@ -38,7 +38,7 @@ func checkKernel(context.Context) []Finding {
 	}
 	release := unix.ByteSliceToString(name.Release[:])
 	if !atLeast(release, 5, 19) {
-		return isBad("boot Linux 5.19 or newer", "Linux %s has no overlays upon idmapped mounts", release)
+		return isBad("boot Linux 5.19 or newer", "Linux %s does not support overlays on idmapped mounts", release)
 	}
 	return isGood("Linux %s", release)
 }
@@ -65,7 +65,7 @@ func checkCgroups(context.Context) []Finding {
 	const root = "/sys/fs/cgroup"
 	var fs unix.Statfs_t
 	if err := unix.Statfs(root, &fs); err != nil || fs.Type != unix.CGROUP2_SUPER_MAGIC {
-		return isBad("boot with systemd.unified_cgroup_hierarchy=1", "%s is no cgroup v2", root)
+		return isBad("boot with systemd.unified_cgroup_hierarchy=1", "%s is not cgroup v2", root)
 	}
 	text, err := os.ReadFile(root + "/cgroup.controllers")
 	if err != nil {
@@ -74,8 +74,8 @@ func checkCgroups(context.Context) []Finding {
 	have := strings.Fields(string(text))
 	missing := slices.DeleteFunc([]string{"cpu", "memory", "pids"}, func(c string) bool { return slices.Contains(have, c) })
 	if len(missing) > 0 {
-		return isWarning("take cgroup_disable= from the kernel's command line; in a container, have its host delegate them",
-			"cgroup v2 without %s: limits of these do not hold", strings.Join(missing, ", "))
+		return isWarning("remove cgroup_disable= from the kernel command line; in a container, let its host delegate the controllers",
+			"cgroup v2 without %s: these limits have no effect", strings.Join(missing, ", "))
 	}
 	return isGood("cgroup v2 with cpu, memory, pids")
 }
@@ -94,16 +94,16 @@ var sharedLimits = []sharedLimit{
 	// What is made in a machine's user namespace counts to who made that: root. The kernel
 	// counts for each user of the machine apart, so no share of a machine's holds (seen). But
 	// it counts the memory to the machine, which is a limit where these are high.
-	{"fs.inotify.max_user_instances", 1 << 30, math.MaxInt, 1 << 30, "a machine takes some 8 to boot, and one job can take all there are"},
-	{"user.max_*_namespaces", 1 << 30, math.MaxInt, 1 << 30, "a machine takes some 20 to boot, and one job can take all there are"},
+	{"fs.inotify.max_user_instances", 1 << 30, math.MaxInt, 1 << 30, "a machine needs about 8 to boot, and one job can use them all"},
+	{"user.max_*_namespaces", 1 << 30, math.MaxInt, 1 << 30, "a machine needs about 20 to boot, and one job can use them all"},
 	// This is the kernel's own. The host has a reserve of its own, kernel.pty.reserve.
-	{"kernel.pty.max", 4096, math.MaxInt, 4096, "where jobs hold that many terminals, apt, ssh and sudo fail in others"},
-	{"fs.aio-max-nr", 1 << 20, math.MaxInt, 1 << 20, "where jobs hold that much asynchronous I/O, databases and virtual machines have none, the host's too"},
+	{"kernel.pty.max", 4096, math.MaxInt, 4096, "if jobs use up all terminals, apt, ssh and sudo fail in other jobs"},
+	{"fs.aio-max-nr", 1 << 20, math.MaxInt, 1 << 20, "if jobs use up all asynchronous I/O, databases and virtual machines fail, also those of the host"},
 	// Linux 6.15; 0 is no limit.
-	{"fs.fuse.max_request_timeout", 1, math.MaxInt, 600, "whoever reads the command line of a job's process, as systemctl status does, may wait for a file system of the job's that never answers, and with it the host's service manager"},
+	{"fs.fuse.max_request_timeout", 1, math.MaxInt, 600, "programs that read the command line of a job's process, such as systemctl status, may wait for a file system of the job that never answers, and with them the host's service manager"},
 	// 2 is for the loopback only. Jobs' connections are the host's: the limit of those that
 	// are open at a time does not count what is over.
-	{"net.ipv4.tcp_tw_reuse", 1, 1, 1, "a job that makes hundreds of connections a second to one server, such as GitLab, keeps the host from it for a minute"},
+	{"net.ipv4.tcp_tw_reuse", 1, 1, 1, "a job that makes hundreds of connections per second to one server, such as GitLab, blocks the host's connections to that server for a minute"},
 }
 
 func checkSharedLimits(context.Context) (all []Finding) {
@@ -147,10 +147,10 @@ func checkHugePages(context.Context) []Finding {
 		return nil // this kernel has none
 	}
 	if pages := strings.TrimSpace(string(text)); pages != "0" {
-		return isWarning("run jobs and what needs huge pages, as databases and virtual machines do, on different hosts",
-			"vm.nr_hugepages is %s: one job can take them all", pages)
+		return isWarning("run jobs on a host without programs that need huge pages, such as databases and virtual machines",
+			"vm.nr_hugepages is %s: one job can use them all", pages)
 	}
-	return isGood("none are set aside")
+	return isGood("none are reserved")
 }
 
 func checkBus(ctx context.Context) []Finding {
@@ -173,7 +173,7 @@ func checkBus(ctx context.Context) []Finding {
 func checkMachined(ctx context.Context) []Finding {
 	bus, err := systemd.Host(ctx)
 	if err != nil {
-		return isBad("mend the bus first", "not reached: %v", err)
+		return isBad("repair the bus first", "not reached: %v", err)
 	}
 	defer bus.Close()
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -226,12 +226,12 @@ func checkCoreDumps(context.Context) []Finding {
 	}
 	const toDo = "set kernel.core_pattern = core in a file of /etc/sysctl.d, and run 'sysctl --system'"
 	if program, piped := strings.CutPrefix(strings.TrimSpace(string(text)), "|"); piped {
-		return isWarning(toDo, "each crash of a job's program starts a process of the host's root, which no limit of jobs counts, and jobs have no core dumps: %s", program)
+		return isWarning(toDo, "each crash in a job starts a process as root on the host, which no limit of jobs counts, and jobs have no core dumps: %s", program)
 	}
 	if !machine.HaveCoreDumps() {
-		return isWarning(toDo, "core dumps of jobs would lie on this host, so they have none: %s", strings.TrimSpace(string(text)))
+		return isWarning(toDo, "core dumps of jobs would be stored on this host, so jobs have none: %s", strings.TrimSpace(string(text)))
 	}
-	return isGood("kernel.core_pattern names no program, and core dumps of jobs lie in their machines")
+	return isGood("kernel.core_pattern names no program, and core dumps of jobs stay in their machines")
 }
 
 // checkGuard asks whether the kernel keeps machines to some families of sockets,
@@ -239,8 +239,8 @@ func checkCoreDumps(context.Context) []Finding {
 // without.
 func checkGuard(context.Context) []Finding {
 	if err := machine.CheckGuard(); err != nil {
-		return isWarning("boot Linux 6.0 or newer with bpf among its security modules: lsm= on its command line, /sys/kernel/security/lsm",
-			"by calls of an i386 or io_uring jobs reach the hypervisor where the host has AF_VSOCK, and they have the kernel load file systems, and start threads beyond their limits: %v", err)
+		return isWarning("boot Linux 6.0 or newer with the security module bpf: lsm= on the kernel command line sets the modules, /sys/kernel/security/lsm lists them",
+			"with i386 system calls or io_uring, jobs can reach the hypervisor if the host has AF_VSOCK, make the kernel load file systems, and start threads beyond their limits: %v", err)
 	}
-	return isGood("the kernel asks programs what machines do")
+	return isGood("the kernel supports security programs for machines")
 }

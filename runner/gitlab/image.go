@@ -21,7 +21,7 @@ func ImageName(reference string) (string, error) {
 		return "", errors.New("the job names no image: set image: in .gitlab-ci.yml, or --default-image in prepare_args of the runner's config.toml")
 	}
 	if strings.Contains(reference, "@") {
-		return refuse("a digest names no image here, write its name alone")
+		return refuse("digests are not supported; use the image's name")
 	}
 	name := reference[strings.LastIndexByte(reference, '/')+1:]
 	if strings.Count(name, ":") > 2 {

@@ -33,8 +33,8 @@ func refuseFamilies() asm.Instructions {
 		asm.LoadMem(asm.R3, asm.R1, 24, asm.DWord), // the fourth argument: is it for the kernel?
 		asm.JNE.Imm(asm.R3, 0, "allow"),
 	}
-	for _, family := range families {
-		program = append(program, asm.JEq.Imm32(asm.R2, family, "allow"))
+	for _, name := range Families() {
+		program = append(program, asm.JEq.Imm32(asm.R2, families[name], "allow"))
 	}
 	program = append(program, asm.Mov.Imm(asm.R0, 0), asm.Return())
 	return append(program, allow()...)

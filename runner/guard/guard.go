@@ -25,17 +25,20 @@ import (
 )
 
 // guarded is the attribute of the slice's control group that says which programs it has;
-// it goes when the group does. guardFormat counts what they are: a group with others gets
-// those of this driver in their place.
+// it goes when the group does. guardFormat counts what they are, as a test sees to: a group
+// with others gets those of this driver in their place.
 const (
 	guarded     = "trusted.nspawn_runner.guard"
 	guardFormat = "1"
 )
 
+// ErrNone is the error of a kernel that asks no programs at all.
+var ErrNone = errors.New("the kernel asks no programs")
+
 // Slice attaches the programs to a slice, unless it has them: each that this kernel takes,
 // of which not every one takes all (Check). group is the directory of its control group.
 func Slice(group string) error {
-	if isGuarded(group) {
+	if IsGuarded(group) {
 		return nil
 	}
 	if err := attachAll(group); err != nil {
@@ -44,7 +47,8 @@ func Slice(group string) error {
 	return unix.Setxattr(group, guarded, []byte(guardFormat), 0)
 }
 
-func isGuarded(group string) bool {
+// IsGuarded says whether a control group has this driver's programs.
+func IsGuarded(group string) bool {
 	format := make([]byte, len(guardFormat)+1)
 	n, err := unix.Getxattr(group, guarded, format)
 	return err == nil && string(format[:n]) == guardFormat
@@ -55,17 +59,17 @@ func isGuarded(group string) bool {
 func attachAll(path string) error {
 	modules, err := os.ReadFile("/sys/kernel/security/lsm")
 	if err != nil {
-		return fmt.Errorf("which security modules the kernel has: %w", err)
+		return fmt.Errorf("%w: %w", ErrNone, err)
 	}
 	if !slices.Contains(strings.Split(strings.TrimSpace(string(modules)), ","), "bpf") {
-		return fmt.Errorf("bpf is none of the kernel's security modules %s", modules)
+		return fmt.Errorf("%w: bpf is not among its security modules %s", ErrNone, modules)
 	}
 	group, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer group.Close()
-	sysfs, err := refuseSysfs()
+	sysfs, err := refuseSysfs(kernelMember)
 	if err == nil {
 		err = attachLSM(group, "file_open", sysfs)
 	}
@@ -104,7 +108,7 @@ func attachLSM(group *os.File, hook string, instructions asm.Instructions) error
 // arm64 6.4, with the security module bpf. It tries that on a group of its own, unless the
 // slice with this control group is guarded already.
 func Check(slice string) (err error) {
-	if isGuarded(slice) {
+	if IsGuarded(slice) {
 		return nil
 	}
 	path, err := os.MkdirTemp("/sys/fs/cgroup", "nspawn-runner-doctor-")

@@ -12,14 +12,14 @@ import (
 
 // refuseSysfs is a program that ends with 1 for a file that may be opened, which one in a
 // sysfs may for reading only.
-func refuseSysfs() (asm.Instructions, error) {
+func refuseSysfs(memberAt func(structure, member string) (int16, error)) (asm.Instructions, error) {
 	const fmodeWrite = 2 // linux/fs.h
 	program := asm.Instructions{asm.LoadMem(asm.R2, asm.R1, 0, asm.DWord)}
 	for _, step := range []struct {
 		of, member string
 		size       asm.Size
 	}{{"file", "f_mode", asm.Word}, {"file", "f_inode", asm.DWord}, {"inode", "i_sb", asm.DWord}, {"super_block", "s_magic", asm.DWord}} {
-		at, err := kernelMember(step.of, step.member)
+		at, err := memberAt(step.of, step.member)
 		if err != nil {
 			return nil, err
 		}

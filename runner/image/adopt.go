@@ -28,27 +28,26 @@ func (s *Store) adoptedStamp(name string) string {
 	}
 }
 
-// adopt makes a plain directory a generation, and says whether it was one. It needs the
-// lock .build. The directory changes places with the link in one step: so nothing is
+// adopt makes a plain directory a generation. It needs the lock .build. The directory changes places with the link in one step: so nothing is
 // copied, and there is a chroot at every moment.
-func (s *Store) adopt(name string) (adopted bool, err error) {
+func (s *Store) adopt(name string) error {
 	public := filepath.Join(s.StateDir, name)
 	info, err := os.Lstat(public)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
-		return false, nil
+		return nil
 	}
 	if err != nil {
-		return false, err
+		return err
 	}
 	stamp := s.adoptedStamp(name)
 	generation := filepath.Join(s.generations(name), stamp)
 	if err := os.Symlink(filepath.Join(".generations", name, stamp), generation); err != nil {
-		return false, err
+		return err
 	}
 	fault.Here("image: link to be exchanged made")
 	if err := unix.Renameat2(unix.AT_FDCWD, generation, unix.AT_FDCWD, public, unix.RENAME_EXCHANGE); err != nil {
-		return false, fmt.Errorf("exchange %s with %s: %w", generation, public, err)
+		return fmt.Errorf("exchange %s with %s: %w", generation, public, err)
 	}
 	fault.Here("image: chroot of the original adopted")
-	return true, errors.Join(flush(s.StateDir, unix.Fsync), flush(s.generations(name), unix.Fsync))
+	return errors.Join(flush(s.StateDir, unix.Fsync), flush(s.generations(name), unix.Fsync))
 }

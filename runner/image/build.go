@@ -68,8 +68,7 @@ func (s *Store) build(ctx context.Context, name string, noWait bool, decide func
 		return Generation{}, "", err
 	}
 	defer held.Close()
-	adopted, err := s.adopt(name)
-	if err != nil {
+	if err := s.adopt(name); err != nil {
 		return Generation{}, "", err
 	}
 	generation, err := s.begin(held, name)
@@ -88,7 +87,7 @@ func (s *Store) build(ctx context.Context, name string, noWait bool, decide func
 	}
 	defer log.Close()
 
-	d := &draft{store: s, generation: generation, adopted: adopted, Build: &build.Build{
+	d := &draft{store: s, generation: generation, Build: &build.Build{
 		Image: name, Tree: box.Tree{Root: generation.Path, Hostname: hostname(name)},
 		StateDir: s.StateDir, Environment: s.Environment, Downloads: s.downloads(), Log: log, Colours: s.Colours, Progress: s.Progress,
 	}}

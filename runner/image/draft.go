@@ -30,7 +30,6 @@ type draft struct {
 	store      *Store
 	generation Generation
 	current    Generation // the published one when the build began, if there was one
-	adopted    bool       // current was a chroot of the Python original until now
 	record     Record     // of generation
 	tally      ansible.Tally
 	// suspect says that the image's own programs have run in the tree: if the build

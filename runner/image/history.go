@@ -80,7 +80,7 @@ func (s *Store) Rollback(ctx context.Context, name, to string) (now, was Generat
 		return now, was, fmt.Errorf("image %s: %w", name, err)
 	}
 	defer lock.Close()
-	if _, err := s.adopt(name); err != nil {
+	if err := s.adopt(name); err != nil {
 		return now, was, fmt.Errorf("image %s: %w", name, err)
 	}
 	if was, err = s.Current(name); err != nil {

@@ -49,7 +49,7 @@ func (s *Store) Remove(ctx context.Context, name string) (Pruned, error) {
 		return Pruned{}, err
 	}
 	return s.removeGenerations(ctx, name, 0, func() error {
-		if _, err := s.adopt(name); err != nil {
+		if err := s.adopt(name); err != nil {
 			return err
 		}
 		err := os.Remove(filepath.Join(s.StateDir, name))

@@ -18,15 +18,16 @@ const firstRoom = 500 << 20
 
 // needRoom fails if the state directory lacks room for a tree of the source.
 func (d *draft) needRoom(ctx context.Context, from source) error {
-	need, err := from.Size(ctx)
-	if err == nil && need == 0 && d.current != (Generation{}) { // it will be about as large
+	need, known, err := from.Size(ctx)
+	switch {
+	case err != nil || known:
+	case d.current != (Generation{}): // it will be about as large
 		need, err = storage.Usage(ctx, d.current.Path)
+	default:
+		need = firstRoom
 	}
 	if err != nil {
 		return err
-	}
-	if need == 0 {
-		need = firstRoom
 	}
 	need += build.SpareRoom
 	free, err := storage.Free(filepath.Dir(d.Root))

@@ -51,6 +51,18 @@ func TestAMaintenanceNeedsRoomForACopy(t *testing.T) {
 	wantOnly(t, s, "sid", generation)
 }
 
+func TestAMaintenanceNeedsNoRoomForACopyThatSharesBlocks(t *testing.T) {
+	s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: true\n")
+	mountSmall(t, s, "btrfs")
+	t.Setenv("FAKE_BOOTSTRAP", `head -c 500000000 /dev/zero > "$root/big"`)
+	generation := create(t, s, "sid")
+	if next, outcome, err := s.Maintain(t.Context(), "sid", ofSid); err != nil {
+		t.Error(err)
+	} else if outcome == Published {
+		wantOnly(t, s, "sid", generation, next)
+	}
+}
+
 func TestAFullDiskFailsTheBuildAndNothingElse(t *testing.T) {
 	s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: dd if=/dev/zero of=$1/big bs=1M count=$FAKE_MEGABYTES && cp $1/etc/hostname $1/etc/played\n")
 	smallDisk(t, s, 900)

@@ -10,8 +10,8 @@ import (
 // source is what the tree of a generation is made of, before it is changed: a bootstrap
 // of Debian (debian.Source), or the current generation (copied).
 type source interface {
-	// Size is how many bytes the tree will take on disk; 0 if that is not known.
-	Size(context.Context) (int64, error)
+	// Size is how many bytes the tree will take on disk, and whether that is known.
+	Size(context.Context) (bytes int64, known bool, err error)
 	// Fill makes the tree at the build's root, which does not exist.
 	Fill(context.Context, *build.Build) error
 	// Save is called once while the tree is as Fill left it. The source may save a copy
@@ -24,8 +24,11 @@ type source interface {
 // copied is a source that copies a generation.
 type copied struct{ from Generation }
 
-// Size is what a copy takes on this file system.
-func (c copied) Size(ctx context.Context) (int64, error) { return storage.CloneCost(ctx, c.from.Path) }
+// Size is what a copy takes on this file system: nothing where the copy shares blocks.
+func (c copied) Size(ctx context.Context) (bytes int64, known bool, err error) {
+	bytes, err = storage.CloneCost(ctx, c.from.Path)
+	return bytes, true, err
+}
 
 // Fill copies the generation.
 func (c copied) Fill(ctx context.Context, b *build.Build) error {

@@ -31,7 +31,7 @@ func (d *draft) isUnchanged() bool {
 			why = "it cannot be compared with the old one: " + err.Error()
 		}
 	}
-	if why == "" && d.adopted {
+	if record, err := d.store.Record(d.current); why == "" && err == nil && record.Format == 0 {
 		why = "it makes a first generation of a chroot that has none"
 	}
 	d.record.Why = why

@@ -124,3 +124,23 @@ func TestNoWaitSaysWhoBuilds(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestAChrootOfTheOriginalGetsAGenerationAlsoAfterABuildThatFailed(t *testing.T) {
+	s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: true\n")
+	t.Setenv("FAKE_TALLY", nothingChanged)
+	bootable(t, filepath.Join(s.StateDir, "sid"))
+	failed := errors.New("it failed")
+	if _, err := s.Edit(t.Context(), "sid", func(context.Context, string) error { return failed }); !errors.Is(err, failed) {
+		t.Fatal(err)
+	}
+	first, outcome, err := s.Maintain(t.Context(), "sid", ofSid)
+	if err != nil || outcome != Published {
+		t.Fatalf("%v, %v", outcome, err)
+	}
+	if r, err := s.Record(first); err != nil || r.How != byMaintenance || r.Replaced != "sid/00000000T000000Z" {
+		t.Errorf("record is %+v, %v", r, err)
+	}
+	if _, outcome, err := s.Maintain(t.Context(), "sid", ofSid); err != nil || outcome != Unchanged {
+		t.Errorf("the next one: %v, %v", outcome, err)
+	}
+}

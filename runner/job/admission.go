@@ -26,8 +26,8 @@ func (d *Driver) AdmitDisk(dir string) error {
 		return err
 	}
 	if want := d.Config.MinFreeDisk.Bytes(host.DiskSize(dir)); uint64(free) < want {
-		return fmt.Errorf("this host is short of disk space: %s has %d MB free, and jobs start with %d (min_free_disk); 'nspawn-runner gc' and chroot-prune make room",
-			dir, free/1e6, want/1e6)
+		return fmt.Errorf("only %d MB are free in %s; jobs need at least %d MB (min_free_disk); 'nspawn-runner gc' and 'nspawn-runner chroot-prune' make room",
+			free/1e6, dir, want/1e6)
 	}
 	return nil
 }
@@ -66,8 +66,8 @@ func (d *Driver) admitLayers(specs []machine.Spec) error {
 		return err
 	}
 	if stays := d.Config.MinFreeDisk.Bytes(host.DiskSize(dir)); uint64(free) < stays || uint64(free)-stays < need {
-		return fmt.Errorf("this host is short of disk space: %s has %d MB free; the job takes %d (disk_max), and %d stay free (min_free_disk)",
-			dir, free/1e6, need/1e6, stays/1e6)
+		return fmt.Errorf("only %d MB are free in %s; the machines of the job need %d MB (disk_max), and %d MB must stay free (min_free_disk)",
+			free/1e6, dir, need/1e6, stays/1e6)
 	}
 	return nil
 }
@@ -87,7 +87,7 @@ func (d *Driver) AdmitMemory() error {
 		return err
 	}
 	if available < want {
-		return fmt.Errorf("this host is short of memory: %d MB are available, and jobs start with %d (min_free_memory); fewer jobs at a time help (concurrent, in gitlab-runner's config.toml)",
+		return fmt.Errorf("only %d MB of memory are available; jobs need at least %d MB (min_free_memory); run fewer jobs at a time (concurrent in gitlab-runner's config.toml)",
 			available/1e6, want/1e6)
 	}
 	return nil

@@ -85,7 +85,7 @@ func (d *Driver) otherwise(written string, unknown error, unread []error) (strin
 	if !isUnknown(unknown) {
 		unknown = fmt.Errorf("%w; there are: %s", unknown, cmp.Or(strings.Join(d.Images.Names(), ", "), "none"))
 	}
-	err := fmt.Errorf("%w; to let jobs write %s for one of them, the administrator adds it to images in %s, or to nspawn_runner_aliases in a playbook",
+	err := fmt.Errorf("%w; the administrator can map %s to one of them, with images in %s or nspawn_runner_aliases in a playbook",
 		unknown, printable.Line(written), d.ConfigPath())
 	for _, unread := range unread {
 		err = fmt.Errorf("%w; aliases that cannot be read: %w", err, unread)

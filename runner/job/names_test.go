@@ -60,10 +60,10 @@ func TestANameThatMeansNothingIsTheJobsFailureAndSaysWhatToDo(t *testing.T) {
 	}
 	for written, want := range map[string]string{
 		"ci/tasks":                 "image tasks: there is no such image, and " + tasks + " is not a playbook: nothing in its list is a play, which has hosts; there are: ",
-		"debian:13":                "image 13: there is no such image; there are: sid, trixie, bookworm; to let jobs write debian:13 for one of them, the administrator adds it to images in " + d.ConfigFile + ", or to nspawn_runner_aliases in a playbook",
+		"debian:13":                "image 13: there is no such image; there are: sid, trixie, bookworm; the administrator can map debian:13 to one of them, with images in " + d.ConfigFile + " or nspawn_runner_aliases in a playbook",
 		"other/debian:12":          "image 12: there is no such image; there are: ",
 		"base:latest":              "image latest: there is no such image; there are: ",
-		"base@sha256:0a1b":         "a digest names no image here, write its name alone; " + there + "; to let jobs write base@sha256:0a1b for",
+		"base@sha256:0a1b":         "digests are not supported; use the image's name; " + there + "; the administrator can map base@sha256:0a1b to",
 		"a:b:c:d":                  "too many colons; " + there,
 		"":                         "the job names no image",
 		"x\x1b[31m\n":              "control bytes; " + there,

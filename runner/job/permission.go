@@ -69,5 +69,5 @@ func (d *Driver) permit(name string, settings config.Config, may Permission) err
 		return nil
 	}
 	return &gitlab.BuildFailure{Code: 1, Err: fmt.Errorf("image %s %s, and this runner does not allow that: "+
-		"who administers it adds \"--allow-image=%s\" to prepare_args in gitlab-runner's config.toml", name, strings.Join(given, ", "), name)}
+		"its administrator can add \"--allow-image=%s\" to prepare_args in gitlab-runner's config.toml", name, strings.Join(given, ", "), name)}
 }

@@ -269,17 +269,41 @@ func (s Store) attach(ctx context.Context, leader host.Process, service *os.File
 	return err
 }
 
-// guard has the kernel ask what machines do; a privileged one is exempt. Not every kernel
-// can.
+// guard has the kernel ask what machines do; a privileged one is exempt, from a moment in its
+// boot on. Not every kernel can.
 func (s Store) guard(service *os.File, record Record) error {
-	err := guard.Slice(sliceGroup)
-	if err == nil && record.Privileged {
-		err = guard.Exempt(service)
+	slice := filepath.Dir(service.Name())
+	if !guard.IsGuarded(slice) {
+		s.exemptEarlier(slice)
+	}
+	err := guard.Slice(slice)
+	if record.Privileged && !errors.Is(err, guard.ErrNone) { // also if the slice has some of the programs
+		err = errors.Join(err, guard.Exempt(service))
 	}
 	if err != nil {
 		s.logf("%s: %v", Name(record.ID), err)
 	}
 	return nil
+}
+
+// exemptEarlier exempts privileged machines that an older driver started, before the slice
+// gets programs.
+func (s Store) exemptEarlier(slice string) {
+	records, err := s.Records()
+	for _, record := range records {
+		if !record.Privileged || record.Cgroup == "" {
+			continue
+		}
+		service, openErr := os.Open(filepath.Join(slice, unitName(record.ID)))
+		if openErr != nil {
+			continue // it has ended
+		}
+		err = errors.Join(err, guard.Exempt(service))
+		service.Close()
+	}
+	if err != nil {
+		s.logf("privileged machines of before: %v", err)
+	}
 }
 
 // awaitUp waits until the machine's service manager says that the system is

@@ -30,7 +30,16 @@ func canMakeLayer() error {
 	if err != nil {
 		return fmt.Errorf("loop devices: %w", err)
 	}
-	return control.Close()
+	if err := control.Close(); err != nil {
+		return err
+	}
+	// And that of the layer's file system, which the machine's service must not load: the
+	// kernel refuses modules of file systems to all that is in the slice.
+	filesystem, err := unix.Fsopen("ext4", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("ext4, for the layer: %w", err)
+	}
+	return unix.Close(filesystem)
 }
 
 // makeLayer makes a layer of so many bytes in dir and attaches it to a loop device.

@@ -55,6 +55,10 @@ const seenInside = `- ansible.builtin.shell:
       test "$(grep CapBnd /proc/self/status)" = "$(grep CapBnd /proc/1/status)"
       python3 -c "import urllib.request as u; assert u.urlopen('http://nowhere.example/').read() == b'relayed'"
   changed_when: false
+# The way of rsync, which synchronize of ansible.posix calls.
+- ansible.builtin.shell: test "$(echo in | {{ ansible_podman_executable }} exec -u nobody -i {{ ansible_host }} id -un \; cat)" = "$(printf 'nobody\nin')"
+  delegate_to: localhost
+  changed_when: false
 - ansible.builtin.command: id -u
   when: ansible_connection == 'machine'
   become: true

@@ -126,7 +126,7 @@ func TestOnAFullDiskJobsEndAndAreCleanedUpAndTheSpaceComesBack(t *testing.T) {
 			if full.status != 2 {
 				t.Errorf("prepare: %+v", full)
 			}
-			wantLog(t, full.stderr, "this host is short of disk space: "+h.state+" has ", " MB free")
+			wantLog(t, full.stderr, "only ", " MB are free in "+h.state+"; jobs need at least ")
 			h.configure(t, "min_free_disk: 0\n")
 			if r := h.play(t, gitlab.Job{Script: []string{"echo works >/file"}}); r.Status != gitlab.Success {
 				t.Errorf("the next job: %s: %s", r.Reason, r.Log)

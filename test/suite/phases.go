@@ -74,20 +74,20 @@ func Images(s *Suite, ctx context.Context) error {
 // journal, as machines in clouds may have it, an ext4 makes new files slowly where many
 // were removed in the minutes before: recently_deleted() in fs/ext4/ialloc.c.
 func newFileSystem(ctx context.Context) (dir string, unmount func() error, err error) {
-	top, err := os.MkdirTemp("", "nspawn-runner-images-")
+	dir, err = os.MkdirTemp("", "i") // short: sockets lie below it, whose paths are bounded (unix(7))
 	if err != nil {
 		return "", nil, err
 	}
-	file, dir := filepath.Join(top, "img"), filepath.Join(top, "mnt")
-	script := "truncate -s 20G $0 && mkfs.ext4 -q $0 && mkdir $1 && mount -o loop,noinit_itable $0 $1 && chmod 1777 $1"
-	if out, err := exec.CommandContext(ctx, "sh", "-c", script, file, dir).CombinedOutput(); err != nil {
-		return "", nil, errors.Join(fmt.Errorf("a file system for images: %w: %s", err, out), os.RemoveAll(top))
+	// The file has no name any more once it is mounted.
+	script := "truncate -s 20G $0.img && mkfs.ext4 -q $0.img && mount -o loop,noinit_itable $0.img $0 && chmod 1777 $0; s=$?; rm $0.img; exit $s"
+	if out, err := exec.CommandContext(ctx, "sh", "-c", script, dir).CombinedOutput(); err != nil {
+		return "", nil, errors.Join(fmt.Errorf("a file system for images: %w: %s", err, out), os.Remove(dir))
 	}
 	return dir, func() error {
 		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
-			return fmt.Errorf("umount: %w: %s", err, out) // what is left is for a person to look at
+			return fmt.Errorf("umount: %w: %s", err, out)
 		}
-		return os.RemoveAll(top)
+		return os.Remove(dir)
 	}, nil
 }
 

@@ -65,6 +65,9 @@ func (r run) explained(ctx context.Context, failure error, words string) error {
 	return failure
 }
 
+// noRsync is what synchronize says where one end has no rsync.
+var noRsync = regexp.MustCompile(`rsync: (command )?not found|Failed to find required executable "?rsync`)
+
 // noNodes are the words of mknod(1), also within debootstrap, in a machine.
 var noNodes = regexp.MustCompile(`mknod: \S+: Operation not permitted`)
 
@@ -84,8 +87,8 @@ func (r run) hint(ctx context.Context, words string) string {
 		return fmt.Sprintf("this host has ansible-core %s: a newer one may know it, or a collection that 'ansible-galaxy collection install' brings", ansibleVersion(ctx))
 	case reboots.MatchString(words):
 		return "what is built is not rebooted, nor turned off, by its playbook: its jobs' machines boot anew"
-	case strings.Contains(words, "synchronize uses rsync to function"):
-		return "ansible.builtin.copy does the same here"
+	case noRsync.MatchString(words):
+		return "synchronize needs rsync on this host and in the image: install it by a task before, and on this host by apt-get install rsync"
 	case r.booted && noNodes.MatchString(words):
 		return "a booted build makes no device nodes, as no job does; with nspawn_runner_build: unbooted it does"
 	case !r.booted && unbooted.MatchString(words):

@@ -85,3 +85,14 @@ func TestAnImageTooOldForTheHostsAnsibleSaysBothVersions(t *testing.T) {
 		}
 	}
 }
+
+func TestSynchronizeWithoutRsyncSaysWhereItIsMissing(t *testing.T) {
+	for _, words := range []string{
+		"/bin/sh: 1: rsync: not found", // in the image
+		`Failed to find required executable "rsync" in paths: /usr/local/sbin:/usr/sbin`,
+	} {
+		if got := (run{}).hint(t.Context(), words); !strings.Contains(got, "rsync on this host and in the image") {
+			t.Errorf("%s: %q", words, got)
+		}
+	}
+}

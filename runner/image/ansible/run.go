@@ -29,7 +29,7 @@ import (
 // in there, and a callback that says which task failed and how many changed something.
 // With them ansible-core is enough.
 //
-//go:embed connection/chroot.py become/nspawn_runner.py callback/nspawn_runner.py
+//go:embed connection/chroot.py podman/podman.py become/nspawn_runner.py callback/nspawn_runner.py
 var plugins embed.FS
 
 // bootedConnection is what the connection is called in a booted build: playbooks take the
@@ -48,6 +48,9 @@ func (b Playbook) Run(ctx context.Context, making *build.Build, door *box.Door, 
 	}
 	defer os.RemoveAll(dir)
 	if err := os.CopyFS(dir, plugins); err != nil {
+		return Tally{}, err
+	}
+	if err := os.Chmod(filepath.Join(dir, "podman", "podman.py"), 0o700); err != nil {
 		return Tally{}, err
 	}
 	if booted {
@@ -107,6 +110,9 @@ func (r run) writeInventory(path string, door *box.Door) error {
 		"ansible_chroot_environment": box.Environment(r.Environment),
 		"ansible_chroot_owner":       door.Owner,
 		"ansible_chroot_group":       door.Group,
+		// For rsync of the module synchronize: our name is a path, which would be local.
+		"ansible_host":              "image",
+		"ansible_podman_executable": filepath.Join(filepath.Dir(path), "podman", "podman.py"),
 	}
 	if r.booted {
 		host["ansible_connection"] = bootedConnection

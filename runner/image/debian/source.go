@@ -25,7 +25,7 @@ type Source struct {
 }
 
 // Size is how many bytes the tree will take: 0, since that is not known.
-func (s *Source) Size(context.Context) (int64, error) { return 0, nil }
+func (s *Source) Size(context.Context) (bytes int64, known bool, err error) { return 0, false, nil }
 
 // Fill makes the tree: a copy of a base if there is one, else from the mirror.
 func (s *Source) Fill(ctx context.Context, b *build.Build) error {

@@ -39,6 +39,11 @@ DOCUMENTATION = """
         default: ""
         vars:
           - name: ansible_chroot_group
+      podman_executable:
+        description: The program that runs commands in the container as podman does, for the module synchronize.
+        required: true
+        vars:
+          - name: ansible_podman_executable
       executable:
         description: The shell that runs commands.
         default: /bin/sh
@@ -57,7 +62,8 @@ from ansible.plugins.connection import ConnectionBase
 
 
 class Connection(ConnectionBase):
-    transport = os.path.splitext(os.path.basename(__file__))[0]  # machine, in a booted build
+    # What synchronize of ansible.posix knows: it then has rsync call podman_executable.
+    transport = "podman"
     has_pipelining = True
     default_user = "root"
 

@@ -22,7 +22,7 @@ func Install(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := packaging.Local.Install(ctx, program); err != nil {
+	if err := packaging.Local.Install(program); err != nil {
 		return err
 	}
 	if missing := packages.Missing(packages.Needed); missing != nil {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/bitfield/script"
 	"github.com/google/renameio/v2"
 
 	"nspawn-runner/runner/config"
@@ -91,7 +92,7 @@ func (l Layout) WriteUnits(dir string) error {
 // Install puts a program that was built, and what ships with it, on this host, and makes
 // the directories of its default configuration. A driver that runs keeps the program
 // that it was started from.
-func (l Layout) Install(ctx context.Context, program string) error {
+func (l Layout) Install(program string) error {
 	if os.Geteuid() != 0 {
 		return errors.New("install: must run as root")
 	}
@@ -115,8 +116,8 @@ func (l Layout) Install(ctx context.Context, program string) error {
 	if !host.RunsSystemd() {
 		return nil // systemd does not run this host
 	}
-	if out, err := exec.CommandContext(ctx, "systemctl", "daemon-reload").CombinedOutput(); err != nil {
-		return fmt.Errorf("install: systemctl daemon-reload: %w: %s", err, strings.TrimSpace(string(out)))
+	if out, err := script.Exec("systemctl daemon-reload").String(); err != nil {
+		return fmt.Errorf("install: systemctl daemon-reload: %w: %s", err, strings.TrimSpace(out))
 	}
 	return nil
 }

@@ -54,7 +54,10 @@ func written(stat []byte) (most uint64) {
 }
 
 // String says it to a person who looks at a job's log.
-func (u Usage) String() string {
+func (u Usage) String() string { return u.Of("job") }
+
+// Of says it of something else than the job's own machine.
+func (u Usage) Of(what string) string {
 	words := []string{duration(u.Elapsed), "processor " + duration(u.Processor)}
 	if u.Memory > 0 {
 		words = append(words, "memory "+mebibytes(u.Memory)+" at most")
@@ -62,7 +65,7 @@ func (u Usage) String() string {
 	if u.Written > 0 {
 		words = append(words, mebibytes(u.Written)+" written to disk")
 	}
-	return "job: " + strings.Join(words, ", ")
+	return what + ": " + strings.Join(words, ", ")
 }
 
 // duration words a time with as many digits as a person wants of it.

@@ -50,6 +50,8 @@ func (s Store) stopAndForget(ctx context.Context, bus *systemd.Bus, id string, r
 		return fmt.Errorf("machine %s: reset %s: %w", Name(id), unit, err)
 	}
 	fault.Here("machine: service forgotten")
+	// systemd 252 leaves the file in which it tells journald a unit's LogExtraFields= (seen).
+	_ = os.Remove("/run/systemd/units/log-extra-fields:" + unit)
 	s.logf("%s is stopped", unit)
 	for _, dir := range mountPoints {
 		_ = removeMountPoint(filepath.Join(dir, Name(id)))

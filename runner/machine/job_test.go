@@ -35,7 +35,7 @@ func TestAMachineOfAnOlderBuildIsTheMainMachineOfItsJob(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.dir("1001"), "record.json"), []byte(oldRecord), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r, err := s.mainOf("1001")
+	r, err := s.RecordOf("1001", Main)
 	if err != nil || r.ID != "1001" || r.Job != "1001" || r.Role != Main {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -65,14 +65,14 @@ func TestAJobHasSeveralMachinesEachWithAnIDOfItsOwn(t *testing.T) {
 	if want := []string{"7 main", "7-postgres postgres"}; !slices.Equal(ids, want) {
 		t.Errorf("machines of the job: %q", ids)
 	}
-	if r, err := s.mainOf("7"); err != nil || r.ID != "7" {
+	if r, err := s.RecordOf("7", Main); err != nil || r.ID != "7" {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if r, err := s.mainOf("7-postgres"); !errors.Is(err, os.ErrNotExist) {
+	if r, err := s.RecordOf("7-postgres", Main); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("another job's machine executes scripts: %+v, %v", r, err)
 	}
 	s.add(t, Record{Format: recordFormat, ID: "spare", Job: "9"})
-	if r, err := s.mainOf("9"); err != nil || r.ID != "spare" {
+	if r, err := s.RecordOf("9", Main); err != nil || r.ID != "spare" {
 		t.Errorf("a main machine of another id: %+v, %v", r, err)
 	}
 }

@@ -20,7 +20,7 @@ func TestAttacksByCoreDumpsAreHeldInAVM(t *testing.T) {
 	attacker := h.prepared(t, "bookworm")
 	crash := func(id, name string) bool {
 		c := h.run(t, id, fmt.Sprintf(`cp /bin/sleep /srv/%[1]s && chmod 4755 /srv/%[1]s
-ulimit -c unlimited || exit 1
+ulimit -c unlimited # which may be refused; the kernel may write one all the same
 setpriv --reuid=65534 --regid=65534 --clear-groups /srv/%[1]s 1000 &
 until [ "$(cat /proc/$!/comm)" = %[1]s ]; do sleep 0.1; done
 kill -SEGV $!; wait $!; [ $? = 139 ]`, name))

@@ -366,6 +366,8 @@ func (h *host) leftovers(t *testing.T) []string {
 			add("file", filepath.Join(dir, e.Name()))
 		}
 	}
+	told, _ := filepath.Glob("/run/systemd/units/*:nspawn-runner-*") // what systemd tells journald of a unit
+	add("file", strings.Join(told, "\n"))
 	add("loop device", h.loops(t))
 	add("process", machinesProcesses())
 	if h.backend == "btrfs" {

@@ -156,7 +156,7 @@ func planNames(services []gitlab.Service) (names []string) {
 func planService(spec, main machine.Spec, service gitlab.Service, number int) machine.Spec {
 	spec.Job, spec.Owner, spec.Caller, spec.MaxRuntime = main.Job, main.Owner, main.Caller, main.MaxRuntime
 	spec.Role = machine.Role(fmt.Sprintf("service%d", number))
-	spec.Service, spec.Names = service.Name, main.Names
+	spec.Service, spec.Names = printable.Line(service.Name), main.Names
 	spec.Network = main.Network
 	return spec
 }

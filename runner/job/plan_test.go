@@ -99,7 +99,7 @@ func TestAServicesPlanIsThatOfItsImageInTheNetworkOfItsJob(t *testing.T) {
 	if changed.MemoryMax.Bytes(1000) != 100 || changed.CPUs != 2 || changed.Network != "private" || changed.TasksMax != settings.TasksMax {
 		t.Errorf("%+v", changed)
 	}
-	got := planService(spec, main, gitlab.Service{Name: "postgres:16"}, 2)
+	got := planService(spec, main, gitlab.Service{Name: "postgres:16\u009b"}, 2)
 	if got.Job != "4711" || got.Owner != "o" || got.Role != "service2" || got.Network != network.None || got.MaxRuntime != main.MaxRuntime ||
 		!slices.Equal(got.Names, main.Names) || got.Service != "postgres:16" {
 		t.Errorf("%+v", got)

@@ -70,7 +70,7 @@ type Spec struct {
 	Joins   *host.Process
 	// Names are host names of its own loopback, besides its own.
 	Names []string
-	// Service is the name by which the job knows it, if it is a service: any text.
+	// Service is the name by which the job knows it, if it is a service: a printable line.
 	Service string
 	// CloudMetadata lets it reach what clouds tell their hosts.
 	CloudMetadata bool

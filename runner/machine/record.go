@@ -65,7 +65,7 @@ type Record struct {
 	Joins *host.Process `json:"joins,omitempty"`
 	// Names are host names of its own loopback, besides its own.
 	Names []string `json:"names,omitempty"`
-	// Service is the name by which the job knows it, if it is a service: any text.
+	// Service is the name by which the job knows it, if it is a service: a printable line.
 	Service string `json:"service,omitempty"`
 	// CloudMetadata says that the machine may reach it.
 	CloudMetadata bool `json:"cloud_metadata,omitempty"`

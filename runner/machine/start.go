@@ -78,6 +78,13 @@ func (s Store) makeWay(ctx context.Context, bus *systemd.Bus, spec Spec) error {
 			return fmt.Errorf("machine %s: it is running already; 'nspawn-runner cleanup --id %s' ends it", Name(id), spec.Job)
 		}
 	}
+	if err == nil && old.Role == Main {
+		// Services of an earlier try are in the network of this one, and systemd keeps its unit
+		// for as long as theirs are bound to it.
+		if err := s.collectBeside(ctx, bus, old); err != nil {
+			return err
+		}
+	}
 	// The directory may hold what an earlier try left behind, killed before
 	// it could undo.
 	if err := s.clear(ctx, bus, id); err != nil {

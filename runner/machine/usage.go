@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"nspawn-runner/runner/limits"
-	"nspawn-runner/runner/printable"
 )
 
 // Usage reads what a job's main machine has used up to now, and its record.
@@ -25,7 +24,7 @@ func (s Store) Usage(job string) (Record, limits.Usage, error) {
 func (s Store) UsageBeside(main Record) (lines []string) {
 	for _, r := range s.beside(main) {
 		if usage, err := limits.UsageOf(r.Cgroup, r.Age()); err == nil && r.Service != "" {
-			lines = append(lines, usage.Of("service "+printable.Line(r.Service)))
+			lines = append(lines, usage.Of("service "+r.Service))
 		}
 	}
 	return lines

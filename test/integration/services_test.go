@@ -327,7 +327,7 @@ func TestAKillOfAPrepareWithServicesIsMendedByWhatComesNext(t *testing.T) {
 	// And the helper of one of the machines.
 	tellHelper(t, killAt("boot: network joined"))
 	c = begin()
-	if status, output := c.call(t, h.driver, nil, "prepare"); status != 2 || !strings.Contains(output, "service any: machine run-"+c.id+"-service") {
+	if status, output := c.call(t, faults(), nil, "prepare"); status != 2 || !strings.Contains(output, "service any: machine run-"+c.id+"-service") {
 		t.Errorf("exit %d: %s", status, output)
 	}
 	h.checkNothingLeft(t)

@@ -229,6 +229,37 @@ func TestImagesStayInTheOrderOfTheFile(t *testing.T) {
 	}
 }
 
+func TestAServiceIsAnImageThatSomebodySaysIsOne(t *testing.T) {
+	c, err := Load(file(t, "services: {'postgres:*': pg, redis: redis}\nservices_max: 3\nservice_memory_max: 1G\nservice_cpus: 50%\n"))
+	if err != nil || len(c.Services) != 2 || !c.Services[0].Fits("postgres:16") || c.Services[0].Image != "pg" || c.Services[1].IsPattern() || c.ServicesMax != 3 ||
+		c.ServiceMemoryMax.Bytes(1) != 1<<30 || c.ServiceCPUs != 0.5 || c.ServiceTimeout != 30*time.Second || c.ServicesRequired {
+		t.Errorf("%+v, %v", c, err)
+	}
+	var vars map[string]yaml.Node
+	text := "nspawn_runner_service: ['postgres:*', pg]\nnspawn_runner_ready: pg_isready -d '{{x}}'\nnspawn_runner_service_start: |\n  a\n  b\nnspawn_runner_service_timeout: 2m\nnspawn_runner_services_required: true\n"
+	if err := yaml.Unmarshal([]byte(text), &vars); err != nil {
+		t.Fatal(err)
+	}
+	c, err = c.ForImage("pg.yaml", vars)
+	if err != nil || len(c.Service) != 2 || !c.Service[0].Fits("postgres:") || c.Service[0].Fits("xpostgres:1") || !c.Service[1].Fits("pg") ||
+		c.Ready != "pg_isready -d '{{x}}'" || c.ServiceStart != "a\nb\n" || c.ServiceTimeout != 2*time.Minute || !c.ServicesRequired {
+		t.Errorf("%+v, %v", c, err)
+	}
+	for text, want := range map[string]string{
+		"services: [a]":           ":1: services: want lines of the form",
+		"services: {a: '../x'}":   `:1: services: "a": want the name of an image`,
+		"services_max: 65":        ":1: services_max: want a number from 0 to 64",
+		"service_timeout: 0":      ":1: service_timeout: want a time like",
+		"service_memory_max: 1M":  ":1: service_memory_max: want at least 16M",
+		"service: postgres":       `:1: unknown key "service"`,
+		"services_required: most": ":1: services_required: want true or false",
+	} {
+		if _, err := Load(file(t, text+"\n")); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
+}
+
 func TestNothingIsATimeToo(t *testing.T) {
 	c, err := Load(file(t, "base_max_age: 0\ndownload_cache_max: 0\n"))
 	if err != nil || c.BaseMaxAge != 0 || c.DownloadCacheMax.Bytes(1000) != 0 {

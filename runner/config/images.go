@@ -8,15 +8,15 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// IsPattern says whether the entry stands for more than one name.
-func (m Meaning) IsPattern() bool { return m.pattern != nil }
+// IsPattern says whether it stands for more than one name.
+func (p Pattern) IsPattern() bool { return p.pattern != nil }
 
-// Fits says whether the entry is for what a job writes, all of it.
-func (m Meaning) Fits(written string) bool {
-	if m.pattern == nil {
-		return m.Written == written
+// Fits says whether it is for what a job writes, all of it.
+func (p Pattern) Fits(written string) bool {
+	if p.pattern == nil {
+		return p.Written == written
 	}
-	return m.pattern.MatchString(written)
+	return p.pattern.MatchString(written)
 }
 
 // imageName is the name of an image on this host.
@@ -48,7 +48,7 @@ func meanings(n *yaml.Node, out *[]Meaning) error {
 			return &lineError{key.Line, fmt.Errorf("%q is there twice", key.Value)}
 		}
 		seen[key.Value] = true
-		m := Meaning{Written: key.Value, pattern: glob(key.Value)}
+		m := Meaning{Pattern: Pattern{key.Value, glob(key.Value)}}
 		if err := image(value, &m.Image); err != nil {
 			return &lineError{value.Line, fmt.Errorf("%q: %w", key.Value, err)}
 		}
@@ -83,6 +83,19 @@ func aliases(n *yaml.Node, out *[]string) error {
 		case !alias.MatchString(word):
 			return fmt.Errorf("%q is not a name that a job can write", word)
 		}
+	}
+	return nil
+}
+
+// patterns takes names and patterns: a list or words.
+func patterns(n *yaml.Node, out *[]Pattern) error {
+	var written []string
+	if err := words(n, anything, &written); err != nil {
+		return err
+	}
+	*out = nil
+	for _, word := range written {
+		*out = append(*out, Pattern{word, glob(word)})
 	}
 	return nil
 }

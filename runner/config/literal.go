@@ -9,7 +9,7 @@ import (
 
 // forPrograms are settings whose text is for other programs, which may have templates of
 // their own.
-var forPrograms = map[string]bool{"test": true, "environment": true}
+var forPrograms = map[string]bool{"test": true, "environment": true, "service_start": true, "ready": true}
 
 var errTemplate = errors.New("want the value itself, not a template: nspawn-runner reads it before ansible runs")
 

@@ -27,6 +27,10 @@ type Config struct {
 	Images []Meaning
 	// DefaultImage is for jobs whose name of an image means none, "" for a refusal.
 	DefaultImage string
+	// Services is what jobs' names of services mean, in the order of the file.
+	Services []Meaning
+	// ServicesMax is how many services a job may have.
+	ServicesMax uint64
 
 	// Of the host, overridden by an image.
 	Backend       string
@@ -46,12 +50,18 @@ type Config struct {
 	FUSE          bool
 	Nesting       bool
 	Usage         bool
-	Mirror        string
-	Components    []string
-	Keyring       string
-	Variant       string
-	Bootstrap     string
-	Build         string
+	// ServicesRequired, and the limits of an image that is the service of a job.
+	ServicesRequired bool
+	ServiceTimeout   time.Duration
+	ServiceMemoryMax Amount
+	ServiceCPUs      float64 // 0: as many as there are
+
+	Mirror     string
+	Components []string
+	Keyring    string
+	Variant    string
+	Bootstrap  string
+	Build      string
 
 	// SecurityMirror is an address, "none", or "" for what is found.
 	SecurityMirror  string
@@ -71,12 +81,23 @@ type Config struct {
 	Aliases []string
 	// JobEnvironment are variables of all scripts of jobs.
 	JobEnvironment map[string]string
+	// Service are names of services that it stands for, and patterns of names.
+	Service []Pattern
+	// ServiceStart is a script for its machine as a service, Ready a command that succeeds
+	// when the service can be used.
+	ServiceStart, Ready string
 }
 
-// Meaning is an entry of `images`: what jobs may write, and the image it means here.
+// Meaning is an entry of `images` or `services`: what jobs may write, and the image it
+// means here.
 type Meaning struct {
+	Pattern
+	Image string
+}
+
+// Pattern is what jobs may write: a name, or a pattern of names.
+type Pattern struct {
 	Written string
-	Image   string
 
 	pattern *regexp.Regexp // nil for a name
 }

@@ -13,6 +13,7 @@ var sections = map[string]string{
 	"min_free_disk": "All machines together",
 	"cache_max":     "Caches of jobs",
 	"images":        "Names of images",
+	"services":      "Services of jobs",
 	"chroot_suite":  "Builds of images",
 }
 

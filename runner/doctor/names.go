@@ -2,7 +2,7 @@ package doctor
 
 import "context"
 
-// checkNames looks for names of images that mean none, or two.
+// checkNames looks for names of images and services that mean none, or two.
 func (d Doctor) checkNames(context.Context) []Finding {
 	var all []Finding
 	meanings := map[string]string{}
@@ -10,6 +10,11 @@ func (d Doctor) checkNames(context.Context) []Finding {
 		meanings[m.Written] = m.Image
 		if _, err := d.Jobs.Meant(m.Written, m.Image, "images"); err != nil {
 			all = append(all, isBad("correct the name, or create the image", "%v", err)...)
+		}
+	}
+	for _, m := range d.Jobs.Config.Services {
+		if _, err := d.Jobs.Meant(m.Written, m.Image, "services"); err != nil {
+			all = append(all, isBad("correct it, or make that image", "%v", err)...)
 		}
 	}
 	if name := d.Jobs.Config.DefaultImage; name != "" {

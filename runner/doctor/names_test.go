@@ -8,8 +8,8 @@ import (
 )
 
 func TestTheDoctorNamesWhatTheConfigurationCallsAndIsNot(t *testing.T) {
-	d := newDoctor(t, "default_image: nothing\nimages: {'debian:12': bokworm, 'x/*': triixie}\n", nil)
-	if state, words := worst(d.checkNames(t.Context())); state != Bad || strings.Count(words, "there is no such image") != 3 {
+	d := newDoctor(t, "default_image: nothing\nimages: {'debian:12': bokworm, 'x/*': triixie}\nservices: {redis: rdeis}\n", nil)
+	if state, words := worst(d.checkNames(t.Context())); state != Bad || strings.Count(words, "there is no such image") != 4 {
 		t.Errorf("the doctor: %s %s", state, words)
 	}
 }

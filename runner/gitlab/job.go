@@ -27,8 +27,8 @@ type Job struct {
 	ID string
 	// Image is the image's reference as the job gives it, "" when it names none.
 	Image string
-	// Services are the images of the services the job asks for.
-	Services []string
+	// Services are what else the job wants to run beside it, in its order.
+	Services []Service
 	// Trusted says that all of this is GitLab's own word. The fields below
 	// are set only then.
 	Trusted bool
@@ -48,12 +48,13 @@ type Job struct {
 // ResponseVariable names the file of a job's response in the environment of its stages.
 const ResponseVariable = "JOB_RESPONSE_FILE"
 
+// servicesVariable has the job's services. It stands behind the job's variables, so that no
+// job can forge it.
+const servicesVariable = "CUSTOM_ENV_CI_JOB_SERVICES"
+
 // maxResponse bounds JOB_RESPONSE_FILE. Real ones hold every variable of a
 // job: some hundred kilobytes, rarely megabytes.
 const maxResponse = 64 << 20
-
-// Env looks up environment variables: os.Getenv, or a map's in tests.
-type Env func(name string) string
 
 // FromEnvironment reads the job that this process is called for. A given id
 // or image, from the command line, wins over both sources.
@@ -61,12 +62,13 @@ func FromEnvironment(env Env, id, image string) (Job, error) {
 	var job Job
 	if path := env(ResponseVariable); path != "" {
 		var err error
-		if job, err = fromResponse(path); err != nil {
+		if job, err = fromResponse(path, env); err != nil {
 			return Job{}, fmt.Errorf("job response %s: %w", path, err)
 		}
 	} else {
 		job = Job{ID: env("CUSTOM_ENV_CI_JOB_ID"), Image: env("CUSTOM_ENV_CI_JOB_IMAGE")}
-		job.Services = servicesFromVariable(env("CUSTOM_ENV_CI_JOB_SERVICES"))
+		known := servicesFromVariable(env(servicesVariable))
+		job.Services = servicesOf(known, known, nil, env)
 	}
 	if id != "" {
 		job.ID = id
@@ -96,19 +98,14 @@ type response struct {
 	RunnerInfo struct {
 		Timeout int64 `json:"timeout"`
 	} `json:"runner_info"`
-	Variables []struct {
-		Key   string `json:"key"`
-		Value string `json:"value"`
-	} `json:"variables"`
-	Image    image   `json:"image"`
-	Services []image `json:"services"`
+	Variables []variable `json:"variables"`
+	Image     struct {
+		Name string `json:"name"`
+	} `json:"image"`
+	Services []service `json:"services"`
 }
 
-type image struct {
-	Name string `json:"name"`
-}
-
-func fromResponse(path string) (Job, error) {
+func fromResponse(path string, env Env) (Job, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return Job{}, errors.Unwrap(err)
@@ -121,11 +118,12 @@ func fromResponse(path string) (Job, error) {
 	if len(data) > maxResponse {
 		return Job{}, fmt.Errorf("more than %d MiB", maxResponse>>20)
 	}
-	return ParseResponse(data)
+	return ParseResponse(data, env)
 }
 
-// ParseResponse reads a job from the content of JOB_RESPONSE_FILE.
-func ParseResponse(data []byte) (Job, error) {
+// ParseResponse reads a job from the content of JOB_RESPONSE_FILE. Only values of variables
+// for the job's services are from the environment.
+func ParseResponse(data []byte, env Env) (Job, error) {
 	var r response
 	if err := json.Unmarshal(data, &r); err != nil {
 		return Job{}, err
@@ -155,26 +153,8 @@ func ParseResponse(data []byte) (Job, error) {
 		}
 	}
 	job.Owner = job.server + " " + hash(r.Token)
-	for _, s := range r.Services {
-		if s.Name != "" {
-			job.Services = append(job.Services, s.Name)
-		}
-	}
+	job.Services = servicesOf(r.Services, servicesFromVariable(env(servicesVariable)), r.Variables, env)
 	return job, nil
-}
-
-// servicesFromVariable reads the names in CI_JOB_SERVICES, a JSON list. It is
-// used for a message only, so what cannot be read counts as none.
-func servicesFromVariable(value string) []string {
-	var services []image
-	if json.Unmarshal([]byte(value), &services) != nil {
-		return nil
-	}
-	var names []string
-	for _, s := range services {
-		names = append(names, s.Name)
-	}
-	return names
 }
 
 func hash(secret string) string {

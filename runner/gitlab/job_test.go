@@ -48,8 +48,8 @@ func TestTheResponseFileWinsOverWhatAJobCanSet(t *testing.T) {
 	if !strings.HasPrefix(job.Owner, "https://gitlab.example.org ") || strings.Contains(job.Owner, "secret") {
 		t.Errorf("owner %q: want GitLab's own URL, and not the token itself", job.Owner)
 	}
-	if len(job.Services) != 1 || job.Services[0] != "postgres" {
-		t.Errorf("services %q", job.Services)
+	if len(job.Services) != 1 || job.Services[0].Name != "postgres" {
+		t.Errorf("services %+v", job.Services)
 	}
 }
 
@@ -99,7 +99,7 @@ func TestCachesAreApartByGitLabProjectAndProtection(t *testing.T) {
 			old, new, _ := strings.Cut(change, "|")
 			text = strings.Replace(answer, old, new, 1)
 		}
-		job, err := ParseResponse([]byte(text))
+		job, err := ParseResponse([]byte(text), env())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -120,11 +120,13 @@ func TestCachesAreApartByGitLabProjectAndProtection(t *testing.T) {
 func FuzzParseResponse(f *testing.F) {
 	f.Add([]byte(answer))
 	f.Add([]byte(`{"id":1e400}`))
+	f.Add([]byte(withServices))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		job, err := ParseResponse(data)
+		job, err := ParseResponse(data, env())
 		if err != nil {
 			return
 		}
+		checkServices(t, job.Services)
 		if CheckID(job.ID) != nil || job.Timeout < 0 || strings.Contains(job.CacheKey(), "..") {
 			t.Errorf("%+v from %q", job, data)
 		}
@@ -141,6 +143,7 @@ func FuzzFromEnvironment(f *testing.F) {
 		if err != nil {
 			return
 		}
+		checkServices(t, job.Services)
 		if job.ID != id || strings.ContainsAny(id, "/\x00\n ") || id == ".." || job.Trusted || job.Owner != "" || job.CacheKey() != "" {
 			t.Errorf("%+v", job)
 		}
@@ -148,6 +151,22 @@ func FuzzFromEnvironment(f *testing.F) {
 			t.Errorf("image %q", name)
 		}
 	})
+}
+
+// checkServices looks whether what becomes lines of files and variables of programs is fit.
+func checkServices(t *testing.T, services []Service) {
+	for _, s := range services {
+		for _, name := range s.Aliases {
+			if name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "" || len(name) > 253 {
+				t.Errorf("alias %q", name)
+			}
+		}
+		for name, value := range s.Environment {
+			if name == "" || strings.ContainsAny(name, "=\n'$ ") || strings.Contains(value, "\x00") {
+				t.Errorf("variable %q=%q", name, value)
+			}
+		}
+	}
 }
 
 func TestConfigIsOneJSONObject(t *testing.T) {

@@ -3,7 +3,9 @@ package job
 import (
 	"fmt"
 
+	"nspawn-runner/runner/config"
 	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/machine"
 	"nspawn-runner/runner/storage"
 )
@@ -30,11 +32,32 @@ func (d *Driver) AdmitDisk(dir string) error {
 	return nil
 }
 
-// admitLayer refuses a job whose machine would take so much room for itself, when it
-// starts, that too little stayed for the others. Only some backends
-// reserve it.
-func (d *Driver) admitLayer(spec machine.Spec) error {
-	if !spec.Backend.Traits().Reserved || spec.Limits.DiskMax == 0 {
+// admitImage makes the plan of a machine of an image that a job may have.
+func (d *Driver) admitImage(name string, generation image.Generation, settings config.Config, may Permission) (machine.Spec, error) {
+	if err := d.permit(name, settings, may); err != nil {
+		return machine.Spec{}, err
+	}
+	spec, err := d.design(name, generation, settings)
+	if err != nil {
+		return machine.Spec{}, err
+	}
+	d.warnOfAge(name, generation, settings.MaxAge)
+	if settings.Privileged {
+		d.Note("image %s is privileged: root in this job is root on the host", name)
+	}
+	return spec, nil
+}
+
+// admitLayers refuses a job whose machines would take so much room for themselves, when
+// they start, that too little stayed for the others. Only some backends reserve it.
+func (d *Driver) admitLayers(specs []machine.Spec) error {
+	need := uint64(0)
+	for _, spec := range specs {
+		if spec.Backend.Traits().Reserved {
+			need += spec.Limits.DiskMax
+		}
+	}
+	if need == 0 {
 		return nil
 	}
 	dir := d.Config.StateDir
@@ -42,9 +65,9 @@ func (d *Driver) admitLayer(spec machine.Spec) error {
 	if err != nil {
 		return err
 	}
-	if stays := d.Config.MinFreeDisk.Bytes(host.DiskSize(dir)); uint64(free) < stays || uint64(free)-stays < spec.Limits.DiskMax {
-		return fmt.Errorf("only %d MB are free in %s; a machine of image %s needs %d MB (disk_max), and %d MB must stay free (min_free_disk)",
-			free/1e6, dir, spec.Image, spec.Limits.DiskMax/1e6, stays/1e6)
+	if stays := d.Config.MinFreeDisk.Bytes(host.DiskSize(dir)); uint64(free) < stays || uint64(free)-stays < need {
+		return fmt.Errorf("only %d MB are free in %s; the machines of the job need %d MB (disk_max), and %d MB must stay free (min_free_disk)",
+			free/1e6, dir, need/1e6, stays/1e6)
 	}
 	return nil
 }

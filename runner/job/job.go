@@ -6,6 +6,8 @@
 //	names.go       which image a job means
 //	permission.go  which images a job may have
 //	admission.go   when the host takes no job
+//	services.go    the services of a job
+//	servicenames.go which image a service means
 //	plan.go        what a machine shall be: computed, before anything is touched
 //	settings.go    the settings of an image
 //	equip.go       what the host must have for that
@@ -18,8 +20,10 @@
 package job
 
 import (
+	"context"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"nspawn-runner/runner/cache"
 	"nspawn-runner/runner/config"
@@ -74,3 +78,16 @@ func (d *Driver) machinesOf(job gitlab.Job) (machine.Store, error) {
 	there.Trash = filepath.Join(filepath.Dir(there.Dir), statedir.Trash)
 	return there, nil
 }
+
+// CleanupTimeout bounds the whole of cleanup.
+const CleanupTimeout = 100 * time.Second
+
+// end makes the machines of a job of ours gone, also if ctx is over.
+func (d *Driver) end(ctx context.Context, id string) error {
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), CleanupTimeout)
+	defer cancel()
+	return d.Machines.Stop(ending, id, allowed)
+}
+
+// allowed is for who made the machine.
+func allowed(machine.Record) error { return nil }

@@ -143,26 +143,25 @@ func (d *Driver) Aliases() Aliases {
 		if i.Playbook == "" || err == nil && !bytes.Contains(text, []byte(aliasesSetting)) {
 			continue
 		}
-		names, err := d.aliasesOf(i)
+		settings, err := d.readSetting(i, aliasesSetting)
 		if err != nil {
 			known.Unread = append(known.Unread, err)
 		}
-		for _, name := range names {
+		for _, name := range settings.Aliases {
 			known.All = append(known.All, Alias{name, i.Name, i.Playbook})
 		}
 	}
 	return known
 }
 
-// aliasesOf reads the aliases of one playbook, whatever its other settings are.
-func (d *Driver) aliasesOf(i image.Image) ([]string, error) {
+// readSetting reads one setting of a playbook, whatever its other settings are.
+func (d *Driver) readSetting(i image.Image, wanted string) (config.Config, error) {
 	book, err := i.ReadPlaybook()
 	if err != nil {
-		return nil, err
+		return config.Config{}, err
 	}
-	maps.DeleteFunc(book.Settings, func(name string, _ yaml.Node) bool { return name != aliasesSetting })
-	settings, err := d.Config.ForImage(book.Path, book.Settings)
-	return settings.Aliases, err
+	maps.DeleteFunc(book.Settings, func(name string, _ yaml.Node) bool { return name != wanted })
+	return d.Config.ForImage(book.Path, book.Settings)
 }
 
 // Find is the image with an alias, "" if there is none. That there are two is an error.

@@ -2,15 +2,22 @@ package job
 
 import (
 	"crypto/rand"
+	"fmt"
+	"maps"
 	"math"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
+
+	"al.essio.dev/pkg/shellescape"
 
 	"nspawn-runner/runner/config"
 	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/machine"
 	"nspawn-runner/runner/network"
+	"nspawn-runner/runner/printable"
 	"nspawn-runner/runner/storage"
 )
 
@@ -101,6 +108,91 @@ func planLife(job gitlab.Job, settings config.Config) time.Duration {
 		life = min(life, limit)
 	}
 	return life
+}
+
+// planServices gives each service of a job its host names. Those that another service has
+// already, or that the job's machine has itself, are taken; a service with no name left is
+// not started. said is for the job's log.
+func planServices(wanted []gitlab.Service, own string) (services []gitlab.Service, said []string) {
+	taken := map[string]string{strings.ToLower(own): "the job's machine"}
+	for _, s := range wanted {
+		for _, name := range s.Unfit {
+			said = append(said, fmt.Sprintf("warning: service %s: %s is no host name, so the service is not called so", printable.Line(s.Name), printable.Line(name)))
+		}
+		var names []string
+		for _, name := range s.Aliases {
+			key := strings.ToLower(name)
+			if by := taken[key]; by != "" {
+				said = append(said, fmt.Sprintf("warning: service %s: %s is called %s already", printable.Line(s.Name), by, name))
+				continue
+			}
+			taken[key] = "service " + printable.Line(s.Name)
+			names = append(names, name)
+		}
+		if names == nil {
+			said = append(said, fmt.Sprintf("warning: service %s is not started, as no name is left for it", printable.Line(s.Name)))
+			continue
+		}
+		s.Aliases = names
+		services = append(services, s)
+	}
+	return services, said
+}
+
+// planNames are the lines that services add to the /etc/hosts of each machine of their job.
+// localhost is everywhere already.
+func planNames(services []gitlab.Service) (names []string) {
+	for _, s := range services {
+		for _, name := range s.Aliases {
+			if !strings.EqualFold(name, "localhost") {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+// planService makes a machine's plan one for a service of a job, beside the job's machine.
+func planService(spec, main machine.Spec, service gitlab.Service, number int) machine.Spec {
+	spec.Job, spec.Owner, spec.Caller, spec.MaxRuntime = main.Job, main.Owner, main.Caller, main.MaxRuntime
+	spec.Role = machine.Role(fmt.Sprintf("service%d", number))
+	spec.Service, spec.Names = printable.Line(service.Name), main.Names
+	spec.Network = main.Network
+	return spec
+}
+
+// serviceSettings are the settings of an image whose machine is the service of a job.
+func serviceSettings(settings, main config.Config) config.Config {
+	settings.MemoryMax, settings.CPUs = settings.ServiceMemoryMax, settings.ServiceCPUs
+	settings.Network = main.Network
+	return settings
+}
+
+// serviceEnvironment are the variables that the scripts of a service see: the job's for it,
+// and what the job says of it.
+func serviceEnvironment(service gitlab.Service) map[string]string {
+	all := maps.Clone(service.Environment)
+	if all == nil {
+		all = map[string]string{}
+	}
+	all["SERVICE_NAME"] = service.Name
+	all["SERVICE_ALIASES"] = strings.Join(service.Aliases, " ")
+	all["SERVICE_ENTRYPOINT"] = shellescape.QuoteCommand(service.Entrypoint)
+	all["SERVICE_COMMAND"] = shellescape.QuoteCommand(service.Command)
+	return all
+}
+
+// servicePort is the TCP port of a service that the job says answers when the service can be
+// used, 0 if it says none.
+func servicePort(service gitlab.Service) uint16 {
+	for _, name := range slices.Sorted(maps.Keys(service.Environment)) {
+		if strings.EqualFold(name, "HEALTHCHECK_TCP_PORT") {
+			if port, err := strconv.ParseUint(service.Environment[name], 10, 16); err == nil {
+				return uint16(port)
+			}
+		}
+	}
+	return 0
 }
 
 // planTrial makes a machine's plan one that tests its generation.

@@ -2,7 +2,10 @@ package job
 
 import (
 	"math"
+	"os/exec"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -85,5 +88,64 @@ func TestAMachineForAPlaybookFetchesPackagesAndIsTheTreeItself(t *testing.T) {
 	spec, _ := planned(t, "", "overlay")
 	if a, b := planTrial(spec), planTrial(spec); a.Job == b.Job || a.Owner != a.Job || a.MaxRuntime != trialLimit || a.Chroot != spec.Chroot {
 		t.Errorf("%+v, %+v", a, b)
+	}
+}
+
+func TestAServicesPlanIsThatOfItsImageInTheNetworkOfItsJob(t *testing.T) {
+	spec, settings := planned(t, "service_memory_max: 10%\nservice_cpus: 2\nnetwork: none\n", "overlay")
+	main := planJob(spec, gitlab.Job{ID: "4711", Owner: "o", Timeout: time.Hour}, settings)
+	main.Network, main.Names = network.None, []string{"a", "b"}
+	changed := serviceSettings(settings, config.Config{Network: "private"})
+	if changed.MemoryMax.Bytes(1000) != 100 || changed.CPUs != 2 || changed.Network != "private" || changed.TasksMax != settings.TasksMax {
+		t.Errorf("%+v", changed)
+	}
+	got := planService(spec, main, gitlab.Service{Name: "postgres:16\u009b"}, 2)
+	if got.Job != "4711" || got.Owner != "o" || got.Role != "service2" || got.Network != network.None || got.MaxRuntime != main.MaxRuntime ||
+		!slices.Equal(got.Names, main.Names) || got.Service != "postgres:16" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestEachNameBelongsToOneService(t *testing.T) {
+	services, said := planServices([]gitlab.Service{
+		{Name: "a", Aliases: []string{"a", "x", "run-1", "localhost"}, Unfit: []string{"b\x1b[31mad"}},
+		{Name: "b", Aliases: []string{"X", "b", "LOCALHOST"}},
+		{Name: "c", Aliases: []string{"x"}},
+	}, "run-1")
+	if got := planNames(services); !slices.Equal(got, []string{"a", "x", "b"}) {
+		t.Errorf("%q", got)
+	}
+	want := []string{
+		"warning: service a: b [31mad is no host name, so the service is not called so",
+		"warning: service a: the job's machine is called run-1 already",
+		"warning: service b: service a is called X already",
+		"warning: service b: service a is called LOCALHOST already",
+		"warning: service c: service a is called x already",
+		"warning: service c is not started, as no name is left for it",
+	}
+	if !slices.Equal(said, want) || len(services) != 2 {
+		t.Errorf("%q", said)
+	}
+}
+
+func TestAServicesScriptsSeeItsVariablesAndItsCommandAndNothingOfThemIsExecuted(t *testing.T) {
+	evil := "'; touch " + t.TempDir() + "/x; echo $(id)`id`\n\\"
+	s := gitlab.Service{Name: evil, Aliases: []string{"a", "b"}, Command: []string{"one two", evil, ""}, Environment: map[string]string{"A": evil, "SERVICE_NAME": "mine"}}
+	for _, shell := range []string{"bash", "dash"} {
+		out, err := exec.Command(shell, "-c", prologue(s)+`printf '%s|' "$#" "$1" "$2" "$A" "$SERVICE_NAME" "$SERVICE_ALIASES"; eval "set -- $SERVICE_COMMAND"; printf '%s|' "$#" "$2"`).CombinedOutput()
+		if want := strings.Join([]string{"3", "one two", evil, evil, evil, "a b", "3", evil, ""}, "|"); err != nil || string(out) != want {
+			t.Errorf("%s: %v: %q, want %q", shell, err, out, want)
+		}
+	}
+	if got := prologue(gitlab.Service{}); !strings.HasSuffix(got, "set -- ; ") {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestThePortOfAServiceIsWhatTheJobSays(t *testing.T) {
+	for value, want := range map[string]uint16{"5432": 5432, "": 0, "x": 0, "65536": 0, "-1": 0, "80 ": 0} {
+		if got := servicePort(gitlab.Service{Environment: map[string]string{"Healthcheck_tcp_Port": value}}); got != want {
+			t.Errorf("%q: %d", value, got)
+		}
 	}
 }

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,11 +13,7 @@ import (
 	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/machine"
-	"nspawn-runner/runner/printable"
 )
-
-// CleanupTimeout bounds the whole of cleanup.
-const CleanupTimeout = 100 * time.Second
 
 // Stage names a job and what the command line says of it.
 type Stage struct {
@@ -46,9 +40,6 @@ func (d *Driver) Prepare(ctx context.Context, stage Stage) error {
 	}
 	if job.Image == "" {
 		job.Image = stage.DefaultImage
-	}
-	if len(job.Services) > 0 {
-		d.Note("services are not offered by this runner yet, so these do not run: %s", printable.Line(strings.Join(job.Services, ", ")))
 	}
 	// First of all: once gitlab-runner is dead, nobody can tell who it was.
 	var from *host.Process
@@ -88,22 +79,22 @@ func (d *Driver) start(ctx context.Context, job gitlab.Job, from *host.Process, 
 	if err != nil {
 		return err
 	}
-	if err := d.permit(name, settings, may); err != nil {
-		return err
-	}
-	spec, err := d.design(name, generation, settings)
+	spec, err := d.admitImage(name, generation, settings, may)
 	if err != nil {
 		return err
 	}
-	if err := d.admitLayer(spec); err != nil {
-		return err
-	}
-	d.warnOfAge(name, generation, settings.MaxAge)
-	if settings.Privileged {
-		d.Note("image %s is privileged: root in this job is root on the host", name)
-	}
 	spec = planJob(spec, job, settings)
 	spec.Caller = from
+	services, err := d.orderServices(ctx, &spec, job, settings, may)
+	for _, s := range services {
+		defer s.spec.Recorded()
+	}
+	if err != nil {
+		return err
+	}
+	if err := d.admitLayers(specsOf(spec, services)); err != nil {
+		return err
+	}
 	if job.Trusted && from != nil {
 		spec.CallerDir = machine.FindCallerDir(d.Env(gitlab.ResponseVariable))
 	}
@@ -118,7 +109,14 @@ func (d *Driver) start(ctx context.Context, job gitlab.Job, from *host.Process, 
 		spec.Binds = append(spec.Binds, machine.Bind{From: cache, To: gitlab.CacheDir, Writable: true})
 	}
 	spec.Recorded = held.letGo // the record says from then on what is in use
-	return d.Machines.Start(ctx, spec)
+	if err := d.Machines.Start(ctx, spec); err != nil || len(services) == 0 {
+		return err
+	}
+	fault.Here("prepare: main machine up")
+	if err := d.startServices(ctx, job.ID, services); err != nil {
+		return errors.Join(err, d.end(ctx, job.ID))
+	}
+	return nil
 }
 
 // holds release what was held for a job. To release it again does no harm.
@@ -169,6 +167,9 @@ func (d *Driver) sayUsage(job gitlab.Job) {
 	record, usage, err := machines.Usage(job.ID)
 	if err == nil && !record.Quiet {
 		d.Note("%s", usage)
+		for _, line := range machines.UsageBeside(record) {
+			d.Note("%s", line)
+		}
 	}
 }
 

@@ -35,16 +35,6 @@ func (d *Driver) Try(ctx context.Context, image string, script machine.Script) (
 	return d.exec(ctx, job, "", script)
 }
 
-// end makes a machine of ours gone, also if ctx is over.
-func (d *Driver) end(ctx context.Context, id string) error {
-	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), CleanupTimeout)
-	defer cancel()
-	return d.Machines.Stop(ending, id, allowed)
-}
-
-// allowed is for who made the machine.
-func allowed(machine.Record) error { return nil }
-
 // CommandScript is a shell script that executes one command, its words
 // untouched by the shell.
 func CommandScript(argv []string) string {

@@ -52,8 +52,11 @@ func written(stat []byte) (most uint64) {
 	return most
 }
 
-// String is the line in the job's log.
-func (u Usage) String() string {
+// String says it to a person who looks at a job's log.
+func (u Usage) String() string { return u.Of("job") }
+
+// Of says it of something else than the job's own machine.
+func (u Usage) Of(what string) string {
 	words := []string{duration(u.Elapsed), "processor " + duration(u.Processor)}
 	if u.Memory > 0 {
 		words = append(words, "memory "+mebibytes(u.Memory)+" at most")
@@ -61,7 +64,7 @@ func (u Usage) String() string {
 	if u.Written > 0 {
 		words = append(words, mebibytes(u.Written)+" written to disk")
 	}
-	return "job: " + strings.Join(words, ", ")
+	return what + ": " + strings.Join(words, ", ")
 }
 
 // duration words a time with as many digits as a person wants of it.

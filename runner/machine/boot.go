@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -42,6 +43,9 @@ func Boot(dir string) error {
 		return err
 	}
 	fault.Here("boot: record read")
+	if record.Leader != nil { // a unit that is bound to this one has systemd start it again
+		return errors.New("it has been up: a machine lives for one boot")
+	}
 	backend, err := storage.Named(record.Backend)
 	if err != nil {
 		return err
@@ -49,6 +53,12 @@ func Boot(dir string) error {
 	attached, err := record.attached()
 	if err != nil {
 		return err
+	}
+	if record.Joins != nil {
+		if err := network.Enter(*record.Joins); err != nil {
+			return err
+		}
+		fault.Here("boot: network joined")
 	}
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("unshare the mount namespace: %w", err)

@@ -29,7 +29,7 @@ const entranceGroup = "nspawn-runner"
 
 // Entrance opens the main machine of a job, a build, to commands of the host's.
 func (s Store) Entrance(job string) (Entrance, error) {
-	record, err := s.mainOf(job)
+	record, err := s.RecordOf(job, Main)
 	if err != nil {
 		return Entrance{}, err
 	}

@@ -49,16 +49,16 @@ func (o Outcome) Reached() (lines []string) {
 	return lines
 }
 
-// Exec executes a script in a job's main machine and waits until nothing of it is left.
+// Exec executes a script in a job's machine and waits until nothing of it is left.
 // An error means that it cannot be said how the script ended: the machine is
 // to blame. When ctx ends, the script and all its descendants are stopped.
 //
 // may is asked with the machine's record before anything is touched.
 func (s Store) Exec(ctx context.Context, job string, may func(Record) error, script Script) (Outcome, error) {
-	record, err := s.mainOf(job)
+	record, err := s.RecordOf(job, cmp.Or(script.Role, Main))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return Outcome{}, fmt.Errorf("machine %s: there is none: was it prepared?", Name(job))
+		return Outcome{}, fmt.Errorf("machine %s: there is none: was it prepared?", Name(Spec{Job: job, Role: script.Role}.id()))
 	case err != nil:
 		return Outcome{}, err
 	case record.Leader == nil:

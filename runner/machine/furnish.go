@@ -22,8 +22,8 @@ func furnished() []string {
 	return all
 }
 
-// furnish gives a machine what its chroot cannot know: names for its loopback
-// and itself, and the host's resolver. A minbase has no /etc/hosts at all.
+// furnish gives a machine what its chroot cannot know: names for its loopback,
+// itself and services, and the host's resolver. A minbase has no /etc/hosts at all.
 func furnish(root string, record Record) error {
 	name, owner := record.hostname(), record.RootUID
 	etc, err := storage.OpenIn(root, "etc", unix.O_PATH|unix.O_DIRECTORY)
@@ -39,6 +39,9 @@ func furnish(root string, record Record) error {
 		}
 	}
 	hosts += "127.0.1.1\t" + name + "\n"
+	for _, name := range record.Names { // one a line: programs have bounds for lines
+		hosts += "127.0.0.1\t" + name + "\n::1\t" + name + "\n"
+	}
 	if err := replaceIn(etc, "hosts", []byte(hosts), owner); err != nil {
 		return fmt.Errorf("write /etc/hosts: %w", err)
 	}

@@ -10,22 +10,21 @@ import (
 	"nspawn-runner/runner/fault"
 )
 
-// mainOf returns the record of the machine that executes a job's scripts. That there is none
-// is fs.ErrNotExist.
-func (s Store) mainOf(job string) (Record, error) {
-	record, err := readRecord(s.dir(job)) // nearly always: see Spec
-	if err == nil && record.isMainOf(job) || err != nil && !errors.Is(err, fs.ErrNotExist) {
+// RecordOf returns the record of a job's machine with a role. That there is none is
+// fs.ErrNotExist.
+func (s Store) RecordOf(job string, role Role) (Record, error) {
+	is := func(r Record) bool { return r.Job == job && r.Role == role }
+	record, err := readRecord(s.dir(Spec{Job: job, Role: role}.id())) // nearly always
+	if err == nil && is(record) || err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return record, err
 	}
 	for _, other := range s.machinesOf(job) {
-		if other.isMainOf(job) {
+		if is(other) {
 			return other, nil
 		}
 	}
-	return Record{}, fmt.Errorf("main machine of job %s: %w", job, fs.ErrNotExist)
+	return Record{}, fmt.Errorf("%s machine of job %s: %w", role, job, fs.ErrNotExist)
 }
-
-func (r Record) isMainOf(job string) bool { return r.Job == job && r.Role == Main }
 
 // machinesOf returns the records of a job's machines, those being started included. What
 // cannot be read is of no job.

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/network"
+	"nspawn-runner/runner/storage"
 )
 
 // What the first build wrote of a job's machine.
@@ -35,7 +37,7 @@ func TestAMachineOfAnOlderBuildIsTheMainMachineOfItsJob(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.dir("1001"), "record.json"), []byte(oldRecord), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r, err := s.mainOf("1001")
+	r, err := s.RecordOf("1001", Main)
 	if err != nil || r.ID != "1001" || r.Job != "1001" || r.Role != Main {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -44,6 +46,36 @@ func TestAMachineOfAnOlderBuildIsTheMainMachineOfItsJob(t *testing.T) {
 	}
 	if all := s.machinesOf("1001"); len(all) != 1 || all[0].ID != "1001" {
 		t.Errorf("%+v", all)
+	}
+}
+
+func TestAMachineThatJoinsANetworkGetsNoneOfItsOwnAndEndsWithTheOther(t *testing.T) {
+	s := store(t)
+	spec := Spec{Job: "7", Role: "service1", Network: network.Private, Backend: storage.InPlace(), Names: []string{"db"}, Service: "postgres:16", Joins: &host.Process{PID: 1, Started: 2}}
+	s.add(t, newRecord(spec))
+	r, err := s.RecordOf("7", "service1")
+	if err != nil || r.Joins == nil || *r.Joins != *spec.Joins || !slices.Equal(r.Names, spec.Names) || r.Service != spec.Service {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if n, err := r.attached(); err != nil || n.IsApart() || n.Name() != "private" {
+		t.Errorf("%v, %v", n, err)
+	}
+	bound := func(r Record) string {
+		for _, p := range s.properties(spec, r) {
+			if p.Name == "BindsTo" {
+				return fmt.Sprint(p.Value.Value())
+			}
+		}
+		return ""
+	}
+	if got := bound(r); got != "[nspawn-runner-7.service]" {
+		t.Errorf("bound to %q", got)
+	}
+	if r.Joins = nil; bound(r) != "" {
+		t.Error("a machine of its own is bound to another one")
+	}
+	if _, err := s.RecordOf("7", Main); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the main machine: %v", err)
 	}
 }
 
@@ -65,14 +97,14 @@ func TestAJobHasSeveralMachinesEachWithAnIDOfItsOwn(t *testing.T) {
 	if want := []string{"7 main", "7-postgres postgres"}; !slices.Equal(ids, want) {
 		t.Errorf("machines of the job: %q", ids)
 	}
-	if r, err := s.mainOf("7"); err != nil || r.ID != "7" {
+	if r, err := s.RecordOf("7", Main); err != nil || r.ID != "7" {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if r, err := s.mainOf("7-postgres"); !errors.Is(err, os.ErrNotExist) {
+	if r, err := s.RecordOf("7-postgres", Main); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("another job's machine executes scripts: %+v, %v", r, err)
 	}
 	s.add(t, Record{Format: recordFormat, ID: "spare", Job: "9"})
-	if r, err := s.mainOf("9"); err != nil || r.ID != "spare" {
+	if r, err := s.RecordOf("9", Main); err != nil || r.ID != "spare" {
 		t.Errorf("a main machine of another id: %+v, %v", r, err)
 	}
 }

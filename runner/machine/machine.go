@@ -64,8 +64,14 @@ type Spec struct {
 	Masked []string
 	// Privileged machines have no user namespace.
 	Privileged bool
-	// Network is what it is attached to.
+	// Network is what it is attached to. Joins, if set, is the first process of the job's main
+	// machine, whose network it shares and with which it ends; Network is then that one's.
 	Network network.Network
+	Joins   *host.Process
+	// Names are host names of its own loopback, besides its own.
+	Names []string
+	// Service is the name by which the job knows it, if it is a service: a printable line.
+	Service string
 	// CloudMetadata lets it reach what clouds tell their hosts.
 	CloudMetadata bool
 	// NoFUSE leaves out /dev/fuse, NoNesting what containers in it need.

@@ -131,6 +131,8 @@ func (s Store) whyDead(ctx context.Context, record Record, err error) error {
 		return fmt.Errorf("machine %s is gone: it was powered off, or cleaned up", name)
 	case result == "exit-code" && status == 133: // nspawn's word for a reboot, systemd-nspawn(1)
 		return fmt.Errorf("machine %s was rebooted: a machine lives for one boot", name)
+	case result == "oom-kill" && record.Service != "":
+		return fmt.Errorf("machine %s ran out of memory (service_memory_max)", name)
 	case result == "oom-kill":
 		return fmt.Errorf("machine %s ran out of memory (memory_max)", name)
 	case result == "timeout":

@@ -61,6 +61,12 @@ type Record struct {
 	// Network is the name of what the machine is attached to. Older builds did not note
 	// it, and gave all machines the host's.
 	Network string `json:"network,omitempty"`
+	// Joins is the first process of the machine whose network it shares, if it shares one.
+	Joins *host.Process `json:"joins,omitempty"`
+	// Names are host names of its own loopback, besides its own.
+	Names []string `json:"names,omitempty"`
+	// Service is the name by which the job knows it, if it is a service: a printable line.
+	Service string `json:"service,omitempty"`
 	// CloudMetadata says that the machine may reach it.
 	CloudMetadata bool `json:"cloud_metadata,omitempty"`
 	// NoFUSE says that the machine has no /dev/fuse.
@@ -89,7 +95,11 @@ func (r Record) up() bool { return r.Leader != nil && r.Leader.Alive() }
 
 // attached is what the machine is attached to.
 func (r Record) attached() (network.Network, error) {
-	return network.Named(cmp.Or(r.Network, network.Host.Name()))
+	named, err := network.Named(cmp.Or(r.Network, network.Host.Name()))
+	if err != nil || r.Joins == nil {
+		return named, err
+	}
+	return network.Of(named), nil
 }
 
 // hostname is what the machine calls itself.

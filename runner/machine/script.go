@@ -27,6 +27,8 @@ type Script struct {
 	Label string
 	// Stdout and Stderr receive its output as it comes.
 	Stdout, Stderr io.Writer
+	// Role is that of the job's machine in which it is executed, "" for Main.
+	Role Role
 	// Alone says that no other script may be running: gitlab-runner's come one
 	// after the other. What a driver that was killed left running is stopped.
 	Alone bool

@@ -28,7 +28,7 @@ const ending = "exit.target"
 // as any Debian that is turned off. The error says what did not stop, or was killed for
 // it: what that left on the disk may be half of something.
 func (s Store) Shutdown(ctx context.Context, job string) error {
-	found, err := s.mainOf(job)
+	found, err := s.RecordOf(job, Main)
 	if err != nil {
 		return err
 	}

@@ -78,6 +78,13 @@ func (s Store) makeWay(ctx context.Context, bus *systemd.Bus, spec Spec) error {
 			return fmt.Errorf("machine %s: it is running already; 'nspawn-runner cleanup --id %s' ends it", Name(id), spec.Job)
 		}
 	}
+	if err == nil && old.Role == Main {
+		// Services of an earlier try are in the network of this one, and systemd keeps its unit
+		// for as long as theirs are bound to it.
+		if err := s.collectBeside(ctx, bus, old); err != nil {
+			return err
+		}
+	}
 	// The directory may hold what an earlier try left behind, killed before
 	// it could undo.
 	if err := s.clear(ctx, bus, id); err != nil {
@@ -117,6 +124,9 @@ func newRecord(spec Spec) Record {
 		Shell:         spec.Shell,
 		Quiet:         spec.Quiet,
 		Network:       spec.Network.Name(),
+		Joins:         spec.Joins,
+		Names:         spec.Names,
+		Service:       spec.Service,
 		CloudMetadata: spec.CloudMetadata,
 		NoFUSE:        spec.NoFUSE,
 		Environment:   spec.Environment,
@@ -222,13 +232,13 @@ func (s Store) startConnected(ctx context.Context, bus *systemd.Bus, spec Spec, 
 		fault.Here("machine: service started")
 		return err
 	})
-	all.Go(func() error { return s.fit(ctx, bus, spec.Network, record) })
+	all.Go(func() error { return s.fit(ctx, bus, record) })
 	return all.Wait()
 }
 
 // fit gives a machine what only its first process can be given from outside, as soon as
 // that is there: the way out of its network, and what it is kept from.
-func (s Store) fit(ctx context.Context, bus *systemd.Bus, attached network.Network, record Record) error {
+func (s Store) fit(ctx context.Context, bus *systemd.Bus, record Record) error {
 	leader, err := bus.AwaitLeader(ctx, Name(record.ID))
 	if err != nil {
 		return fmt.Errorf("wait for its first process: %w", err)
@@ -243,7 +253,7 @@ func (s Store) fit(ctx context.Context, bus *systemd.Bus, attached network.Netwo
 	}
 	defer service.Close()
 	all, ctx := errgroup.WithContext(ctx)
-	all.Go(func() error { return s.attach(ctx, leader, service, attached, record) })
+	all.Go(func() error { return s.attach(ctx, leader, service, record) })
 	all.Go(func() error { return s.guard(service, record) })
 	all.Go(func() error { return limits.Share(ctx, leader, record.RootUID) })
 	all.Go(func() error { return s.allowNested(ctx, leader, record) })
@@ -251,9 +261,13 @@ func (s Store) fit(ctx context.Context, bus *systemd.Bus, attached network.Netwo
 }
 
 // attach attaches a machine to its network.
-func (s Store) attach(ctx context.Context, leader host.Process, service *os.File, attached network.Network, record Record) error {
+func (s Store) attach(ctx context.Context, leader host.Process, service *os.File, record Record) error {
+	attached, err := record.attached()
+	if err != nil {
+		return err
+	}
 	ids := record.ids()
-	err := attached.Attach(ctx, network.Machine{
+	err = attached.Attach(ctx, network.Machine{
 		Leader: leader, Service: service, FirstID: ids.first, IDs: ids.count, CloudMetadata: record.CloudMetadata,
 	})
 	if err == nil {

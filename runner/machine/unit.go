@@ -64,6 +64,10 @@ func (s Store) properties(spec Spec, record Record) []systemd.Property {
 			"SYSTEMD_NSPAWN_TMPFS_TMP=0",
 		}),
 	}
+	if record.Joins != nil {
+		// The network goes with the other machine.
+		properties = append(properties, set("BindsTo", []string{unitName(record.Job)}))
+	}
 	if !spec.Privileged {
 		properties = append(properties, set("RestrictAddressFamilies", struct {
 			Allow    bool

@@ -8,7 +8,7 @@ import (
 
 // Usage reads what a job's main machine has used up to now, and its record.
 func (s Store) Usage(job string) (Record, limits.Usage, error) {
-	record, err := s.mainOf(job)
+	record, err := s.RecordOf(job, Main)
 	if err != nil {
 		return record, limits.Usage{}, err
 	}
@@ -17,4 +17,15 @@ func (s Store) Usage(job string) (Record, limits.Usage, error) {
 		return record, usage, fmt.Errorf("machine %s: %w", Name(record.ID), err)
 	}
 	return record, usage, nil
+}
+
+// UsageBeside words what the services of a job have used up to now, whose main machine is
+// given.
+func (s Store) UsageBeside(main Record) (lines []string) {
+	for _, r := range s.beside(main) {
+		if usage, err := limits.UsageOf(r.Cgroup, r.Age()); err == nil && r.Service != "" {
+			lines = append(lines, usage.Of("service "+r.Service))
+		}
+	}
+	return lines
 }

@@ -26,6 +26,16 @@ func TestOnlyAPrivateNetworkChangesTheResolver(t *testing.T) {
 	}
 }
 
+func TestAJoinedNetworkIsTheOtherMachinesAndIsNotMadeAgain(t *testing.T) {
+	const host = "nameserver 127.0.0.53\n"
+	for _, n := range []Network{Private, None} {
+		joined := Of(n)
+		if joined.IsApart() || joined.Name() != n.Name() || joined.Resolver(host) != n.Resolver(host) || joined.Check() != nil || joined.Attach(t.Context(), Machine{}) != nil {
+			t.Errorf("%s", n.Name())
+		}
+	}
+}
+
 func TestNameserversAreWordsAsTheyAreWritten(t *testing.T) {
 	got := Nameservers("# the host's\nnameserver 192.0.0.3\nsearch example.org\nnameserver fe80::1%host0 # a router\nnameserver x\n")
 	if want := []string{"192.0.0.3", "fe80::1%host0"}; !slices.Equal(got, want) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -103,23 +104,56 @@ func TestVariablesAreExpandedOnceAndKeepTheirShape(t *testing.T) {
 	}
 }
 
-func TestServicesAreAJSONList(t *testing.T) {
-	f := newRecorder(t, nil)
-	f.play(gitlab.Job{
-		Variables: []gitlab.Variable{{Key: "V", Value: "16"}},
-		Services:  []gitlab.Image{{Name: "postgres:$V", Alias: "db", Command: []string{"-c", "x"}, Variables: []gitlab.Variable{{Key: "A", Value: "b"}}}},
-	})
-	var services []struct {
-		Name, Alias         string
-		Entrypoint, Command []string
-		Variables           []gitlab.Variable
+func TestServicesAreAJSONListAndInTheResponse(t *testing.T) {
+	job := gitlab.Job{
+		Variables: []gitlab.Variable{{Key: "V", Value: "16"}, {Key: "ALIASES", Value: "db, postgres.example"}, {Key: "SECRET", Value: "p'$$w"}},
+		Services: []gitlab.Image{
+			{
+				Name: "registry.example:5000/postgres:$V", Alias: "$ALIASES", Command: []string{"-c", "$V"}, PullPolicy: []string{"always"},
+				Variables: []gitlab.Variable{{Key: "PASSWORD", Value: "$SECRET"}, {Key: "URL", Value: "x:$PASSWORD:$NOTHING"}, {Key: "RAW", Value: "$V", Raw: true}},
+			},
+			{Name: "redis"},
+		},
+		Credentials: []gitlab.Credential{{URL: "registry.example:5000", Username: "u", Password: "p"}},
 	}
-	text := f.lastCall("prepare").Env["CUSTOM_ENV_CI_JOB_SERVICES"]
-	if err := json.Unmarshal([]byte(text), &services); err != nil {
-		t.Fatal(err)
+	job.Services[1].Executor.Docker.User = "nobody"
+	for version, variables := range map[int]string{17: "", 19: `,"variables":{"PASSWORD":"p'$w","RAW":"$V","URL":"x:$SECRET:"}`} {
+		t.Run(strconv.Itoa(version), func(t *testing.T) {
+			f := newFake(t, map[string][]act{"prepare": nil})
+			f.Version = version
+			f.play(job)
+			prepare := f.lastCall("prepare")
+			want := `[{"name":"registry.example:5000/postgres:16","alias":"db","entrypoint":null,"command":["-c","$V"]` + variables + `},` +
+				`{"name":"redis","alias":"","entrypoint":null,"command":null}]`
+			if got := prepare.Env["CUSTOM_ENV_CI_JOB_SERVICES"]; got != want {
+				t.Errorf("%s, want\n%s", got, want)
+			}
+			for _, want := range []string{
+				`{"name":"registry.example:5000/postgres:16","alias":"db, postgres.example","command":["-c","$V"],"variables":[{"key":"PASSWORD","value":"$SECRET",`,
+				`"pull_policy":["always"],"executor_opts":{"docker":{},"kubernetes":{}}},{"name":"redis","executor_opts":{"docker":{"user":"nobody"},"kubernetes":{}}}]`,
+				`"credentials":[{"type":"registry","url":"registry.example:5000","username":"u","password":"p"}]`,
+			} {
+				if !strings.Contains(prepare.Response, want) {
+					t.Errorf("no %s in %s", want, prepare.Response)
+				}
+			}
+		})
 	}
-	if s := services[0]; s.Name != "postgres:16" || s.Alias != "db" || len(s.Command) != 2 || s.Variables[0].Key != "A" {
-		t.Errorf("services: %s", text)
+}
+
+func TestAJobCannotForgeItsListOfServices(t *testing.T) {
+	for want, job := range map[string]gitlab.Job{
+		"": {},
+		`[{"name":"redis","alias":"","entrypoint":null,"command":null}]`: {Services: []gitlab.Image{{Name: "redis"}}},
+	} {
+		t.Run("", func(t *testing.T) {
+			f := newFake(t, map[string][]act{"prepare": nil})
+			job.Variables = []gitlab.Variable{{Key: "CI_JOB_SERVICES", Value: "forged"}}
+			f.play(job)
+			if got := f.lastCall("prepare").Env["CUSTOM_ENV_CI_JOB_SERVICES"]; got != want {
+				t.Errorf("%q, want %q", got, want)
+			}
+		})
 	}
 }
 

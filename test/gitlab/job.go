@@ -24,6 +24,8 @@ type Job struct {
 
 	Image    Image
 	Services []Image
+	// Credentials are those of registries that GitLab sends with the job.
+	Credentials []Credential
 
 	// Variables are the job's own. They may be named like GitLab's, and then
 	// the driver's environment and the script see the job's value.
@@ -71,12 +73,37 @@ type Git struct {
 
 // Image is a job's image or one of its services.
 type Image struct {
-	Name       string     `json:"name"`
-	Alias      string     `json:"alias,omitempty"`
-	Command    []string   `json:"command,omitempty"`
-	Entrypoint []string   `json:"entrypoint,omitempty"`
-	Variables  []Variable `json:"variables,omitempty"`
-	PullPolicy []string   `json:"pull_policy,omitempty"`
+	Name       string        `json:"name"`
+	Alias      string        `json:"alias,omitempty"` // several are separated by commas or spaces
+	Command    []string      `json:"command,omitempty"`
+	Entrypoint []string      `json:"entrypoint,omitempty"`
+	Variables  []Variable    `json:"variables,omitempty"`
+	PullPolicy []string      `json:"pull_policy,omitempty"`
+	Executor   ImageExecutor `json:"executor_opts"`
+}
+
+// ImageExecutor is what an image asks of certain executors.
+type ImageExecutor struct {
+	Docker     DockerOptions     `json:"docker"`
+	Kubernetes KubernetesOptions `json:"kubernetes"`
+}
+
+// DockerOptions are for the docker executor.
+type DockerOptions struct {
+	Platform string `json:"platform,omitempty" yaml:"platform"`
+	User     string `json:"user,omitempty" yaml:"user"`
+}
+
+// KubernetesOptions are for the kubernetes executor.
+type KubernetesOptions struct {
+	User string `json:"user,omitempty" yaml:"user"`
+}
+
+// Credential lets the job's images be pulled from a registry.
+type Credential struct {
+	URL      string // the registry's host, with its port if it has one
+	Username string
+	Password string
 }
 
 // Step is a named list of script lines.

@@ -103,12 +103,14 @@ func (k *imageKey) UnmarshalYAML(node *yaml.Node) error {
 		return node.Decode(&k.Name)
 	}
 	var fields struct {
-		Name       string       `yaml:"name"`
-		Alias      string       `yaml:"alias"`
-		Entrypoint linesKey     `yaml:"entrypoint"`
-		Command    linesKey     `yaml:"command"`
-		PullPolicy linesKey     `yaml:"pull_policy"`
-		Variables  variablesKey `yaml:"variables"`
+		Name       string        `yaml:"name"`
+		Alias      string        `yaml:"alias"`
+		Entrypoint linesKey      `yaml:"entrypoint"`
+		Command    linesKey      `yaml:"command"`
+		PullPolicy linesKey      `yaml:"pull_policy"`
+		Variables  variablesKey  `yaml:"variables"`
+		Docker     dockerKey     `yaml:"docker"`
+		Kubernetes kubernetesKey `yaml:"kubernetes"`
 	}
 	if err := decode(node, &fields); err != nil {
 		return err
@@ -116,8 +118,23 @@ func (k *imageKey) UnmarshalYAML(node *yaml.Node) error {
 	*k = imageKey{
 		Name: fields.Name, Alias: fields.Alias, Entrypoint: fields.Entrypoint,
 		Command: fields.Command, PullPolicy: fields.PullPolicy, Variables: fields.Variables,
+		Executor: ImageExecutor{Docker: DockerOptions(fields.Docker), Kubernetes: KubernetesOptions(fields.Kubernetes)},
 	}
 	return nil
+}
+
+// dockerKey is what an image asks of the docker executor.
+type dockerKey DockerOptions
+
+// UnmarshalYAML knows the keys of docker.
+func (k *dockerKey) UnmarshalYAML(node *yaml.Node) error { return decode(node, (*DockerOptions)(k)) }
+
+// kubernetesKey is what an image asks of the kubernetes executor.
+type kubernetesKey KubernetesOptions
+
+// UnmarshalYAML knows the keys of kubernetes.
+func (k *kubernetesKey) UnmarshalYAML(node *yaml.Node) error {
+	return decode(node, (*KubernetesOptions)(k))
 }
 
 // linesKey is one text, or a list of texts and of such lists.

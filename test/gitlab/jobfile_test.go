@@ -22,7 +22,7 @@ timeout: 90s
 image: {name: "bookworm", entrypoint: [/init]}
 services:
   - postgres
-  - {name: redis, alias: cache, variables: {A: b}}
+  - {name: redis, alias: "cache,kv", entrypoint: [/e, -x], command: [c], variables: {A: b}, pull_policy: always, docker: {user: "1000", platform: linux/arm64}, kubernetes: {user: "1"}}
 variables:
   ONE: 1
   TWO: {value: "$ONE", raw: true, masked: true}
@@ -40,10 +40,17 @@ cache: {key: k, paths: [vendor], policy: pull}
 	}
 	want := gitlab.Job{
 		ID: 42, Name: "make", Timeout: 90 * time.Second,
-		Project:  gitlab.Project{Path: "group/hello"},
-		Git:      gitlab.Git{URL: "file:///srv/hello.git", Ref: "trunk", Protected: &yes},
-		Image:    gitlab.Image{Name: "bookworm", Entrypoint: []string{"/init"}},
-		Services: []gitlab.Image{{Name: "postgres"}, {Name: "redis", Alias: "cache", Variables: []gitlab.Variable{{Key: "A", Value: "b", Public: true}}}},
+		Project: gitlab.Project{Path: "group/hello"},
+		Git:     gitlab.Git{URL: "file:///srv/hello.git", Ref: "trunk", Protected: &yes},
+		Image:   gitlab.Image{Name: "bookworm", Entrypoint: []string{"/init"}},
+		Services: []gitlab.Image{{Name: "postgres"}, {
+			Name: "redis", Alias: "cache,kv", Entrypoint: []string{"/e", "-x"}, Command: []string{"c"},
+			Variables: []gitlab.Variable{{Key: "A", Value: "b", Public: true}}, PullPolicy: []string{"always"},
+			Executor: gitlab.ImageExecutor{
+				Docker:     gitlab.DockerOptions{User: "1000", Platform: "linux/arm64"},
+				Kubernetes: gitlab.KubernetesOptions{User: "1"},
+			},
+		}},
 		Variables: []gitlab.Variable{
 			{Key: "ONE", Value: "1", Public: true}, {Key: "TWO", Value: "$ONE", Public: true, Raw: true, Masked: true}, {Key: "FILE", Value: "x", Public: true, File: true},
 		},
@@ -58,13 +65,14 @@ cache: {key: k, paths: [vendor], policy: pull}
 
 func TestAJobFileWithAMistakeNamesItsLine(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                                      "empty",
-		"image: x":                              "script: missing",
-		"script: [a]\nimge: x":                  `line 2: unknown key "imge"`,
-		"script: [a]\nimage:\n  nam: x":         `line 3: unknown key "nam"`,
-		"script: [a]\nvariables: [x]":           "line 2: variables: not a mapping",
-		"script: [a]\ncache:\n  - {pahts: [x]}": `line 3: unknown key "pahts"`,
-		"script: [a]\nartifacts: {when: sometime}": `line 2: when: "sometime"`,
+		"":                              "empty",
+		"image: x":                      "script: missing",
+		"script: [a]\nimge: x":          `line 2: unknown key "imge"`,
+		"script: [a]\nimage:\n  nam: x": `line 3: unknown key "nam"`,
+		"script: [a]\nservices:\n  - name: x\n    docker: {usr: y}": `line 4: unknown key "usr"`,
+		"script: [a]\nvariables: [x]":                               "line 2: variables: not a mapping",
+		"script: [a]\ncache:\n  - {pahts: [x]}":                     `line 3: unknown key "pahts"`,
+		"script: [a]\nartifacts: {when: sometime}":                  `line 2: when: "sometime"`,
 		"script: {a: b}": "line 1",
 		"- script":       "line 1: not a mapping",
 		"script: [":      "line 1",

@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
+	"unicode"
 )
 
 // response is JOB_RESPONSE_FILE: GitLab's answer to gitlab-runner's request
@@ -139,6 +142,9 @@ func (r *Running) response(vs variables) ([]byte, error) {
 	for _, s := range j.Services {
 		out.Services = append(out.Services, expand(s))
 	}
+	for _, c := range j.Credentials {
+		out.Credentials = append(out.Credentials, responseCredential{"registry", c.URL, c.Username, c.Password})
+	}
 	for _, d := range j.Dependencies {
 		dep := responseDependency{ID: d.ID, Token: d.Token, Name: d.Name}
 		dep.ArtifactsFile.Filename = d.File
@@ -172,22 +178,41 @@ func (r *Running) writeResponse(t *try) error {
 	return os.WriteFile(t.responseFile(), content, 0o600)
 }
 
-// services is CUSTOM_ENV_CI_JOB_SERVICES, a list that the driver could start.
+// services is CUSTOM_ENV_CI_JOB_SERVICES: a JSON list of the services, with one alias
+// of each. Their variables are there since version 19, with references to the job's
+// variables and to each other replaced.
 func (r *Running) services(vs variables) string {
 	type service struct {
-		Name       string     `json:"name"`
-		Alias      string     `json:"alias"`
-		Entrypoint []string   `json:"entrypoint"`
-		Command    []string   `json:"command"`
-		Variables  []Variable `json:"variables,omitempty"`
+		Name       string            `json:"name"`
+		Alias      string            `json:"alias"`
+		Entrypoint []string          `json:"entrypoint"`
+		Command    []string          `json:"command"`
+		Variables  map[string]string `json:"variables,omitempty"`
 	}
 	var list []service
 	for _, s := range r.job.Services {
-		list = append(list, service{vs.expand(s.Name), vs.expand(s.Alias), s.Entrypoint, s.Command, s.Variables})
+		next := service{Name: vs.expand(s.Name), Entrypoint: s.Entrypoint, Command: s.Command}
+		if aliases := strings.FieldsFunc(vs.expand(s.Alias), betweenAliases); len(aliases) > 0 {
+			next.Alias = aliases[0]
+		}
+		if r.runner.Version >= 19 {
+			next.Variables = map[string]string{}
+			known := slices.Concat(vs, s.Variables)
+			for _, v := range s.Variables {
+				if !v.Raw {
+					v.Value = known.expand(v.Value)
+				}
+				next.Variables[v.Key] = v.Value
+			}
+		}
+		list = append(list, next)
 	}
 	if list == nil {
 		return ""
 	}
-	text, _ := json.Marshal(list) // strings and bools always marshal
+	text, _ := json.Marshal(list) // strings always marshal
 	return string(text)
 }
+
+// betweenAliases tells whether a character separates the aliases of a service.
+func betweenAliases(c rune) bool { return c == ',' || unicode.IsSpace(c) }

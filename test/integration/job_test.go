@@ -162,15 +162,6 @@ func TestABackgroundProcessNeitherHoldsTheStageNorReachesTheNext(t *testing.T) {
 	}
 }
 
-func TestServicesAreNamedInTheLogAsNotOffered(t *testing.T) {
-	h := onHost(t, "overlay")
-	r := h.play(t, gitlab.Job{Script: []string{"true"}, Services: []gitlab.Image{{Name: "postgres:16"}, {Name: "redis"}}})
-	if r.Status != gitlab.Success {
-		t.Error(r.Log)
-	}
-	wantLog(t, r.Log, "postgres:16, redis")
-}
-
 // used is the line on what a job used.
 var used = regexp.MustCompile(`(?m)^job: ([^,\n]+), processor ([^,\n]+)(?:, memory (\d+) MiB at most)?(?:, \d+ MiB written to disk)?$`)
 

@@ -121,12 +121,13 @@ func (s *Suite) tests(r *reader, cmd *exec.Cmd) error {
 
 // Where things lie in a host.
 const (
-	hostBuild    = "/opt/nspawn-runner"
-	hostFaults   = hostBuild + "/faults"
-	hostBase     = "/opt/base"
-	hostScratch  = harness.Scratch
-	hostTestdata = "/opt/testdata"
-	hostUnits    = hostBuild + "/units"
+	hostBuild     = "/opt/nspawn-runner"
+	hostFaults    = hostBuild + "/faults"
+	hostBase      = "/opt/base"
+	hostScratch   = harness.Scratch
+	hostTestdata  = "/opt/testdata"
+	hostUnits     = hostBuild + "/units"
+	hostPlaybooks = "/opt/playbooks"
 )
 
 // testCommand is the command that runs the integration tests in a host, with more
@@ -143,6 +144,7 @@ func testCommand(host, base, run string, more ...string) []string {
 		"NSPAWN_RUNNER_SCRATCH=" + hostScratch,
 		"NSPAWN_RUNNER_TESTDATA=" + hostTestdata,
 		"NSPAWN_RUNNER_UNITS=" + hostUnits,
+		"NSPAWN_RUNNER_PLAYBOOKS=" + hostPlaybooks,
 	}, more, []string{hostBuild + "/integration.test", "-test.v", "-test.timeout=40m", "-test.run=" + run})
 }
 
@@ -196,7 +198,7 @@ func (s *Suite) startLab(ctx context.Context, release string, trees map[string]s
 		return nil, err
 	}
 	seen := maps.Clone(trees)
-	for dir, at := range map[string]string{buildDir: hostBuild, "test/integration/testdata": hostTestdata} {
+	for dir, at := range map[string]string{buildDir: hostBuild, "test/integration/testdata": hostTestdata, "playbooks": hostPlaybooks} {
 		path, err := filepath.Abs(dir)
 		if err != nil {
 			return nil, err

@@ -1,0 +1,4 @@
+package gitlab
+
+// Env looks up environment variables: os.Getenv, or a map's in tests.
+type Env func(name string) string

@@ -1,0 +1,378 @@
+package integration
+
+import (
+	"encoding/json"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"nspawn-runner/test/gitlab"
+)
+
+// webPlaybook makes an image a service: a web server that shows what GREETING says, or what
+// another web server does at the address in FETCH.
+const webPlaybook = `- hosts: all
+  vars:
+    nspawn_runner_service: ["web:*", "*/web:*", "also:?"]
+    nspawn_runner_service_timeout: 20s
+    nspawn_runner_service_start: |
+      echo "starting $SERVICE_NAME"
+      mkdir -p /srv/www
+      printf '%s|' "$GREETING" "$SERVICE_COMMAND" "$SERVICE_ENTRYPOINT" "$SERVICE_ALIASES" >/srv/www/index.html
+      if [ "$FETCH" ]; then
+        until python3 -c 'import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())' "$FETCH" >/srv/www/index.html 2>/dev/null; do sleep 0.1; done
+      fi
+      case "$DIE" in
+        script) echo "no such $GREETING"; exit 3;;
+        machine) systemctl --force --force poweroff; sleep 100;;
+      esac
+      [ "$NEVER" ] || systemd-run --quiet --unit=web python3 -m http.server --directory /srv/www "${PORT:-80}"
+    nspawn_runner_ready: python3 -c 'import os, socket; socket.create_connection(("localhost", int(os.environ.get("PORT", "80"))))'
+`
+
+// addService installs an image that is a service. The host's settings change with more.
+func (h *host) addService(t *testing.T, name, playbook, more string) {
+	t.Helper()
+	h.addImage(t, name, "")
+	path := filepath.Join(h.playbooks, name+".yaml")
+	must(t, os.WriteFile(path, []byte(playbook), 0o644))
+	t.Cleanup(func() { os.Remove(path) })
+	h.configure(t, more)
+	t.Cleanup(func() { h.configure(t, "") })
+}
+
+// variables are those of a service.
+func serviceVariables(pairs ...string) (all []gitlab.Variable) {
+	for i := 0; i < len(pairs); i += 2 {
+		all = append(all, gitlab.Variable{Key: pairs[i], Value: pairs[i+1], Public: true})
+	}
+	return all
+}
+
+// fetch is a command of a job that prints a page.
+func fetch(url string) string {
+	return `python3 -c 'import sys, urllib.request as u; print("page", u.urlopen(sys.argv[1]).read().decode().strip())' ` + url
+}
+
+func TestServicesAreReachedUnderTheirNamesAndGoWithTheirJob(t *testing.T) {
+	onEach(t, func(t *testing.T, h *host) {
+		h.addService(t, "web", webPlaybook, "")
+		r := h.play(t, gitlab.Job{
+			Variables: serviceVariables("GREETING", "hello $CI_JOB_NAME", "SECOND", "from $GREETING"),
+			Script: []string{
+				"set -e", fetch("http://web/"), fetch("http://registry.example.org__team__web/"), fetch("http://api:8080/"),
+				"grep -c '^127.0.0.1.api$' /etc/hosts; grep -c '^::1.registry.example.org__team__web$' /etc/hosts",
+			},
+			Services: []gitlab.Image{
+				{Name: "registry.example.org:5000/team/web:1.2", Alias: "web, front", Command: []string{"-c", "two words"}},
+				{Name: "also:1", Alias: "api", Variables: serviceVariables("PORT", "8080", "FETCH", "http://front/")},
+			},
+		})
+		if r.Status != gitlab.Success {
+			t.Fatal(r.Log)
+		}
+		page := "page hello job|-c 'two words'||registry.example.org__team__web registry.example.org-team-web web front|"
+		wantLog(t, r.Log, "Starting service registry.example.org:5000/team/web:1.2...\n", "Starting service also:1...\n",
+			"Waiting for services to be up and running (timeout 20 seconds)...\n", page, "\nservice also:1: ")
+		if strings.Count(r.Log, page) < 3 || strings.Contains(r.Log, "warning") {
+			t.Error(r.Log)
+		}
+	})
+}
+
+// A service that does what a job's command says, as root of its machine.
+const anyPlaybook = `- hosts: all
+  vars:
+    nspawn_runner_service: ["any", "any:*"]
+    nspawn_runner_service_timeout: 20s
+    nspawn_runner_service_start: |
+      [ $# = 0 ] || "$@"
+`
+
+func TestAServiceThatNoImageIsOrThatIsNotAllowedFailsTheJobBeforeAnythingStarts(t *testing.T) {
+	h := onHost(t, "overlay")
+	h.addService(t, "any", anyPlaybook, "services: {'nothing:*': nothing}\nservices_max: 4\n")
+	for name, more := range map[string]string{"powerful": "    nspawn_runner_privileged: true\n", "twice": "", "open": "    nspawn_runner_network: host\n"} {
+		service := name + ":1"
+		if name == "twice" {
+			service = "any:2"
+		}
+		path := filepath.Join(h.playbooks, name+".yaml")
+		must(t, os.WriteFile(path, []byte("- hosts: all\n  vars:\n    nspawn_runner_service: ['"+service+"']\n"+more), 0o644))
+		defer os.Remove(path)
+		h.addImage(t, name, "")
+	}
+	must(t, os.WriteFile(filepath.Join(h.playbooks, "also.yaml"), []byte("- hosts: all\n  vars:\n    nspawn_runner_service: ['any:2']\n"), 0o644))
+	defer os.Remove(filepath.Join(h.playbooks, "also.yaml"))
+	h.addImage(t, "also", "")
+	many := make([]gitlab.Image, 100)
+	for i := range many {
+		many[i].Name, many[i].Alias = "any", "a"
+	}
+	for _, test := range []struct {
+		image    string
+		services []gitlab.Image
+		reason   gitlab.Reason
+		want     string
+	}{
+		{"", []gitlab.Image{{Name: "mysql:8"}}, gitlab.ScriptFailure, "service mysql:8: no image of this host stands for it, and images of registries are not pulled; there are: nothing:*, "},
+		{"", []gitlab.Image{{Name: "bookworm"}}, gitlab.ScriptFailure, "service bookworm: no image of this host stands for it"},
+		{"", []gitlab.Image{{Name: "any\x1b[31m\n../../etc"}}, gitlab.ScriptFailure, "service any [31m ../../etc: no image"},
+		{"", []gitlab.Image{{Name: strings.Repeat("any", 1000)}}, gitlab.ScriptFailure, "is longer than 1024 bytes"},
+		{"", many, gitlab.ScriptFailure, "the job has 100 services, and this host starts at most 4 (services_max in "},
+		{"", []gitlab.Image{{Name: "powerful:1"}}, gitlab.ScriptFailure, "service powerful:1: image powerful is privileged, and this runner does not allow that"},
+		{"open", []gitlab.Image{{Name: "any"}}, gitlab.ScriptFailure, "image open has no network of its own (network: host)"},
+		{"", []gitlab.Image{{Name: "nothing:1"}}, gitlab.SystemFailure, "services in "},
+		{"", []gitlab.Image{{Name: "any:2"}}, gitlab.SystemFailure, "stand for it (nspawn_runner_service): write to services in "},
+	} {
+		r := h.play(t, gitlab.Job{Image: gitlab.Image{Name: test.image}, Script: []string{"true"}, Services: test.services})
+		if r.Reason != test.reason || strings.Contains(r.Log, "Starting service") {
+			t.Errorf("%s: %s", r.Reason, r.Log)
+		}
+		wantLog(t, r.Log, test.want)
+	}
+	// What the administrator maps is one, whatever it is.
+	h.configure(t, "services: {'any:*': also, plain: bookworm}\n")
+	r := h.play(t, gitlab.Job{Script: []string{"getent hosts plain any"}, Services: []gitlab.Image{{Name: "any:2"}, {Name: "plain"}}})
+	if r.Status != gitlab.Success {
+		t.Error(r.Log)
+	}
+}
+
+func TestAServiceThatEndsBeforeItIsReadyFailsTheJobWithItsLastLines(t *testing.T) {
+	h := onHost(t, "overlay")
+	h.addService(t, "web", webPlaybook, "")
+	for how, wants := range map[string][]string{
+		"script":  {"service web: nspawn_runner_service_start ended with exit code 3; its last lines:\n", "\n  starting web\n", "\n  no such thing\n"},
+		"machine": {"service web: machine run-", " is gone: it was powered off"},
+	} {
+		r := h.play(t, gitlab.Job{Script: []string{"echo goes on"}, Services: []gitlab.Image{
+			{Name: "also:1", Variables: serviceVariables("PORT", "81")},
+			{Name: "web", Variables: serviceVariables("DIE", how, "GREETING", "thing")},
+		}})
+		if r.Reason != gitlab.ScriptFailure || strings.Contains(r.Log, "goes on\n") {
+			t.Errorf("%s: %s: %s", how, r.Reason, r.Log)
+		}
+		wantLog(t, r.Log, wants...)
+	}
+}
+
+func TestAServiceThatIsLateIsAWarningOrAFailureAsTheAdministratorSays(t *testing.T) {
+	h := onHost(t, "overlay")
+	h.addService(t, "web", strings.Replace(webPlaybook, "timeout: 20s", "timeout: 3s", 1), "")
+	late := gitlab.Image{Name: "web", Variables: serviceVariables("NEVER", "1")}
+	r := h.play(t, gitlab.Job{Script: []string{"echo goes on"}, Services: []gitlab.Image{late}})
+	if r.Status != gitlab.Success {
+		t.Error(r.Log)
+	}
+	wantLog(t, r.Log, "Waiting for services to be up and running (timeout 3 seconds)...", "warning: service web: it is not ready after 3s (service_timeout); its last lines:",
+		"Connection refused", "The job goes on without waiting for it.", "goes on\n")
+
+	h.configure(t, "services_required: true\nservice_timeout: 2s\nservices: {plain: bookworm}\n")
+	r = h.play(t, gitlab.Job{Script: []string{"echo goes on"}, Services: []gitlab.Image{late}})
+	if r.Reason != gitlab.ScriptFailure || strings.Contains(r.Log, "warning") {
+		t.Errorf("%s: %s", r.Reason, r.Log)
+	}
+	wantLog(t, r.Log, "service web: it is not ready after 3s (service_timeout)")
+	r = h.play(t, gitlab.Job{Script: []string{"echo goes on"}, Services: []gitlab.Image{{Name: "plain", Variables: serviceVariables("Healthcheck_TCP_Port", "4711")}}})
+	if r.Reason != gitlab.ScriptFailure {
+		t.Errorf("%s: %s", r.Reason, r.Log)
+	}
+	wantLog(t, r.Log, "service plain: it is not ready after 2s (service_timeout)", "nothing takes connections at port 4711 (HEALTHCHECK_TCP_PORT)")
+}
+
+func TestANameHasOneServiceAndEveryServiceAName(t *testing.T) {
+	h := onHost(t, "overlay")
+	h.addService(t, "any", anyPlaybook, "")
+	serve := func(port string) []gitlab.Variable { return serviceVariables("HEALTHCHECK_TCP_PORT", port) }
+	listen := func(port string) []string {
+		return []string{"systemd-run", "--quiet", "python3", "-m", "http.server", "--directory", "/etc", port}
+	}
+	r := h.play(t, gitlab.Job{
+		Script: []string{"set -e", fetch("http://localhost:8001/hostname") + " || true", fetch("http://gitlab.example:8002/os-release"), "grep -vc bad /etc/hosts"},
+		Services: []gitlab.Image{
+			{Name: "any", Alias: "db, localhost bad\x1b[31mname 10.0.0.1", Command: listen("8001"), Variables: serve("8001")},
+			{Name: "any:7", Alias: "DB, gitlab.example", Command: listen("8002"), Variables: serve("8002")},
+			{Name: "any:8", Alias: "db"},
+		},
+	})
+	if r.Status != gitlab.Success {
+		t.Error(r.Log)
+	}
+	wantLog(t, r.Log, "warning: service any: bad [31mname is no host name", "warning: service any: 10.0.0.1 is no host name",
+		"warning: service any:7: service any is called any already", "warning: service any:7: service any is called DB already",
+		"warning: service any:8 is not started, as no name is left for it", "page PRETTY_NAME")
+	if strings.Contains(r.Log, "Starting service any:8") || strings.Contains(r.Log, "\x1b[31mname is") {
+		t.Error(r.Log)
+	}
+}
+
+// withServices gives a caller's job services of the image any.
+func (c *caller) withServices(t *testing.T, names ...string) {
+	t.Helper()
+	path := strings.TrimPrefix(c.env[0], "JOB_RESPONSE_FILE=")
+	text, err := os.ReadFile(path)
+	must(t, err)
+	var job map[string]any
+	must(t, json.Unmarshal(text, &job))
+	var services []map[string]string
+	for _, name := range names {
+		services = append(services, map[string]string{"name": "any", "alias": name})
+	}
+	job["services"] = services
+	text, err = json.Marshal(job)
+	must(t, err, os.WriteFile(path, text, 0o600))
+}
+
+func TestServicesEndWithTheMachineOfTheirJobAndWithItsGitlabRunner(t *testing.T) {
+	h := onHost(t, "overlay")
+	h.addService(t, "any", anyPlaybook, "")
+	begin := func() *caller {
+		c := h.caller(t, "bookworm")
+		c.withServices(t, "a", "b")
+		if status, output := c.call(t, h.driver, nil, "prepare"); status != 0 {
+			t.Fatalf("exit %d: %s", status, output)
+		}
+		if got := h.machinesOf(t, c.id); len(got) != 3 {
+			t.Fatalf("%q", got)
+		}
+		return c
+	}
+	c := begin()
+	status, output := c.call(t, h.driver, nil, "run", script(t, "systemctl --force --force poweroff; sleep 100"), "build_script")
+	if status != 2 {
+		t.Errorf("exit %d: %s", status, output)
+	}
+	await(t, "its services to end", func() bool {
+		return strings.TrimSpace(shell(t, "systemctl list-units --plain --no-legend --state=active,deactivating 'nspawn-runner-"+c.id+"-*'")) == ""
+	})
+	// Nothing has it start again.
+	_ = exec.Command("systemctl", "start", "nspawn-runner-"+c.id+"-service1.service").Run()
+	if got := shell(t, "systemctl list-units --plain --no-legend --state=active 'nspawn-runner-"+c.id+"*'"); got != "" {
+		t.Error(got)
+	}
+	c.cleanup(t)
+
+	c = begin()
+	c.die()
+	h.collect(t)
+	if got := h.machinesOf(t, c.id); got != nil {
+		t.Errorf("gc leaves %q", got)
+	}
+
+	// A service that ends takes nothing with it.
+	c = begin()
+	shell(t, "systemctl stop nspawn-runner-"+c.id+"-service1.service")
+	if status, output := c.call(t, h.driver, nil, "run", script(t, "ls /sys/class/net"), "build_script"); status != 0 || !strings.Contains(output, "host0") {
+		t.Errorf("exit %d: %s", status, output)
+	}
+	if got := h.garbage(t); len(got) > 0 {
+		t.Errorf("%q", got)
+	}
+	c.cleanup(t)
+}
+
+func TestAKillOfAPrepareWithServicesIsMendedByWhatComesNext(t *testing.T) {
+	needLab(t)
+	h := onHost(t, "overlay")
+	h.addService(t, "any", anyPlaybook, "")
+	begin := func() *caller {
+		c := h.caller(t, "bookworm")
+		c.withServices(t, "a", "b")
+		return c
+	}
+	c := begin()
+	status, output := c.call(t, faults(), []string{tellMarks}, "prepare")
+	if status != 0 {
+		t.Fatalf("exit %d: %s", status, output)
+	}
+	marks := slices.DeleteFunc(marksIn(t, output), func(mark string) bool {
+		return !strings.Contains(mark, "service") && mark != "prepare: main machine up"
+	})
+	c.cleanup(t)
+	if len(marks) < 5 {
+		t.Fatalf("%q of %s", marks, output)
+	}
+	for _, mark := range marks {
+		rescues := []rescue{byCleanup, byGCAfterTheEnd}
+		if mark == "prepare: machines of services up" {
+			rescues = append(rescues, byGC, byTheNextPrepare)
+		}
+		for _, rescue := range rescues {
+			c := begin()
+			if status, output := c.call(t, faults(), []string{killAt(mark)}, "prepare"); status != 137 {
+				t.Errorf("%s: exit %d: %s", mark, status, output)
+			}
+			rescue.do(t, c)
+			if h.checkNothingLeft(t); t.Failed() {
+				t.Fatalf("killed at %q, then %s", mark, rescue.name)
+			}
+		}
+	}
+	// The same job again, as gitlab-runner does.
+	c = begin()
+	if status, output := c.call(t, faults(), []string{killAt("prepare: machines of services up")}, "prepare"); status != 137 {
+		t.Errorf("exit %d: %s", status, output)
+	}
+	if status, output := c.call(t, h.driver, nil, "prepare"); status != 0 || len(h.machinesOf(t, c.id)) != 3 {
+		t.Errorf("exit %d: %s", status, output)
+	}
+	c.cleanup(t)
+
+	// And the helper of one of the machines.
+	tellHelper(t, killAt("boot: network joined"))
+	c = begin()
+	if status, output := c.call(t, faults(), nil, "prepare"); status != 2 || !strings.Contains(output, "service any: machine run-"+c.id+"-service") {
+		t.Errorf("exit %d: %s", status, output)
+	}
+	h.checkNothingLeft(t)
+}
+
+func TestAttacksFromTheMachineOfAServiceAreHeld(t *testing.T) {
+	h := onHost(t, "overlay")
+	h.addService(t, "any", anyPlaybook, "")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer listener.Close()
+	port := listener.Addr().(*net.TCPAddr).Port
+	for name, attack := range map[string]string{
+		"change the network of the job's machine": "ip link set lo down",
+		"redirect it":                            "ip route add blackhole 192.0.2.1 || ip address add 192.0.2.7/32 dev lo",
+		"write to its sysfs":                     "echo 1 >/sys/class/net/lo/mtu || mount -o remount,rw /sys",
+		"change its kernel settings":             "echo 1 >/proc/sys/net/ipv4/ip_forward || echo 1024 >/proc/sys/net/ipv4/ip_unprivileged_port_start",
+		"sniff it":                               "python3 -c 'import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 768)'",
+		"see the processes of the job's machine": "test $(pgrep -c systemd-journal) != 1",
+		"reach the loopback of the host":         "exec 3<>/dev/tcp/127.0.0.1/" + strconv.Itoa(port),
+		"enter the network of the host":          "nsenter --net=/proc/1/root/proc/1/ns/net ip link show eth0 || ls /run/netns/* ",
+		"make device nodes":                      "mknod /disk b 7 0 && head -c1 /disk",
+	} {
+		r := h.play(t, gitlab.Job{Script: []string{"true"}, Services: []gitlab.Image{
+			{Name: "any", Command: []string{"bash", "-c", "if (" + attack + "); then echo SUCCEEDED; fi; exit 9"}},
+		}})
+		if r.Reason != gitlab.ScriptFailure || strings.Contains(r.Log, "  SUCCEEDED") {
+			t.Errorf("%s: %s", name, r.Log)
+		}
+		wantLog(t, r.Log, "nspawn_runner_service_start ended with exit code 9")
+	}
+	// What the job writes does not get out of the variables and words that it is.
+	r := h.play(t, gitlab.Job{Script: []string{"true"}, Services: []gitlab.Image{{
+		Name: "any:$(touch /PWNED)'`;x", Alias: "a", Command: []string{"bash", "-c", `ls /; printf '<%s>' "$EVIL" "$SERVICE_NAME" "$1"; exit 9`, "x", "';\"$(id)"},
+		Variables: serviceVariables("EVIL", "'; touch /PWNED; '$(touch /PWNED)`touch /PWNED`", "A;touch /PWNED", "x", "LD_PRELOAD\n", "x"),
+	}}})
+	wantLog(t, r.Log, "<'; touch /PWNED; '", "<';\"$(id)>")
+	if strings.Contains(r.Log, "\n  PWNED") {
+		t.Error(r.Log)
+	}
+	// A machine whose bus and journal lie costs its own job only.
+	r = h.play(t, gitlab.Job{Script: []string{"true"}, Services: []gitlab.Image{{
+		Name: "any", Command: []string{"bash", "-c", `printf '#!/bin/sh\nprintf "\\033[31mred\\r"; exec yes\n' >/usr/local/bin/journalctl; chmod 755 /usr/local/bin/journalctl; yes $'\e[31m' | head -c 100M; exit 9`},
+	}}})
+	if r.Reason != gitlab.ScriptFailure || strings.Contains(r.Log, "\x1b[31mred") || len(r.Log) > 20000 {
+		t.Errorf("%d bytes: %.3000s", len(r.Log), r.Log)
+	}
+}

@@ -13,8 +13,8 @@ var refusals = Group{
 			Note:    "`mke2fs -d`, `mkfs.btrfs -r` and the ext2 format of mmdebstrap make file system images without one, and fuse2fs mounts them; else use a runner with the shell executor in its own VM",
 			Script: `
 truncate -s 8M /srv/disk; mke2fs -q /srv/disk
-refused 'failed to setup loop device|Operation not permitted' mount -o loop /srv/disk /mnt
-refused 'failed to set up loop device|cannot find an unused loop device' losetup --find --show /srv/disk
+refused 'failed to setup loop device|No such file or directory|Operation not permitted' mount -o loop /srv/disk /mnt
+refused 'failed to set up loop device|cannot find an unused loop device|No such file or directory' losetup --find --show /srv/disk
 refused 'Operation not permitted' mknod /srv/loop b 7 0
 `,
 		},

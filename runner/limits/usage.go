@@ -52,10 +52,10 @@ func written(stat []byte) (most uint64) {
 	return most
 }
 
-// String says it to a person who looks at a job's log.
+// String is the line in the job's log.
 func (u Usage) String() string { return u.Of("job") }
 
-// Of says it of something else than the job's own machine.
+// Of is the line on something else than the job's own machine.
 func (u Usage) Of(what string) string {
 	words := []string{duration(u.Elapsed), "processor " + duration(u.Processor)}
 	if u.Memory > 0 {

@@ -5,6 +5,8 @@
 //   - host: the host's own;
 //   - none: a loopback interface and nothing else.
 //
+// A machine of a service shares the network of another machine, whichever it is (Of).
+//
 // The packets of a job leave the host from a process on the host: from pasta, or with network
 // host from the job's own processes. So BPF programs in the kernel restrict these processes. They
 // block what only the host may reach: its loopback (for private networks) and the metadata

@@ -1,13 +1,14 @@
 // Package cache keeps the caches of jobs within bounds.
 //
-//	.cache/SERVER/PROJECT/KIND       what machines have bound: a job's, and hostile
-//	.cache/SERVER/PROJECT/KIND.used  when a job used it last (its time of modification),
-//	                                 and its size since, once that is known
-//	.cache/.trash/                   what is being deleted
+//	.cache/SERVER/PROJECT/KIND       a cache, which machines bind; its content is hostile
+//	.cache/SERVER/PROJECT/KIND.used  its time of modification is when a job last began to use
+//	                                 the cache; its content is the cache's size since then,
+//	                                 empty until it is measured
+//	.cache/.trash/                   caches that are being deleted
 //
-// The directory of a project is the lock of its caches: shared from before a job
-// looks for its cache until its machine is on record, exclusive for whoever takes
-// something away. No job can reach it.
+// The directory of a project is the lock of its caches. prepare holds a shared lock from before
+// it looks for the cache until the machine is on record. A process that removes something holds
+// an exclusive lock. No job can reach the directory.
 package cache
 
 import (
@@ -31,16 +32,16 @@ import (
 type Store struct {
 	// Dir holds the caches.
 	Dir string
-	// Max bounds all of them together, ProjectMax each one, in bytes;
-	// math.MaxUint64 is no bound.
+	// Max limits all caches together, ProjectMax each cache, in bytes; math.MaxUint64 means no
+	// limit.
 	Max, ProjectMax uint64
-	// InUse lists the directories that machines on record have bound.
+	// InUse lists the caches that machines on record have bound, by their directories.
 	InUse func() ([]string, error)
 }
 
-// Hold returns the directory of a cache, which is made where there is none. It
-// stays until release is called, and after that as long as InUse names it.
-// release may be called again.
+// Hold returns the directory of a cache, and creates it if it does not exist. The cache is not
+// removed until release is called, and after that as long as InUse lists it. release may be called
+// more than once.
 func (s Store) Hold(ctx context.Context, key string) (path string, release func(), err error) {
 	path = filepath.Join(s.Dir, key)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -65,20 +66,21 @@ func (s Store) Hold(ctx context.Context, key string) (path string, release func(
 	return path, release, nil
 }
 
-// use is what is known of a cache's use: when a job was the last to begin with
-// it, and its size since then.
+// use is what is known of a cache: when a job last began to use it, and its size since then, in
+// bytes.
 type use struct {
 	at    time.Time
 	size  uint64
-	known bool // the size
+	known bool // whether size is known
 }
 
-// never is when a cache was used of which nobody noted that: a time that a file
-// can have, so that it stays the oldest when its size is noted.
+// never is the time of use of a cache without a note of it. Its size may be noted later, in a
+// file with this time, so that the cache stays the oldest; so it must be a time that a file can
+// have.
 var never = time.Unix(0, 0)
 
-// readUse reads what is known. Of a cache from a build that noted nothing, or
-// whose note a power cut took, that is nothing: it is the oldest.
+// readUse reads what is known of a cache. If there is no note, because an older version of the
+// program wrote none or a power cut destroyed it, the cache counts as the oldest.
 func readUse(path string) (use, error) {
 	info, err := os.Lstat(path + ".used")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -110,8 +112,8 @@ func writeUse(path string, u use) error {
 	return os.Chtimes(path+".used", u.at, u.at)
 }
 
-// lockIdle locks a cache that nobody uses, nor has since it was looked at. nil
-// without an error is that somebody does, or did.
+// lockIdle locks a cache if it is not in use and was not used after since was read. It returns nil
+// without an error if the cache is, or was.
 func (s Store) lockIdle(path string, since use) (*os.File, error) {
 	held, err := lock.TryDirectory(filepath.Dir(path), lock.Exclusive)
 	if errors.Is(err, lock.ErrBusy) {
@@ -120,7 +122,7 @@ func (s Store) lockIdle(path string, since use) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Who held it before the lock was ours is on record by now.
+	// A prepare that held the lock before us has its machine on record by now.
 	inUse, err := s.InUse()
 	if err == nil && !slices.Contains(inUse, path) {
 		var now use
@@ -134,13 +136,14 @@ func (s Store) lockIdle(path string, since use) (*os.File, error) {
 
 func (s Store) trash() string { return filepath.Join(s.Dir, ".trash") }
 
-// throwAway moves a locked cache out of the way, and returns where it waits for
-// its deletion. What cannot be moved is deleted where it is.
+// throwAway moves a locked cache to the trash and returns its path there. A cache that cannot be
+// moved is deleted where it is; then bin is empty.
 func (s Store) throwAway(ctx context.Context, path string) (bin string, err error) {
 	if err := os.MkdirAll(s.trash(), 0o700); err != nil {
 		return "", err
 	}
-	// First, so that a kill in between leaves a cache that is the next to go.
+	// The note goes first. After a kill in between, the cache counts as the oldest, and the next
+	// removal takes it.
 	if err := os.Remove(path + ".used"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
@@ -153,7 +156,7 @@ func (s Store) throwAway(ctx context.Context, path string) (bin string, err erro
 	return "", storage.Remove(ctx, path)
 }
 
-// name is the path of a cache for people, below the directory of all caches.
+// name is the path of a cache below the directory of all caches, for messages.
 func (s Store) name(path string) string {
 	name, err := filepath.Rel(s.Dir, path)
 	if err != nil {
@@ -162,5 +165,5 @@ func (s Store) name(path string) string {
 	return name
 }
 
-// mb is an amount of bytes for people.
+// mb is an amount of bytes, for messages.
 func mb(bytes uint64) string { return fmt.Sprintf("%d MB", bytes/1e6) }

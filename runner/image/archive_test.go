@@ -149,7 +149,7 @@ func TestATreeOfDebootstrapGetsTheCorrectionsToo(t *testing.T) {
 func TestCorrectionsAreOfAMirrorThatIsGiven(t *testing.T) {
 	s, calls := fakeStore(t)
 	for _, o := range []debian.Bootstrap{{Security: "http://x/y"}, {Security: debian.NoSecurity}, {NoUpdates: true}} {
-		if _, err := s.Create(t.Context(), "sid", CreateOptions{Bootstrap: o}); err == nil || !strings.Contains(err.Error(), "are for a mirror that is given too") || exists(calls) {
+		if _, err := s.Create(t.Context(), "sid", CreateOptions{Bootstrap: o}); err == nil || !strings.Contains(err.Error(), "need nspawn_runner_mirror") || exists(calls) {
 			t.Errorf("%+v: %v", o, err)
 		}
 	}

@@ -153,7 +153,7 @@ func (s *Store) runnable(image Image, booted bool) (ansible.Playbook, error) {
 			return ansible.Playbook{}, fmt.Errorf("playbook %s: there is no ansible-playbook to run it: apt-get install ansible-core", book.Path)
 		}
 		if booted && s.Boot == nil {
-			return ansible.Playbook{}, fmt.Errorf("playbook %s: it is to run in a booted machine (build: booted), and systemd does not run this host, so none can be started here; with \"build: unbooted\" it runs without", book.Path)
+			return ansible.Playbook{}, fmt.Errorf("playbook %s: build: booted needs a host that systemd runs; use build: unbooted", book.Path)
 		}
 	}
 	return book, nil

@@ -1,6 +1,5 @@
-// Package leftover says what a leftover is: something that nobody owns any more. The
-// packages whose things are left list them; the garbage collector removes what it is told
-// of, and the doctor counts it.
+// Package leftover defines leftovers: things that no living job or build owns any more. Each
+// package lists the leftovers of its own kind. gc removes them, and the doctor counts them.
 package leftover
 
 import "context"
@@ -8,9 +7,9 @@ import "context"
 // Item is one leftover.
 type Item struct {
 	What string // machine, unit, build, image, base, downloads, trash...
-	Path string // or the name of what has none
-	Why  string // why nobody will remove it
-	// Remove looks again, under the lock of whoever might own it by now, and
-	// removes it if nobody does. That it is gone already is success.
+	Path string // its path, or its name if it has none, as a unit
+	Why  string // why it has no owner, for people
+	// Remove takes the lock of the possible owner, checks again that the item has no owner, and
+	// removes it. It succeeds if the item is gone already.
 	Remove func(ctx context.Context) error
 }

@@ -4,28 +4,28 @@ import "fmt"
 
 // DiskFull says that a machine has written as much as it may.
 type DiskFull struct {
-	Image string // whose limit it was
+	Image string // whose limit it is
 	Limit uint64 // in bytes
-	// Files says that it was their number, of which as many go into a machine as
-	// there are 8 KiB in the limit.
+	// Files is whether the number of files reached the limit, not their size. A machine
+	// may have one file for each 8 KiB of Limit.
 	Files bool
 }
 
-// String says it to a person who looks at a job's log.
+// String is the line in the job's log.
 func (d DiskFull) String() string {
-	what := "as much"
 	if d.Files {
-		what = "as many files"
+		return fmt.Sprintf("disk full: the job wrote as many files as image %s allows: one for each 8 KiB of %s (disk_max)", d.Image, mebibytes(d.Limit))
 	}
-	return fmt.Sprintf("disk full: the job wrote %s as image %s allows, whose limit is %s (disk_max)", what, d.Image, mebibytes(d.Limit))
+	return fmt.Sprintf("disk full: the job wrote as much as image %s allows: %s (disk_max)", d.Image, mebibytes(d.Limit))
 }
 
-// nearlyFull is from which share of its limit on, in percent, a machine's disk counts
-// as full: who is refused the last blocks may have removed what it wrote last.
+// nearlyFull is the share of its limit, in percent, from which a machine's disk counts as
+// full. It is below 100, because a program whose last write failed may have removed the
+// file before the disk is measured.
 const nearlyFull = 95
 
-// Disk says whether a machine has used up what it may write, of which these are shares in
-// percent, or the number of files.
+// Disk returns nil unless a machine has reached its limit, in bytes. The arguments bytes
+// and files are how much of its space and of its number of files is used, in percent.
 func Disk(image string, limit, bytes, files uint64) *DiskFull {
 	if max(bytes, files) < nearlyFull {
 		return nil

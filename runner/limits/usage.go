@@ -12,15 +12,14 @@ import (
 type Usage struct {
 	Elapsed   time.Duration
 	Processor time.Duration
-	// Memory is the most that it used at a time, with its files that the kernel
-	// kept in memory; 0 where that is not known, which is before Linux 5.19.
+	// Memory is the peak in bytes, including the files that the kernel cached for it; 0 if it is
+	// not known, as before Linux 5.19.
 	Memory uint64
-	// Written is how many bytes of it went to a disk up to now; 0 where that is
-	// not counted.
+	// Written is how many bytes it has written to a disk so far; 0 if that is not counted.
 	Written uint64
 }
 
-// UsageOf reads what a machine has used that was made so long ago.
+// UsageOf reads what a machine has used. elapsed is the machine's age.
 func UsageOf(cgroup string, elapsed time.Duration) (Usage, error) {
 	stat, err := os.ReadFile(filepath.Join(root, cgroup, "cpu.stat"))
 	if err != nil {
@@ -53,10 +52,10 @@ func written(stat []byte) (most uint64) {
 	return most
 }
 
-// String says it to a person who looks at a job's log.
+// String is the line in the job's log.
 func (u Usage) String() string { return u.Of("job") }
 
-// Of says it of something else than the job's own machine.
+// Of is the line on something else than the job's own machine.
 func (u Usage) Of(what string) string {
 	words := []string{duration(u.Elapsed), "processor " + duration(u.Processor)}
 	if u.Memory > 0 {

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Watch tells what a machine came up against since it began.
+// Watch observes which limits of memory and tasks a machine reaches from Begin on.
 type Watch struct {
 	cgroup  string
 	before  shortages
@@ -22,12 +22,13 @@ func Begin(cgroup string) *Watch {
 	return w
 }
 
-// Close ends it.
+// Close stops reading the kernel's log.
 func (w *Watch) Close() { w.kernel.close() }
 
-// Shortages says what a machine of an image ran out of since Begin. It is called once.
-// Processes that the kernel killed count in any case; processes that it refused count only
-// if the script failed.
+// Shortages returns what the machine ran out of since Begin, nil for what it did not run out of.
+// The image is for the message. Shortages may be called once only. A process that the kernel
+// killed counts in any case; a process that it refused to create counts only if the script
+// failed.
 func (w *Watch) Shortages(image string, failed bool) (*OutOfMemory, *OutOfTasks) {
 	log := w.kernel.lines()
 	memory := w.outOfMemory(image, log)
@@ -39,8 +40,9 @@ func (w *Watch) Shortages(image string, failed bool) (*OutOfMemory, *OutOfTasks)
 
 // shortages counts how often a machine was short of memory.
 type shortages struct {
-	// kills are processes in it that the kernel has killed for memory, own and together
-	// how often the machine, and all machines together, had none left within their limit.
+	// kills is how many of its processes the kernel has killed to free memory. own is how often
+	// the machine was out of memory at its own limit, together how often all machines were at
+	// their common limit.
 	kills, own, together uint64
 }
 
@@ -52,15 +54,15 @@ func shortagesOf(cgroup string) shortages {
 	}
 }
 
-// outOfMemory says whether the kernel has killed processes of the machine for memory, and
-// what is known of the last one, in lines of the kernel's log.
+// outOfMemory returns nil if the kernel has killed no process of the machine for memory since
+// Begin. Otherwise it describes the last one, as far as these lines of the kernel's log tell.
 func (w *Watch) outOfMemory(image string, log []string) *OutOfMemory {
 	now := shortagesOf(w.cgroup)
 	if now.kills <= w.before.kills {
 		return nil
 	}
 	o := OutOfMemory{Image: image}
-	// The file is there since Linux 5.19.
+	// memory.peak exists since Linux 5.19.
 	o.Peak, _ = readNumber(w.cgroup, "memory.peak")
 	o.Limit, _ = readNumber(w.cgroup, "memory.max")
 	o.Process, o.Used = killedIn(log, w.cgroup)
@@ -68,8 +70,8 @@ func (w *Watch) outOfMemory(image string, log []string) *OutOfMemory {
 	return &o
 }
 
-// refusedTasks is how often a control group was at its own limit of tasks, if the
-// kernel counts that, which Linux does since 6.11.
+// refusedTasks returns how often a control group has reached its own limit of tasks. counted is
+// false if the kernel does not count that, which Linux does since 6.11.
 func refusedTasks(cgroup string) (often uint64, counted bool) {
 	text, err := os.ReadFile(filepath.Join(root, cgroup, "pids.events.local"))
 	if err != nil || cgroup == "" {
@@ -79,8 +81,9 @@ func refusedTasks(cgroup string) (often uint64, counted bool) {
 	return parseNumber([]byte(count)), true
 }
 
-// outOfTasks says whether the machine hit its limit of tasks. An older kernel only says so in its log, once for each group below the machine's, and
-// not whether the limit was that group's own.
+// outOfTasks returns nil unless the machine reached its limit of tasks since Begin. A kernel older
+// than Linux 6.11 only says so in its log, once for each group below the machine's, and does not
+// say whether the limit was that group's own.
 func (w *Watch) outOfTasks(image string, log []string) *OutOfTasks {
 	often, counted := refusedTasks(w.cgroup)
 	if counted && often <= w.refused || !counted && !tasksRefusedIn(log, w.cgroup) {

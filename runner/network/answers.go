@@ -10,16 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The pasta of 2023 passes on to a job whatever comes to a port that it has sent a
-// datagram from, whoever sends it, so that others reach into machines who try all
-// ports of the host. Here the kernel notes whom each socket has asked, and drops what
-// others send: as that of 2025 has it, which connects its sockets.
+// The pasta of 2023 (Debian 12) passes on every datagram that arrives at a port from which
+// it has sent one, whoever sent it. So another computer that tries all ports of the host
+// would reach machines. These programs note to which address and port each socket has sent
+// a datagram, and drop datagrams from all others. The pasta of 2025 (Debian 13) needs no
+// help: it connects its sockets.
 
-// mayBeAsked is how many a machine's sockets may wait for at a time.
+// mayBeAsked is how many pairs of a socket and a peer are remembered for a machine. Above
+// that, the pair that was unused for the longest time is forgotten.
 const mayBeAsked = 16384
 
-// Whom a socket asked, on a program's stack: the socket's number, 16 bytes of an
-// address, and a port. Aside is room for what is not part of it.
+// A key of the map, on a program's stack: the socket's number (cookie), the address of its
+// peer in 16 bytes, and the peer's port. aside is scratch space that is not part of the key.
 const (
 	aside       = -40
 	askedKey    = -32
@@ -28,25 +30,27 @@ const (
 	askedLength = 32
 )
 
-// letInAnswers keeps datagrams from a control group's processes but for answers.
+// letInAnswers drops all datagrams to a control group's processes, except answers: those
+// from an address and port to which the receiving socket has sent a datagram.
 func letInAnswers(cgroup *os.File) error {
 	asked, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.LRUHash, KeySize: askedLength, ValueSize: 4, MaxEntries: mayBeAsked})
 	if err != nil {
-		return fmt.Errorf("a map of who was asked: %w", err)
+		return fmt.Errorf("create the map of whom sockets asked: %w", err)
 	}
-	defer asked.Close() // the programs have it
+	defer asked.Close() // the programs keep it
 	err = attach(cgroup,
 		hook{ebpf.AttachCGroupUDP4Sendmsg, noteAsked(asked, headers[0])},
 		hook{ebpf.AttachCGroupUDP6Sendmsg, noteAsked(asked, headers[1])},
 		hook{ebpf.AttachCGroupInetIngress, dropUnasked(asked)},
 	)
 	if err != nil {
-		return fmt.Errorf("keep others from jobs: %w", err)
+		return fmt.Errorf("load the filter for answers to datagrams: %w", err)
 	}
 	return nil
 }
 
-// newKey begins a key for the socket that the program in R6's context is about.
+// newKey begins a key, with the number of the socket for which the program runs; R6 holds the
+// program's context. The rest of the key is zero.
 func newKey() asm.Instructions {
 	return asm.Instructions{
 		asm.Mov.Reg(asm.R1, asm.R6),
@@ -59,7 +63,7 @@ func newKey() asm.Instructions {
 	}
 }
 
-// noteAsked is for sendmsg(2).
+// noteAsked is asked for each sendmsg(2). It notes the destination.
 func noteAsked(asked *ebpf.Map, h header) asm.Instructions {
 	program := append(asm.Instructions{asm.Mov.Reg(asm.R6, asm.R1)}, newKey()...)
 	for at := int16(0); at < int16(h.size); at += 4 {
@@ -88,7 +92,8 @@ const (
 	socketPeerPort = 48
 )
 
-// dropUnasked ends with 1 for a packet that may come in, with 0 for others.
+// dropUnasked is asked for each packet that comes in. It returns 1 to let the packet pass, 0 to
+// drop it.
 func dropUnasked(asked *ebpf.Map) asm.Instructions {
 	program := asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
@@ -99,7 +104,7 @@ func dropUnasked(asked *ebpf.Map) asm.Instructions {
 		asm.LoadMem(asm.R1, asm.R0, socketProtocol, asm.Word),
 		asm.JNE.Imm(asm.R1, unix.IPPROTO_UDP, "allow"),
 		asm.LoadMem(asm.R1, asm.R0, socketPeerPort, asm.Half),
-		asm.JNE.Imm(asm.R1, 0, "allow"), // the kernel itself takes only what its peer sends
+		asm.JNE.Imm(asm.R1, 0, "allow"), // connected: the kernel itself drops what others send
 	}
 	program = append(program, newKey()...)
 	program = append(program,
@@ -127,7 +132,7 @@ func (h header) sender() asm.Instructions {
 		asm.LoadMem(asm.R1, asm.RFP, aside, asm.Byte),
 		asm.JNE.Imm(asm.R1, unix.IPPROTO_UDP, "drop"),
 	})
-	if h.size == 4 { // options would lie where the port is looked for
+	if h.size == 4 { // 0x45 is IPv4 without options, which would move the port
 		program = append(program, h.copyTo(aside, 0, 1)...)
 		program = append(program, asm.LoadMem(asm.R1, asm.RFP, aside, asm.Byte), asm.JNE.Imm(asm.R1, 0x45, "drop"))
 	}

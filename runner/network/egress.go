@@ -10,19 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// loopback is what listens for the host alone. The pasta of 2023 connects to
-// 127.0.0.1 when a job sends a packet to that address out of its network interface:
-// root in a machine can do so (seen).
+// loopback is where services listen that are only for the host itself. If a job sends a
+// packet for 127.0.0.1 out of its network interface, which root in a machine can do, the
+// pasta of 2023 connects to that address of the host (seen).
 var loopback = prefixes("127.0.0.0/8", "::1/128")
 
-// metadata is where clouds tell a host, and whoever else asks from there, who it is
-// and by which keys it acts. What leaves pasta comes from the host itself, so that no
-// hop limit keeps the answer from jobs (seen). Link-local addresses are theirs with
-// nearly all of them, 169.254.169.254 and fe80::a9fe:a9fe; all that a job may need of
-// others there is a resolver.
+// metadata are the addresses of the metadata services of clouds. Such a service tells all
+// programs on a host the host's name, role and keys. pasta sends from the host itself, so a
+// limit of hops does not keep the answer from jobs (seen). Nearly all clouds use link-local
+// addresses, mostly 169.254.169.254 and fe80::a9fe:a9fe, so all of those are blocked. The only
+// link-local address that a job may need is a resolver's.
 var metadata = prefixes(
 	"169.254.0.0/16", "fe80::/10",
-	"64:ff9b::a9fe:0/112", // the former behind NAT64
+	"64:ff9b::a9fe:0/112", // 169.254.0.0/16 behind NAT64
 	"100.100.100.200/32",  // Alibaba
 	"fd00:100::100:200/128",
 	"168.63.129.16/32",       // Azure, which also resolves names there
@@ -45,14 +45,14 @@ func prefixes(texts ...string) []netip.Prefix {
 // egress says where the processes of a control group may not send packets.
 type egress struct {
 	closed []netip.Prefix
-	// resolvers answer on port 53 all the same.
+	// resolvers may be asked on port 53, also at a closed address.
 	resolvers []netip.Addr
 }
 
-// keepFrom drops what the processes of a control group send to where they may not. It
-// looks at packets: so it holds for all protocols, and after the host's own firewall
-// has redirected them. It looks at calls before: so it also holds for what the firewall
-// redirects elsewhere, and a job is refused a connection and does not wait for one.
+// keepFrom keeps the processes of a control group from sending to closed addresses. It checks
+// twice. The check of packets holds for all protocols, and comes after the host's firewall has
+// redirected them. The check of connect(2) comes before the firewall, so it also holds for
+// destinations that the firewall redirects, and the job gets an error at once.
 func (e egress) keepFrom(cgroup *os.File) error {
 	err := attach(cgroup,
 		hook{ebpf.AttachCGroupInetEgress, e.packets()},
@@ -60,13 +60,13 @@ func (e egress) keepFrom(cgroup *os.File) error {
 		hook{ebpf.AttachCGroupInet6Connect, e.calls(headers[1])},
 	)
 	if err != nil {
-		return fmt.Errorf("keep jobs from what only the host may reach: %w", err)
+		return fmt.Errorf("load the filter for addresses that only the host may reach: %w", err)
 	}
 	return nil
 }
 
-// header says where things are in a packet: RFC 791, RFC 8200. The port is there if
-// no options come before it.
+// header holds the offsets of fields in a packet: RFC 791, RFC 8200. The one of the port is
+// right only if the header has no options or extensions.
 type header struct {
 	name                     string
 	size                     int // of an address
@@ -85,7 +85,8 @@ func (h header) has(address netip.Addr) bool { return address.BitLen() == 8*h.si
 // skbProtocol is where a packet's protocol is in struct __sk_buff (linux/bpf.h).
 const skbProtocol = 16
 
-// packets ends with 1 for a packet that may pass, with 0 for others.
+// packets is asked for each packet that is sent. It returns 1 to let the packet pass, 0 to drop
+// it.
 func (e egress) packets() asm.Instructions {
 	program := asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
@@ -101,7 +102,7 @@ func (e egress) packets() asm.Instructions {
 	return append(program, dropOrAllow()...)
 }
 
-// calls does so for connect(2).
+// calls is asked for each connect(2). It returns 1 to allow the call, 0 to refuse it.
 func (e egress) calls(h header) asm.Instructions {
 	program := asm.Instructions{asm.Mov.Reg(asm.R6, asm.R1)}
 	for at := range int16(h.size / 4) {
@@ -119,8 +120,8 @@ func dropOrAllow() asm.Instructions {
 	return append(asm.Instructions{asm.Mov.Imm(asm.R0, 0).WithSymbol("drop"), asm.Return()}, allow()...)
 }
 
-// decide is about the address on the stack. isQuestion looks whether a resolver is
-// asked.
+// decide decides about the destination whose address is on the stack. For the address of a
+// resolver, the program goes on with isQuestion, which checks the port.
 func (e egress) decide(h header, isQuestion asm.Instructions) asm.Instructions {
 	var program asm.Instructions
 	closed, question := h.name+" closed", h.name+" question"
@@ -137,16 +138,16 @@ func (e egress) decide(h header, isQuestion asm.Instructions) asm.Instructions {
 		}
 	}
 	program = append(program, asm.Ja.Label("drop"))
-	if len(program) == none+1 { // the kernel takes no program with a part that nothing leads to
+	if len(program) == none+1 { // no resolver: the kernel refuses programs with unreachable parts
 		return program
 	}
 	return append(program, labelled(question, isQuestion)...)
 }
 
-// isQuestion looks into a packet.
+// isQuestion allows a packet only if it goes to port 53, by UDP or TCP.
 func (h header) isQuestion() asm.Instructions {
 	var program asm.Instructions
-	if h.size == 4 { // options would lie where the port is looked for
+	if h.size == 4 { // 0x45 is IPv4 without options, which would move the port
 		program = append(h.read(0, 1), fromStack(0, asm.Byte), asm.JNE.Imm(asm.R1, 0x45, "drop"))
 	}
 	program = append(program, h.read(h.protocol, 1)...)
@@ -159,7 +160,7 @@ func (h header) isQuestion() asm.Instructions {
 	return append(program, fromStack(0, asm.Half), asm.JEq.Imm(asm.R1, inPacket16(53), "allow"), asm.Ja.Label("drop"))
 }
 
-// read copies bytes of the packet to the stack.
+// read copies bytes of the packet to the place on the stack where fromStack looks.
 func (h header) read(at int32, size int) asm.Instructions { return h.copyTo(-16, at, size) }
 
 func (h header) copyTo(stack, at int32, size int) asm.Instructions {
@@ -174,13 +175,13 @@ func (h header) copyTo(stack, at int32, size int) asm.Instructions {
 	}
 }
 
-// fromStack loads what was copied there.
+// fromStack loads into R1 what read has copied, from its byte at.
 func fromStack(at int16, size asm.Size) asm.Instruction {
 	return asm.LoadMem(asm.R1, asm.RFP, at-16, size)
 }
 
-// goIfWithin goes on at a label if the address on the stack lies in a prefix. name is
-// that of a label of its own.
+// goIfWithin jumps to a label if the address on the stack lies in a prefix. name is a label that
+// no other part of the program has.
 func goIfWithin(prefix netip.Prefix, to, name string) asm.Instructions {
 	address, mask := prefix.Masked().Addr().AsSlice(), maskOf(prefix)
 	var program asm.Instructions

@@ -12,41 +12,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The pasta of 2023 announces a window by a TCP segment that has no flags at all. A
-// socket ignores that. But where the machine forwards a connection for a container, its
-// connection tracking finds the segment invalid and takes it for the machine's own,
-// which answers that there is no such connection (RST): pasta then ends it (seen).
+// The pasta of 2023 announces a TCP window with a segment that has no flags at all. A socket
+// ignores such a segment. But if the machine forwards the connection for a container, connection
+// tracking finds the segment invalid and does not translate its address. The machine then takes
+// it for a segment to itself and answers that there is no such connection (RST), and pasta ends
+// the connection (seen).
 //
-// So the machine's interface drops such segments, as they come in.
+// So the machine's interface drops such segments as they come in.
 
-// dropFlagless has a machine's interface drop them: network is its namespace.
+// dropFlagless makes a machine's interface drop segments without flags. network is the machine's
+// network namespace.
 func dropFlagless(network *os.File) error {
 	program, err := loadFlagless()
 	if err != nil {
-		return fmt.Errorf("load a program for %s: %w", Interface, err)
+		return fmt.Errorf("load the BPF program for %s: %w", Interface, err)
 	}
 	defer program.Close()
 	if err := inNetwork(network, func() error { return attachXDP(Interface, program) }); err != nil {
-		return fmt.Errorf("attach a program to %s: %w", Interface, err)
+		return fmt.Errorf("attach the BPF program to %s: %w", Interface, err)
 	}
 	return nil
 }
 
-// loadFlagless loads the program. It can do with the beginning of a segment: Linux 6.9 does
-// not copy one for it.
+// loadFlagless loads the program. The flag says that the program can handle a packet in several
+// fragments, of which it sees the first. So Linux 6.9 and newer need not copy the packet.
 func loadFlagless() (*ebpf.Program, error) {
 	return ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, Flags: unix.BPF_F_XDP_HAS_FRAGS, Instructions: flagless(), License: "GPL"})
 }
 
-// What becomes of a frame: enum xdp_action (linux/bpf.h).
+// Verdicts on a frame: enum xdp_action (linux/bpf.h).
 const (
 	xdpDrop = 1
 	xdpPass = 2
 )
 
-// Of a frame, as pasta makes it: without VLAN tags, and IPv6 without extensions.
+// Offsets in a frame as pasta makes it: without VLAN tags, and IPv6 without extensions.
 const (
-	frameKind = 12 // what is in it
+	frameKind = 12 // the EtherType
 	frameIP   = 14
 	flagsOf   = 13 // a TCP header's flags
 )
@@ -54,7 +56,7 @@ const (
 // flagless drops TCP segments without flags, and passes all else (XDP).
 func flagless() asm.Instructions {
 	load := func(at int16, size asm.Size) asm.Instruction { return asm.LoadMem(asm.R4, asm.R2, at, size) }
-	// has goes on if the frame is so long.
+	// has passes a frame that is shorter than length.
 	has := func(length int32) asm.Instructions {
 		return asm.Instructions{
 			asm.Mov.Reg(asm.R5, asm.R2), asm.Add.Imm(asm.R5, length), asm.JGT.Reg(asm.R5, asm.R3, "pass"),

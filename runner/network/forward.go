@@ -9,13 +9,13 @@ import (
 	"github.com/cilium/ebpf/asm"
 )
 
-// A resolver on the host's loopback answers jobs at resolverAddress. The kernel
-// exchanges the two in the calls that pasta makes, which so needs to know nothing of
-// it: pasta's own way is for UDP only in that of 2023, and needs to read the host's
-// resolv.conf, which its profile of AppArmor forbids where that is a link to
-// systemd-resolved's.
+// A resolver on the host's loopback answers jobs at resolverAddress. These programs exchange the
+// two addresses in pasta's system calls, so pasta needs no options for it. Its option
+// --dns-forward is not enough: the pasta of 2023 forwards UDP only, and needs to read the host's
+// resolv.conf. Its AppArmor profile forbids that if the file is a link to systemd-resolved's.
 
-// forwardNames sends questions of a control group's processes on to a resolver.
+// forwardNames redirects name lookups of a control group's processes from resolverAddress to a
+// resolver of the host.
 func forwardNames(cgroup *os.File, resolver netip.Addr) error {
 	own := netip.MustParseAddr(resolverAddress)
 	err := attach(cgroup,
@@ -24,12 +24,12 @@ func forwardNames(cgroup *os.File, resolver netip.Addr) error {
 		hook{ebpf.AttachCGroupUDP4Recvmsg, exchange(resolver, own)},
 	)
 	if err != nil {
-		return fmt.Errorf("make a way to the host's resolver: %w", err)
+		return fmt.Errorf("load the forwarder of name lookups: %w", err)
 	}
 	return nil
 }
 
-// exchange puts one address in the place of another, on port 53.
+// exchange replaces the address what by the address with, in calls for port 53.
 func exchange(what, with netip.Addr) asm.Instructions {
 	return append(asm.Instructions{
 		asm.LoadMem(asm.R2, asm.R1, callPort, asm.Word),

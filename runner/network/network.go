@@ -3,12 +3,12 @@
 //   - private: a network of its own, from which passt's pasta leads out, as on any
 //     computer behind a router;
 //   - host: the host's own;
-//   - none: a loopback and nothing else.
+//   - none: a loopback interface and nothing else.
 //
-// Whatever it is, a job sends its packets from the host, or from a process on the host
-// that works for it. So the kernel is given programs (BPF) which keep such processes from
-// what only the host may reach: its loopback, and what clouds tell their hosts. They
-// belong to a control group, and live as long as that.
+// The packets of a job leave the host from a process on the host: from pasta, or with network
+// host from the job's own processes. So BPF programs in the kernel restrict these processes. They
+// block what only the host may reach: its loopback (for private networks) and the metadata
+// service of its cloud. They are attached to a control group and end with it.
 package network
 
 import (
@@ -43,6 +43,6 @@ type Machine struct {
 	// FirstID is the host's user id of its root, IDs how many user and group ids are its
 	// own from there on. Both are 0 for a privileged machine, which has no user namespace.
 	FirstID, IDs int
-	// CloudMetadata lets it reach what clouds tell their hosts.
+	// CloudMetadata lets it reach the metadata service of the host's cloud.
 	CloudMetadata bool
 }

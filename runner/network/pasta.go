@@ -15,11 +15,12 @@ import (
 	"nspawn-runner/runner/printable"
 )
 
-// startPasta starts pasta, which goes on in the background when the network is
-// there.
+// startPasta starts pasta and returns when the machine's network works. pasta continues in the
+// background.
 func startPasta(ctx context.Context, m Machine, cgroup *os.File) error {
-	// Opened here: pids are used again, and who is not root may not look at the
-	// leader before it is the machine's init.
+	// The namespaces are opened here and passed as descriptors. A path below /proc/PID could
+	// lead to another process that got the same pid, and until the leader has executed its
+	// init, only the host's root may open it.
 	network, err := m.Leader.Namespace("net")
 	if err != nil {
 		return err
@@ -35,7 +36,9 @@ func startPasta(ctx context.Context, m Machine, cgroup *os.File) error {
 	if m.FirstID > 0 {
 		argv = append([]string{"nsenter", "--user=/proc/self/fd/3", "--setuid=0", "--setgid=0", "--"}, argv...)
 	} else {
-		argv = append(argv, "--runas=0") // who may enter a privileged machine's
+		// A privileged machine has no user namespace. pasta must stay root to enter its
+		// network namespace.
+		argv = append(argv, "--runas=0")
 	}
 	files, err := pastaFiles()
 	if err != nil {
@@ -44,15 +47,15 @@ func startPasta(ctx context.Context, m Machine, cgroup *os.File) error {
 	argv = append([]string{"prlimit", "--nofile=" + files}, argv...)
 	var words bytes.Buffer
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	// Not one of the other descriptors, which pasta is free to close.
+	// Standard input, because pasta may close other descriptors.
 	cmd.Stdin = network
 	cmd.Stdout, cmd.Stderr = &words, &words
 	cmd.ExtraFiles = []*os.File{users}
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	cmd.WaitDelay = time.Second
-	// In its control group from the first moment, and in no group of
-	// gitlab-runner's processes.
+	// pasta is born into its control group. It has a session of its own, so that it does not get
+	// the signals for gitlab-runner's process group.
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd()), Setsid: true}
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
@@ -66,9 +69,8 @@ func startPasta(ctx context.Context, m Machine, cgroup *os.File) error {
 	return nil
 }
 
-// pastaCommand is pasta's command line: pasta(1). Nothing is forwarded into
-// the machine, and standard input is the namespace of its network. The options
-// are those that also the pasta of 2023 has.
+// pastaCommand returns pasta's command line: pasta(1). No port is forwarded into the machine.
+// Standard input is the namespace of its network. The pasta of 2023 has all these options too.
 func pastaCommand() []string {
 	return []string{
 		"pasta", "--quiet", "--config-net", "--no-map-gw", "--netns-only", "--netns=/proc/self/fd/0", "--no-netns-quit",
@@ -79,12 +81,12 @@ func pastaCommand() []string {
 	}
 }
 
-// pastaFiles is how many files pasta may have open. It has a socket of the host for
-// each of a job's connections, and for each port that it sends datagrams from, which
-// takes a port of the host's for three minutes: a job may have a share of those, as of
-// all that machines have in common. A connection takes two files of the pasta of 2023.
+// pastaFiles returns how many files pasta may have open. This limits how many of the host's
+// ports a machine takes: pasta has one socket for each connection of a job, and one, for three
+// minutes, for each port from which the job sends datagrams. A machine may have a quarter of the
+// ports, as of everything that machines share. In the pasta of 2023 a connection takes two files.
 func pastaFiles() (string, error) {
-	const its = 256 // for itself
+	const its = 256 // for pasta's own files
 	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 	if err != nil {
 		return "", fmt.Errorf("network private: the host's ports: %w", err)
@@ -96,7 +98,7 @@ func pastaFiles() (string, error) {
 	return strconv.Itoa(its + (last-first+1)/limits.HostShare), nil
 }
 
-// pastaWords is what pasta said that tells something.
+// pastaWords returns pasta's messages in one line, without those that say nothing about the cause.
 func pastaWords(output string) string {
 	var lines []string
 	for line := range strings.Lines(output) {

@@ -10,11 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pasta binds the port that a job sends a datagram from on the host too, and lets
-// others bind it (SO_REUSEADDR): so a job took what was meant for a service of the
-// host, and answered in its place (seen). In its control group the kernel chooses the
-// port, one that nobody has. pasta knows its sockets without; that of 2025 looks
-// whether it got the port, and is told that it did.
+// When a job sends a datagram, pasta binds the job's port on the host too, and with
+// SO_REUSEADDR, which lets several sockets have one port. So a job received what was meant
+// for a service of the host, and answered in its place (seen). These programs have the
+// kernel choose a free port for each socket of pasta's control group. pasta does not need
+// the port that it asked for. The pasta of 2025 checks with getsockname(2) that it got it,
+// and is told that it did.
 
 // hidePorts makes the processes of a control group bind ports of the kernel's choice.
 func hidePorts(cgroup *os.File) error {
@@ -23,9 +24,9 @@ func hidePorts(cgroup *os.File) error {
 		Type: ebpf.SkStorage, KeySize: 4, ValueSize: 4, Key: integer, Value: integer, Flags: unix.BPF_F_NO_PREALLOC,
 	})
 	if err != nil {
-		return fmt.Errorf("a map of sockets: %w", err)
+		return fmt.Errorf("create the map of the ports of sockets: %w", err)
 	}
-	defer wanted.Close() // the programs have it
+	defer wanted.Close() // the programs keep it
 	err = attach(cgroup,
 		hook{ebpf.AttachCGroupSetsockopt, takeNoShare()},
 		hook{ebpf.AttachCGroupInet4Bind, forgetPort(wanted)},
@@ -34,14 +35,15 @@ func hidePorts(cgroup *os.File) error {
 		hook{ebpf.AttachCgroupInet6GetSockname, tellPort(wanted)},
 	)
 	if err != nil {
-		return fmt.Errorf("keep jobs from the host's ports: %w", err)
+		return fmt.Errorf("load the filter for ports: %w", err)
 	}
 	return nil
 }
 
-// forgetPort is for bind(2): 0 is a port of the kernel's choice. The pasta of 2023
-// also binds, for a moment, the address that a job connects to, to see whether it is
-// the host's: that is to fail as ever.
+// forgetPort is asked for each bind(2). For datagrams it notes the wanted port and replaces
+// it by 0, for which the kernel chooses one. It leaves the address alone: the pasta of 2023
+// also binds, for a moment, the address to which a job connects, to see whether it is the
+// host's, and that bind must still fail if it is not.
 func forgetPort(wanted *ebpf.Map) asm.Instructions {
 	return append(asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
@@ -61,7 +63,7 @@ func forgetPort(wanted *ebpf.Map) asm.Instructions {
 	}, allow()...)
 }
 
-// tellPort is for getsockname(2).
+// tellPort is asked for each getsockname(2). It answers with the port that bind(2) wanted.
 func tellPort(wanted *ebpf.Map) asm.Instructions {
 	return append(asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
@@ -84,9 +86,9 @@ const (
 	optionName  = 28
 )
 
-// takeNoShare is for setsockopt(2): two sockets that have SO_REUSEADDR may get one
-// port, or one identifier of echoes, for which sockets have it from the start. What
-// asks to have it loses it.
+// takeNoShare is asked for each setsockopt(2). Two sockets with SO_REUSEADDR may get the same
+// port, or the same identifier of pings; ping sockets have the option from the start. So a
+// call that turns SO_REUSEADDR or SO_REUSEPORT on turns it off instead.
 func takeNoShare() asm.Instructions {
 	return append(asm.Instructions{
 		asm.LoadMem(asm.R2, asm.R1, optionLevel, asm.Word),

@@ -12,11 +12,11 @@ import (
 	"nspawn-runner/runner/fault"
 )
 
-// private is a network of a machine's own. pasta moves what the machine sends, from the
-// namespace of its network into ordinary sockets of the host. It is the machine's root
-// while it does, and so nobody on the host: what it can do there it can do in the
-// machine's user namespace only. It lives in a control group of the machine's service,
-// counts to its limits, and ends with it.
+// private is a network of a machine's own. pasta connects it to the outside: it takes packets
+// from the machine's network namespace and sends their content by ordinary sockets of the host.
+// pasta runs as the machine's root, which on the host is a user without rights. It is in a
+// control group below the machine's service, so it counts towards the machine's limits and ends
+// with the machine.
 type private struct{}
 
 func (private) Name() string { return "private" }
@@ -57,7 +57,8 @@ func (private) Attach(ctx context.Context, m Machine) error {
 	return nil
 }
 
-// confine keeps what pasta does for a job from what is the host's own.
+// confine loads the BPF programs that restrict pasta: which addresses it reaches, how it asks
+// the host's resolver, which datagrams it receives, and which ports it takes.
 func confine(cgroup *os.File, cloudMetadata bool) error {
 	text, err := HostResolver()
 	if err != nil {
@@ -79,7 +80,9 @@ func confine(cgroup *os.File, cloudMetadata bool) error {
 			return err
 		}
 	}
-	if err := letInAnswers(cgroup); err != nil { // who is asked is known by now
+	// After forwardNames: programs for one call run in the order in which they were attached,
+	// and this one must see the resolver's real address.
+	if err := letInAnswers(cgroup); err != nil {
 		return err
 	}
 	return hidePorts(cgroup)

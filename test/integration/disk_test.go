@@ -73,7 +73,7 @@ func TestAJobWritesNoMoreThanItMayInAVMToo(t *testing.T) {
 			if c.status != 1 || !strings.Contains(strings.ToLower(c.stderr), refusal) {
 				t.Errorf("more than it may: %+v", c)
 			}
-			wantLog(t, c.stderr, "disk full: the job wrote as much as image bookworm allows, whose limit is 200 MiB (disk_max)\n")
+			wantLog(t, c.stderr, "disk full: the job wrote as much as image bookworm allows: 200 MiB (disk_max)\n")
 			if h.backend == "btrfs" {
 				h.fillsSubvolumes(t, id)
 			}
@@ -131,7 +131,7 @@ func TestALayerOfItsOwnHoldsWhatAnOverlayHolds(t *testing.T) {
 	}
 	h.configure(t, "disk_max: 64M\n")
 	c = h.run(t, h.prepared(t, "bookworm"), "mkdir /root/d; cd /root/d; i=0; while [ $i -lt 20000 ]; do : > $i || exit 1; i=$((i+1)); done")
-	wantLog(t, c.stderr, "disk full: the job wrote as many files as image bookworm allows, whose limit is 64 MiB (disk_max)\n")
+	wantLog(t, c.stderr, "disk full: the job wrote as many files as image bookworm allows: one for each 8 KiB of 64 MiB (disk_max)\n")
 
 	// What a machine may write is there for it, or it does not start.
 	h.configure(t, "disk_max: 100%\n")

@@ -132,6 +132,8 @@ func (p *Play) jobs(ctx context.Context) error {
 		if err := create.Run(); err != nil {
 			return fmt.Errorf("create image %s: %w", p.Image, err)
 		}
+	} else {
+		p.step("using image %s, which an earlier run created", p.Image)
 	}
 	ready := time.Since(p.start)
 	var failed error

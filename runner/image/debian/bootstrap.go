@@ -65,7 +65,7 @@ func (o Bootstrap) complete() (Bootstrap, error) {
 	}
 	o.Include = append(slices.Clone(included), o.Include...)
 	if o.Mirror == "" && (o.Security != "" || o.NoUpdates) {
-		return o, errors.New("nspawn_runner_security_mirror and nspawn_runner_updates are for a mirror that is given too, as nspawn_runner_mirror")
+		return o, errors.New("nspawn_runner_security_mirror and nspawn_runner_updates need nspawn_runner_mirror")
 	}
 	if o.Keyring != "" {
 		if _, err := os.ReadFile(o.Keyring); err != nil {

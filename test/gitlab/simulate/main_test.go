@@ -83,7 +83,7 @@ func TestAGoodJobShowsItsLogAndItsCost(t *testing.T) {
 	}
 	for _, want := range []string{
 		"Using Custom executor with driver toy 1.2...\n", "\n$ echo hello\nhello\n", "\nJob succeeded\n\nSTAGE ",
-		"\nprepare ", "\nrun      build_script ", "\ncleanup ", "\njob succeeded in ", ", 7 processes\n",
+		"\nprepare ", "\nrun      build_script ", "\ncleanup ", "\njob succeeded in ", ", 7 calls of the driver; ",
 	} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("no %q in\n%s", want, stdout)

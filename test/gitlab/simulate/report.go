@@ -12,7 +12,8 @@ import (
 	"nspawn-runner/test/gitlab"
 )
 
-// report is a table of what each stage cost, and the job's end in one line.
+// report is a table of what each call of the driver cost, without the machine, and the
+// job's end in one line.
 func report(out io.Writer, result gitlab.Result, colour bool) error {
 	var total time.Duration
 	var text strings.Builder
@@ -27,7 +28,7 @@ func report(out io.Writer, result gitlab.Result, colour bool) error {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", s.Stage, sub, seconds(s.Elapsed), seconds(s.User+s.System), mebibytes(s.PeakRSS), exit(s))
 	}
 	table.Flush() // into memory
-	verdict := fmt.Sprintf("%s in %s, %d processes", ending(result), seconds(total), len(result.Stages))
+	verdict := fmt.Sprintf("%s in %s, %d calls of the driver; CPU and MEMORY are its own", ending(result), seconds(total), len(result.Stages))
 	if colour {
 		code := "\x1b[32;1m"
 		if result.Status != gitlab.Success {

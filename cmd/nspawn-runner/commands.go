@@ -40,7 +40,7 @@ func commands() *cobra.Command {
 	}
 	root.PersistentFlags().BoolVarP(&o.verbose, "verbose", "v", false, "print each step")
 	root.PersistentFlags().BoolVar(&o.debug, "debug", false, "print each step and how long it took")
-	root.PersistentFlags().StringVar(&o.config, "config", "", "configuration file (default /etc/nspawn-runner.yaml)")
+	root.PersistentFlags().StringVar(&o.config, "config", "", "configuration `file` (default /etc/nspawn-runner.yaml)")
 	root.AddGroup(
 		&cobra.Group{ID: "images", Title: "Images:"},
 		&cobra.Group{ID: "machines", Title: "Machines:"},

@@ -98,7 +98,7 @@ func chrootRollback(o *options) *cobra.Command {
 	c.Long = "Make the generation that was current before this one current again. A second\n" +
 		"call goes back one more generation, or fails if there is none; --to goes to any\n" +
 		"generation that still exists, newer ones too. Running jobs keep theirs."
-	c.Flags().StringVar(&to, "to", "", "generation to go to, as chroot-list --long shows it")
+	c.Flags().StringVar(&to, "to", "", "`generation` to go to, as chroot-list --long shows it")
 	return c
 }
 

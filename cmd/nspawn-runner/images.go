@@ -50,8 +50,8 @@ func chrootCreate(o *options) *cobra.Command {
 			}
 			return err
 		})
-	c.Flags().StringVar(&suite, "suite", "", "Debian suite (default: the playbook's, else unstable)")
-	c.Flags().StringVar(&defaultImage, "default-image", "", "image to use if none is named")
+	c.Flags().StringVar(&suite, "suite", "", "Debian `suite` (default: the playbook's, else unstable)")
+	c.Flags().StringVar(&defaultImage, "default-image", "", "`image` to use if none is named")
 	return c
 }
 
@@ -80,7 +80,7 @@ func chrootLogin(o *options) *cobra.Command {
 	c.Flags().BoolVar(&discard, "discard", false, "never publish the copy")
 	c.Flags().BoolVar(&failed, "failed", false, "open the tree of the last build, if its playbook or test failed")
 	c.MarkFlagsMutuallyExclusive("discard", "failed")
-	c.Flags().StringVar(&defaultImage, "default-image", "", "image to use if none is named")
+	c.Flags().StringVar(&defaultImage, "default-image", "", "`image` to use if none is named")
 	return c
 }
 

@@ -25,10 +25,10 @@ func toml(o *options) *cobra.Command {
 			return err
 		}),
 	}
-	c.Flags().StringVar(&name, "name", "", "name of the runner")
-	c.Flags().StringVar(&url, "url", "", "URL of your GitLab")
-	c.Flags().StringVar(&tokenFile, "token-file", "", "file that holds the runner's authentication token")
-	c.Flags().StringVar(&defaultImage, "default-image", "", "image of jobs that name none")
+	c.Flags().StringVar(&name, "name", "", "`name` of the runner")
+	c.Flags().StringVar(&url, "url", "", "`URL` of your GitLab")
+	c.Flags().StringVar(&tokenFile, "token-file", "", "`file` that holds the runner's authentication token")
+	c.Flags().StringVar(&defaultImage, "default-image", "", "`image` of jobs that name none")
 	allowImage(c, &allowed)
 	return c
 }
@@ -82,7 +82,7 @@ func doctorCommand(o *options) *cobra.Command {
 			return cmp.Or(err, problems(findings))
 		}),
 	}
-	c.Flags().StringVar(&image, "job", "", "run a job of this image too")
+	c.Flags().StringVar(&image, "job", "", "run a job of this `image` too")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	_ = c.RegisterFlagCompletionFunc("job", completeImages(o)) // it fails for a flag that is not there
 	return c

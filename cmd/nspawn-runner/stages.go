@@ -30,7 +30,7 @@ func laterStage(o *options, use, short string, args cobra.PositionalArgs, do fun
 
 // ofJob gives a stage the flag that names its job.
 func ofJob(c *cobra.Command, s *job.Stage) *cobra.Command {
-	c.Flags().StringVar(&s.ID, "id", "", "id of the job (default: $CUSTOM_ENV_CI_JOB_ID)")
+	c.Flags().StringVar(&s.ID, "id", "", "`id` of the job (default: $CUSTOM_ENV_CI_JOB_ID)")
 	return c
 }
 
@@ -49,15 +49,15 @@ func prepare(o *options) *cobra.Command {
 			s.Image, s.Log = first(args), os.Stderr
 			return h.Jobs.Prepare(ctx, s)
 		})
-	c.Flags().StringVar(&s.DefaultImage, "default-image", "", "image of jobs that name none")
+	c.Flags().StringVar(&s.DefaultImage, "default-image", "", "`image` of jobs that name none")
 	allowImage(c, &s.Allowed)
 	return ofJob(c, &s)
 }
 
-// allowImage gives a command the flag that lets jobs have images with privileges.
+// allowImage gives a command the flag that allows jobs images which give more access to the host.
 func allowImage(c *cobra.Command, allowed *job.Permission) {
 	c.Flags().StringArrayVar((*[]string)(allowed), "allow-image", nil,
-		"pattern of names of images that jobs may use although these give more access to the host (privileges, devices, writable binds, cloud metadata); may be repeated")
+		"`pattern` of names of images that jobs may use although these give more access to the host than others, such as devices; may be repeated")
 	c.PreRunE = func(*cobra.Command, []string) error { return allowed.Check() }
 }
 
@@ -71,7 +71,7 @@ func run(o *options) *cobra.Command {
 	return ofJob(c, &s)
 }
 
-const shellUsage = "shell that executes the script (default: the image's, /bin/bash)"
+const shellUsage = "`shell` that executes the script (default: the image's nspawn_runner_shell, else /bin/bash)"
 
 func cleanup(o *options) *cobra.Command {
 	var s job.Stage

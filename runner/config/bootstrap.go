@@ -93,7 +93,7 @@ func words(n *yaml.Node, pattern *regexp.Regexp, out *[]string) error {
 	}
 	for _, word := range all {
 		if !pattern.MatchString(word) {
-			return fmt.Errorf("%q is no such name: it has to match %s", word, pattern)
+			return fmt.Errorf("%q is not a valid name: it must match %s", word, pattern)
 		}
 	}
 	*out = all

@@ -64,7 +64,7 @@ func TestMistakesAreNamedWithFileAndLine(t *testing.T) {
 		"mirror: 'http://x/debian main'\n":   "want an address like",
 		"mirror: file://host/x\n":            "want an address like",
 		"mirror: '--option'\n":               "want an address like",
-		"components: main --x\n":             "\"--x\" is no such name",
+		"components: main --x\n":             "\"--x\" is not a valid name",
 		"components: []\n":                   "at least one word",
 		"components: {a: b}\n":               "want a list",
 		"keyring: debian.gpg\n":              "want an absolute path",

@@ -61,7 +61,7 @@ func parseBind(spec string) (Bind, error) {
 		to = from
 	}
 	if strings.Contains(to, ":") {
-		return Bind{}, fmt.Errorf("want FROM, FROM:TO, and :rw at the end if it is to be writable")
+		return Bind{}, fmt.Errorf("want FROM, FROM:TO, or one of them with :rw at the end, for a writable bind")
 	}
 	for _, path := range []*string{&from, &to} {
 		if !filepath.IsAbs(*path) {

@@ -29,7 +29,7 @@ func (d Doctor) checkStateDir(context.Context) []Finding {
 	case err != nil:
 		return isBad("", "%v", err)
 	case !info.IsDir():
-		return isBad("set state_dir, or move it away", "%s is no directory", dir)
+		return isBad("set state_dir, or move it away", "%s is not a directory", dir)
 	case info.Mode().Perm()&0o077 != 0:
 		return isWarning("chmod 0700 "+dir, "other users can enter %s (mode %#o), and it contains setuid programs of jobs", dir, info.Mode().Perm())
 	}

@@ -15,13 +15,13 @@ import (
 	"nspawn-runner/runner/host"
 )
 
-// caller is the gitlab-runner process that this driver works for.
+// caller returns the gitlab-runner process that this driver works for, or nil.
 //
-// gitlab-runner starts a stage as the leader of a new process group, so it is
-// above that leader. Not always next to it: the toml may call a wrapper, which would be
-// dead before the job is, and that one may make a process group, as timeout(1) does.
-// Each of them was given the job's response, which gitlab-runner itself was not. A
-// program of that name is one in any case.
+// gitlab-runner starts a stage as the leader of a new process group, so gitlab-runner is an
+// ancestor of that leader. It need not be the parent: config.toml may call the driver through
+// wrappers, which end before the job does, and a wrapper may make a process group of its own, as
+// timeout(1) does. Wrappers have the variable JOB_RESPONSE_FILE of this job, gitlab-runner has
+// not. A process whose program is called gitlab-runner is taken in any case.
 func caller() *host.Process {
 	pid := os.Getppid()
 	if above, err := parent(unix.Getpgrp()); err == nil {
@@ -41,16 +41,15 @@ func caller() *host.Process {
 	return &process
 }
 
-// wasGiven says whether a process was started with a variable that has the value it
-// has here.
+// wasGiven says whether a process was started with the same value of a variable as this one.
 func wasGiven(pid int, variable string) bool {
 	value, ok := os.LookupEnv(variable)
 	environment, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "environ"))
 	return ok && err == nil && slices.Contains(strings.Split(string(environment), "\x00"), variable+"="+value)
 }
 
-// gitlabRunner is the path of a process's program, if that is called gitlab-runner, else
-// "". After an upgrade it ends in " (deleted)".
+// gitlabRunner returns the path of a process's program if its name begins with gitlab-runner, else
+// "". After an upgrade the path ends in " (deleted)".
 func gitlabRunner(pid int) string {
 	program, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "exe"))
 	if err != nil || !strings.HasPrefix(filepath.Base(program), "gitlab-runner") {
@@ -72,10 +71,10 @@ func parent(pid int) (int, error) {
 	return 0, os.ErrNotExist
 }
 
-// whileHeard returns a context that ends when nobody reads a pipe any more. Of the
-// pipes to gitlab-runner that means that it is dead. caller cannot be sure of that: it
-// may have asked when gitlab-runner was dead already, and have found who adopted us, or
-// nobody, even before the last of gitlab-runner's threads was gone, and with it the pipe.
+// whileHeard returns a context that ends when the read end of a pipe is closed. For the pipe to
+// gitlab-runner this means that gitlab-runner is dead. caller cannot detect that in every case: if
+// gitlab-runner died before, caller finds the process that adopted us, or none. The pipe may still
+// be open then, because it closes with gitlab-runner's last thread.
 func whileHeard(ctx context.Context, pipe *os.File) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	if pipe != nil {
@@ -86,7 +85,7 @@ func whileHeard(ctx context.Context, pipe *os.File) (context.Context, context.Ca
 				_, err = unix.Poll(ends, -1)
 			}
 			if err == nil && ends[0].Revents&unix.POLLERR != 0 {
-				cancel(errors.New("gitlab-runner is gone, so nobody would stop the machine"))
+				cancel(errors.New("gitlab-runner has ended, so nothing would stop the machine"))
 			}
 		}()
 	}

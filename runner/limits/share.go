@@ -1,7 +1,7 @@
-// Package limits knows what a machine may have of the host, what it has used, and what it
-// came up against. The kernel counts all of that, in the control group of the machine's
-// service: nobody in the machine can change it. Only shares of what user namespaces count
-// are set here; the others are settings of the service.
+// Package limits reads what a machine has used and which of its limits it has reached. The kernel
+// counts both in the control group of the machine's service, which no process in the machine can
+// change. Most limits are settings of that service (runner/machine). Only the limits of what user
+// namespaces count are set here.
 //
 // A control group is named by its path below the cgroup file system's root.
 package limits
@@ -19,19 +19,20 @@ import (
 	"nspawn-runner/runner/printable"
 )
 
-// What user namespaces count (user_namespaces(7), /proc/sys/user): instances and
-// watches of inotify, namespaces and more. What is made in a machine's counts there,
-// and to the host's root too, who made that namespace: all machines share the host's
-// limits. One that takes all there is of inotify keeps the others from booting.
+// User namespaces count instances and watches of inotify, namespaces and more
+// (user_namespaces(7), /proc/sys/user). What is created in a machine's namespace counts there, and
+// also for the host's root, which created the namespace. So all machines share the limits of the
+// host's root. If one machine took all inotify instances, others could not boot.
 
-// HostShare is which part of what all machines have in common one may have: a quarter.
+// HostShare is the divisor for the part of a shared resource that one machine may take: a quarter.
 const HostShare = 4
 
-// leastOfShare is what a machine may have in any case: a booted system and some programs
-// that watch files need it.
+// leastOfShare is the lowest limit that a machine gets, or all that the host has: a booted system and
+// some programs that watch files need it.
 const leastOfShare = 32
 
-// shares are a machine's limits, NAME=NUMBER, of what the host has.
+// shares returns the limits of a machine as NAME=NUMBER, computed from the limits of the host,
+// which are the files of dir.
 func shares(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

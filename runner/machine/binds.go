@@ -54,7 +54,7 @@ func FindDevice(path string) (Device, error) {
 	case unix.S_IFBLK:
 		return Device{}, fmt.Errorf("device %s: it is a block device: jobs could write to what is mounted from it", path)
 	}
-	return Device{}, fmt.Errorf("device %s: it is no device", path)
+	return Device{}, fmt.Errorf("device %s: it is not a device", path)
 }
 
 // allow is the device as DeviceAllow= of systemd.resource-control(5) names it,

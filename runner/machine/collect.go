@@ -15,11 +15,10 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
-// Collect stops the machines that nobody will stop any more: those whose
-// gitlab-runner is dead, those past their time, and what a crash of the host
-// or of this program left. It touches no machine that is locked, for somebody
-// is at work on it. It is called before each start: where there is nothing to
-// do, it takes a millisecond or two.
+// Collect removes abandoned machines, which no process will remove any more: those whose
+// gitlab-runner is dead, those past their time, and those that a crash of the host or of this
+// program left. It leaves locked machines alone, because another process works on them. It is
+// called before each start. If there is nothing to remove, it takes a millisecond or two.
 func (s Store) Collect(ctx context.Context) error {
 	abandoned, err := s.allAbandoned()
 	if err != nil {
@@ -48,11 +47,10 @@ func (s Store) Collect(ctx context.Context) error {
 	return failed
 }
 
-// abandonedMachine is one that nobody will stop, and why.
+// abandonedMachine is an abandoned machine, and why it is one.
 type abandonedMachine struct{ id, why string }
 
-// allAbandoned lists the machines that nobody will stop. A machine that is
-// locked is not among them.
+// allAbandoned lists the abandoned machines. A machine that is locked is not among them.
 func (s Store) allAbandoned() ([]abandonedMachine, error) {
 	entries, err := os.ReadDir(s.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -62,11 +60,11 @@ func (s Store) allAbandoned() ([]abandonedMachine, error) {
 	for _, entry := range entries {
 		id := entry.Name()
 		if isBeingMade(id) {
-			continue // and is not locked yet
+			continue // a start makes its directory, and locks it before it gets its name
 		}
 		lock, err := s.tryLock(id)
 		if err != nil {
-			continue // gone, or somebody is at work on it
+			continue // gone, or another process works on it
 		}
 		if why := s.abandoned(id); why != "" {
 			all = append(all, abandonedMachine{id, why})
@@ -76,7 +74,7 @@ func (s Store) allAbandoned() ([]abandonedMachine, error) {
 	return append(all, s.besideAbandoned(all)...), nil
 }
 
-// besideAbandoned lists what is beside abandoned machines: their jobs are over.
+// besideAbandoned lists the other machines of the jobs of abandoned machines: these jobs are over.
 func (s Store) besideAbandoned(abandoned []abandonedMachine) (all []abandonedMachine) {
 	for _, m := range abandoned {
 		record, err := readRecord(s.dir(m.id))
@@ -97,8 +95,9 @@ func (s Store) besideAbandoned(abandoned []abandonedMachine) (all []abandonedMac
 	return all
 }
 
-// abandoned says why nobody will stop a machine, or "". Its lock must be held:
-// who starts or stops a machine has it, until the end.
+// abandoned says why a machine is abandoned, or "" if it is not. The caller must hold the lock of
+// the machine. A process that starts or stops a machine holds the lock until it is done, so a
+// half-made machine whose lock is free is abandoned.
 func (s Store) abandoned(id string) string {
 	r, err := readRecord(s.dir(id))
 	var syntax *json.SyntaxError
@@ -106,7 +105,7 @@ func (s Store) abandoned(id string) string {
 	case errors.Is(err, fs.ErrNotExist), errors.As(err, &syntax):
 		return "it was never finished"
 	case err != nil:
-		return "" // made by a newer build, or not to be read: not ours to judge
+		return "" // a newer version made it, or it cannot be read: leave it alone
 	case r.Boot != "" && r.Boot != host.BootID():
 		return "the host has been rebooted since"
 	case r.Caller != nil && !r.Caller.Alive():
@@ -119,7 +118,7 @@ func (s Store) abandoned(id string) string {
 	note, err := os.Lstat(filepath.Join(s.dir(id), stopping))
 	_, found := Find(id)
 	switch {
-	case err != nil && !found && r.CreatedUptime > 0 && !r.Leader.Alive(): // on a disk that could not be written to
+	case err != nil && !found && r.CreatedUptime > 0 && !r.Leader.Alive(): // the disk was full, so there is no note
 		return "its cleanup did not come to its end"
 	case err != nil:
 		return ""
@@ -129,12 +128,12 @@ func (s Store) abandoned(id string) string {
 	return "its cleanup was killed"
 }
 
-// collect removes a machine, and what is beside it, if it still is abandoned once its lock
-// is held.
+// collect removes a machine and the other machines of its job, if it still is abandoned once its
+// lock is held.
 func (s Store) collect(ctx context.Context, bus *systemd.Bus, id string) error {
 	lock, err := s.tryLock(id)
 	if err != nil {
-		return nil // gone, or somebody is at work on it
+		return nil // gone, or another process works on it
 	}
 	defer lock.Close()
 	if s.abandoned(id) == "" {
@@ -145,15 +144,15 @@ func (s Store) collect(ctx context.Context, bus *systemd.Bus, id string) error {
 	record, _ := readRecord(s.dir(id))
 	var failed error
 	if record.CallerDir != nil && (record.Boot != host.BootID() || !record.Caller.Alive()) {
-		// First, since afterwards nobody knows of it.
+		// First, because the path is only in the record.
 		failed = record.CallerDir.remove()
 		fault.Here("machine: directory of its gitlab-runner removed")
 	}
 	return errors.Join(failed, s.collectBeside(ctx, bus, record), s.remove(ctx, bus, id))
 }
 
-// collectBeside removes the other machines of a job, but for those that somebody is at work
-// on. First it notes that they are to go, so that they are abandoned from then on.
+// collectBeside removes the other machines of a job, except those that another process works on.
+// First it notes in each that it is to be removed, so that they count as abandoned from then on.
 func (s Store) collectBeside(ctx context.Context, bus *systemd.Bus, r Record) (failed error) {
 	var ids []string
 	for _, other := range s.beside(r) {

@@ -14,14 +14,14 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
-// stopping is a file in the directory of a machine that somebody began to stop. It holds
-// what was in the way, as far as that is known.
+// stopping is a file in the directory of a machine whose stop has begun. It holds the reason why
+// a stop failed, if one did.
 const stopping = "stopping"
 
-// halt stops a machine's service, looks that none of its processes is left, and removes
-// what systemd keeps of it.
+// halt stops a machine's service, checks that none of its processes is left, and removes what
+// systemd keeps of it.
 func (s Store) halt(ctx context.Context, bus *systemd.Bus, id string) error {
-	record, _ := readRecord(s.dir(id)) // as far as there is one
+	record, _ := readRecord(s.dir(id)) // empty if there is none
 	return record.withoutFUSE(func() error { return s.stopAndForget(ctx, bus, id, record) })
 }
 
@@ -60,14 +60,14 @@ func (s Store) stopAndForget(ctx context.Context, bus *systemd.Bus, id string, r
 	return nil
 }
 
-// isOf says whether the command line of a machine's service is that of the machine with
-// this id here. The directory in it may be called by another name, as behind a link.
+// isOf says whether the command line of a service names the directory of machine id in this state
+// directory. The path may be a different one, such as through a link.
 func (s Store) isOf(argv []string, id string) bool {
 	return len(argv) > 0 && isSame(argv[len(argv)-1], s.dir(id))
 }
 
-// patience is how long the processes of a machine may take to go. Where they have not
-// gone before, each job's prepare would wait for them again.
+// patience is how long to wait for the end of a machine's processes. After a stop that failed, it
+// is short, because the prepare of each job tries again.
 func (s Store) patience(id string) time.Duration {
 	if note, err := os.Stat(filepath.Join(s.dir(id), stopping)); err == nil && note.Size() > 0 {
 		return killPause
@@ -75,9 +75,10 @@ func (s Store) patience(id string) time.Duration {
 	return emptyLimit
 }
 
-// stopService stops the service of a machine, whose record is needed as far as there is
-// one. It fails when a process is left, which then keeps its memory, its disk and its
-// user ids: systemd gives up after a while and calls a service stopped all the same.
+// stopService stops the service of a machine and waits until no process of it is left. systemd
+// gives up on a process that cannot be killed and calls the service stopped. stopService then
+// fails, because that process still has its memory, its disk and its user ids. The record tells
+// the control group if systemd does not.
 func stopService(ctx context.Context, bus *systemd.Bus, unit string, record Record, patience time.Duration) error {
 	var group string
 	err := bus.Property(ctx, unit, "Service", "ControlGroup", &group)
@@ -91,8 +92,8 @@ func stopService(ctx context.Context, bus *systemd.Bus, unit string, record Reco
 	return awaitEmpty(ctx, group, patience)
 }
 
-// mountPoints are where systemd-nspawn makes a directory for each machine. A
-// killed one leaves it behind, empty.
+// mountPoints are directories in which systemd-nspawn makes a directory for each machine. A
+// systemd-nspawn that is killed leaves it behind, empty.
 var mountPoints = []string{"/run/systemd/nspawn/propagate", "/run/systemd/nspawn/unix-export"}
 
 // removeMountPoint removes an empty directory. One that is not empty is in use.
@@ -103,8 +104,8 @@ func removeMountPoint(path string) error {
 	return nil
 }
 
-// noteStop is for Collect, if this process does not come to an end. On a full disk it
-// goes without. What was in the way of an earlier stop stays there.
+// noteStop writes the file stopping, so that Collect finishes the stop if this process does not.
+// On a full disk there is no file. An empty why keeps the reason of an earlier stop.
 func (s Store) noteStop(id, why string) {
 	note, err := os.OpenFile(filepath.Join(s.dir(id), stopping), os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {

@@ -41,14 +41,15 @@ func (s Store) allowNested(ctx context.Context, leader host.Process, record Reco
 		return err
 	}
 	defer mounts.Close()
-	// A proc shows the processes of whose child mounts it. This program stays the host's
-	// root: it is nobody whom the machine could trace.
+	// A proc shows the process namespace of the process that mounts it. So a child mounts it,
+	// in the machine's namespace of processes. The child stays the host's root, so the machine
+	// cannot trace it.
 	cmd := exec.CommandContext(ctx, s.Program, "nest", "/proc/self/fd/3")
 	cmd.ExtraFiles = []*os.File{mounts}
 	cmd.Dir = "/"
 	cmd.WaitDelay = time.Second // the child may wait for the kernel's lock of all mounts
 	if out, err := outputAmong(processes, cmd); err != nil {
-		return fmt.Errorf(`a proc and a sysfs for containers: %w: %s; "nesting: false" does without`, err, printable.Line(string(out)))
+		return fmt.Errorf(`mount a proc and a sysfs for containers: %w: %s; "nesting: false" turns this off`, err, printable.Line(string(out)))
 	}
 	return nil
 }

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// hosts is the host's network. Root in a machine has no privilege in it, and makes no
-// packets by hand.
+// hosts is the host's network. Root in a machine has no privilege in it, so it cannot forge
+// packets.
 type hosts struct{}
 
 func (hosts) Name() string { return "host" }
@@ -17,7 +17,7 @@ func (hosts) Check() error { return nil }
 
 func (hosts) Resolver(host string) string { return host }
 
-// Attach keeps the machine from the cloud's metadata, as confine does on a private network.
+// Attach blocks the cloud's metadata service, as confine does for a private network.
 func (hosts) Attach(_ context.Context, m Machine) error {
 	if m.CloudMetadata {
 		return nil
@@ -27,7 +27,7 @@ func (hosts) Attach(_ context.Context, m Machine) error {
 		return err
 	}
 	if err := (egress{closed: metadata, resolvers: resolvers(text)}).keepFrom(m.Service); err != nil {
-		return fmt.Errorf(`network host: %w; "cloud_metadata: true" does without`, err)
+		return fmt.Errorf(`network host: %w; "cloud_metadata: true" turns this off`, err)
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ func Names() []string {
 func Named(name string) (Network, error) {
 	at := slices.IndexFunc(all, func(n Network) bool { return n.Name() == name })
 	if at < 0 {
-		return nil, fmt.Errorf("network %q: there is none of this name, there are %s", name, strings.Join(Names(), ", "))
+		return nil, fmt.Errorf("network %q: unknown; use one of %s", name, strings.Join(Names(), ", "))
 	}
 	return all[at], nil
 }

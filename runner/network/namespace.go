@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// allowPings lets everybody in a machine send pings, as on any Debian: the ping of trixie
-// is neither setuid nor has a capability. What systemd sets there for itself, all groups
-// that there are, a user namespace has not.
+// allowPings lets every user in a machine send pings, as on any Debian: the ping of trixie is
+// neither setuid nor has a capability. systemd in the machine cannot do this: it sets the range
+// to all group ids there are, and a user namespace does not have all of them.
 func allowPings(m Machine) error {
 	if m.IDs == 0 {
 		return nil
@@ -26,11 +26,12 @@ func allowPings(m Machine) error {
 	})
 }
 
-// inNetwork does something in another network than this program's.
+// inNetwork calls do in another network namespace.
 func inNetwork(namespace *os.File, do func() error) error {
 	done := make(chan error)
 	go func() {
-		// This goroutine's thread is never unlocked, so that it ends with it.
+		// The goroutine never unlocks its thread, so Go ends the thread with the goroutine, and
+		// nothing else runs in that namespace.
 		runtime.LockOSThread()
 		err := unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET)
 		if err == nil {

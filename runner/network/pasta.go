@@ -61,7 +61,7 @@ func startPasta(ctx context.Context, m Machine, cgroup *os.File) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return fmt.Errorf(`network private: pasta: %w: %s; "network: host" and "network: none" need none`, err, pastaWords(words.String()))
+		return fmt.Errorf(`network private: pasta: %w: %s; "network: host" and "network: none" need no pasta`, err, pastaWords(words.String()))
 	}
 	if err := dropFlagless(network); err != nil {
 		return fmt.Errorf("network private: %w", err)

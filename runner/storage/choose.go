@@ -28,13 +28,13 @@ func Named(name string) (Backend, error) {
 			return b, nil
 		}
 	}
-	return nil, fmt.Errorf("backend %q: no such backend, there are %s", name, strings.Join(Names(), ", "))
+	return nil, fmt.Errorf("backend %q: unknown; use one of %s", name, strings.Join(Names(), ", "))
 }
 
-// Choose returns the backend for machines of the given chroot whose
-// directories lie in machines. Without a wish (wanted is "" or "auto") that is
-// btrfs where the chroot is a subvolume on the same file system, else overlay.
-// The error says which backend can work where the wanted one cannot.
+// Choose returns the backend for machines of a chroot. machines is the directory in which the
+// machines' directories lie. If wanted is "" or "auto", the backend is btrfs if the chroot is a
+// subvolume on the file system of machines, else overlay. If the wanted backend cannot work
+// here, the error names one that can.
 func Choose(wanted, machines, chroot string) (Backend, error) {
 	subvolume, err := IsSubvolume(chroot)
 	if err != nil {
@@ -45,7 +45,7 @@ func Choose(wanted, machines, chroot string) (Backend, error) {
 	switch wanted {
 	case "btrfs":
 		if !subvolume {
-			return nil, fmt.Errorf("backend btrfs: %s is no btrfs subvolume: use backend overlay or tmpfs", chroot)
+			return nil, fmt.Errorf("backend btrfs: %s is not a btrfs subvolume: use backend overlay or tmpfs", chroot)
 		}
 		if !snapshots {
 			return nil, fmt.Errorf("backend btrfs: %s and %s lie on different file systems: use backend overlay or tmpfs", chroot, machines)

@@ -142,7 +142,7 @@ func isSocketInMemory(socket int) error {
 		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return errors.New("it is no socket")
+		return errors.New("it is not a socket")
 	}
 	handle, _, err := unix.NameToHandleAt(socket, "", unix.AT_EMPTY_PATH)
 	if err != nil || handle.Type() != tmpfsHandle || handle.Size() != tmpfsHandleSize {

@@ -18,7 +18,7 @@ END
 `,
 		},
 		{
-			Name: "unshare, in all its flags",
+			Name: "unshare, with all its flags",
 			Script: `
 unshare --mount --uts --ipc --net --pid --cgroup --time --fork --mount-proc sh -ec 'hostname inner; ip link set lo up; test $$ = 1; test $(ls -d /proc/[0-9]* | wc -l) -lt 5'
 as builder <<'END'

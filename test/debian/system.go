@@ -113,7 +113,7 @@ test "$(/srv/program.ofatest)" = interpreted
 `,
 		},
 		{
-			Name: "systemctl isolate leaves the job alone",
+			Name: "systemctl isolate does not end the job",
 			Script: `
 systemctl isolate multi-user.target
 systemctl --wait is-system-running || true

@@ -50,7 +50,7 @@ func TestAnImagesDevicesAreThereForEverybodyInItsMachinesInAVMToo(t *testing.T) 
 	t.Cleanup(func() { os.Remove("/dev/of-a-test") })
 	for device, want := range map[string]string{
 		"/dev/of-a-test": "device /dev/of-a-test: it is a block device",
-		"/dev/pts":       "device /dev/pts: it is no device",
+		"/dev/pts":       "device /dev/pts: it is not a device",
 		"/dev/nothing":   "device /dev/nothing: there is no such device on this host",
 	} {
 		h.book(t, "devices", "nspawn_runner_devices: ["+device+"]")

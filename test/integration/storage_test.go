@@ -48,7 +48,7 @@ func TestAStateDirectoryThatCannotHoldAnOverlayNamesABackendThatCan(t *testing.T
 	}
 	other.useBackend(t, "btrfs")
 	c = other.drive(t, "prepare", "--id", newID(), "bookworm")
-	wantLog(t, c.stderr, "is no btrfs subvolume: use backend overlay or tmpfs")
+	wantLog(t, c.stderr, "is not a btrfs subvolume: use backend overlay or tmpfs")
 }
 
 func TestAFullDiskInPrepareIsTheSystemsFailureAndLeavesNothing(t *testing.T) {

@@ -91,7 +91,7 @@ func (s *Suite) vmOptions(ctx context.Context, dir string) (harness.VMOptions, e
 		},
 		Root:    filepath.Join(dir, "root"),
 		Journal: os.Getenv("NSPAWN_RUNNER_JOURNAL"),
-		Limit:   15 * time.Minute,
+		Limit:   20 * time.Minute,
 		Out:     s.Out,
 	}, nil
 }

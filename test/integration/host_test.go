@@ -349,6 +349,11 @@ func (h *host) leftovers(t *testing.T) []string {
 		}
 	}
 	add("unit", shell(t, "systemctl list-units --all --plain --no-legend 'nspawn-runner*' 'run-*.scope' 2>/dev/null"))
+	if known, _ := os.ReadDir("/run/systemd/machines"); len(known) > 0 {
+		// systemd-machined forgets a machine whose end it has missed, as during a restart of
+		// D-Bus, when it is asked.
+		add("machine", shell(t, "machinectl list --no-legend 2>/dev/null"))
+	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	must(t, err)
 	for line := range strings.Lines(string(mounts)) {

@@ -41,7 +41,7 @@ DOCUMENTATION = """
           - name: ansible_chroot_group
       podman_executable:
         description: The program that runs commands in the container as podman does, for the module synchronize.
-        required: true
+        default: ""
         vars:
           - name: ansible_podman_executable
       executable:

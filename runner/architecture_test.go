@@ -43,8 +43,9 @@ var mayImport = map[string]string{
 	"runner/job":           "runner/age runner/cache runner/config runner/fault runner/gitlab runner/host runner/image runner/image/box runner/machine runner/network runner/printable runner/statedir runner/storage runner/systemd",
 	"runner/doctor":        "runner/age runner/config runner/gitlab runner/host runner/image runner/job runner/machine runner/network runner/leftover runner/packages runner/printable runner/statedir runner/storage runner/systemd",
 	"runner":               "runner/age runner/cache runner/config runner/doctor runner/fault runner/gitlab runner/host runner/image runner/image/debian runner/job runner/leftover runner/machine runner/statedir runner/storage",
-	"packaging":            "runner/config runner/host",
-	"cmd/nspawn-runner":    "runner runner/age runner/doctor runner/fault runner/gitlab runner/host runner/image runner/job runner/machine",
+	"packaging":            "runner runner/config runner/host runner/packages",
+	"packaging/texts":      "packaging runner/config runner/doctor",
+	"cmd/nspawn-runner":    "packaging packaging/texts runner runner/age runner/doctor runner/fault runner/gitlab runner/host runner/image runner/job runner/machine",
 	"magefiles":            "packaging runner runner/config runner/packages test/suite test/demo test/self",
 	"test/gitlab":          "",
 	"test/gitlab/simulate": "test/gitlab",
@@ -59,7 +60,7 @@ var mayImport = map[string]string{
 }
 
 // tags are the sets of build tags with which anything of this module is built.
-var tags = []string{"", "mage", "faults"}
+var tags = []string{"", "mage", "faults", "generate"}
 
 func TestPackagesImportInOneDirection(t *testing.T) {
 	imports := allImports(t)

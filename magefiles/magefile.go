@@ -147,12 +147,12 @@ func (Bench) Images(ctx context.Context) error { return suite.BenchImages(ctx, o
 // Test runs tests.
 type Test mg.Namespace
 
-// All runs all tests there are: unit, images, lab, what runs on a Debian, and VM.
+// All runs all tests there are: unit, images, lab, what runs on a Debian, the package, and VM.
 func (Test) All(ctx context.Context) error {
 	if err := suite.SetUp(ctx, os.Stdout); err != nil {
 		return err
 	}
-	return suite.Run(ctx, os.Stdout, suite.Unit, suite.Fuzz(10*time.Second), suite.Images, suite.Harness, suite.Lab(os.Getenv("SUITE"), os.Getenv("RUN")), suite.Debian(os.Getenv("SUITE"), ""), suite.VM)
+	return suite.Run(ctx, os.Stdout, suite.Unit, suite.Fuzz(10*time.Second), suite.Images, suite.Harness, suite.Lab(os.Getenv("SUITE"), os.Getenv("RUN")), suite.Debian(os.Getenv("SUITE"), ""), suite.Package(os.Getenv("SUITE")), suite.VM)
 }
 
 // Unit runs the unit tests, plain and with the race detector.
@@ -169,6 +169,11 @@ func (Test) Lab(ctx context.Context) error {
 // Debian runs in machines what runs on a Debian: containers, package builds, daemons; RUN=/group/image/backend picks some, SUITE=trixie makes the lab of that release.
 func (Test) Debian(ctx context.Context) error {
 	return suite.Run(ctx, os.Stdout, suite.Debian(os.Getenv("SUITE"), os.Getenv("RUN")))
+}
+
+// Package builds the Debian package, and installs, upgrades and removes it in a lab; SUITE=trixie makes the lab of that release.
+func (Test) Package(ctx context.Context) error {
+	return suite.Run(ctx, os.Stdout, suite.Package(os.Getenv("SUITE")))
 }
 
 // Vm runs in a VM the tests that need a kernel of their own.

@@ -51,6 +51,7 @@ var mayImport = map[string]string{
 	"test/gitlab/simulate": "test/gitlab",
 	"test/harness":         "runner/host runner/lock",
 	"test/debian":          "",
+	"test/installed":       "test/harness",
 	"test/integration":     "runner/machine runner/network runner/storage test/debian test/gitlab",
 	"test/bench":           "test/gitlab",
 	"test/suite":           "packaging test/debian test/harness",

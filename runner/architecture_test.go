@@ -41,6 +41,7 @@ var mayImport = map[string]string{
 	"runner/age":           "runner/config",
 	"runner/statedir":      "",
 	"runner/oci":           "runner/printable",
+	"runner/oci/unpack":    "runner/printable",
 	"runner/job":           "runner/age runner/cache runner/config runner/fault runner/gitlab runner/host runner/image runner/image/box runner/machine runner/network runner/oci runner/printable runner/statedir runner/storage runner/systemd",
 	"runner/doctor":        "runner/age runner/config runner/gitlab runner/host runner/image runner/job runner/machine runner/network runner/leftover runner/packages runner/printable runner/statedir runner/storage runner/systemd",
 	"runner":               "runner/age runner/cache runner/config runner/doctor runner/fault runner/gitlab runner/host runner/image runner/image/debian runner/job runner/leftover runner/machine runner/oci runner/statedir runner/storage",

@@ -2,6 +2,7 @@ package unpack
 
 import (
 	"archive/tar"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -33,6 +34,31 @@ const mostSkipped = 10000
 
 func newTree(limits Limits) *tree {
 	return &tree{limits: limits, skipped: map[string]struct{}{}}
+}
+
+// layer unpacks one, as it came from the registry.
+func (t *tree) layer(compressed io.Reader, sum [32]byte) error {
+	plain, err := decompress(compressed)
+	if err != nil {
+		return err
+	}
+	bounded := &boundedReader{from: plain, left: t.limits.Bytes - t.stream}
+	hash := sha256.New()
+	stream := io.TeeReader(bounded, hash)
+	if err := t.apply(stream); err != nil {
+		return bounded.orWhy(err)
+	}
+	// A tar may have more behind its end.
+	if _, err := io.Copy(io.Discard, stream); err != nil {
+		return bounded.orWhy(fmt.Errorf("read a layer: %w", err))
+	}
+	t.stream = t.limits.Bytes - bounded.left
+	if got := [32]byte(hash.Sum(nil)); got != sum {
+		return fmt.Errorf("a layer has the digest sha256:%x when it is decompressed, and the image says sha256:%x", got, sum)
+	}
+	// What follows the compressed data is not part of it.
+	_, err = io.Copy(io.Discard, compressed)
+	return err
 }
 
 // apply writes the entries of a layer.

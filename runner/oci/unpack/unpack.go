@@ -6,13 +6,13 @@
 // tree leads to nothing. It has the ids 0 to 65535 of the host and few capabilities over them,
 // and bounds on its memory and on what it writes.
 //
-//	unpack.go   what both sides agree on
-//	process.go  this program's side: starts the process and sends it layers
-//	confine.go  the process: leaves the host
-//	layer.go    decompresses a layer
-//	tree.go     writes the entries of layers
-//	remove.go   removes what later layers replace
-//	furnish.go  what a tree needs to be the root of a machine
+//	unpack.go      what both sides agree on
+//	process.go     this program's side: starts the process and sends it layers
+//	confine.go     the process: leaves the host
+//	tree.go        writes the entries of layers
+//	decompress.go  decompresses them
+//	remove.go      removes what later layers replace
+//	furnish.go     what a tree needs to be the root of a machine
 package unpack
 
 import (

@@ -3,7 +3,6 @@ package unpack
 import (
 	"bufio"
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -15,31 +14,6 @@ import (
 // maxWindow bounds how far back a zstd layer may refer, which takes as much memory: the most
 // that zstd(1) makes without --long.
 const maxWindow = 128 << 20
-
-// layer unpacks one, as it came from the registry.
-func (t *tree) layer(compressed io.Reader, sum [32]byte) error {
-	plain, err := decompress(compressed)
-	if err != nil {
-		return err
-	}
-	bounded := &boundedReader{from: plain, left: t.limits.Bytes - t.stream}
-	hash := sha256.New()
-	stream := io.TeeReader(bounded, hash)
-	if err := t.apply(stream); err != nil {
-		return bounded.orWhy(err)
-	}
-	// A tar may have more behind its end.
-	if _, err := io.Copy(io.Discard, stream); err != nil {
-		return bounded.orWhy(fmt.Errorf("read a layer: %w", err))
-	}
-	t.stream = t.limits.Bytes - bounded.left
-	if got := [32]byte(hash.Sum(nil)); got != sum {
-		return fmt.Errorf("a layer has the digest sha256:%x when it is decompressed, and the image says sha256:%x", got, sum)
-	}
-	// What follows the compressed data is not part of it.
-	_, err = io.Copy(io.Discard, compressed)
-	return err
-}
 
 // decompress recognizes how a layer is compressed by its first bytes: what registries say of
 // that is often wrong.

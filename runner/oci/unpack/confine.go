@@ -58,6 +58,7 @@ func Run(args []string, layers io.Reader, result io.Writer) error {
 	if err := furnish(); err != nil {
 		return err
 	}
+	t.result.Bytes -= min(t.result.Bytes, t.freed)
 	return json.NewEncoder(result).Encode(t.result)
 }
 

@@ -22,9 +22,7 @@ type tree struct {
 	// stream is how many bytes the layers had until now.
 	stream uint64
 	result Result
-	// fresh are the inodes that the current layer has made: what is removed in it is of the
-	// layers below only.
-	fresh map[uint64]struct{}
+	removal
 	// skipped are paths of devices and the like, which other entries may link to.
 	skipped map[string]struct{}
 }
@@ -133,7 +131,7 @@ func (t *tree) write(name string, header *tar.Header, content io.Reader) error {
 		if err := os.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return cause(err)
 		}
-		t.result.Bytes += block
+		t.result.Bytes += blocks(1)
 	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
 		if err := t.file(name, header.Size, content); err != nil {
 			return err
@@ -160,9 +158,6 @@ func (t *tree) write(name string, header *tar.Header, content io.Reader) error {
 	return setMetadata(name, header)
 }
 
-// block is what small files take on disk, about.
-const block = 4096
-
 // file writes a regular file.
 func (t *tree) file(name string, size int64, content io.Reader) error {
 	// A sparse file may have more bytes than the layer.
@@ -174,7 +169,7 @@ func (t *tree) file(name string, size int64, content io.Reader) error {
 		return cause(err)
 	}
 	n, err := io.Copy(file, content)
-	t.result.Bytes += (uint64(n) + block - 1) / block * block
+	t.result.Bytes += blocks(uint64(n))
 	return cause(errors.Join(err, file.Close()))
 }
 

@@ -424,3 +424,15 @@ func TestWhenTheProgramIsGoneTheUnpackingEnds(t *testing.T) {
 		t.Errorf("%v: %s", err, p.said.last)
 	}
 }
+
+func FuzzClean(f *testing.F) {
+	for _, name := range []string{"", "/", "a/b", "./a//b/", "../a", "a/..", "...", "a\x00b", "/proc/self/root/etc"} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		path, err := clean(name)
+		if err == nil && (!strings.HasPrefix(path, "/") || strings.Contains(path+"/", "/../")) {
+			t.Errorf("%q: %q", name, path)
+		}
+	})
+}

@@ -3,8 +3,12 @@ package oci
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -120,3 +124,29 @@ func (c Credential) String() string { return "credential for " + c.Server }
 
 // GoString is String.
 func (c Credential) GoString() string { return c.String() }
+
+// UserKeychain is that of the user who runs this program, from docker's config.json. What lies
+// with helpers for credentials is not in it.
+func UserKeychain(environment func(string) string) (Keychain, error) {
+	dir := environment("DOCKER_CONFIG")
+	if dir == "" {
+		home := environment("HOME")
+		if home == "" {
+			home = "/root"
+		}
+		dir = filepath.Join(home, ".docker")
+	}
+	path := filepath.Join(dir, "config.json")
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	keys, err := ParseKeychain(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return keys, nil
+}

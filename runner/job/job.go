@@ -7,6 +7,7 @@
 //	permission.go  which images a job may have
 //	admission.go   when the host takes no job
 //	services.go    the services of a job
+//	mishaps.go     what happens to services while their job runs
 //	servicenames.go which image a service means
 //	plan.go        what a machine shall be: computed, before anything is touched
 //	settings.go    the settings of an image

@@ -95,7 +95,7 @@ func (s *Store) make(ctx context.Context, r *registry, o offer, written string, 
 		return err
 	}
 	fault.Here("oci: tree made")
-	p := &progress{name: printable.Line(written), whole: o.size, began: time.Now(), tell: func(e Event) { s.note(e.Name, "%s", e.Note) }}
+	p := &progress{name: printable.Line(written), whole: o.size, began: time.Now(), tell: func(line string) { s.note(written, "%s", line) }}
 	p.note("Pulling %s (%s)", p.name, mb(uint64(o.size)))
 	result, err := s.transfer(ctx, r, o, dir, p, func(ctx context.Context) (*unpack.Process, error) {
 		return unpack.Start(ctx, s.Program, tree, unpack.Limits{Bytes: s.ImageMax, Files: maxFiles}, held)

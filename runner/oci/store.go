@@ -282,3 +282,10 @@ func (w *want) forgetPublic(err error) error {
 	w.known.Public = false
 	return w.writeMeaning(w.known)
 }
+
+// note tells a line of an image.
+func (s *Store) note(name, format string, args ...any) {
+	if s.Progress != nil {
+		s.Progress(Event{Name: printable.Line(name), Note: fmt.Sprintf(format, args...)})
+	}
+}

@@ -77,7 +77,7 @@ func (d *Driver) otherwise(written string, unknown error, unread []error) (strin
 	if d.Config.DefaultImage != "" {
 		d.sayUnread(unread)
 		if written == "" {
-			d.Note("the job names no image, so it gets %s (default_image)", d.Config.DefaultImage)
+			d.Note("no image is named, so the job gets %s (default_image)", d.Config.DefaultImage)
 		} else {
 			d.Note("image %s: there is no such image here, so the job gets %s (default_image)", printable.Line(written), d.Config.DefaultImage)
 		}

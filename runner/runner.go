@@ -10,6 +10,7 @@
 //	show.go         what is known of them
 //	machines.go     listing and entering machines
 //	gc.go           removing what nobody owns
+//	metrics.go      numbers for Prometheus
 //	toml.go         the block for config.toml
 //	version.go      of what this program was made
 //

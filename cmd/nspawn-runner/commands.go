@@ -60,7 +60,7 @@ func commands() *cobra.Command {
 		chrootShow(&o), chrootDiff(&o), chrootRollback(&o), chrootPrune(&o), chrootRemove(&o))
 	add("machines", try(&o), machines(&o))
 	add("stages", gitlabConfig(&o), prepare(&o), run(&o), cleanup(&o))
-	add("setup", toml(&o), doctorCommand(&o), gc(&o), version())
+	add("setup", toml(&o), doctorCommand(&o), gc(&o), metrics(&o), version())
 	root.AddCommand(boot(), nest(), emptyTrash(), pruneCaches(&o))
 	sayUsage(root)
 	return root

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"nspawn-runner/runner/failure"
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/limits"
 	"nspawn-runner/runner/printable"
@@ -213,7 +214,7 @@ func (s Store) wait(ctx context.Context, bus *systemd.Bus, unit string, properti
 }
 
 // errNoBus is the cause when a machine lives on without a bus.
-var errNoBus = errors.New("its D-Bus went away, so the script was stopped")
+var errNoBus = failure.Because(failure.Bus, errors.New("its D-Bus went away, so the script was stopped"))
 
 // redialLimit is how long a machine may be without a bus.
 const redialLimit = 5 * time.Second

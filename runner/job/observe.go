@@ -1,15 +1,19 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"time"
 
 	"nspawn-runner/runner/failure"
 	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/image"
+	"nspawn-runner/runner/journal"
+	"nspawn-runner/runner/limits"
 	"nspawn-runner/runner/machine"
 	"nspawn-runner/runner/metrics"
 	"nspawn-runner/runner/statedir"
@@ -21,8 +25,9 @@ type observation struct {
 	stage string
 	began time.Time
 	job   gitlab.Job
-	// image is the name of the job's image, "" as long as it has none.
-	image string
+	// image is the name of the job's image, "" as long as it has none, and generation is that
+	// image's.
+	image, generation string
 	// reached are why the stage's script failed, or would have: limits of its machine.
 	reached []failure.Reason
 	samples []metrics.Sample
@@ -30,6 +35,8 @@ type observation struct {
 	// machines used.
 	ended string
 	used  []metrics.Sample
+	// usage is what the job's main machine used.
+	usage limits.Usage
 }
 
 func observe(stage string) *observation { return &observation{stage: stage, began: time.Now()} }
@@ -39,11 +46,13 @@ func observe(stage string) *observation { return &observation{stage: stage, bega
 func (o *observation) endPrepare(ctx context.Context, machines machine.Store, err error) {
 	if err == nil {
 		o.end(machines, nil, "")
+		o.say(err, "", "job %s began: image %s, generation %s", o.job.ID, o.image, filepath.Base(o.generation))
 		return
 	}
 	result := o.resultOf(ctx, err, o.began)
 	o.add(metrics.Jobs.Sample(1, o.image, result))
 	o.end(machines, err, result)
+	o.say(err, result, "job %s ended before it began: %v", o.job.ID, err)
 }
 
 // endRun counts a run stage, and keeps what its script means for the job.
@@ -54,6 +63,7 @@ func (o *observation) endRun(ctx context.Context, machines machine.Store, script
 		if unknown != nil {
 			record.Created = o.began
 		}
+		o.image = record.Image
 		for _, limit := range o.reached {
 			o.add(metrics.LimitHits.Sample(1, record.Image, limitNames[limit]))
 		}
@@ -65,6 +75,17 @@ func (o *observation) endRun(ctx context.Context, machines machine.Store, script
 		err = nil // the job has failed before, and this comes of it
 	}
 	o.end(machines, err, result)
+	if o.reason(err) != "" { // else the exit code says all
+		o.say(err, result, "job %s: %s: %s", o.job.ID, cmp.Or(script, "script"), o.words(err))
+	}
+}
+
+// words are why a script failed.
+func (o *observation) words(err error) string {
+	if build := (*gitlab.BuildFailure)(nil); errors.As(err, &build) && len(o.reached) > 0 {
+		return fmt.Sprintf("it failed with exit code %d, and its machine had reached a limit (%s)", build.Code, o.reached[0])
+	}
+	return err.Error()
 }
 
 // limitNames are the names of limits in metrics.
@@ -86,11 +107,31 @@ func reasonsOf(outcome machine.Outcome) (all []failure.Reason) {
 
 // endCleanup counts a cleanup, and if it removed the machine of a job, the job.
 func (o *observation) endCleanup(machines machine.Store, err error) {
-	if err == nil && o.ended != "" {
+	switch {
+	case err != nil:
+		o.say(err, "", "job %s: cleanup: %v", o.job.ID, err)
+	case o.ended != "":
 		o.add(metrics.Jobs.Sample(1, o.image, o.ended))
 		o.add(o.used...)
+		o.say(nil, o.ended, "%s", o.usage.Of(fmt.Sprintf("job %s ended: %s", o.job.ID, o.ended)))
 	}
 	o.end(machines, err, "")
+}
+
+// say writes a line about the job to the host's journal.
+func (o *observation) say(err error, result, format string, args ...any) {
+	if o.job.ID == "" {
+		return // somebody called the stage without a job
+	}
+	fields := journal.Fields{
+		Job: o.job.ID, Project: o.job.Project, Image: o.image, Stage: o.stage, Result: result, Reason: string(o.reason(err)),
+	}
+	line := fmt.Sprintf(format, args...)
+	if fields.Reason == "" || result == metrics.Canceled {
+		journal.Info(fields, line)
+	} else {
+		journal.Warning(fields, line)
+	}
 }
 
 // foldCounters folds what was counted, if nothing else has done that for long.
@@ -240,7 +281,11 @@ func (o *observation) lookBeforeEnd(machines machine.Store) {
 	if o.ended == metrics.Canceled && isTimeUp(o.job, main.Created) {
 		o.ended = metrics.Timeout
 	}
+	o.usage.Elapsed = main.Age()
 	for _, used := range machines.UsageOfAll(main) {
+		if used.ID == main.ID {
+			o.usage = used.Usage
+		}
 		o.used = append(o.used, metrics.JobCPU.Sample(used.Processor.Seconds(), used.Image), metrics.JobWritten.Sample(float64(used.Written), used.Image))
 		if used.Memory > 0 {
 			o.used = append(o.used, metrics.JobMemoryPeak.Sample(float64(used.Memory), used.Image))

@@ -80,6 +80,7 @@ func (d *Driver) start(ctx context.Context, job gitlab.Job, from *host.Process, 
 	if err != nil {
 		return failure.Because(failure.NoImage, err)
 	}
+	o.generation = generation.Name
 	held = append(held, release)
 	fault.Here("prepare: image held")
 	if err := d.admit(); err != nil {

@@ -30,6 +30,8 @@ type Record struct {
 	Job    string        `json:"job,omitempty"`
 	Role   Role          `json:"role,omitempty"`
 	Owner  string        `json:"owner,omitempty"`
+	// Project is the number of the job's project in GitLab, 0 if it is not known.
+	Project int64 `json:"project,omitempty"`
 	Caller *host.Process `json:"caller,omitempty"`
 	// CallerDir is what that has on the host for the job.
 	CallerDir  *CallerDir `json:"caller_dir,omitempty"`

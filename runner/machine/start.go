@@ -105,6 +105,7 @@ func newRecord(spec Spec) Record {
 		Job:           spec.Job,
 		Role:          cmp.Or(spec.Role, Main),
 		Owner:         spec.Owner,
+		Project:       spec.Project,
 		Caller:        spec.Caller,
 		CallerDir:     spec.CallerDir,
 		Image:         spec.Image,

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/guard"
+	"nspawn-runner/runner/journal"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -20,7 +21,9 @@ func (s Store) properties(spec Spec, record Record) []systemd.Property {
 	properties := []systemd.Property{
 		set("Description", describe(record)),
 		// journalctl NSPAWN_RUNNER_JOB=ID shows what all machines of a job say.
-		set("LogExtraFields", [][]byte{[]byte("NSPAWN_RUNNER_JOB=" + record.Job)}),
+		set("LogExtraFields", journal.Fields{
+			Job: record.Job, Project: record.Project, Image: record.Image, Stage: journal.Console, Service: record.Service,
+		}.Extra()),
 		systemd.ExecStart(s.Program, "boot", s.dir(record.ID)),
 		set("Type", "notify"),
 		set("NotifyAccess", "main"),

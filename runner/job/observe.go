@@ -56,22 +56,23 @@ func (o *observation) endPrepare(ctx context.Context, machines machine.Store, er
 }
 
 // endRun counts a run stage, and keeps what its script means for the job.
-func (o *observation) endRun(ctx context.Context, machines machine.Store, script string, err error) {
-	result := ""
-	if err != nil || len(o.reached) > 0 {
-		record, unknown := machines.RecordOf(o.job.ID, machine.Main)
-		if unknown != nil {
-			record.Created = o.began
-		}
-		o.image = record.Image
-		for _, limit := range o.reached {
-			o.add(metrics.LimitHits.Sample(1, record.Image, limitNames[limit]))
-		}
-		if err != nil {
-			result = o.resultOf(ctx, err, record.Created)
-		}
+//
+// may says whether it was the job's machine.
+func (o *observation) endRun(ctx context.Context, machines machine.Store, script string, may func(machine.Record) error, err error) {
+	began, result := o.began, ""
+	record, unknown := machines.RecordOf(o.job.ID, machine.Main)
+	mine := unknown == nil && may(record) == nil
+	if mine {
+		o.image, began = record.Image, record.Created
 	}
-	if script != "" && keepResult(machines, o.job.ID, script, result) { // else somebody executes it by hand
+	for _, limit := range o.reached {
+		o.add(metrics.LimitHits.Sample(1, o.image, limitNames[limit]))
+	}
+	if err != nil {
+		result = o.resultOf(ctx, err, began)
+	}
+	byHand := script == ""
+	if mine && !byHand && keepResult(machines, o.job.ID, script, result) {
 		err = nil // the job has failed before, and this comes of it
 	}
 	o.end(machines, err, result)

@@ -123,6 +123,7 @@ func (d *Driver) start(ctx context.Context, job gitlab.Job, from *host.Process, 
 	if err := d.Machines.Start(ctx, spec); err != nil || len(services) == 0 {
 		return err
 	}
+	_ = d.Machines.NoteStage(job.ID, "services") // for people only
 	fault.Here("prepare: main machine up")
 	if err := d.startServices(ctx, job.ID, services); err != nil {
 		return errors.Join(err, d.end(ctx, job.ID))
@@ -146,7 +147,7 @@ func (d *Driver) Run(ctx context.Context, stage Stage, path, label string, stdou
 	o := observe("run")
 	err := d.run(ctx, stage, path, label, stdout, stderr, o)
 	if machines, unknown := d.machinesOf(o.job); unknown == nil {
-		o.endRun(ctx, machines, label, err)
+		o.endRun(ctx, machines, label, mayTouch(o.job, stage.ID), err)
 	}
 	return err
 }

@@ -19,6 +19,7 @@ const (
 	Cache       = ".cache"       // the caches of jobs
 	Downloads   = ".downloads"   // what builds have downloaded
 	Metrics     = ".metrics"     // what is counted for metrics
+	OCI         = ".oci"         // images of registries
 )
 
 // Make makes the state directory, closed to everybody but root, since files in it belong

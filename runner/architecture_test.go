@@ -48,7 +48,7 @@ var mayImport = map[string]string{
 	"runner/doctor":        "runner/age runner/config runner/gitlab runner/host runner/image runner/job runner/machine runner/network runner/leftover runner/packages runner/printable runner/statedir runner/storage runner/systemd",
 	"runner":               "runner/age runner/cache runner/config runner/doctor runner/fault runner/gitlab runner/host runner/image runner/image/debian runner/job runner/leftover runner/limits runner/machine runner/metrics runner/oci runner/statedir runner/storage",
 	"packaging":            "runner/config runner/host",
-	"cmd/nspawn-runner":    "runner runner/age runner/doctor runner/fault runner/gitlab runner/host runner/image runner/job runner/machine runner/printable",
+	"cmd/nspawn-runner":    "runner runner/age runner/doctor runner/fault runner/gitlab runner/host runner/image runner/job runner/limits runner/machine runner/printable",
 	"magefiles":            "packaging runner runner/config runner/packages test/suite test/demo test/self",
 	"test/gitlab":          "",
 	"test/gitlab/simulate": "test/gitlab",

@@ -8,8 +8,10 @@
 //	maintenance.go  maintaining them; maintained.go: what became of one
 //	generations.go  rolling back, pruning and removing them
 //	show.go         what is known of them
+//	registries.go   images of registries
 //	machines.go     listing and entering machines
 //	gc.go           removing what nobody owns
+//	metrics.go      numbers for Prometheus
 //	toml.go         the block for config.toml
 //	version.go      of what this program was made
 //
@@ -31,6 +33,7 @@ import (
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/job"
 	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/oci"
 )
 
 // Host is this host, with its images and machines.
@@ -48,6 +51,7 @@ type Host struct {
 	images   *image.Store
 	machines machine.Store
 	caches   cache.Store
+	oci      *oci.Store
 }
 
 // Options say how a host is made.

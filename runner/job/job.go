@@ -7,11 +7,13 @@
 //	permission.go  which images a job may have
 //	admission.go   when the host takes no job
 //	services.go    the services of a job
+//	mishaps.go     what happens to services while their job runs
 //	servicenames.go which image a service means
 //	plan.go        what a machine shall be: computed, before anything is touched
 //	settings.go    the settings of an image
 //	equip.go       what the host must have for that
 //	age.go         a warning of an image that is old
+//	observe.go     what stages count, and how jobs end
 //	caller.go      the gitlab-runner that calls
 //	helper.go      its program inside the machine
 //	trial.go       a machine that tests a generation before it is published
@@ -31,6 +33,7 @@ import (
 	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/oci"
 	"nspawn-runner/runner/statedir"
 )
 
@@ -45,6 +48,8 @@ type Driver struct {
 	Images   *image.Store
 	Machines machine.Store
 	Caches   cache.Store
+	// OCI are the images of registries.
+	OCI *oci.Store
 
 	// Env is the environment: os.Getenv.
 	Env gitlab.Env

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"nspawn-runner/runner/config"
+	"nspawn-runner/runner/failure"
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/host"
@@ -53,7 +54,7 @@ func (d *Driver) orderServices(ctx context.Context, main *machine.Spec, job gitl
 	images := map[string]string{} // by what the job writes
 	for _, s := range job.Services {
 		if images[s.Name], err = d.findService(s.Name); err != nil {
-			return nil, err
+			return nil, failure.Because(failure.NoImage, err)
 		}
 	}
 	services, said := planServices(job.Services, machine.Name(job.ID))
@@ -79,7 +80,7 @@ func (d *Driver) orderService(ctx context.Context, main machine.Spec, service gi
 	ordered.Service = service
 	generation, release, err := d.Images.Hold(ctx, name)
 	if err != nil {
-		return ordered, fmt.Errorf("%s: %w", ordered.label(), err)
+		return ordered, failure.Because(failure.NoImage, fmt.Errorf("%s: %w", ordered.label(), err))
 	}
 	ordered.spec.Recorded = release
 	fault.Here("prepare: image of a service held")
@@ -132,7 +133,11 @@ func (d *Driver) startServices(ctx context.Context, job string, services []order
 	if err := limitOwnMemory(); err != nil {
 		return fmt.Errorf("limit this program's memory: %w", err)
 	}
-	return d.awaitServices(ctx, job, *main.Leader, services)
+	if err := d.awaitServices(ctx, job, *main.Leader, services); err != nil {
+		return err
+	}
+	d.Machines.KnowMishaps(ctx, main)
+	return nil
 }
 
 // awaitServices waits until all services can be used. One that is late is told of in the
@@ -193,6 +198,8 @@ func (d *Driver) awaitService(ctx context.Context, job string, main host.Process
 	}
 	said, err := d.becomeReady(limit, job, main, s)
 	switch {
+	case errors.As(err, new(*machine.FailedError)):
+		said = nil // the service itself has said more
 	case err == nil:
 		fault.Here("prepare: a service ready")
 		return nil
@@ -203,14 +210,22 @@ func (d *Driver) awaitService(ctx context.Context, job string, main host.Process
 	return d.whyNotReady(ctx, job, s, err, said)
 }
 
-// becomeReady waits until a service can be used. said is what its command said last.
+// becomeReady waits until a service can be used, or a unit of its machine failed: then it
+// will not. said is what its command said last.
 func (d *Driver) becomeReady(ctx context.Context, job string, main host.Process, s orderedService) (said []string, err error) {
+	port := servicePort(s.Service)
+	if s.settings.Ready == "" && port == 0 {
+		return nil, d.Machines.Failed(ctx, job, s.spec.Role) // it has booted, and with it what is enabled there
+	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	go func() {
+		if err := d.Machines.AwaitFailed(ctx, job, s.spec.Role); errors.As(err, new(*machine.FailedError)) {
+			end(err)
+		}
+	}()
 	if s.settings.Ready != "" {
 		return d.inService(ctx, job, s, "nspawn_runner_ready", "until (\n"+s.settings.Ready+"\n); do sleep 0.1; done\n")
-	}
-	port := servicePort(s.Service)
-	if port == 0 {
-		return nil, nil // its machine has booted, and with it what is enabled there
 	}
 	for !network.Answers(main, port) {
 		record, err := d.Machines.RecordOf(job, s.spec.Role)
@@ -267,5 +282,5 @@ func (d *Driver) whyNotReady(ctx context.Context, job string, s orderedService, 
 	if len(lines) > 0 {
 		text = "; its last lines:\n  " + strings.Join(lines, "\n  ")
 	}
-	return jobsFault(fmt.Errorf("%s: %w%s", s.label(), err, text))
+	return failure.Because(failure.Service, jobsFault(fmt.Errorf("%s: %w%s", s.label(), err, text)))
 }

@@ -18,6 +18,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"strconv"
 	"time"
 )
 
@@ -29,6 +30,8 @@ type Job struct {
 	Image string
 	// Services are what else the job wants to run beside it, in its order.
 	Services []Service
+	// DebugServices says that the job's log has what they say.
+	DebugServices bool
 	// Trusted says that all of this is GitLab's own word. The fields below
 	// are set only then.
 	Trusted bool
@@ -70,6 +73,7 @@ func FromEnvironment(env Env, id, image string) (Job, error) {
 		known := servicesFromVariable(env(servicesVariable))
 		job.Services = servicesOf(known, known, nil, env)
 	}
+	job.DebugServices, _ = strconv.ParseBool(env("CUSTOM_ENV_CI_DEBUG_SERVICES")) // as gitlab-runner
 	if id != "" {
 		job.ID = id
 	}

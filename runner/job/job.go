@@ -34,6 +34,7 @@ import (
 	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/oci"
 	"nspawn-runner/runner/statedir"
 )
 
@@ -48,6 +49,8 @@ type Driver struct {
 	Images   *image.Store
 	Machines machine.Store
 	Caches   cache.Store
+	// OCI are the images of registries.
+	OCI *oci.Store
 
 	// Env is the environment: os.Getenv.
 	Env gitlab.Env

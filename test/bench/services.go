@@ -40,45 +40,39 @@ func (b *bench) services() (err error) {
 			return nil
 		}
 	}
-	var without, with, other, pod, ends, podEnds []time.Duration
-	drivers := []struct {
-		driver string
-		took   *[]time.Duration
-	}{{b.driver, &with}}
-	if b.other != "" {
-		drivers = append(drivers, struct {
-			driver string
-			took   *[]time.Duration
-		}{b.other, &other})
-	}
+	var without, with, other, pod times
 	for range b.rounds {
-		id := b.next()
-		if err := errors.Join(timed(&without, prepare(b.driver, id)), b.drive("cleanup", "--id", id)); err != nil {
-			return err
+		err := errors.Join(b.measure(b.driver, &without, prepare), b.measure(b.driver, &with, prepare, both))
+		if b.other != "" {
+			err = errors.Join(err, b.measure(b.other, &other, prepare, both))
 		}
-		for _, d := range drivers {
-			id := b.next()
-			var ended []time.Duration
-			err := errors.Join(timed(d.took, prepare(d.driver, id, both)), timed(&ended, func() error { return b.drive("cleanup", "--id", id) }))
-			if err != nil {
-				return err
-			}
-			if d.driver == b.driver {
-				ends = append(ends, ended...)
-			}
-		}
-		if err := errors.Join(timed(&pod, pods.start), timed(&podEnds, pods.stop)); err != nil {
+		if err = errors.Join(err, timed(&pod.prepare, pods.start), timed(&pod.cleanup, pods.stop)); err != nil {
 			return err
 		}
 	}
 	fmt.Printf("%-34s %9s   %-42s %9s  %s\n", "nspawn-runner", "median", "beside", "median", "ratio")
-	row("prepare with postgres and redis", with, "podman: a pod of three, until both answer", pod)
-	row("cleanup of them", ends, "podman pod rm --force", podEnds)
-	row("prepare with postgres and redis", with, "prepare without services", without)
+	row("prepare with postgres and redis", with.prepare, "podman: a pod of three, until both answer", pod.prepare)
+	row("cleanup of them", with.cleanup, "podman pod rm --force", pod.cleanup)
+	row("prepare with postgres and redis", with.prepare, "prepare without services", without.prepare)
+	row("run of an empty script beside them", with.run, "without services", without.run)
 	if b.other != "" {
-		row("prepare with postgres and redis", with, "the other build of the driver", other)
+		row("prepare with postgres and redis", with.prepare, "the other build of the driver", other.prepare)
 	}
 	return nil
+}
+
+// times are those of a job's stages.
+type times struct{ prepare, run, cleanup []time.Duration }
+
+// measure measures a job.
+func (b *bench) measure(driver string, took *times, prepare func(driver, id string, env ...string) func() error, env ...string) error {
+	id := b.next()
+	empty := func() error { return b.drive("run", "--id", id, "/dev/stdin", "bench") }
+	return errors.Join(
+		timed(&took.prepare, prepare(driver, id, env...)),
+		empty(), // it pays for the machine
+		timed(&took.run, empty), timed(&took.run, empty),
+		timed(&took.cleanup, func() error { return b.drive("cleanup", "--id", id) }))
 }
 
 // pods are podman's: one at a time, with the image of jobs, PostgreSQL and Redis.

@@ -32,6 +32,8 @@ type Job struct {
 	Services []Service
 	// DebugServices says that the job's log has what they say.
 	DebugServices bool
+	// Registry is what it has for registries of images.
+	Registry Registry
 	// Trusted says that all of this is GitLab's own word. The fields below
 	// are set only then.
 	Trusted bool
@@ -72,6 +74,7 @@ func FromEnvironment(env Env, id, image string) (Job, error) {
 		job = Job{ID: env("CUSTOM_ENV_CI_JOB_ID"), Image: env("CUSTOM_ENV_CI_JOB_IMAGE")}
 		known := servicesFromVariable(env(servicesVariable))
 		job.Services = servicesOf(known, known, nil, env)
+		job.Registry = Registry{DockerConfig: env("CUSTOM_ENV_" + dockerConfig)}
 	}
 	job.DebugServices, _ = strconv.ParseBool(env("CUSTOM_ENV_CI_DEBUG_SERVICES")) // as gitlab-runner
 	if id != "" {
@@ -106,7 +109,8 @@ type response struct {
 	Image     struct {
 		Name string `json:"name"`
 	} `json:"image"`
-	Services []service `json:"services"`
+	Services    []service    `json:"services"`
+	Credentials []credential `json:"credentials"`
 }
 
 func fromResponse(path string, env Env) (Job, error) {
@@ -157,6 +161,7 @@ func ParseResponse(data []byte, env Env) (Job, error) {
 		}
 	}
 	job.Owner = job.server + " " + hash(r.Token)
+	job.Registry = registryOf(r.Variables, r.Credentials, env)
 	job.Services = servicesOf(r.Services, servicesFromVariable(env(servicesVariable)), r.Variables, env)
 	return job, nil
 }

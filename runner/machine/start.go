@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"nspawn-runner/runner/apparmor"
 	"nspawn-runner/runner/failure"
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/guard"
@@ -227,7 +228,11 @@ func (s Store) boot(ctx context.Context, bus *systemd.Bus, spec Spec, record *Re
 func (s Store) startConnected(ctx context.Context, bus *systemd.Bus, spec Spec, record Record) error {
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error {
-		result, err := bus.Start(ctx, unitName(record.ID), s.properties(spec, record))
+		label, err := apparmor.Outside()
+		if err != nil { // the host's profiles rarely matter
+			s.logf("%s: %v", Name(record.ID), err)
+		}
+		result, err := bus.Start(ctx, unitName(record.ID), s.properties(spec, record, label))
 		if err == nil && result != "done" {
 			err = errors.New("it ended while it started")
 		}

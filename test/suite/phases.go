@@ -213,6 +213,14 @@ func (s *Suite) startLab(ctx context.Context, release string, trees map[string]s
 // Attacks is a pattern for the tests that attack as a hostile job would.
 const Attacks = "^TestAttacks"
 
+// AttackPulls runs the tests that attack as hostile registries and images would. They need root,
+// and no host.
+func AttackPulls(s *Suite, ctx context.Context) error {
+	return s.phase("attacks by registries and their images", func() error {
+		return s.goTest(ctx, "pulls", "test", "-v", "-run="+Attacks, "./runner/oci/...")
+	})
+}
+
 // of is a recipe for another release. It has a kind of its own, so that the
 // cache keeps both trees.
 func of(r harness.Recipe, release string) harness.Recipe {

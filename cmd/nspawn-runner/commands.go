@@ -57,11 +57,11 @@ func commands() *cobra.Command {
 		root.AddCommand(commands...)
 	}
 	add("images", chrootCreate(&o), chrootList(&o), chrootLogin(&o), chrootMaintenance(&o),
-		chrootShow(&o), chrootDiff(&o), chrootRollback(&o), chrootPrune(&o), chrootRemove(&o))
-	add("machines", try(&o), machines(&o))
+		chrootShow(&o), chrootDiff(&o), chrootRollback(&o), chrootPrune(&o), chrootRemove(&o), registryImages(&o))
+	add("machines", try(&o), machines(&o), top(&o))
 	add("stages", gitlabConfig(&o), prepare(&o), run(&o), cleanup(&o))
-	add("setup", toml(&o), doctorCommand(&o), gc(&o), version())
-	root.AddCommand(boot(), nest(), emptyTrash(), pruneCaches(&o))
+	add("setup", toml(&o), doctorCommand(&o), gc(&o), metrics(&o), version())
+	root.AddCommand(boot(), nest(), unpackLayers(), emptyTrash(), pruneCaches(&o))
 	sayUsage(root)
 	return root
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"nspawn-runner/runner/apparmor"
+	"nspawn-runner/runner/failure"
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/guard"
 	"nspawn-runner/runner/host"
@@ -105,6 +106,7 @@ func newRecord(spec Spec) Record {
 		Job:           spec.Job,
 		Role:          cmp.Or(spec.Role, Main),
 		Owner:         spec.Owner,
+		Project:       spec.Project,
 		Caller:        spec.Caller,
 		CallerDir:     spec.CallerDir,
 		Image:         spec.Image,
@@ -218,7 +220,7 @@ func (s Store) boot(ctx context.Context, bus *systemd.Bus, spec Spec, record *Re
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	}
-	return s.whyNotUp(context.WithoutCancel(ctx), bus, spec, *record, err)
+	return failure.Because(reasonNotUp(err), s.whyNotUp(context.WithoutCancel(ctx), bus, spec, *record, err))
 }
 
 // startConnected starts the machine's service and, at the same time, gives it its
@@ -278,7 +280,7 @@ func (s Store) attach(ctx context.Context, leader host.Process, service *os.File
 	if err == nil {
 		s.logf("%s: its network is there", Name(record.ID))
 	}
-	return err
+	return failure.Because(failure.Network, err)
 }
 
 // guard has the kernel ask what machines do; a privileged one is exempt, from a moment in its

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/guard"
+	"nspawn-runner/runner/journal"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -21,7 +22,9 @@ func (s Store) properties(spec Spec, record Record, label string) []systemd.Prop
 	properties := []systemd.Property{
 		set("Description", describe(record)),
 		// journalctl NSPAWN_RUNNER_JOB=ID shows what all machines of a job say.
-		set("LogExtraFields", [][]byte{[]byte("NSPAWN_RUNNER_JOB=" + record.Job)}),
+		set("LogExtraFields", journal.Fields{
+			Job: record.Job, Project: record.Project, Image: record.Image, Stage: journal.Console, Service: record.Service,
+		}.Extra()),
 		systemd.ExecStart(s.Program, "boot", s.dir(record.ID)),
 		set("Type", "notify"),
 		set("NotifyAccess", "main"),

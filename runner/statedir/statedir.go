@@ -17,6 +17,8 @@ const (
 	Machines    = ".machines"    // a directory for each machine
 	Trash       = ".trash"       // what is being removed
 	Cache       = ".cache"       // the caches of jobs
+	Downloads   = ".downloads"   // what builds have downloaded
+	Metrics     = ".metrics"     // what is counted for metrics
 	OCI         = ".oci"         // images of registries
 )
 
@@ -37,7 +39,7 @@ func Make(dir string) error {
 func OneFileSystem(dir string) error {
 	var first string
 	var device uint64
-	for _, name := range []string{Generations, Machines, Trash} {
+	for _, name := range []string{Generations, Machines, Trash, OCI} {
 		path := filepath.Join(dir, name)
 		info, err := os.Stat(path)
 		if errors.Is(err, fs.ErrNotExist) {

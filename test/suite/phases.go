@@ -128,6 +128,7 @@ const (
 	hostTestdata  = "/opt/testdata"
 	hostUnits     = hostBuild + "/units"
 	hostPlaybooks = "/opt/playbooks"
+	hostPackaging = "/opt/packaging"
 )
 
 // testCommand is the command that runs the integration tests in a host, with more
@@ -145,6 +146,7 @@ func testCommand(host, base, run string, more ...string) []string {
 		"NSPAWN_RUNNER_TESTDATA=" + hostTestdata,
 		"NSPAWN_RUNNER_UNITS=" + hostUnits,
 		"NSPAWN_RUNNER_PLAYBOOKS=" + hostPlaybooks,
+		"NSPAWN_RUNNER_PACKAGING=" + hostPackaging,
 	}, more, []string{hostBuild + "/integration.test", "-test.v", "-test.timeout=40m", "-test.run=" + run})
 }
 
@@ -198,7 +200,7 @@ func (s *Suite) startLab(ctx context.Context, release string, trees map[string]s
 		return nil, err
 	}
 	seen := maps.Clone(trees)
-	for dir, at := range map[string]string{buildDir: hostBuild, "test/integration/testdata": hostTestdata, "playbooks": hostPlaybooks} {
+	for dir, at := range map[string]string{buildDir: hostBuild, "test/integration/testdata": hostTestdata, "playbooks": hostPlaybooks, "packaging": hostPackaging} {
 		path, err := filepath.Abs(dir)
 		if err != nil {
 			return nil, err
@@ -210,6 +212,14 @@ func (s *Suite) startLab(ctx context.Context, release string, trees map[string]s
 
 // Attacks is a pattern for the tests that attack as a hostile job would.
 const Attacks = "^TestAttacks"
+
+// AttackPulls runs the tests that attack as hostile registries and images would. They need root,
+// and no host.
+func AttackPulls(s *Suite, ctx context.Context) error {
+	return s.phase("attacks by registries and their images", func() error {
+		return s.goTest(ctx, "pulls", "test", "-v", "-run="+Attacks, "./runner/oci/...")
+	})
+}
 
 // of is a recipe for another release. It has a kind of its own, so that the
 // cache keeps both trees.

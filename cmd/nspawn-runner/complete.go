@@ -42,6 +42,20 @@ func completeMachines(o *options) completion {
 	})
 }
 
+// completeRegistryImages offers the references of images that were pulled.
+func completeRegistryImages(o *options) completion {
+	return offer(o, func(_ context.Context, h *runner.Host, _ []string) (references []cobra.Completion) {
+		images, err := h.RegistryImages()
+		if err != nil {
+			return nil
+		}
+		for _, image := range images {
+			references = append(references, image.References...)
+		}
+		return references
+	})
+}
+
 // completeGenerations offers the generations of the image that the first argument names,
 // the newest first.
 func completeGenerations(o *options) completion {

@@ -9,7 +9,7 @@ import (
 )
 
 // A completion offers words to the shell. It is quick, and silent about what it cannot
-// know: without root there are no machines, and of the images only those with a playbook.
+// know: without root, nothing of the state directory.
 type completion = cobra.CompletionFunc
 
 // offer makes a completion of what it offers on a host.

@@ -3,13 +3,21 @@ package oci
 import (
 	"strings"
 	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
 )
 
 func TestAPatternAllowsImagesOfItsRegistryOnly(t *testing.T) {
+	docker := name.DefaultRegistry
+	short := strings.TrimPrefix(docker, "index.")
 	for _, test := range []struct {
 		pattern, name string
 		fits          bool
 	}{
+		{short + "/library/*", "postgres", true},
+		{docker + "/library/*", short + "/library/postgres", true},
+		{short + "/*", docker + "/team/x", true},
+		{"postgres", short + "/postgres", true},
 		{"postgres:*", "postgres:16", true},
 		{"postgres:*", "postgres", true},
 		{"postgres:*", "library/postgres:16", true},

@@ -73,3 +73,30 @@ func TestANameThatIsNoneIsRefusedWithoutControlCharacters(t *testing.T) {
 		}
 	}
 }
+
+func FuzzAllows(f *testing.F) {
+	for _, seed := range []string{"postgres:16", "postgres:5000/mine", "postgres@sha256:" + strings.Repeat("a", 64), "registry.example.org/x:1", "registry.example.org:5000/a/b", "[::1]:5000/x", "localhost/x", "../x", "a\x00b"} {
+		f.Add(seed)
+	}
+	official := Rules{Images: []string{"postgres*", "team/*", "?edis"}}
+	ours := Rules{Images: []string{"registry.example.org/*", "registry.example.org:5000/*:1"}}
+	f.Fuzz(func(t *testing.T, written string) {
+		for _, rules := range []Rules{official, ours} {
+			err := rules.Allows(written)
+			if err != nil {
+				if strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' || r == 0x7f }) {
+					t.Errorf("%q: %q", written, err)
+				}
+				continue
+			}
+			ref, err := rules.parse(written)
+			if err != nil {
+				t.Fatalf("%q is allowed, and no name: %v", written, err)
+			}
+			registry := ref.Context().RegistryStr()
+			if is := registry == name.DefaultRegistry; is != (rules.Images[0] == official.Images[0]) || !is && !strings.HasPrefix(registry, "registry.example.org") {
+				t.Errorf("%q is allowed of %q", written, registry)
+			}
+		}
+	})
+}

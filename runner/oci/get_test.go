@@ -542,10 +542,7 @@ func TestWhatIsNoImageIsRefused(t *testing.T) {
 	s, _ := storeOf(t, h)
 	chart := mutate.ConfigMediaType(imageOf(t, []string{"a", ""}), "application/vnd.example\x1b+json")
 	strange, _ := mutate.Append(imageOf(t), mutate.Addendum{Layer: layerOf(t, "a", ""), MediaType: "application/x"})
-	many := make([]mutate.Addendum, maxLayers+1)
-	for i := range many {
-		many[i] = mutate.Addendum{Layer: layerOf(t, "a", "")}
-	}
+	many := slices.Repeat([]mutate.Addendum{{Layer: layerOf(t, "a", "")}}, maxLayers+1)
 	deep, _ := mutate.Append(imageOf(t), many...)
 	short, _ := mutate.ConfigFile(imageOf(t, []string{"a", ""}), &v1.ConfigFile{})
 	for to, test := range map[string]struct {

@@ -128,6 +128,7 @@ const (
 	hostTestdata  = "/opt/testdata"
 	hostUnits     = hostBuild + "/units"
 	hostPlaybooks = "/opt/playbooks"
+	hostRegistry  = "/opt/docker-registry"
 	hostPackaging = "/opt/packaging"
 )
 
@@ -146,6 +147,7 @@ func testCommand(host, base, run string, more ...string) []string {
 		"NSPAWN_RUNNER_TESTDATA=" + hostTestdata,
 		"NSPAWN_RUNNER_UNITS=" + hostUnits,
 		"NSPAWN_RUNNER_PLAYBOOKS=" + hostPlaybooks,
+		"NSPAWN_RUNNER_REGISTRY=" + hostRegistry + "/usr/bin/docker-registry",
 		"NSPAWN_RUNNER_PACKAGING=" + hostPackaging,
 	}, more, []string{hostBuild + "/integration.test", "-test.v", "-test.timeout=40m", "-test.run=" + run})
 }
@@ -199,7 +201,12 @@ func (s *Suite) startLab(ctx context.Context, release string, trees map[string]s
 	if err := prepareHost(ctx); err != nil {
 		return nil, err
 	}
+	registry, err := harness.Package(ctx, s.Out, "docker-registry")
+	if err != nil {
+		return nil, err
+	}
 	seen := maps.Clone(trees)
+	seen[registry] = hostRegistry
 	for dir, at := range map[string]string{buildDir: hostBuild, "test/integration/testdata": hostTestdata, "playbooks": hostPlaybooks, "packaging": hostPackaging} {
 		path, err := filepath.Abs(dir)
 		if err != nil {

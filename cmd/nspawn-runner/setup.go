@@ -29,7 +29,8 @@ func toml(o *options) *cobra.Command {
 	c.Flags().StringVar(&url, "url", "", "`URL` of your GitLab")
 	c.Flags().StringVar(&tokenFile, "token-file", "", "`file` that holds the runner's authentication token")
 	c.Flags().StringVar(&defaultImage, "default-image", "", "`image` of jobs that name none")
-	allowImage(c, &allowed)
+	completeFlag(c, "default-image", completeImages(o))
+	allowImage(o, c, &allowed)
 	return c
 }
 
@@ -39,8 +40,8 @@ func gc(o *options) *cobra.Command {
 		Use: "gc", Short: "Remove what dead jobs, killed builds and crashes left",
 		Long: "Remove what no running job or build owns: machines whose gitlab-runner is dead,\n" +
 			"remains of crashes, reboots and killed builds, generations of removed images,\n" +
-			"bases and downloads of no further use, and caches above their limits. Older\n" +
-			"generations stay; chroot-prune removes them.",
+			"bases and downloads of no further use, and caches and images of registries above\n" +
+			"their limits. Older generations stay; chroot-prune removes them.",
 		Args: cobra.NoArgs,
 		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error {
 			leftovers, err := h.GC(ctx, dryRun)
@@ -84,7 +85,7 @@ func doctorCommand(o *options) *cobra.Command {
 	}
 	c.Flags().StringVar(&image, "job", "", "run a job of this `image` too")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	_ = c.RegisterFlagCompletionFunc("job", completeImages(o)) // it fails for a flag that is not there
+	completeFlag(c, "job", completeImages(o))
 	return c
 }
 

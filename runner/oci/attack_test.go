@@ -288,6 +288,10 @@ func TestAPullGoesThroughTheProxyOfTheConfiguration(t *testing.T) {
 	defer proxy.Close()
 	s.Environment = func(name string) string { return map[string]string{"http_proxy": proxy.URL}[name] }
 	s.Rules.Insecure = append(s.Rules.Insecure, "registry.example.org") // which no name server knows
+	s.Rules.Images = []string{"*"}
+	if _, _, err := s.Get(t.Context(), Request{Name: strings.TrimPrefix(proxy.URL, "http://") + "/x"}); err == nil || through.Load() > 0 {
+		t.Errorf("the proxy as a registry: %v", err)
+	}
 	if image := get(t, s, Request{Name: "registry.example.org/x"}); text(t, image, "a") != "1" || through.Load() == 0 {
 		t.Error("not through the proxy")
 	}
@@ -346,4 +350,21 @@ func TestAHostileImageFromARegistryLeavesNothing(t *testing.T) {
 		t.Error("it got out")
 	}
 	wantTidy(t, s)
+}
+
+func TestWithoutTLSOnlyRegistriesAreReachedThatTheAdministratorNamesAsSuch(t *testing.T) {
+	h := newHub(t)
+	ref := h.push(t, "x", imageOf(t, []string{"a", "1"}))
+	s, _ := storeOf(t)
+	s.Rules.Images = []string{h.host + "/*"} // it may be reached, but not so
+	if _, _, err := s.Get(t.Context(), Request{Name: ref}); err == nil || len(h.requests()) > 0 {
+		t.Errorf("%v", err)
+	}
+	tls := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it was asked") }))
+	defer tls.Close()
+	host := strings.TrimPrefix(tls.URL, "https://")
+	s.Rules.Images = []string{host + "/*"}
+	if _, _, err := s.Get(t.Context(), Request{Name: host + "/x"}); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("a certificate that nobody knows: %v", err)
+	}
 }

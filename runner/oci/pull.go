@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -112,7 +113,7 @@ func (s *Store) make(ctx context.Context, r *registry, o offer, written string, 
 		return err
 	}
 	fault.Here("oci: record of an image written")
-	if err := publish(dir, s.path(digest)); err != nil {
+	if err := publish(ctx, dir, s.path(digest)); err != nil {
 		return err
 	}
 	fault.Here("oci: image published")
@@ -122,13 +123,22 @@ func (s *Store) make(ctx context.Context, r *registry, o offer, written string, 
 
 // publish moves a whole image to where images are. After a power cut it is there, whole, or it
 // is not.
-func publish(from, to string) error {
+func publish(ctx context.Context, from, to string) error {
 	dir, err := os.Open(from)
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	if err := unix.Syncfs(int(dir.Fd())); err != nil {
+	synced := make(chan error, 1)
+	go func() { // the disk may be slow, and nothing ends the call
+		synced <- unix.Syncfs(int(dir.Fd()))
+		dir.Close()
+	}()
+	select {
+	case err = <-synced:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("sync %s: %w", from, err)
 	}
 	if err := os.Rename(from, to); err != nil {
@@ -151,9 +161,11 @@ const ahead = 4
 func (s *Store) transfer(ctx context.Context, r *registry, o offer, dir string, p *progress, start func(context.Context) (*unpack.Process, error)) (unpack.Result, error) {
 	work, ctx := errgroup.WithContext(ctx)
 	ctx, cancel := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
 	defer cancel(nil)
-	go p.watch(ctx)
-	go s.watchRoom(ctx, cancel)
+	watching.Go(func() { p.watch(ctx) })
+	watching.Go(func() { s.watchRoom(ctx, cancel) })
 	files := make([]chan *os.File, len(o.layers))
 	for i := range files {
 		files[i] = make(chan *os.File, 1)

@@ -39,7 +39,7 @@ func Unit(s *Suite, ctx context.Context) error {
 	var units []string
 	for _, pkg := range strings.Fields(string(packages)) {
 		// These need a host, or make one.
-		if !strings.HasSuffix(pkg, "/test/integration") && !strings.HasSuffix(pkg, "/test/harness") {
+		if !slices.ContainsFunc([]string{"/test/integration", "/test/harness", "/test/installed"}, func(p string) bool { return strings.HasSuffix(pkg, p) }) {
 			units = append(units, pkg)
 		}
 	}
@@ -128,6 +128,7 @@ const (
 	hostTestdata  = "/opt/testdata"
 	hostUnits     = hostBuild + "/units"
 	hostPlaybooks = "/opt/playbooks"
+	hostRegistry  = "/opt/docker-registry"
 	hostPackaging = "/opt/packaging"
 )
 
@@ -146,6 +147,7 @@ func testCommand(host, base, run string, more ...string) []string {
 		"NSPAWN_RUNNER_TESTDATA=" + hostTestdata,
 		"NSPAWN_RUNNER_UNITS=" + hostUnits,
 		"NSPAWN_RUNNER_PLAYBOOKS=" + hostPlaybooks,
+		"NSPAWN_RUNNER_REGISTRY=" + hostRegistry + "/usr/bin/docker-registry",
 		"NSPAWN_RUNNER_PACKAGING=" + hostPackaging,
 	}, more, []string{hostBuild + "/integration.test", "-test.v", "-test.timeout=40m", "-test.run=" + run})
 }
@@ -173,7 +175,7 @@ func Lab(release, run string, more ...string) func(*Suite, context.Context) erro
 	return func(s *Suite, ctx context.Context) error {
 		var lab *harness.Lab
 		err := s.phase("lab: set-up", func() error {
-			base, err := harness.Tree(ctx, s.Out, of(harness.BaseTree, release))
+			base, err := harness.Tree(ctx, s.Out, harness.BaseTree.Of(release))
 			if err == nil {
 				lab, err = s.startLab(ctx, release, map[string]string{base: hostBase})
 			}
@@ -199,7 +201,12 @@ func (s *Suite) startLab(ctx context.Context, release string, trees map[string]s
 	if err := prepareHost(ctx); err != nil {
 		return nil, err
 	}
+	registry, err := harness.Package(ctx, s.Out, "docker-registry")
+	if err != nil {
+		return nil, err
+	}
 	seen := maps.Clone(trees)
+	seen[registry] = hostRegistry
 	for dir, at := range map[string]string{buildDir: hostBuild, "test/integration/testdata": hostTestdata, "playbooks": hostPlaybooks, "packaging": hostPackaging} {
 		path, err := filepath.Abs(dir)
 		if err != nil {
@@ -207,7 +214,7 @@ func (s *Suite) startLab(ctx context.Context, release string, trees map[string]s
 		}
 		seen[path] = at
 	}
-	return harness.StartLab(ctx, harness.LabOptions{Tree: of(harness.LabTree, release), ReadOnly: seen, Out: s.Out})
+	return harness.StartLab(ctx, harness.LabOptions{Tree: harness.LabTree.Of(release), ReadOnly: seen, Out: s.Out})
 }
 
 // Attacks is a pattern for the tests that attack as a hostile job would.
@@ -219,15 +226,6 @@ func AttackPulls(s *Suite, ctx context.Context) error {
 	return s.phase("attacks by registries and their images", func() error {
 		return s.goTest(ctx, "pulls", "test", "-v", "-run="+Attacks, "./runner/oci/...")
 	})
-}
-
-// of is a recipe for another release. It has a kind of its own, so that the
-// cache keeps both trees.
-func of(r harness.Recipe, release string) harness.Recipe {
-	if release != "" && release != r.Suite {
-		r.Kind, r.Suite = r.Kind+release, release
-	}
-	return r
 }
 
 // Harness tests the harness itself: that labs and VMs leave nothing behind.

@@ -61,7 +61,7 @@ func commands() *cobra.Command {
 	add("machines", try(&o), machines(&o))
 	add("stages", gitlabConfig(&o), prepare(&o), run(&o), cleanup(&o))
 	add("setup", toml(&o), doctorCommand(&o), gc(&o), version())
-	root.AddCommand(boot(), nest(), emptyTrash(), pruneCaches(&o))
+	root.AddCommand(boot(), supervise(), start(), nest(), emptyTrash(), pruneCaches(&o))
 	sayUsage(root)
 	return root
 }

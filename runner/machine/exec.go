@@ -67,6 +67,9 @@ func (s Store) Exec(ctx context.Context, job string, may func(Record) error, scr
 	if err := may(record); err != nil {
 		return Outcome{}, fmt.Errorf("machine %s: %w", Name(record.ID), err)
 	}
+	if record.Program != nil {
+		return Outcome{}, fmt.Errorf("machine %s: %w", Name(record.ID), errNoInit)
+	}
 	script.Shell = cmp.Or(script.Shell, record.Shell, "/bin/bash")
 	script.environment = record.Environment
 	outcome, err := s.exec(ctx, record, script)

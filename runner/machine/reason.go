@@ -31,7 +31,7 @@ func (s Store) whyNotUp(ctx context.Context, host *systemd.Bus, spec Spec, recor
 			record.Leader = &leader
 		}
 	}
-	if record.Leader != nil {
+	if record.Leader != nil && record.Program == nil {
 		lines = append(lines, insideReasons(ctx, record)...)
 	}
 	if console := consoleTail(ctx, record); len(console) > 0 {

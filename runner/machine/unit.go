@@ -21,7 +21,7 @@ func (s Store) properties(spec Spec, record Record) []systemd.Property {
 		set("Description", describe(record)),
 		// journalctl NSPAWN_RUNNER_JOB=ID shows what all machines of a job say.
 		set("LogExtraFields", [][]byte{[]byte("NSPAWN_RUNNER_JOB=" + record.Job)}),
-		systemd.ExecStart(s.Program, "boot", s.dir(record.ID)),
+		systemd.ExecStart(s.Program, record.command(), s.dir(record.ID)),
 		set("Type", "notify"),
 		set("NotifyAccess", "main"),
 		set("Slice", slice),
@@ -77,6 +77,14 @@ func (s Store) properties(spec Spec, record Record) []systemd.Property {
 	return properties
 }
 
+// command is which of this program's commands the service of a machine is.
+func (r Record) command() string {
+	if r.Program != nil {
+		return "supervise"
+	}
+	return "boot"
+}
+
 // describe is what systemctl says that a machine is.
 func describe(r Record) string {
 	text := "CI machine " + Name(r.ID)
@@ -88,7 +96,10 @@ func describe(r Record) string {
 
 // allowed are the devices that machines may use, and those of this one.
 func allowed(spec Spec, layer string) [][2]string {
-	pairs := [][2]string{{"char-pts", "rw"}, {"/dev/net/tun", "rwm"}}
+	pairs := [][2]string{{"char-pts", "rw"}}
+	if spec.Program == nil {
+		pairs = append(pairs, [2]string{"/dev/net/tun", "rwm"})
+	}
 	if !spec.NoFUSE {
 		pairs = append(pairs, [2]string{"/dev/fuse", "rwm"})
 	}

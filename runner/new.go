@@ -11,6 +11,7 @@ import (
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/job"
 	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/oci"
 	"nspawn-runner/runner/statedir"
 )
 
@@ -63,9 +64,13 @@ func assemble(settings config.Config, o Options) *Host {
 		h.machines.Log, h.images.Verbose, h.images.Colours = h.detail, output{h}, o.Colours
 	}
 	h.caches = job.CachesOf(settings, h.machines)
+	h.oci = &oci.Store{
+		Dir:   filepath.Join(settings.StateDir, statedir.OCI),
+		InUse: h.generationInUse,
+	}
 	h.Jobs = &job.Driver{
 		Config: settings, ConfigFile: o.ConfigFile, Env: h.env, Program: o.Program, Note: h.note,
-		Images: h.images, Machines: h.machines, Caches: h.caches,
+		Images: h.images, Machines: h.machines, Caches: h.caches, OCI: h.oci,
 	}
 	h.images.Test = h.Jobs.TryGeneration
 	if host.RunsSystemd() {

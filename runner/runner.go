@@ -31,6 +31,7 @@ import (
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/job"
 	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/oci"
 )
 
 // Host is this host, with its images and machines.
@@ -48,6 +49,7 @@ type Host struct {
 	images   *image.Store
 	machines machine.Store
 	caches   cache.Store
+	oci      *oci.Store
 }
 
 // Options say how a host is made.

@@ -7,6 +7,7 @@
 //	permission.go  which images a job may have
 //	admission.go   when the host takes no job
 //	services.go    the services of a job
+//	mishaps.go     what happens to services while their job runs
 //	servicenames.go which image a service means
 //	plan.go        what a machine shall be: computed, before anything is touched
 //	settings.go    the settings of an image
@@ -31,6 +32,7 @@ import (
 	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/oci"
 	"nspawn-runner/runner/statedir"
 )
 
@@ -45,6 +47,8 @@ type Driver struct {
 	Images   *image.Store
 	Machines machine.Store
 	Caches   cache.Store
+	// OCI are the images of registries.
+	OCI *oci.Store
 
 	// Env is the environment: os.Getenv.
 	Env gitlab.Env

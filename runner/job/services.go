@@ -132,7 +132,11 @@ func (d *Driver) startServices(ctx context.Context, job string, services []order
 	if err := limitOwnMemory(); err != nil {
 		return fmt.Errorf("limit this program's memory: %w", err)
 	}
-	return d.awaitServices(ctx, job, *main.Leader, services)
+	if err := d.awaitServices(ctx, job, *main.Leader, services); err != nil {
+		return err
+	}
+	d.Machines.KnowMishaps(ctx, main)
+	return nil
 }
 
 // awaitServices waits until all services can be used. One that is late is told of in the
@@ -193,6 +197,8 @@ func (d *Driver) awaitService(ctx context.Context, job string, main host.Process
 	}
 	said, err := d.becomeReady(limit, job, main, s)
 	switch {
+	case errors.As(err, new(*machine.FailedError)):
+		said = nil // the service itself has said more
 	case err == nil:
 		fault.Here("prepare: a service ready")
 		return nil
@@ -203,14 +209,22 @@ func (d *Driver) awaitService(ctx context.Context, job string, main host.Process
 	return d.whyNotReady(ctx, job, s, err, said)
 }
 
-// becomeReady waits until a service can be used. said is what its command said last.
+// becomeReady waits until a service can be used, or a unit of its machine failed: then it
+// will not. said is what its command said last.
 func (d *Driver) becomeReady(ctx context.Context, job string, main host.Process, s orderedService) (said []string, err error) {
+	port := servicePort(s.Service)
+	if s.settings.Ready == "" && port == 0 {
+		return nil, d.Machines.Failed(ctx, job, s.spec.Role) // it has booted, and with it what is enabled there
+	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	go func() {
+		if err := d.Machines.AwaitFailed(ctx, job, s.spec.Role); errors.As(err, new(*machine.FailedError)) {
+			end(err)
+		}
+	}()
 	if s.settings.Ready != "" {
 		return d.inService(ctx, job, s, "nspawn_runner_ready", "until (\n"+s.settings.Ready+"\n); do sleep 0.1; done\n")
-	}
-	port := servicePort(s.Service)
-	if port == 0 {
-		return nil, nil // its machine has booted, and with it what is enabled there
 	}
 	for !network.Answers(main, port) {
 		record, err := d.Machines.RecordOf(job, s.spec.Role)

@@ -152,18 +152,23 @@ func (d *Driver) Run(ctx context.Context, stage Stage, path, label string, stdou
 		Stdout: stdout, Stderr: stderr,
 		Alone: job.Trusted,
 	})
+	if ctx.Err() != nil {
+		return err
+	}
+	machines, machinesErr := d.machinesOf(job)
+	if machinesErr != nil {
+		return err // the job is none the worse for what is not said
+	}
+	d.sayMishaps(ctx, machines, job)
 	if err == nil && label == gitlab.LastScript {
-		d.sayUsage(job)
+		d.sayLastWords(ctx, machines, job)
+		d.sayUsage(machines, job)
 	}
 	return err
 }
 
 // sayUsage ends a job's log with what the job used.
-func (d *Driver) sayUsage(job gitlab.Job) {
-	machines, err := d.machinesOf(job)
-	if err != nil {
-		return // the job is over, and was none the worse for it
-	}
+func (d *Driver) sayUsage(machines machine.Store, job gitlab.Job) {
 	record, usage, err := machines.Usage(job.ID)
 	if err == nil && !record.Quiet {
 		d.Note("%s", usage)

@@ -22,6 +22,9 @@ func TestTheKernelsLogTellsWhatWasKilled(t *testing.T) {
 	if got := (OutOfMemory{Image: "bookworm", Peak: 5 << 20, Limit: 5 << 20, Process: "\x1b[2Jx", Used: 1 << 20}).String(); got != "out of memory: the job used 5 MiB, the limit of image bookworm is 5 MiB (memory_max); killed was [2Jx, with 1 MiB" {
 		t.Errorf("%q", got)
 	}
+	if got := (OutOfMemory{Image: "redis", Peak: 5 << 20, Limit: 5 << 20, Service: true}).String(); got != "out of memory: the service used 5 MiB, the limit of image redis is 5 MiB (service_memory_max)" {
+		t.Errorf("%q", got)
+	}
 	if got := (OutOfMemory{Image: "sid"}).String(); got != "out of memory: the job reached the limit of image sid (memory_max)" {
 		t.Errorf("%q", got)
 	}

@@ -17,6 +17,8 @@ type OutOfMemory struct {
 	// memory in bytes; empty where the kernel's log cannot be read.
 	Process string
 	Used    uint64
+	// Service says that the machine is the service of a job.
+	Service bool
 	// Together says that it was not this machine that reached its limit but all
 	// machines of the host, together.
 	Together bool
@@ -24,12 +26,17 @@ type OutOfMemory struct {
 
 // String says it to a person who looks at a job's log.
 func (o OutOfMemory) String() string {
-	text := "out of memory"
-	if o.Together {
+	text, limited := "out of memory", o.Limit > 0
+	switch {
+	case o.Together:
 		text += fmt.Sprintf(": all jobs on this host together reached their limit (machines_memory_max); this one used %s", mebibytes(o.Peak))
-	} else if o.Limit > 0 {
+	case o.Service && limited:
+		text += fmt.Sprintf(": the service used %s, the limit of image %s is %s (service_memory_max)", mebibytes(o.Peak), o.Image, mebibytes(o.Limit))
+	case o.Service:
+		text += ": the service reached the limit of image " + o.Image + " (service_memory_max)"
+	case limited:
 		text += fmt.Sprintf(": the job used %s, the limit of image %s is %s (memory_max)", mebibytes(o.Peak), o.Image, mebibytes(o.Limit))
-	} else {
+	default:
 		text += ": the job reached the limit of image " + o.Image + " (memory_max)"
 	}
 	if o.Process != "" {

@@ -38,6 +38,14 @@ func (w *Watch) Shortages(image string, failed bool) (*OutOfMemory, *OutOfTasks)
 	return memory, w.outOfTasks(image, log)
 }
 
+// Killed says whether the kernel has killed processes of a machine for memory, other than the
+// first ones that a caller knows of, and how many it has killed by now. The image is for the
+// message.
+func Killed(cgroup, image string, known uint64) (*OutOfMemory, uint64) {
+	w := Watch{cgroup: cgroup, before: shortages{kills: known}}
+	return w.outOfMemory(image, nil), max(known, shortagesOf(cgroup).kills)
+}
+
 // shortages counts how often a machine was short of memory.
 type shortages struct {
 	// kills is how many of its processes the kernel has killed to free memory. own is how often

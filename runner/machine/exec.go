@@ -180,6 +180,9 @@ func (s Store) outcome(ctx context.Context, record Record, exit systemd.Exit, wa
 		outcome.Code = 128 + outcome.Signal
 	}
 	outcome.OutOfMemory, outcome.OutOfTasks = watch.Shortages(record.Image, outcome.Code != 0)
+	if outcome.OutOfMemory != nil {
+		outcome.OutOfMemory.Service = record.Service != ""
+	}
 	if outcome.Code != 0 {
 		outcome.DiskFull = diskFull(ctx, s.dir(record.ID), record)
 	}

@@ -107,11 +107,22 @@ func dropIns(nameservers []string, privileged bool) map[string]string {
 	all := map[string]string{"systemd/network/10-nspawn-runner.network": "[Match]\nName=" + network.Interface + "\n\n[Link]\nUnmanaged=yes\n"}
 	if !privileged {
 		all["systemd/system/systemd-binfmt.service.d/nspawn-runner.conf"] = binfmt
+		for _, name := range idleGenerators {
+			all["systemd/system-generators/systemd-"+name+"-generator"] = "" // an empty file masks it
+		}
 	}
 	if nameservers != nil { // it does not read a resolv.conf(5) that is a link to its own
 		all["systemd/resolved.conf.d/nspawn-runner.conf"] = "[Resolve]\nDNS=" + strings.Join(nameservers, " ") + "\n"
 	}
 	return all
+}
+
+// idleGenerators are the generators of systemd that find nothing in a machine, since they look
+// for disks, consoles or a firmware: systemd.generator(7). They take a tenth of the time until
+// units start (measured). Those for fstab(5), scripts of SysV and rc.local do run, and the one
+// that masks units.
+var idleGenerators = []string{
+	"bless-boot", "cryptsetup", "getty", "gpt-auto", "hibernate-resume", "integritysetup", "run", "tpm2", "veritysetup",
 }
 
 // binfmt lets systemd-binfmt.service work for the interpreters of foreign programs that

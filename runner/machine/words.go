@@ -36,12 +36,13 @@ func (s Store) LastWords(ctx context.Context, job string, role Role) (lines []st
 }
 
 // telling are the lines of a journal that say what went wrong: without their times, without
-// what its service manager says of what went well, and without what this program executes.
+// what its service manager says of what went well and the journal of itself, and without what
+// this program executes.
 func telling(journal []string) (lines []string) {
 	for _, line := range journal {
 		line = line[min(len(line), len("Jan 02 15:04:05 ")):]
 		words, systemds := strings.CutPrefix(line, "systemd[1]: ")
-		if line == "" || strings.Contains(line, unitPrefix) || systemds && !strings.Contains(words, "ailed") && !strings.Contains(words, "exited") {
+		if line == "" || strings.Contains(line, unitPrefix) || strings.HasPrefix(line, "systemd-journald[") || systemds && !strings.Contains(words, "ailed") && !strings.Contains(words, "exited") {
 			continue
 		}
 		lines = append(lines, line)

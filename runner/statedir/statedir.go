@@ -17,6 +17,7 @@ const (
 	Machines    = ".machines"    // a directory for each machine
 	Trash       = ".trash"       // what is being removed
 	Cache       = ".cache"       // the caches of jobs
+	OCI         = ".oci"         // images of registries
 )
 
 // Make makes the state directory, closed to everybody but root, since files in it belong

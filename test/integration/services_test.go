@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"nspawn-runner/test/gitlab"
 )
@@ -184,6 +185,76 @@ func TestAServiceThatIsLateIsAWarningOrAFailureAsTheAdministratorSays(t *testing
 		t.Errorf("%s: %s", r.Reason, r.Log)
 	}
 	wantLog(t, r.Log, "service plain: it is not ready after 2s (service_timeout)", "nothing takes connections at port 4711 (HEALTHCHECK_TCP_PORT)")
+}
+
+// once is a command of a service that starts a server, which does something when the job
+// connects to a port.
+func once(port, what string) []string {
+	return []string{"bash", "-c", `systemd-run --quiet --unit=server python3 -u -c '
+import os, socket, sys
+s = socket.create_server(("127.0.0.1", ` + port + `))
+s.accept()
+print("the server says goodbye")
+` + what + `'`}
+}
+
+func TestAServiceThatDiesIsToldToItsJobOnceAndWhatItSaidLastIfTheJobFails(t *testing.T) {
+	h := onHost(t, "overlay")
+	h.addService(t, "any", anyPlaybook, "")
+	var services []gitlab.Image
+	for i, what := range []string{"sys.exit(7)", `os.kill(os.getpid(), 9)`, `os.system("systemctl --force --force poweroff")`, "s.accept()"} {
+		port := strconv.Itoa(8001 + i)
+		services = append(services, gitlab.Image{Name: "any:" + port, Alias: "s" + port, Command: once(port, what)})
+	}
+	r := h.play(t, gitlab.Job{
+		Script: []string{
+			"for i in 8001 8002 8003 8004; do until (exec 3<>/dev/tcp/127.0.0.1/$i) 2>/dev/null; do sleep 0.1; done; done",
+			"while (exec 3<>/dev/tcp/127.0.0.1/8002) || (exec 3<>/dev/tcp/127.0.0.1/8003); do sleep 0.1; done; sleep 1; echo the script ends; exit 5",
+		},
+		AfterScript: []string{"echo the after script ends"},
+		Services:    services,
+	})
+	if r.Reason != gitlab.ScriptFailure || r.ExitCode != 5 {
+		t.Errorf("%s %d", r.Reason, r.ExitCode)
+	}
+	for _, want := range []string{
+		"warning: service any:8001: server.service failed (exit code 7)\n",
+		"warning: service any:8002: server.service failed (signal 9, SIGKILL)\n",
+		" is gone: it was powered off, or cleaned up\n",
+	} {
+		if strings.Count(r.Log, want) != 1 {
+			t.Errorf("%d times %q", strings.Count(r.Log, want), want)
+		}
+	}
+	wantLog(t, r.Log,
+		"last_lines_of_service1[collapsed=true]\r\x1b[0KThe last lines of service any:8001 (server.service failed (exit code 7))\n",
+		"the server says goodbye\n", ":last_lines_of_service1\r\x1b[0K\n",
+		"last_lines_of_service2[collapsed=true]", "last_lines_of_service3[collapsed=true]")
+	if strings.Contains(r.Log, "warning: service any:8004: server") || strings.Contains(r.Log, "last_lines_of_service4") || t.Failed() {
+		t.Error(r.Log)
+	}
+}
+
+func TestAServerThatDiesBeforeItIsReadyFailsTheJobAtOnce(t *testing.T) {
+	h := onHost(t, "overlay")
+	h.addService(t, "any", strings.Replace(anyPlaybook, "timeout: 20s", "timeout: 100s", 1), "")
+	dies := []string{"systemd-run", "--quiet", "--unit=server", "bash", "-c", "echo no such port; exit 4"}
+	for name, variables := range map[string][]gitlab.Variable{
+		"waited for by its port": serviceVariables("HEALTHCHECK_TCP_PORT", "81"),
+		"not waited for":         nil,
+	} {
+		command := dies
+		if variables == nil {
+			command = []string{"bash", "-c", `"$@"; until systemctl is-failed --quiet server; do sleep 0.1; done`, "x"}
+			command = append(command, dies...)
+		}
+		began := time.Now()
+		r := h.play(t, gitlab.Job{Script: []string{"echo goes on"}, Services: []gitlab.Image{{Name: "any", Command: command, Variables: variables}}})
+		if took := time.Since(began); r.Reason != gitlab.ScriptFailure || strings.Contains(r.Log, "goes on\n") || took > 60*time.Second {
+			t.Errorf("%s: %s after %v: %s", name, r.Reason, took, r.Log)
+		}
+		wantLog(t, r.Log, "service any: server.service failed (exit code 4); its last lines:\n", "no such port\n")
+	}
 }
 
 func TestANameHasOneServiceAndEveryServiceAName(t *testing.T) {

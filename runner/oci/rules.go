@@ -1,0 +1,129 @@
+package oci
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"nspawn-runner/runner/printable"
+)
+
+// Rules are what the administrator says of images and registries.
+type Rules struct {
+	// Images are the names of images that may be pulled, each a name or a pattern, in which
+	// * stands for any characters and ? for one. See [Rules.Allows].
+	Images []string
+	// ConfigPath is the file that says so, for messages.
+	ConfigPath string
+	// Registry is where names without a registry lie, HOST[:PORT]; "" for the library's default.
+	Registry string
+	// Mirror is asked in place of the library's default registry, HOST[:PORT]; "" for none.
+	Mirror string
+	// Insecure are registries without TLS, HOST[:PORT].
+	Insecure []string
+}
+
+// maxName bounds a name that a job writes, in bytes.
+const maxName = 1024
+
+// parse reads the name of an image. The names of registries are not case sensitive.
+func (r Rules) parse(written string) (name.Reference, error) {
+	if len(written) > maxName {
+		return nil, fmt.Errorf("the name of an image is longer than %d bytes", maxName)
+	}
+	options := []name.Option{name.WithDefaultTag("latest")}
+	if r.Registry != "" {
+		options = append(options, name.WithDefaultRegistry(r.Registry))
+	}
+	ref, err := name.ParseReference(written, options...)
+	if err == nil {
+		if slices.Contains(r.Insecure, ref.Context().RegistryStr()) {
+			options = append(options, name.Insecure)
+			ref, err = name.ParseReference(written, options...)
+		}
+	}
+	if err != nil || !host.MatchString(ref.Context().RegistryStr()) || !path.MatchString(ref.Context().RepositoryStr()) {
+		return nil, fmt.Errorf("%s is not the name of an image", printable.Line(written))
+	}
+	return ref, nil
+}
+
+var (
+	// host is a host name or an address, and maybe a port.
+	host = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?$`)
+	// path is what the distribution specification takes for the name of a repository.
+	path = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+)
+
+// Allows says why an image may not be pulled: the error names the setting.
+//
+// A pattern with a slash behind what can only be a registry, since it has a dot or a colon or
+// begins with *, is for images of such registries; "*" is for all images, and all other patterns are for those
+// of the default registry. So * in the name or the tag never makes a registry of a job's choice
+// of it: postgres:* does not fit postgres:5000/mine.
+func (r Rules) Allows(written string) error {
+	ref, err := r.parse(written)
+	if err != nil {
+		return err
+	}
+	for _, pattern := range r.Images {
+		if r.fits(pattern, written, ref) {
+			return nil
+		}
+	}
+	allowed := "none is allowed"
+	if len(r.Images) > 0 {
+		allowed = "allowed are: " + strings.Join(r.Images, ", ")
+	}
+	return fmt.Errorf("image %s: this host does not pull it from its registry (oci_images in %s); %s",
+		printable.Line(written), cmp.Or(r.ConfigPath, "the configuration"), allowed)
+}
+
+// fits says whether a pattern is for the image that a job writes so.
+func (r Rules) fits(pattern, written string, ref name.Reference) bool {
+	if pattern == "*" {
+		return true
+	}
+	repository := ref.Context()
+	full := repository.RepositoryStr()
+	registry, rest, of := ofRegistry(pattern)
+	if of {
+		return glob(registry, repository.RegistryStr()) && fitsPath(rest, full, ref)
+	}
+	if repository.RegistryStr() != r.defaultRegistry() {
+		return false
+	}
+	short, official := strings.CutPrefix(full, "library/")
+	return fitsPath(pattern, full, ref) || official && fitsPath(pattern, short, ref)
+}
+
+// fitsPath compares without registry: a pattern without tag and digest is for all of them.
+func fitsPath(pattern, repository string, ref name.Reference) bool {
+	if _, ok := ref.(name.Digest); ok {
+		return glob(pattern, repository+"@"+ref.Identifier()) || glob(pattern, repository)
+	}
+	return glob(pattern, repository+":"+ref.Identifier()) || glob(pattern, repository)
+}
+
+// ofRegistry splits a pattern that is for a registry that it names.
+func ofRegistry(pattern string) (registry, rest string, is bool) {
+	registry, rest, is = strings.Cut(pattern, "/")
+	if !is || !strings.ContainsAny(registry, ".:") && !strings.HasPrefix(registry, "*") && registry != "localhost" {
+		return "", "", false
+	}
+	return registry, rest, true
+}
+
+// defaultRegistry is where names without a registry lie.
+func (r Rules) defaultRegistry() string { return cmp.Or(r.Registry, name.DefaultRegistry) }
+
+// glob says whether a pattern is for all of a text.
+func glob(pattern, text string) bool {
+	expression := strings.NewReplacer(`\*`, ".*", `\?`, ".").Replace(regexp.QuoteMeta(pattern))
+	is, err := regexp.MatchString("^(?s:"+expression+")$", text)
+	return is && err == nil
+}

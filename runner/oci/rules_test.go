@@ -1,0 +1,65 @@
+package oci
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestAPatternAllowsImagesOfItsRegistryOnly(t *testing.T) {
+	for _, test := range []struct {
+		pattern, name string
+		fits          bool
+	}{
+		{"postgres:*", "postgres:16", true},
+		{"postgres:*", "postgres", true},
+		{"postgres:*", "library/postgres:16", true},
+		{"postgres", "postgres:16", true},
+		{"postgres:16", "postgres:17", false},
+		{"postgres:*", "postgres@sha256:" + strings.Repeat("a", 64), false},
+		{"postgres*", "postgres@sha256:" + strings.Repeat("a", 64), true},
+		{"postgres:*", "postgres:5000/mine", false},
+		{"postgres:*", "postgres:5000/mine:1", false},
+		{"postgres*", "postgres.example.org/mine", false},
+		{"team/*", "team/api:1", true},
+		{"team/*", "team.example.org/api:1", false},
+		{"team*/api", "team.example.org/api", false},
+		{"registry.example.org/*", "registry.example.org/team/api:1", true},
+		{"registry.example.org/*", "registry.example.org.evil.example/team/api:1", false},
+		{"registry.example.org/*", "registry.example.org:5000/team/api:1", false},
+		{"registry.example.org:5000/*", "registry.example.org:5000/api", true},
+		{"*.example.org/api:*", "registry.example.org/api:1", true},
+		{"*.example.org/api:*", "evil.example/x.example.org/api:1", false},
+		{"*/ci/*", "registry.example.org/ci/x", true},
+		{"*", "registry.example.org/ci/x", true},
+		{"*", "postgres", true},
+		{"*:latest", "registry.example.org/x:latest", false},
+		{"redis", "postgres", false},
+	} {
+		err := Rules{Images: []string{"unused", test.pattern}, ConfigPath: "/etc/x.yaml"}.Allows(test.name)
+		if (err == nil) != test.fits {
+			t.Errorf("%s for %s: %v", test.pattern, test.name, err)
+		}
+		if err != nil && (!strings.Contains(err.Error(), "oci_images in /etc/x.yaml") || !strings.Contains(err.Error(), test.pattern)) {
+			t.Errorf("%s for %s: %v", test.pattern, test.name, err)
+		}
+	}
+	inOurs := Rules{Images: []string{"team/api"}, Registry: "registry.example.org"}
+	if err := inOurs.Allows("registry.example.org/team/api:3"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNoImageIsAllowedByDefault(t *testing.T) {
+	if err := (Rules{}).Allows("postgres"); err == nil || !strings.Contains(err.Error(), "none is allowed") {
+		t.Error(err)
+	}
+}
+
+func TestANameThatIsNoneIsRefusedWithoutControlCharacters(t *testing.T) {
+	for _, name := range []string{"", "a b", "../etc", "UPPER", "x:\x1b[31m", "x@sha256:00", "x/../y", "a//b", "http://x/y", "x?y", strings.Repeat("a", 5000)} {
+		err := Rules{Images: []string{"*"}}.Allows(name)
+		if err == nil || strings.Contains(err.Error(), "\x1b") || len(err.Error()) > 500 {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}

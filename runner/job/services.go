@@ -31,6 +31,8 @@ type orderedService struct {
 	gitlab.Service
 	spec     machine.Spec
 	settings config.Config
+	// ports are those at which its image says that it listens, if that is one of a registry.
+	ports []uint16
 }
 
 // label is what people know it by.
@@ -61,8 +63,24 @@ func (d *Driver) orderServices(ctx context.Context, main *machine.Spec, job gitl
 		d.Note("%s", line)
 	}
 	main.Names = planNames(services)
+	fromRegistry, err := d.pullServices(ctx, job, services, images)
+	if err != nil {
+		return nil, err
+	}
+	for _, image := range fromRegistry {
+		defer func() {
+			if err != nil {
+				image.release()
+			}
+		}()
+	}
 	for i, service := range services {
-		ordered, err := d.orderService(ctx, *main, service, images[service.Name], i+1, settings, may)
+		var ordered orderedService
+		if image, is := fromRegistry[i]; is {
+			ordered, err = d.orderProgram(*main, service, image, i+1, settings)
+		} else {
+			ordered, err = d.orderService(ctx, *main, service, images[service.Name], i+1, settings, may)
+		}
 		if ordered.spec.Recorded != nil {
 			all = append(all, ordered)
 		}
@@ -212,6 +230,9 @@ func (d *Driver) awaitService(ctx context.Context, job string, main host.Process
 // becomeReady waits until a service can be used, or a unit of its machine failed: then it
 // will not. said is what its command said last.
 func (d *Driver) becomeReady(ctx context.Context, job string, main host.Process, s orderedService) (said []string, err error) {
+	if s.spec.Program != nil {
+		return d.programReady(ctx, job, main, s)
+	}
 	port := servicePort(s.Service)
 	if s.settings.Ready == "" && port == 0 {
 		return nil, d.Machines.Failed(ctx, job, s.spec.Role) // it has booted, and with it what is enabled there

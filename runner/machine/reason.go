@@ -105,6 +105,13 @@ func (s Store) whyDead(ctx context.Context, record Record, err error) error {
 	if stopped := (stoppedError{}); errors.As(err, &stopped) || !errors.Is(err, systemd.ErrGone) && record.Leader.Alive() {
 		return fmt.Errorf("machine %s: %s", name, printable.Line(err.Error())) // maybe in its bus's words
 	}
+	if record.Program != nil {
+		end, err := s.AwaitEnd(ctx, record)
+		if err == nil {
+			err = errors.New(end.String())
+		}
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, 2*reasonTimeout)
 	defer cancel()
 	host, hostErr := systemd.Host(ctx)

@@ -99,6 +99,9 @@ type programRecord struct {
 	SharedMemory uint64 `json:"shared_memory"`
 }
 
+// HasInit says whether the machine was booted: others execute one program.
+func (r Record) HasInit() bool { return r.Program == nil }
+
 // up says whether the machine came up and its first process still lives.
 func (r Record) up() bool { return r.Leader != nil && r.Leader.Alive() }
 

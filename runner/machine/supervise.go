@@ -28,41 +28,6 @@ import (
 // it is known how the program ended; of its last lines, the journal has no more than its limit
 // of lines lets through.
 
-// endFile is a file in the directory of a machine with a program: how the program ended.
-const endFile = "end.json"
-
-// End is how the program of a machine ended.
-type End struct {
-	// Code is its exit code, 128+n when a signal killed it.
-	Code int `json:"code"`
-	// Signal is the name of that signal without SIG, or "".
-	Signal string `json:"signal,omitempty"`
-	// OutOfMemory is set if the kernel has killed a process of the machine for memory.
-	OutOfMemory bool `json:"out_of_memory,omitempty"`
-}
-
-// String words it.
-func (e End) String() string {
-	switch {
-	case e.OutOfMemory && e.Code != 0:
-		return "it ran out of memory (service_memory_max)"
-	case e.Signal != "":
-		return fmt.Sprintf("it was killed by signal SIG%s", e.Signal)
-	case e.Code == 0:
-		return "it has ended, with exit code 0"
-	}
-	return fmt.Sprintf("it has ended with exit code %d", e.Code)
-}
-
-// Ended is how the program of a machine ended. ok is false if it runs, or if nobody knows.
-func (s Store) Ended(record Record) (end End, ok bool) {
-	text, err := os.ReadFile(filepath.Join(s.dir(record.ID), endFile))
-	if err != nil || json.Unmarshal(text, &end) != nil {
-		return End{}, false
-	}
-	return end, true
-}
-
 // Supervise is the command of the service of a machine with a program. It returns with the
 // exit code of the machine.
 func Supervise(dir string) (code int, err error) {

@@ -56,6 +56,8 @@ func (h *Host) leftovers(ctx context.Context) ([]leftover.Item, error) {
 	}
 	images, err := h.images.Leftovers()
 	all, failed = append(all, images...), errors.Join(failed, err)
+	pulled, err := h.oci.Leftovers()
+	all, failed = append(all, pulled...), errors.Join(failed, err)
 	caches, err := h.caches.Leftovers(ctx)
 	return append(all, caches...), errors.Join(failed, err)
 }

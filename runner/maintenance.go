@@ -57,6 +57,7 @@ func (h *Host) Maintain(ctx context.Context, how Maintenance) ([]Maintained, err
 	}
 	if how.Image == "" {
 		h.pruneRemoved(ctx)
+		h.refreshRegistryImages(ctx)
 	}
 	return all, nil
 }

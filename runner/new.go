@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -44,6 +45,7 @@ func New(o Options) (*Host, error) {
 func assemble(settings config.Config, o Options) *Host {
 	settings.StateDir = host.Resolved(settings.StateDir) // names are compared
 	h := &Host{config: settings, configFile: o.ConfigFile, program: o.Program, env: os.Getenv, events: o.Events}
+	disk := host.DiskSize(host.Lowest(settings.StateDir))
 	h.machines = machine.Store{
 		Dir:     filepath.Join(settings.StateDir, statedir.Machines),
 		Trash:   filepath.Join(settings.StateDir, statedir.Trash),
@@ -58,15 +60,25 @@ func assemble(settings config.Config, o Options) *Host {
 		},
 		InUse:        h.generationInUse,
 		BaseMaxAge:   settings.BaseMaxAge,
-		DownloadsMax: settings.DownloadCacheMax.Bytes(host.DiskSize(host.Lowest(settings.StateDir))),
+		DownloadsMax: settings.DownloadCacheMax.Bytes(disk),
 	}
 	if o.Verbose {
 		h.machines.Log, h.images.Verbose, h.images.Colours = h.detail, output{h}, o.Colours
 	}
 	h.caches = job.CachesOf(settings, h.machines)
 	h.oci = &oci.Store{
-		Dir:   filepath.Join(settings.StateDir, statedir.OCI),
-		InUse: h.generationInUse,
+		Dir:      filepath.Join(settings.StateDir, statedir.OCI),
+		Trash:    filepath.Join(settings.StateDir, statedir.Trash),
+		Program:  o.Program,
+		Rules:    h.rules(),
+		CacheMax: settings.OCICacheMax.Bytes(disk),
+		ImageMax: settings.OCIImageMax.Bytes(disk),
+		MinFree:  settings.MinFreeDisk.Bytes(disk),
+		Environment: func(name string) string {
+			return cmp.Or(settings.Environment[name], os.Getenv(name))
+		},
+		Progress: func(e oci.Event) { h.note("%s", e.Note) },
+		InUse:    h.generationInUse,
 	}
 	h.Jobs = &job.Driver{
 		Config: settings, ConfigFile: o.ConfigFile, Env: h.env, Program: o.Program, Note: h.note,
@@ -78,6 +90,14 @@ func assemble(settings config.Config, o Options) *Host {
 	}
 	h.Doctor = doctor.Doctor{Jobs: h.Jobs, Leftovers: h.leftovers}
 	return h
+}
+
+// rules are what the configuration says of images of registries.
+func (h *Host) rules() oci.Rules {
+	return oci.Rules{
+		Images: h.config.OCIImages, ConfigPath: cmp.Or(h.configFile, config.DefaultFile),
+		Registry: h.config.OCIRegistry, Mirror: h.config.OCIMirror, Insecure: h.config.OCIInsecure,
+	}
 }
 
 // generationInUse says whether a machine runs on a generation. When that

@@ -8,6 +8,7 @@
 //	maintenance.go  maintaining them; maintained.go: what became of one
 //	generations.go  rolling back, pruning and removing them
 //	show.go         what is known of them
+//	registries.go   images of registries
 //	machines.go     listing and entering machines
 //	gc.go           removing what nobody owns
 //	toml.go         the block for config.toml

@@ -57,11 +57,11 @@ func commands() *cobra.Command {
 		root.AddCommand(commands...)
 	}
 	add("images", chrootCreate(&o), chrootList(&o), chrootLogin(&o), chrootMaintenance(&o),
-		chrootShow(&o), chrootDiff(&o), chrootRollback(&o), chrootPrune(&o), chrootRemove(&o))
+		chrootShow(&o), chrootDiff(&o), chrootRollback(&o), chrootPrune(&o), chrootRemove(&o), registryImages(&o))
 	add("machines", try(&o), machines(&o))
 	add("stages", gitlabConfig(&o), prepare(&o), run(&o), cleanup(&o))
 	add("setup", toml(&o), doctorCommand(&o), gc(&o), version())
-	root.AddCommand(boot(), supervise(), start(), nest(), emptyTrash(), pruneCaches(&o))
+	root.AddCommand(boot(), supervise(), start(), nest(), unpackLayers(), emptyTrash(), pruneCaches(&o))
 	sayUsage(root)
 	return root
 }

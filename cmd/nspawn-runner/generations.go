@@ -38,7 +38,10 @@ func chrootList(o *options) *cobra.Command {
 				if err != nil || asJSON {
 					return printed(histories, err)
 				}
-				return printHistories(os.Stdout, histories)
+				if err := printHistories(os.Stdout, histories); err != nil {
+					return err
+				}
+				return sayRegistryImages(h)
 			}
 			images, err := h.Images()
 			if err != nil || asJSON {
@@ -47,7 +50,13 @@ func chrootList(o *options) *cobra.Command {
 			for _, i := range images {
 				fmt.Println(i.Name, i.Path)
 			}
-			return nil
+			pulled, err := h.RegistryImages()
+			for _, i := range pulled {
+				for _, name := range i.References {
+					fmt.Println(name, i.Path)
+				}
+			}
+			return err
 		}),
 	}
 	c.Flags().BoolVarP(&long, "long", "l", false, "list generations with age, origin, size and jobs, and whether the playbook has changed since")

@@ -100,4 +100,16 @@ func patterns(n *yaml.Node, out *[]Pattern) error {
 	return nil
 }
 
+// registryHost is a registry of images: a host and maybe a port.
+var registryHost = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?$`)
+
+// registry takes one.
+func registry(n *yaml.Node, out *string) error {
+	if n.Kind != yaml.ScalarNode || !registryHost.MatchString(n.Value) {
+		return fmt.Errorf("want a registry as HOST or HOST:PORT, not %q", n.Value)
+	}
+	*out = n.Value
+	return nil
+}
+
 var anything = regexp.MustCompile(``)

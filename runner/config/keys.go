@@ -152,6 +152,29 @@ var Keys = []Key{
 	{"ready", "", false, true,
 		"Shell command that succeeds in the machine of a service when the service can be used. It sees what `nspawn_runner_service_start` sees, and is repeated until it succeeds.",
 		func(c *Config, n *yaml.Node) error { return text(n, &c.Ready) }},
+	{"oci_images", "", true, false,
+		"Images that may be pulled from registries: a list of names and patterns, as in `[\"postgres:*\", \"registry.example.org/team/*\"]`. Unset means none. See [images of registries](oci.md).",
+		func(c *Config, n *yaml.Node) error { return words(n, anything, &c.OCIImages) }},
+	{"oci_registry", "", true, false,
+		"Registry of names that have none, such as `postgres:16`: `HOST` or `HOST:PORT`. Unset means the one that docker uses.",
+		func(c *Config, n *yaml.Node) error { return registry(n, &c.OCIRegistry) }},
+	{"oci_mirror", "", true, false,
+		"Registry that is asked in place of the one that docker uses, for the same images: `HOST` or `HOST:PORT`.",
+		func(c *Config, n *yaml.Node) error { return registry(n, &c.OCIMirror) }},
+	{"oci_insecure", "", true, false,
+		"Registries that are reached without TLS: a list of `HOST` and `HOST:PORT`.",
+		func(c *Config, n *yaml.Node) error { return words(n, registryHost, &c.OCIInsecure) }},
+	{"oci_image_max", "10G", true, false,
+		"Size of one unpacked image: an amount of at least 1M without `infinity`; percentages are of the file system.",
+		func(c *Config, n *yaml.Node) error {
+			if err := c.OCIImageMax.parseFinite(n); err != nil {
+				return err
+			}
+			return c.OCIImageMax.parseAtLeast(n, 1<<20)
+		}},
+	{"oci_cache_max", "10%", true, false,
+		"Size of all unpacked images together, an amount; percentages are of the file system. Above the limit, the images that were unused for the longest time and that no machine uses are removed.",
+		func(c *Config, n *yaml.Node) error { return c.OCICacheMax.parse(n) }},
 	{"chroot_suite", "", false, true,
 		"Suite of the distribution: `trixie`, `sid`. Without it, `chroot-create` uses `unstable`, and `chroot-maintenance` does not create the image.",
 		func(c *Config, n *yaml.Node) error { return suite(n, &c.ChrootSuite) }},

@@ -31,6 +31,14 @@ type Config struct {
 	Services []Meaning
 	// ServicesMax is how many services a job may have.
 	ServicesMax uint64
+	// OCIImages are names of images that may be pulled, and patterns of names.
+	OCIImages []string
+	// OCIRegistry is where names without a registry lie, OCIMirror is asked in place of the one
+	// that docker uses; "" for that one. OCIInsecure have no TLS. Each is HOST or HOST:PORT.
+	OCIRegistry, OCIMirror string
+	OCIInsecure            []string
+	// OCIImageMax and OCICacheMax may be shares of the file system.
+	OCIImageMax, OCICacheMax Amount
 
 	// Of the host, overridden by an image.
 	Backend       string

@@ -14,6 +14,7 @@ var sections = map[string]string{
 	"cache_max":     "Caches of jobs",
 	"images":        "Names of images",
 	"services":      "Services of jobs",
+	"oci_images":    "Images of registries",
 	"chroot_suite":  "Builds of images",
 }
 

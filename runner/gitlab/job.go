@@ -29,6 +29,8 @@ type Job struct {
 	Image string
 	// Services are what else the job wants to run beside it, in its order.
 	Services []Service
+	// Registry is what it has for registries of images.
+	Registry Registry
 	// Trusted says that all of this is GitLab's own word. The fields below
 	// are set only then.
 	Trusted bool
@@ -69,6 +71,7 @@ func FromEnvironment(env Env, id, image string) (Job, error) {
 		job = Job{ID: env("CUSTOM_ENV_CI_JOB_ID"), Image: env("CUSTOM_ENV_CI_JOB_IMAGE")}
 		known := servicesFromVariable(env(servicesVariable))
 		job.Services = servicesOf(known, known, nil, env)
+		job.Registry = Registry{DockerConfig: env("CUSTOM_ENV_" + dockerConfig)}
 	}
 	if id != "" {
 		job.ID = id
@@ -102,7 +105,8 @@ type response struct {
 	Image     struct {
 		Name string `json:"name"`
 	} `json:"image"`
-	Services []service `json:"services"`
+	Services    []service    `json:"services"`
+	Credentials []credential `json:"credentials"`
 }
 
 func fromResponse(path string, env Env) (Job, error) {
@@ -153,6 +157,7 @@ func ParseResponse(data []byte, env Env) (Job, error) {
 		}
 	}
 	job.Owner = job.server + " " + hash(r.Token)
+	job.Registry = registryOf(r.Variables, r.Credentials, env)
 	job.Services = servicesOf(r.Services, servicesFromVariable(env(servicesVariable)), r.Variables, env)
 	return job, nil
 }

@@ -19,6 +19,9 @@ type Service struct {
 	Aliases, Unfit []string
 	// Entrypoint and Command replace what the image executes; nil where the job gives none.
 	Entrypoint, Command []string
+	// PullPolicy is when its registry is asked for it, none for the default: the policies are
+	// tried one after the other.
+	PullPolicy []string
 	// Environment are the variables that it sees: the job's public ones, then its own.
 	Environment map[string]string
 }
@@ -34,7 +37,7 @@ const maxValue = 64 << 10
 // of the image without the port of its registry and without its tag, with __ for each slash
 // and with - for it, and then the job's own aliases.
 func newService(s service) Service {
-	made := Service{Name: s.Name, Entrypoint: s.Entrypoint, Command: s.Command}
+	made := Service{Name: s.Name, Entrypoint: s.Entrypoint, Command: s.Command, PullPolicy: s.PullPolicy}
 	base := withoutTag(s.Name)
 	names := []string{strings.ReplaceAll(base, "/", "__"), strings.ReplaceAll(base, "/", "-")}
 	separates := func(c rune) bool { return c == ',' || unicode.IsSpace(c) }
@@ -98,7 +101,24 @@ type service struct {
 	Alias      string          `json:"alias"`
 	Entrypoint []string        `json:"entrypoint"`
 	Command    []string        `json:"command"`
+	PullPolicy policies        `json:"pull_policy"`
 	Variables  json.RawMessage `json:"variables"`
+}
+
+// policies are words: one, or a list.
+type policies []string
+
+// UnmarshalJSON takes what it can read. Another type is no reason to refuse the job.
+func (p *policies) UnmarshalJSON(text []byte) error {
+	var one string
+	if json.Unmarshal(text, &one) == nil {
+		if one != "" {
+			*p = policies{one}
+		}
+		return nil
+	}
+	_ = json.Unmarshal(text, (*[]string)(p))
+	return nil
 }
 
 // variable is one in the response.

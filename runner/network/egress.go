@@ -34,6 +34,20 @@ var metadata = prefixes(
 	"fd00:a9fe:a9fe::/64",    // Akamai
 )
 
+// IsHosts says whether an address is the host's own to reach: its loopback, or the metadata
+// service of its cloud. What connects for a job must not connect there.
+func IsHosts(address netip.Addr) bool {
+	address = address.Unmap()
+	for _, closed := range [][]netip.Prefix{loopback, metadata} {
+		for _, prefix := range closed {
+			if prefix.Contains(address) {
+				return true
+			}
+		}
+	}
+	return address.IsUnspecified() || address.IsMulticast()
+}
+
 func prefixes(texts ...string) []netip.Prefix {
 	all := make([]netip.Prefix, len(texts))
 	for i, text := range texts {

@@ -1,5 +1,21 @@
 package oci
 
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+)
+
 // Credential is what one registry, or part of it, takes for proof of who asks.
 type Credential struct {
 	// Server is the registry, with its port if it is not 443, and maybe the beginning of a
@@ -14,3 +30,123 @@ type Credential struct {
 // Keychain is who asks: the longest Server that is the beginning of an image's name counts,
 // and of two that are equal the first.
 type Keychain []Credential
+
+// maxCredentials bounds the text that ParseKeychain takes, in bytes.
+const maxCredentials = 1 << 20
+
+// ParseKeychain reads the format of docker's config.json. Its errors quote nothing of the text.
+// Programs that it names as helpers for credentials are not executed: the text may be a job's.
+func ParseKeychain(text []byte) (Keychain, error) {
+	if len(text) > maxCredentials {
+		return nil, fmt.Errorf("more than %d bytes", maxCredentials)
+	}
+	var file struct {
+		Auths map[string]struct {
+			Auth, Username, Password     string
+			IdentityToken, RegistryToken string
+		}
+	}
+	if json.Unmarshal(text, &file) != nil {
+		return nil, fmt.Errorf(`want JSON of the form {"auths": {"registry.example.org": {"auth": "..."}}}`)
+	}
+	var all Keychain
+	for _, server := range slices.Sorted(maps.Keys(file.Auths)) {
+		one := file.Auths[server]
+		c := Credential{
+			Server: server, Username: one.Username, Password: one.Password,
+			IdentityToken: one.IdentityToken, RegistryToken: one.RegistryToken,
+		}
+		if one.Auth != "" {
+			plain, err := base64.StdEncoding.DecodeString(one.Auth)
+			if err != nil {
+				plain, err = base64.RawStdEncoding.DecodeString(one.Auth)
+			}
+			username, password, is := strings.Cut(strings.TrimRight(string(plain), "\x00"), ":")
+			if err != nil || !is {
+				return nil, fmt.Errorf("one auth is not the base64 of USER:PASSWORD")
+			}
+			c.Username, c.Password = username, password
+		}
+		if c == (Credential{Server: server}) {
+			continue // it lies with a helper
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+// Find returns the credential for a repository, given with its registry; false if there is none.
+func (k Keychain) Find(repository string) (best Credential, found bool) {
+	length := -1
+	for _, c := range k {
+		server := c.place()
+		if server == "" || len(server) <= length || repository != server && !strings.HasPrefix(repository, server+"/") {
+			continue
+		}
+		best, found, length = c, true, len(server)
+	}
+	return best, found
+}
+
+// place is the server as names of repositories begin. Some write it as an address, with the
+// version of the protocol.
+func (c Credential) place() string {
+	server := c.Server
+	for _, scheme := range []string{"https://", "http://"} {
+		server = strings.TrimPrefix(server, scheme)
+	}
+	host, path, _ := strings.Cut(server, "/")
+	host = strings.TrimSuffix(strings.ToLower(host), ":443")
+	if registry, err := name.NewRegistry(host); err == nil {
+		host = registry.RegistryStr() // the default one has two names
+	}
+	path = strings.Trim(path, "/")
+	if path == "" || path == "v1" || path == "v2" {
+		return host
+	}
+	return host + "/" + path
+}
+
+// Resolve implements authn.Keychain.
+func (k Keychain) Resolve(target authn.Resource) (authn.Authenticator, error) {
+	c, found := k.Find(target.String())
+	if !found {
+		return authn.Anonymous, nil
+	}
+	return authn.FromConfig(authn.AuthConfig{
+		Username: c.Username, Password: c.Password,
+		IdentityToken: c.IdentityToken, RegistryToken: c.RegistryToken,
+	}), nil
+}
+
+// String and GoString keep secrets out of messages.
+func (c Credential) String() string { return "credential for " + c.Server }
+
+// GoString is String.
+func (c Credential) GoString() string { return c.String() }
+
+// UserKeychain is that of the user who runs this program, from docker's config.json. What lies
+// with helpers for credentials is not in it.
+func UserKeychain(environment func(string) string) (Keychain, error) {
+	dir := environment("DOCKER_CONFIG")
+	if dir == "" {
+		home := environment("HOME")
+		if home == "" {
+			home = "/root"
+		}
+		dir = filepath.Join(home, ".docker")
+	}
+	path := filepath.Join(dir, "config.json")
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	keys, err := ParseKeychain(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return keys, nil
+}

@@ -3,6 +3,7 @@ package oci
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"regexp"
 	"slices"
 	"strings"
@@ -126,4 +127,56 @@ func glob(pattern, text string) bool {
 	expression := strings.NewReplacer(`\*`, ".*", `\?`, ".").Replace(regexp.QuoteMeta(pattern))
 	is, err := regexp.MatchString("^(?s:"+expression+")$", text)
 	return is && err == nil
+}
+
+// withPort is a host with its port, or with the one given; 80 if that is none.
+func withPort(host, port string) string {
+	if _, _, err := net.SplitHostPort(host); err == nil {
+		return strings.ToLower(host)
+	}
+	if port == "" {
+		port = "80"
+	}
+	return strings.ToLower(net.JoinHostPort(strings.Trim(host, "[]"), port))
+}
+
+// isInsecure says whether HOST:PORT is a registry without TLS.
+func (r Rules) isInsecure(to string) bool {
+	return slices.ContainsFunc(r.Insecure, func(host string) bool { return withPort(host, "80") == to })
+}
+
+// isNamed says whether the administrator names HOST:PORT literally, and so means it wherever it
+// is.
+func (r Rules) isNamed(to string) bool {
+	if r.isInsecure(to) {
+		return true
+	}
+	named := []string{r.Registry, r.Mirror}
+	for _, pattern := range r.Images {
+		if registry, _, of := ofRegistry(pattern); of && !strings.ContainsAny(registry, "*?") {
+			named = append(named, registry)
+		}
+	}
+	return slices.ContainsFunc(named, func(host string) bool { return host != "" && withPort(host, "443") == to })
+}
+
+// mirrored is the reference that is asked for an image: that of the mirror, for images of the
+// library's default registry.
+func (r Rules) mirrored(ref name.Reference) name.Reference {
+	if r.Mirror == "" || ref.Context().RegistryStr() != name.DefaultRegistry {
+		return ref
+	}
+	var options []name.Option
+	if r.isInsecure(withPort(r.Mirror, "80")) {
+		options = append(options, name.Insecure)
+	}
+	mirror, err := name.NewRegistry(r.Mirror, options...)
+	if err != nil {
+		return ref // the configuration is read strictly
+	}
+	repository := mirror.Repo(ref.Context().RepositoryStr())
+	if _, is := ref.(name.Digest); is {
+		return repository.Digest(ref.Identifier())
+	}
+	return repository.Tag(ref.Identifier())
 }

@@ -3,18 +3,34 @@ package oci
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/lock"
+	"nspawn-runner/runner/printable"
 )
 
 // Store is the images of registries that are on this host.
 type Store struct {
-	// Dir is where they lie, .oci in the state directory.
-	Dir string
+	// Dir is where they lie, .oci in the state directory; Trash is on the same file system.
+	Dir, Trash string
+	// Program is this program, which unpacks.
+	Program string
 	// Rules say what may be pulled, and from where.
 	Rules Rules
-	// CacheMax bounds, in bytes, what is kept of images that no machine uses; ImageMax bounds
-	// the files of one image.
-	CacheMax, ImageMax uint64
-	// Progress, if set, is told what a pull is doing.
+	// CacheMax bounds what is kept of images that no machine uses, ImageMax one image when it is
+	// unpacked; MinFree is left free on the disk. All are in bytes.
+	CacheMax, ImageMax, MinFree uint64
+	// Environment has the variables that name proxies: os.Getenv.
+	Environment func(name string) string
+	// Progress, if set, is told what a pull is doing, by several goroutines.
 	Progress func(Event)
 	// InUse says whether a machine's record names the digest of an image.
 	InUse func(digest string) bool
@@ -37,7 +53,7 @@ type Request struct {
 	// Policies are tried one after the other. None is Always, but if the registry does not
 	// answer, an image that is on this host is used, with a note.
 	Policies []Policy
-	// Credentials are the job's.
+	// Credentials are those of who asks.
 	Credentials Keychain
 }
 
@@ -52,9 +68,217 @@ type Event struct {
 // Get returns an image that the rules allow, and keeps all images from being removed until
 // release is called. By then its digest must be where InUse finds it. An image that is not on
 // this host, or whose tag has moved, is pulled first; others who want it wait for that.
+//
+// An image that not everybody gets is given out only to whom its registry gives it, so the
+// registry is asked for it whatever the policy is.
 func (s *Store) Get(ctx context.Context, r Request) (image Image, release func(), err error) {
 	if err := s.Rules.Allows(r.Name); err != nil {
 		return Image{}, nil, err
 	}
-	return Image{}, nil, errors.New("this version does not pull images")
+	image, release, err = s.get(ctx, r)
+	if err != nil {
+		return Image{}, nil, fmt.Errorf("image %s: %w", printable.Line(r.Name), err)
+	}
+	return image, release, nil
+}
+
+// Pull is Get for an administrator: the rules do not count, and the image is not held.
+func (s *Store) Pull(ctx context.Context, written string, keys Keychain) (Image, error) {
+	image, release, err := s.get(ctx, Request{Name: written, Policies: []Policy{Always}, Credentials: keys})
+	if err != nil {
+		return Image{}, fmt.Errorf("image %s: %w", printable.Line(written), err)
+	}
+	release()
+	return image, nil
+}
+
+// Refreshable are the names of images that a maintenance pulls again: those that the rules name
+// literally, and of those without a tag all tags that are on this host. What a digest means
+// does not change.
+func (s *Store) Refreshable() (names []string, err error) {
+	known, err := s.meanings()
+	if err != nil {
+		return nil, err
+	}
+	for _, written := range s.Rules.Images {
+		ref, err := s.Rules.parse(written)
+		if err != nil {
+			continue // a pattern
+		}
+		if last := written[strings.LastIndexByte(written, '/')+1:]; strings.ContainsAny(last, ":@") {
+			names = append(names, ref.Name())
+			continue
+		}
+		for _, m := range known {
+			if strings.HasPrefix(m.Name, ref.Context().Name()+":") {
+				names = append(names, m.Name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// WouldFailAgain says that the same request fails in the same way whenever it is made: the
+// image is not allowed, not there, not for this host, or not fit to be unpacked. Other failures
+// are this host's or the registry's, for the moment.
+func WouldFailAgain(err error) bool {
+	var errno syscall.Errno
+	return !errors.As(err, &silence{}) && !errors.As(err, &errno) && !errors.Is(err, errNoRoom) &&
+		!errors.Is(err, context.Canceled) && !strings.Contains(err.Error(), syscall.ENOSPC.Error())
+}
+
+// attempts bounds how often an image is pulled that is removed before it is held.
+const attempts = 5
+
+func (s *Store) get(ctx context.Context, r Request) (Image, func(), error) {
+	if err := os.MkdirAll(s.pulls(), 0o700); err != nil {
+		return Image{}, nil, err
+	}
+	for range attempts {
+		digest, err := s.find(ctx, r)
+		if err != nil {
+			return Image{}, nil, err
+		}
+		held, err := lock.File(ctx, s.hold(), lock.Shared)
+		if err != nil {
+			return Image{}, nil, err
+		}
+		image, err := s.held(digest)
+		if err == nil {
+			fault.Here("oci: image held")
+			return image, func() { held.Close() }, nil
+		}
+		held.Close()
+		if !errors.Is(err, fs.ErrNotExist) {
+			return Image{}, nil, err
+		}
+	}
+	return Image{}, nil, errors.New("it is removed again and again before it can be used (oci_cache_max)")
+}
+
+// held returns an image that cannot be removed now.
+func (s *Store) held(digest string) (Image, error) {
+	all, err := s.meanings()
+	if err != nil {
+		return Image{}, err
+	}
+	if _, err := s.image(digest, nil); err != nil {
+		return Image{}, err
+	}
+	if err := s.touch(digest); err != nil {
+		return Image{}, err
+	}
+	return s.image(digest, all)
+}
+
+// find finds the digest of an image that is here then, by the policies of a request.
+func (s *Store) find(ctx context.Context, r Request) (digest string, err error) {
+	ref, err := s.Rules.parse(r.Name)
+	if err != nil {
+		return "", err
+	}
+	registry, err := ask(s.Rules, ref, r.Credentials, s.Environment)
+	if err != nil {
+		return "", err
+	}
+	defer registry.close()
+	w := want{Store: s, request: r, ref: ref, registry: registry}
+	w.known, w.here = s.meaningOf(ref.Name())
+	if len(r.Policies) == 0 {
+		digest, err = w.always(ctx)
+		if errors.As(err, &silence{}) && w.here && w.known.Public {
+			s.note(r.Name, "warning: %s: %v; the image that is on this host is used", printable.Line(r.Name), err)
+			return w.known.Digest, nil
+		}
+		return digest, err
+	}
+	for i, policy := range r.Policies {
+		if digest, err = w.by(ctx, policy); err == nil || ctx.Err() != nil {
+			return digest, err
+		}
+		if i+1 < len(r.Policies) {
+			s.note(r.Name, "warning: %s: %v; the next pull_policy is %s", printable.Line(r.Name), err, printable.Line(string(r.Policies[i+1])))
+		}
+	}
+	return "", err
+}
+
+// want is a request that is being answered.
+type want struct {
+	*Store
+	request  Request
+	ref      name.Reference
+	registry *registry
+	// known is what the name meant last, if that is here.
+	known meaning
+	here  bool
+}
+
+// by answers by one policy.
+func (w *want) by(ctx context.Context, policy Policy) (digest string, err error) {
+	switch policy {
+	case Always:
+		return w.always(ctx)
+	case IfNotPresent:
+		if !w.here {
+			return w.always(ctx)
+		}
+		return w.asItIs(ctx)
+	case Never:
+		if !w.here {
+			return "", errors.New("it is not on this host, and pull_policy is never")
+		}
+		return w.asItIs(ctx)
+	}
+	return "", fmt.Errorf("pull_policy %s is not known: there are always, if-not-present and never", printable.Line(string(policy)))
+}
+
+// asItIs gives out what is here, to whom the registry gives it.
+func (w *want) asItIs(ctx context.Context) (digest string, err error) {
+	if !w.known.Public {
+		if _, err := w.registry.head(ctx); err != nil {
+			return "", err
+		}
+	}
+	return w.known.Digest, nil
+}
+
+// always asks the registry what the name means now, and pulls that if it is not here. What a
+// digest means does not change.
+func (w *want) always(ctx context.Context) (digest string, err error) {
+	if _, fixed := w.ref.(name.Digest); fixed && w.here {
+		return w.asItIs(ctx)
+	}
+	if w.here {
+		top, err := w.registry.head(ctx)
+		if err != nil {
+			return "", errors.Join(err, w.forgetPublic(err))
+		}
+		if top == w.known.Top {
+			return w.known.Digest, nil
+		}
+	}
+	o, err := w.registry.offer(ctx, w.ImageMax)
+	if err != nil {
+		return "", err
+	}
+	if err := w.pull(ctx, w.registry, o, w.request.Name); err != nil {
+		return "", err
+	}
+	m := meaning{Name: w.ref.Name(), Top: o.top, Digest: o.digest.String(), Public: w.registry.anonymous}
+	if err := w.writeMeaning(m); err != nil {
+		return "", err
+	}
+	fault.Here("oci: meaning of a name written")
+	return m.Digest, w.shrink(ctx, m.Digest)
+}
+
+// forgetPublic notes that an image is not everybody's any more.
+func (w *want) forgetPublic(err error) error {
+	if !w.known.Public || !w.registry.anonymous || !errors.As(err, &refusal{}) {
+		return nil
+	}
+	w.known.Public = false
+	return w.writeMeaning(w.known)
 }

@@ -37,7 +37,7 @@ func Make(dir string) error {
 func OneFileSystem(dir string) error {
 	var first string
 	var device uint64
-	for _, name := range []string{Generations, Machines, Trash} {
+	for _, name := range []string{Generations, Machines, Trash, OCI} {
 		path := filepath.Join(dir, name)
 		info, err := os.Stat(path)
 		if errors.Is(err, fs.ErrNotExist) {

@@ -1,0 +1,29 @@
+package job
+
+import (
+	"nspawn-runner/runner/gitlab"
+	"nspawn-runner/runner/oci"
+)
+
+// Keychain is what a job has for registries of images, in the order in which gitlab-runner
+// looks: its variable DOCKER_AUTH_CONFIG, the file of the user who runs this program, and what
+// GitLab gives to each job. One that cannot be read is told of, and left out.
+func (d *Driver) Keychain(job gitlab.Job) oci.Keychain {
+	var all oci.Keychain
+	if text := job.Registry.DockerConfig; text != "" {
+		keys, err := oci.ParseKeychain([]byte(text))
+		if err != nil {
+			d.Note("warning: the variable DOCKER_AUTH_CONFIG: %v", err)
+		}
+		all = append(all, keys...)
+	}
+	keys, err := oci.UserKeychain(d.Env)
+	if err != nil {
+		d.Note("warning: credentials of this host's user: %v", err)
+	}
+	all = append(all, keys...)
+	for _, c := range job.Registry.Credentials {
+		all = append(all, oci.Credential{Server: c.Server, Username: c.Username, Password: c.Password})
+	}
+	return all
+}

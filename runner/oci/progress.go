@@ -1,0 +1,55 @@
+package oci
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"nspawn-runner/runner/printable"
+)
+
+// progress tells how far a pull is, in lines that get rarer.
+type progress struct {
+	tell    func(Event)
+	name    string
+	whole   int64
+	fetched atomic.Int64
+	began   time.Time
+}
+
+// firstLine is when a pull that still goes on tells how far it is; each further line comes a
+// half later than the one before.
+var firstLine = 4 * time.Second
+
+// Write counts what was fetched.
+func (p *progress) Write(b []byte) (int, error) {
+	p.fetched.Add(int64(len(b)))
+	return len(b), nil
+}
+
+// watch tells until ctx ends.
+func (p *progress) watch(ctx context.Context) {
+	for next := firstLine; ; next += next / 2 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Until(p.began.Add(next))):
+			p.note("Pulling %s (%d of %s)", p.name, p.fetched.Load()/1e6, mb(uint64(p.whole)))
+		}
+	}
+}
+
+func (p *progress) note(format string, args ...any) {
+	p.tell(Event{Name: p.name, Note: fmt.Sprintf(format, args...)})
+}
+
+// mb is an amount of bytes, for messages.
+func mb(bytes uint64) string { return fmt.Sprintf("%d MB", (bytes+999999)/1e6) }
+
+// note tells a line of an image.
+func (s *Store) note(name, format string, args ...any) {
+	if s.Progress != nil {
+		s.Progress(Event{Name: printable.Line(name), Note: fmt.Sprintf(format, args...)})
+	}
+}

@@ -1,0 +1,234 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/leftover"
+	"nspawn-runner/runner/lock"
+	"nspawn-runner/runner/storage"
+)
+
+// Pruned says what a removal of images did.
+type Pruned struct {
+	Removed []Image `json:"removed"`
+	InUse   []Image `json:"in_use"` // would be removed, but machines run on them
+}
+
+// Prune removes the images that were unused for the longest time, until those that stay take
+// no more than CacheMax. Those on which machines run stay.
+func (s *Store) Prune(ctx context.Context) (Pruned, error) {
+	return s.removeAll(ctx, func() ([]Image, error) { return s.excess("") })
+}
+
+// Remove removes the images that a name or a digest stands for, but for those on which
+// machines run.
+func (s *Store) Remove(ctx context.Context, written string) (Pruned, error) {
+	images, err := s.meant(written)
+	if err != nil {
+		return Pruned{}, err
+	}
+	return s.removeAll(ctx, func() ([]Image, error) { return images, nil })
+}
+
+// meant are the images of this host that a name, a digest or the beginning of one stands for.
+func (s *Store) meant(written string) ([]Image, error) {
+	all, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	full := written
+	if ref, err := s.Rules.parse(written); err == nil {
+		full = ref.Name()
+	}
+	short := len(written) >= len("sha256:")+12
+	images := slices.DeleteFunc(all, func(i Image) bool {
+		return !(short && strings.HasPrefix(i.Digest, written)) && !slices.Contains(i.References, full)
+	})
+	if len(images) == 0 {
+		return nil, fmt.Errorf("image %q: it is not on this host; image list shows those that are", written)
+	}
+	return images, nil
+}
+
+// excess are the images that are too much, those that were unused for the longest time first.
+// One image may stay in any case.
+func (s *Store) excess(but string) ([]Image, error) {
+	all, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(all, func(a, b Image) int { return a.Used.Compare(b.Used) })
+	var whole uint64
+	for _, i := range all {
+		whole += i.Size
+	}
+	var excess []Image
+	for _, i := range all {
+		if whole <= s.CacheMax {
+			break
+		}
+		if i.Digest != but {
+			excess = append(excess, i)
+			whole -= i.Size
+		}
+	}
+	return excess, nil
+}
+
+// shrink makes room beside an image that was pulled, if others can go at once.
+func (s *Store) shrink(ctx context.Context, pulled string) error {
+	excess, err := s.excess(pulled)
+	if err != nil || len(excess) == 0 {
+		return err
+	}
+	held, err := lock.TryFile(s.hold(), lock.Exclusive)
+	if errors.Is(err, lock.ErrBusy) {
+		return nil // another job is starting; gc and the next pull try again
+	}
+	if err != nil {
+		return err
+	}
+	_, _, err = s.forget(ctx, excess)
+	held.Close()
+	return err
+}
+
+// prunePatience is how long a removal waits for jobs that are about to start.
+var prunePatience = 5 * time.Second
+
+// removeAll removes the images that which returns while none is being put on record.
+func (s *Store) removeAll(ctx context.Context, which func() ([]Image, error)) (pruned Pruned, err error) {
+	pruned = Pruned{Removed: []Image{}, InUse: []Image{}}
+	patient, cancel := context.WithTimeoutCause(ctx, prunePatience, errors.New("jobs keep starting; try again"))
+	defer cancel()
+	held, err := lock.File(patient, s.hold(), lock.Exclusive)
+	if err != nil {
+		return pruned, err
+	}
+	images, err := which()
+	var trash []string
+	if err == nil {
+		pruned, trash, err = s.forget(ctx, images)
+	}
+	held.Close() // the slow part needs no lock
+	for _, path := range trash {
+		err = errors.Join(err, storage.Remove(ctx, path))
+	}
+	return pruned, err
+}
+
+// forget moves images into the trash that no machine uses. It needs the lock .hold. The names
+// that lead to them mean nothing from then on.
+func (s *Store) forget(ctx context.Context, images []Image) (pruned Pruned, trash []string, err error) {
+	pruned = Pruned{Removed: []Image{}, InUse: []Image{}}
+	for _, i := range images {
+		if s.InUse == nil || s.InUse(i.Digest) {
+			pruned.InUse = append(pruned.InUse, i)
+			continue
+		}
+		to, err := s.throwAway(ctx, s.path(i.Digest))
+		if err != nil {
+			return pruned, trash, err
+		}
+		fault.Here("oci: image in the trash")
+		if to != "" {
+			trash = append(trash, to)
+		}
+		pruned.Removed = append(pruned.Removed, i)
+		for _, name := range i.References {
+			if err := os.Remove(s.meaningPath(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return pruned, trash, err
+			}
+		}
+		fault.Here("oci: names of an image forgotten")
+	}
+	return pruned, trash, nil
+}
+
+// Leftovers lists what killed pulls left, names that mean nothing, and images that are too
+// much. With an error, it is what could be found out.
+func (s *Store) Leftovers() ([]leftover.Item, error) {
+	all, failed := s.deadPulls()
+	unwritten, err := s.unwrittenNames()
+	all, failed = append(all, unwritten...), errors.Join(failed, err)
+	meanings, err := s.meanings()
+	failed = errors.Join(failed, err)
+	for _, m := range meanings {
+		if _, here := s.meaningOf(m.Name); here {
+			continue
+		}
+		path := s.meaningPath(m.Name)
+		all = append(all, leftover.Item{What: "name", Path: path, Why: "its image is gone", Remove: func(context.Context) error {
+			if _, here := s.meaningOf(m.Name); here {
+				return nil
+			}
+			return os.Remove(path)
+		}})
+	}
+	excess, err := s.excess("")
+	for _, i := range excess {
+		if s.InUse == nil || s.InUse(i.Digest) {
+			continue
+		}
+		all = append(all, leftover.Item{What: "image of a registry", Path: s.path(i.Digest), Why: "more is kept than oci_cache_max allows", Remove: func(ctx context.Context) error {
+			_, err := s.removeAll(ctx, func() ([]Image, error) { return []Image{i}, nil })
+			return err
+		}})
+	}
+	return all, errors.Join(failed, err)
+}
+
+// deadPulls lists what pulls left that were killed.
+func (s *Store) deadPulls() (all []leftover.Item, err error) {
+	entries, err := os.ReadDir(s.pulls())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	seen := map[string]bool{}
+	for _, entry := range entries {
+		name := strings.TrimSuffix(entry.Name(), ".lock")
+		path := filepath.Join(s.pulls(), name)
+		if seen[name] || lock.IsHeld(path+".lock") {
+			continue
+		}
+		seen[name] = true
+		all = append(all, leftover.Item{What: "pull", Path: path, Why: "it was killed", Remove: func(ctx context.Context) error {
+			held, err := lock.TryFile(path+".lock", lock.Exclusive)
+			if errors.Is(err, lock.ErrBusy) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			defer held.Close()
+			return errors.Join(storage.Remove(ctx, path), os.Remove(held.Name()))
+		}})
+	}
+	return all, err
+}
+
+// unwrittenNames lists files whose writer was killed.
+func (s *Store) unwrittenNames() (all []leftover.Item, err error) {
+	entries, err := os.ReadDir(s.names())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, entry := range entries {
+		info, err := entry.Info()
+		if err != nil || !isTemporary(entry) || time.Since(info.ModTime()) < time.Minute {
+			continue
+		}
+		path := filepath.Join(s.names(), entry.Name())
+		all = append(all, leftover.Item{What: "file", Path: path, Why: "its writer was killed", Remove: func(context.Context) error { return os.Remove(path) }})
+	}
+	return all, err
+}

@@ -1,0 +1,328 @@
+package oci
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/lock"
+	"nspawn-runner/runner/oci/unpack"
+	"nspawn-runner/runner/printable"
+	"nspawn-runner/runner/storage"
+)
+
+// maxFiles bounds the files of an image.
+const maxFiles = 500_000
+
+// pull makes an image that is offered one of this host, unless it is by now. written is the
+// name as the job writes it.
+func (s *Store) pull(ctx context.Context, r *registry, o offer, written string) (err error) {
+	digest := o.digest.String()
+	if !wellFormed.MatchString(digest) {
+		return errors.New("the image has no proper digest")
+	}
+	held, err := s.lockPull(ctx, digest, written)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		// Whoever waits for the lock sees that it is gone, and takes another one.
+		err = errors.Join(err, os.Remove(held.Name()), held.Close())
+	}()
+	repository := r.ref.Context().String()
+	known, err := s.readRecord(digest)
+	switch {
+	case err == nil && (known.Public || slices.Contains(known.Repositories, repository)):
+		return nil
+	case err == nil:
+		// Who knows a manifest does not need to have the layers: a registry of the job's own
+		// could give out what another one keeps from the job.
+		if err := s.prove(ctx, r, o, written); err != nil {
+			return err
+		}
+		known.Repositories, known.Public = append(known.Repositories, repository), r.anonymous
+		return writeRecord(s.path(digest), known)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if err := s.make(ctx, r, o, written, held); err != nil {
+		return errors.Join(err, s.discard(context.WithoutCancel(ctx), s.unfinished(digest)))
+	}
+	return nil
+}
+
+// lockPull locks the pull of an image, and removes what a killed one left.
+func (s *Store) lockPull(ctx context.Context, digest, written string) (*os.File, error) {
+	path := s.unfinished(digest) + ".lock"
+	held, err := lock.TryFile(path, lock.Exclusive)
+	if errors.Is(err, lock.ErrBusy) {
+		s.note(written, "Waiting for another pull of %s", printable.Line(written))
+		held, err = lock.File(ctx, path, lock.Exclusive)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := s.discard(ctx, s.unfinished(digest)); err != nil {
+		held.Close()
+		return nil, fmt.Errorf("remove what a killed pull left: %w", err)
+	}
+	return held, nil
+}
+
+// make fetches and unpacks an image.
+func (s *Store) make(ctx context.Context, r *registry, o offer, written string, held *os.File) error {
+	digest := o.digest.String()
+	dir := s.unfinished(digest)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	fault.Here("oci: directory of a pull made")
+	tree := filepath.Join(dir, "tree")
+	if err := storage.Create(tree); err != nil {
+		return err
+	}
+	fault.Here("oci: tree made")
+	p := &progress{name: printable.Line(written), whole: o.size, began: time.Now(), tell: func(e Event) { s.note(e.Name, "%s", e.Note) }}
+	p.note("Pulling %s (%s)", p.name, mb(uint64(o.size)))
+	result, err := s.transfer(ctx, r, o, dir, p, func(ctx context.Context) (*unpack.Process, error) {
+		return unpack.Start(ctx, s.Program, tree, unpack.Limits{Bytes: s.ImageMax, Files: maxFiles}, held)
+	})
+	if err != nil {
+		return err
+	}
+	fault.Here("oci: all layers unpacked")
+	err = writeRecord(dir, record{
+		Digest: digest, Size: result.Bytes, Config: o.config, Pulled: time.Now().UTC().Truncate(time.Second),
+		Repositories: []string{r.ref.Context().String()}, Public: r.anonymous,
+	})
+	if err != nil {
+		return err
+	}
+	fault.Here("oci: record of an image written")
+	if err := publish(dir, s.path(digest)); err != nil {
+		return err
+	}
+	fault.Here("oci: image published")
+	p.note("Pulled %s: %s, unpacked %s, in %s", p.name, mb(uint64(o.size)), mb(result.Bytes), time.Since(p.began).Round(100*time.Millisecond))
+	return nil
+}
+
+// publish moves a whole image to where images are. After a power cut it is there, whole, or it
+// is not.
+func publish(from, to string) error {
+	dir, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := unix.Syncfs(int(dir.Fd())); err != nil {
+		return fmt.Errorf("sync %s: %w", from, err)
+	}
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	parent, err := os.Open(filepath.Dir(to))
+	if err != nil {
+		return err
+	}
+	return errors.Join(parent.Sync(), parent.Close())
+}
+
+// ahead is how many layers are fetched at a time, or lie fetched until those below them are
+// unpacked.
+const ahead = 4
+
+// transfer fetches the layers, several at a time, and has each unpacked when those below it
+// are. They lie in files without a name meanwhile, so that nothing is unpacked that has another
+// digest.
+func (s *Store) transfer(ctx context.Context, r *registry, o offer, dir string, p *progress, start func(context.Context) (*unpack.Process, error)) (unpack.Result, error) {
+	work, ctx := errgroup.WithContext(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go p.watch(ctx)
+	go s.watchRoom(ctx, cancel)
+	files := make([]chan *os.File, len(o.layers))
+	for i := range files {
+		files[i] = make(chan *os.File, 1)
+	}
+	room := make(chan struct{}, ahead)
+	work.Go(func() error {
+		for i, layer := range o.layers {
+			select {
+			case room <- struct{}{}:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+			work.Go(func() error {
+				file, err := r.fetchFile(ctx, layer, dir, p)
+				if err == nil {
+					files[i] <- file
+				}
+				return err
+			})
+		}
+		return nil
+	})
+	var result unpack.Result
+	work.Go(func() error {
+		process, err := start(ctx)
+		if err != nil {
+			return err
+		}
+		defer process.Stop()
+		fault.Here("oci: unpacking begun")
+		for i := range o.layers {
+			select {
+			case file := <-files[i]:
+				err := process.Layer(file, o.layers[i].Size, sum(o.sums[i].Hex))
+				file.Close()
+				if err != nil {
+					return err
+				}
+				fault.Here("oci: a layer unpacked")
+				<-room
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		result, err = process.Finish()
+		return err
+	})
+	err := work.Wait()
+	for _, file := range files {
+		select {
+		case file := <-file:
+			file.Close()
+		default:
+		}
+	}
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	return result, err
+}
+
+func sum(digits string) (sum [32]byte) {
+	_, _ = hex.Decode(sum[:], []byte(digits)) // v1.Hash has checked it
+	return sum
+}
+
+// errNoRoom is that a pull would take space that the host keeps.
+var errNoRoom = errors.New("the disk has too little space left for the image (min_free_disk)")
+
+// watchRoom cancels when the disk gets full.
+func (s *Store) watchRoom(ctx context.Context, cancel context.CancelCauseFunc) {
+	for {
+		if free, err := storage.Free(s.Dir); err == nil && uint64(max(free, 0)) < s.MinFree {
+			cancel(errNoRoom)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+const (
+	// tries is how often a layer is fetched at most.
+	tries = 3
+	// patience is how long a try may have taken for another one to follow.
+	patience = 2 * stallTime / 3
+)
+
+// fetchFile fetches a layer into a file without a name in a directory, and again if the
+// registry fails.
+func (r *registry) fetchFile(ctx context.Context, layer v1.Descriptor, dir string, p *progress) (*os.File, error) {
+	for try := 1; ; try++ {
+		began, before := time.Now(), p.fetched.Load()
+		file, err := r.fetchFileOnce(ctx, layer, dir, p)
+		if err == nil || try == tries || time.Since(began) > patience || !errors.As(err, &silence{}) {
+			return file, err
+		}
+		p.fetched.Store(before) // about: other layers are being fetched too
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(time.Duration(try) * 300 * time.Millisecond):
+		}
+	}
+}
+
+func (r *registry) fetchFileOnce(ctx context.Context, layer v1.Descriptor, dir string, p *progress) (*os.File, error) {
+	file, err := os.CreateTemp(dir, "layer-")
+	if err != nil {
+		return nil, err
+	}
+	err = os.Remove(file.Name())
+	if err == nil {
+		err = r.fetch(ctx, layer, io.MultiWriter(file, p))
+	}
+	if err == nil {
+		_, err = file.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
+}
+
+// prove has a registry show that it has all layers.
+func (s *Store) prove(ctx context.Context, r *registry, o offer, written string) error {
+	s.note(written, "Checking that %s is what is on this host (%s)", printable.Line(written), mb(uint64(o.size)))
+	for _, layer := range o.layers {
+		if err := r.fetch(ctx, layer, io.Discard); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// quickly is how long who throws a tree away waits for that.
+const quickly = 500 * time.Millisecond
+
+// discard moves a directory into the trash and removes it, or what of it can be removed
+// quickly: who empties the trash next removes the rest.
+func (s *Store) discard(ctx context.Context, path string) error {
+	to, err := s.throwAway(ctx, path)
+	if err != nil || to == "" {
+		return err
+	}
+	fault.Here("oci: a directory in the trash")
+	quick, cancel := context.WithTimeout(ctx, quickly)
+	defer cancel()
+	if err := storage.Remove(quick, to); err != nil && quick.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// throwAway moves a directory into the trash and says where it is then, "" if it is nowhere.
+func (s *Store) throwAway(ctx context.Context, path string) (to string, err error) {
+	if err := os.MkdirAll(s.Trash, 0o700); err != nil {
+		return "", err
+	}
+	to = filepath.Join(s.Trash, "oci-"+filepath.Base(path)+"-"+rand.Text()[:8])
+	err = os.Rename(path, to)
+	switch {
+	case err == nil:
+		return to, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil
+	}
+	return "", storage.Remove(ctx, path) // no room for a name, for one
+}

@@ -1,0 +1,216 @@
+package oci
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
+)
+
+// The directory of a store holds:
+//
+//	sha256-HEX/            an image, by the digest of its manifest
+//	sha256-HEX/tree/       its tree
+//	sha256-HEX/image.json  its record
+//	sha256-HEX/used        an empty file; its time is when the image was used last
+//	.names/HEX.json        what a name means: see meaning
+//	.pulls/sha256-HEX/     an image that is being pulled
+//	.pulls/sha256-HEX.lock locked by the pull, and by the process that unpacks for it
+//	.hold                  locked, shared, by whoever is about to put an image on record;
+//	                       exclusively by a removal of images
+
+// record is what is noted of an image when it is pulled.
+type record struct {
+	Digest string    `json:"digest"`
+	Size   uint64    `json:"size"`
+	Config Config    `json:"config"`
+	Pulled time.Time `json:"pulled"`
+	// Repositories are those that have shown that they have all of it.
+	Repositories []string `json:"repositories"`
+	// Public says that one of them gives it to everybody.
+	Public bool `json:"public"`
+}
+
+// meaning is what a name meant when the registry was asked last.
+type meaning struct {
+	// Name is the whole reference.
+	Name string `json:"name"`
+	// Top is the digest that the registry said; Digest is that of the image for this host.
+	Top    string `json:"top"`
+	Digest string `json:"digest"`
+	// Public says that everybody gets this image under this name.
+	Public bool `json:"public"`
+}
+
+// wellFormed is a digest that a directory may be called after.
+var wellFormed = regexp.MustCompile(`^sha256[:-][0-9a-f]{64}$`)
+
+func (s *Store) path(digest string) string {
+	return filepath.Join(s.Dir, strings.Replace(digest, ":", "-", 1))
+}
+
+func (s *Store) tree(digest string) string { return filepath.Join(s.path(digest), "tree") }
+
+func (s *Store) pulls() string { return filepath.Join(s.Dir, ".pulls") }
+
+func (s *Store) unfinished(digest string) string {
+	return filepath.Join(s.pulls(), filepath.Base(s.path(digest)))
+}
+
+func (s *Store) names() string { return filepath.Join(s.Dir, ".names") }
+
+func (s *Store) hold() string { return filepath.Join(s.Dir, ".hold") }
+
+// readRecord reads the record of an image; fs.ErrNotExist if it is not here.
+func (s *Store) readRecord(digest string) (record, error) {
+	if !wellFormed.MatchString(digest) {
+		return record{}, fs.ErrNotExist
+	}
+	return readJSON[record](filepath.Join(s.path(digest), "image.json"))
+}
+
+// writeRecord writes it into the directory of an image, or of a pull.
+func writeRecord(dir string, r record) error {
+	return writeJSON(filepath.Join(dir, "image.json"), r)
+}
+
+func (s *Store) meaningPath(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return filepath.Join(s.names(), hex.EncodeToString(sum[:16])+".json")
+}
+
+// meaningOf reads what a name meant last; false if nothing is known, or the image is not here.
+func (s *Store) meaningOf(name string) (meaning, bool) {
+	m, err := readJSON[meaning](s.meaningPath(name))
+	if err != nil || m.Name != name {
+		return meaning{}, false
+	}
+	_, err = s.readRecord(m.Digest)
+	return m, err == nil
+}
+
+func (s *Store) writeMeaning(m meaning) error {
+	if err := os.MkdirAll(s.names(), 0o700); err != nil {
+		return err
+	}
+	return writeJSON(s.meaningPath(m.Name), m)
+}
+
+// meanings are those of all names.
+func (s *Store) meanings() (all []meaning, err error) {
+	entries, err := os.ReadDir(s.names())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, entry := range entries {
+		if isTemporary(entry) {
+			continue
+		}
+		if m, err := readJSON[meaning](filepath.Join(s.names(), entry.Name())); err == nil && m.Name != "" {
+			all = append(all, m)
+		}
+	}
+	return all, nil
+}
+
+// touch notes that an image is used now.
+func (s *Store) touch(digest string) error {
+	path := filepath.Join(s.path(digest), "used")
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	return errors.Join(file.Close(), os.Chtimes(path, now, now))
+}
+
+// image is what is known of one; fs.ErrNotExist if it is not here.
+func (s *Store) image(digest string, all []meaning) (Image, error) {
+	r, err := s.readRecord(digest)
+	if err != nil {
+		return Image{}, err
+	}
+	i := Image{
+		Digest: r.Digest, References: []string{}, Path: s.tree(digest),
+		Size: r.Size, Config: r.Config, Pulled: r.Pulled, Used: r.Pulled,
+	}
+	if info, err := os.Stat(filepath.Join(s.path(digest), "used")); err == nil {
+		i.Used = info.ModTime()
+	}
+	for _, m := range all {
+		if m.Digest == digest {
+			i.References = append(i.References, m.Name)
+		}
+	}
+	slices.Sort(i.References)
+	return i, nil
+}
+
+// List lists the images that are here.
+func (s *Store) List() ([]Image, error) {
+	entries, err := os.ReadDir(s.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return []Image{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("images of registries: %w", err)
+	}
+	all, err := s.meanings()
+	if err != nil {
+		return nil, fmt.Errorf("images of registries: %w", err)
+	}
+	images := []Image{}
+	for _, entry := range entries {
+		if !wellFormed.MatchString(entry.Name()) {
+			continue
+		}
+		image, err := s.image(strings.Replace(entry.Name(), "-", ":", 1), all)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed just now
+		}
+		if err != nil {
+			return nil, fmt.Errorf("images of registries: %w", err)
+		}
+		images = append(images, image)
+	}
+	slices.SortFunc(images, func(a, b Image) int {
+		if c := slices.Compare(a.References, b.References); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Digest, b.Digest)
+	})
+	return images, nil
+}
+
+// isTemporary says whether a file among the names is one that is being written.
+func isTemporary(entry fs.DirEntry) bool { return !strings.HasSuffix(entry.Name(), ".json") }
+
+func readJSON[T any](path string) (value T, err error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return value, err
+	}
+	if err := json.Unmarshal(text, &value); err != nil {
+		return value, fmt.Errorf("%s: %w", path, err)
+	}
+	return value, nil
+}
+
+func writeJSON(path string, value any) error {
+	text, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(path, text, 0o600)
+}

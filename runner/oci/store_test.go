@@ -1,0 +1,558 @@
+package oci
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	server "github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"nspawn-runner/runner/oci/unpack"
+)
+
+// TestMain makes the test binary the process that unpacks, or an operation that is killed.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == unpack.Command {
+		if err := unpack.Run(os.Args[2:], os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if os.Getenv("TEST_KILL_AT") != "" {
+		killedPull()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// hub is a registry in memory.
+type hub struct {
+	*httptest.Server
+	host string
+
+	mu sync.Mutex
+	// before, if set, may answer a request; it returns true if it has.
+	before func(http.ResponseWriter, *http.Request) bool
+	asked  []string // METHOD PATH of each request
+}
+
+func newHub(t *testing.T) *hub {
+	t.Helper()
+	h := &hub{}
+	inner := server.New(server.Logger(log.New(io.Discard, "", 0)))
+	h.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.mu.Lock()
+		before := h.before
+		h.asked = append(h.asked, r.Method+" "+r.URL.Path)
+		h.mu.Unlock()
+		if before == nil || !before(w, r) {
+			inner.ServeHTTP(w, r)
+		}
+	}))
+	t.Cleanup(h.Close)
+	h.host = strings.TrimPrefix(h.URL, "http://")
+	return h
+}
+
+// intercept has a function see all requests first.
+func (h *hub) intercept(before func(http.ResponseWriter, *http.Request) bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.before = before
+}
+
+// requests returns what was asked since the last call.
+func (h *hub) requests() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	asked := h.asked
+	h.asked = nil
+	return asked
+}
+
+// count is how many of them are for a part of a path.
+func count(requests []string, what string) (n int) {
+	for _, r := range requests {
+		if strings.Contains(r, what) {
+			n++
+		}
+	}
+	return n
+}
+
+// layerOf is a layer with files, NAME and content by turns.
+func layerOf(t *testing.T, files ...string) v1.Layer {
+	t.Helper()
+	var out bytes.Buffer
+	w := tar.NewWriter(&out)
+	for i := 0; i < len(files); i += 2 {
+		if err := w.WriteHeader(&tar.Header{Name: files[i], Mode: 0o755, Typeflag: tar.TypeReg, Size: int64(len(files[i+1]))}); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(w, files[i+1])
+	}
+	_ = w.Close()
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(out.Bytes())), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return layer
+}
+
+// imageOf is an image for this host with one layer for each list of files.
+func imageOf(t *testing.T, layers ...[]string) v1.Image {
+	t.Helper()
+	image, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: runtime.GOARCH, RootFS: v1.RootFS{Type: "layers"}, Config: v1.Config{
+		Entrypoint: []string{"/entry"}, Cmd: []string{"run"}, Env: []string{"A=1"}, User: "70:70", WorkingDir: "/srv", StopSignal: "SIGINT",
+		ExposedPorts: map[string]struct{}{"5432/tcp": {}, "53/udp": {}, "80": {}, "x/tcp": {}, "0": {}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, files := range layers {
+		if image, err = mutate.AppendLayers(image, layerOf(t, files...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return image
+}
+
+// push puts an image into the registry, and returns its whole reference.
+func (h *hub) push(t *testing.T, to string, image v1.Image) string {
+	t.Helper()
+	ref, err := name.ParseReference(h.host+"/"+to, name.Insecure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(ref, image); err != nil {
+		t.Fatal(err)
+	}
+	h.requests()
+	return ref.Name()
+}
+
+// storeOf is a store that may pull all images, from these registries without TLS.
+func storeOf(t *testing.T, hubs ...*hub) (*Store, *notes) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("unpacking needs root: the tree has files of many users")
+	}
+	top := t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &notes{}
+	s := &Store{
+		Dir: filepath.Join(top, ".oci"), Trash: filepath.Join(top, ".trash"), Program: self,
+		Rules: Rules{Images: []string{"*"}}, CacheMax: 1 << 30, ImageMax: 64 << 20,
+		Environment: func(string) string { return "" },
+		Progress:    n.add,
+		InUse:       func(string) bool { return false },
+	}
+	for _, h := range hubs {
+		s.Rules.Insecure = append(s.Rules.Insecure, h.host)
+	}
+	return s, n
+}
+
+// notes are what a store told.
+type notes struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (n *notes) add(e Event) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.all = append(n.all, e.Note)
+}
+
+// take returns what was told since the last call.
+func (n *notes) take() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	all := n.all
+	n.all = nil
+	return strings.Join(all, "\n")
+}
+
+// get gets an image and lets it go.
+func get(t *testing.T, s *Store, r Request) Image {
+	t.Helper()
+	image, release, err := s.Get(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release()
+	return image
+}
+
+func text(t *testing.T, i Image, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(i.Path, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// wantTidy checks that a store has nothing but whole images, their names and its locks.
+func wantTidy(t *testing.T, s *Store) {
+	t.Helper()
+	entries, err := os.ReadDir(s.Dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if wellFormed.MatchString(e.Name()) {
+			if _, err := s.image(strings.Replace(e.Name(), "-", ":", 1), nil); err != nil {
+				t.Errorf("%s: %v", e.Name(), err)
+			}
+		} else if !slices.Contains([]string{".pulls", ".names", ".hold"}, e.Name()) {
+			t.Errorf("left is %s", e.Name())
+		}
+	}
+	for _, dir := range []string{s.pulls(), s.Trash} {
+		if entries, _ := os.ReadDir(dir); len(entries) > 0 {
+			t.Errorf("left in %s: %v", filepath.Base(dir), entries)
+		}
+	}
+}
+
+func TestAnImageIsPulledOnceAndStartsFromDiskThen(t *testing.T) {
+	h := newHub(t)
+	s, told := storeOf(t, h)
+	ref := h.push(t, "team/api:1", imageOf(t, []string{"a", "1", "b", "1"}, []string{"a", "2", ".wh.b", ""}))
+	image := get(t, s, Request{Name: ref})
+	if text(t, image, "a") != "2" {
+		t.Error("the upper layer is not above")
+	}
+	if _, err := os.Stat(filepath.Join(image.Path, "b")); err == nil {
+		t.Error("a removed file is there")
+	}
+	want := Config{Entrypoint: []string{"/entry"}, Command: []string{"run"}, Environment: []string{"A=1"}, User: "70:70", WorkingDir: "/srv", StopSignal: "SIGINT", Ports: []uint16{80, 5432}}
+	if fmt.Sprint(image.Config) != fmt.Sprint(want) || !slices.Equal(image.References, []string{ref}) || image.Size == 0 || time.Since(image.Pulled) > time.Minute || time.Since(image.Used) > time.Minute {
+		t.Errorf("%+v", image)
+	}
+	if lines := told.take(); !strings.HasPrefix(lines, "Pulling "+ref+" (1 MB)\nPulled "+ref+": 1 MB, unpacked 1 MB, in ") {
+		t.Error(lines)
+	}
+	h.requests()
+	again := get(t, s, Request{Name: ref})
+	if again.Path != image.Path || told.take() != "" {
+		t.Errorf("%+v", again)
+	}
+	if asked := h.requests(); count(asked, "/manifests/") != 1 || count(asked, "HEAD ") != 1 || count(asked, "/blobs/") != 0 {
+		t.Errorf("a tag that did not move costs %q", asked)
+	}
+	byDigest := h.host + "/team/api@" + image.Digest
+	get(t, s, Request{Name: byDigest})
+	if asked := h.requests(); count(asked, "/blobs/") > 1 { // the configuration
+		t.Errorf("a digest that is here costs %q", asked)
+	}
+	get(t, s, Request{Name: byDigest})
+	if asked := h.requests(); len(asked) != 0 {
+		t.Errorf("a digest that was asked for costs %q", asked)
+	}
+	h.push(t, "team/api:1", imageOf(t, []string{"a", "3"}))
+	if moved := get(t, s, Request{Name: ref}); text(t, moved, "a") != "3" || text(t, image, "a") != "2" {
+		t.Error("a tag that moved")
+	}
+	wantTidy(t, s)
+}
+
+func TestTheImageForThisHostsPlatformIsPulled(t *testing.T) {
+	h := newHub(t)
+	s, _ := storeOf(t, h)
+	other := "s390x"
+	if runtime.GOARCH == other {
+		other = "amd64"
+	}
+	index := mutate.AppendManifests(empty.Index,
+		mutate.IndexAddendum{Add: imageOf(t, []string{"a", "other"}), Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: other}}},
+		mutate.IndexAddendum{Add: imageOf(t, []string{"a", "ours"}), Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: runtime.GOARCH}}})
+	ref, _ := name.ParseReference(h.host+"/multi:1", name.Insecure)
+	if err := remote.WriteIndex(ref, index); err != nil {
+		t.Fatal(err)
+	}
+	image := get(t, s, Request{Name: ref.Name()})
+	if text(t, image, "a") != "ours" {
+		t.Error(text(t, image, "a"))
+	}
+	h.requests()
+	get(t, s, Request{Name: ref.Name()})
+	if asked := h.requests(); count(asked, "/manifests/") != 1 {
+		t.Errorf("a tag that did not move costs %q", asked)
+	}
+	foreign := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: imageOf(t, []string{"a", ""}), Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: other}}})
+	if err := remote.WriteIndex(ref, foreign); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.Get(t.Context(), Request{Name: ref.Name()}); err == nil || !strings.Contains(err.Error(), "no image for linux/"+runtime.GOARCH) {
+		t.Error(err)
+	}
+	single, _ := mutate.ConfigFile(imageOf(t), &v1.ConfigFile{OS: "linux", Architecture: other})
+	if _, _, err := s.Get(t.Context(), Request{Name: h.push(t, "foreign", single)}); err == nil || !strings.Contains(err.Error(), "is for linux/"+other) {
+		t.Error(err)
+	}
+}
+
+func TestTenJobsPullAnImageOnce(t *testing.T) {
+	h := newHub(t)
+	s, told := storeOf(t, h)
+	ref := h.push(t, "x", imageOf(t, []string{"a", "1"}, []string{"b", "2"}))
+	image := imageOf(t, []string{"a", "1"}, []string{"b", "2"})
+	layers, _ := image.Layers()
+	digest, _ := layers[1].Digest()
+	var ten sync.WaitGroup
+	for range 10 {
+		ten.Go(func() {
+			image, release, err := s.Get(t.Context(), Request{Name: ref})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer release()
+			if text, err := os.ReadFile(filepath.Join(image.Path, "b")); string(text) != "2" {
+				t.Error(err)
+			}
+		})
+	}
+	ten.Wait()
+	lines := told.take()
+	if n := count(h.requests(), digest.String()); n != 1 || strings.Count(lines, "Pulling ") != 1 || strings.Count(lines, "Waiting for another pull of ") > 9 {
+		t.Errorf("a layer was fetched %d times: %s", n, lines)
+	}
+	wantTidy(t, s)
+}
+
+func TestAPullThatIsCancelledEndsWithinASecondAndLeavesNothing(t *testing.T) {
+	h := newHub(t)
+	s, told := storeOf(t, h)
+	ref := h.push(t, "x", imageOf(t, []string{"a", "1"}, []string{"b", strings.Repeat("random", 1000)}))
+	entered, done := make(chan struct{}, 10), make(chan struct{})
+	defer close(done)
+	h.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if strings.Contains(r.URL.Path, "/blobs/") && len(told.take()) > 0 { // a layer, after "Pulling"
+			w.Header().Set("Content-Length", "100000")
+			w.WriteHeader(200)
+			w.(http.Flusher).Flush()
+			entered <- struct{}{}
+			<-done
+			return true
+		}
+		return false
+	})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	failed := make(chan error)
+	go func() {
+		_, _, err := s.Get(ctx, Request{Name: ref})
+		failed <- err
+	}()
+	<-entered
+	began := time.Now()
+	cancel(errors.New("stopped by a signal"))
+	if err := <-failed; err == nil || !strings.Contains(err.Error(), "stopped by a signal") || time.Since(began) > time.Second {
+		t.Errorf("%v after %s", err, time.Since(began))
+	}
+	wantTidy(t, s)
+}
+
+func TestAPullTellsHowFarItIs(t *testing.T) {
+	firstLine = 50 * time.Millisecond
+	defer func() { firstLine = 4 * time.Second }()
+	h := newHub(t)
+	s, told := storeOf(t, h)
+	ref := h.push(t, "x", imageOf(t, []string{"a", "1"}))
+	h.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == "GET" && strings.Contains(r.URL.Path, "/blobs/") {
+			time.Sleep(300 * time.Millisecond)
+		}
+		return false
+	})
+	get(t, s, Request{Name: ref})
+	if lines := told.take(); strings.Count(lines, "(0 of 1 MB)") < 2 || strings.Count(lines, "\n") > 7 {
+		t.Error(lines)
+	}
+}
+
+func TestThePolicyOfAJobSaysWhenTheRegistryIsAsked(t *testing.T) {
+	h := newHub(t)
+	s, told := storeOf(t, h)
+	ref := h.push(t, "x", imageOf(t, []string{"a", "1"}))
+	try := func(policies ...Policy) (string, error) {
+		image, release, err := s.Get(t.Context(), Request{Name: ref, Policies: policies})
+		if err != nil {
+			return "", err
+		}
+		release()
+		return text(t, image, "a"), nil
+	}
+	if _, err := try(Never); err == nil || !strings.Contains(err.Error(), "never") || len(h.requests()) > 0 {
+		t.Error(err)
+	}
+	if _, err := try("sometimes\x1b"); err == nil || !strings.Contains(err.Error(), "always, if-not-present and never") || strings.Contains(err.Error(), "\x1b") {
+		t.Error(err)
+	}
+	if got, err := try(IfNotPresent); got != "1" {
+		t.Error(err)
+	}
+	h.push(t, "x", imageOf(t, []string{"a", "2"}))
+	for _, policy := range []Policy{IfNotPresent, Never} {
+		if got, err := try(policy); got != "1" || len(h.requests()) > 0 {
+			t.Error(policy, got, err)
+		}
+	}
+	if got, err := try(Always); got != "2" {
+		t.Error(got, err)
+	}
+	told.take()
+	h.intercept(func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(503); return true })
+	if _, err := try(Always); err == nil || !strings.Contains(err.Error(), "503") {
+		t.Error(err)
+	}
+	if got, err := try(Always, IfNotPresent); got != "2" || !strings.Contains(told.take(), "the next pull_policy is if-not-present") {
+		t.Error(got, err)
+	}
+	if got, err := try(); got != "2" || !strings.Contains(told.take(), "the image that is on this host is used") {
+		t.Error(got, err)
+	}
+	h.Close()
+	if got, err := try(); got != "2" || !strings.Contains(told.take(), "connection refused") {
+		t.Error(got, err)
+	}
+}
+
+// private has a registry ask for user and password.
+func (h *hub) private(user, password string) {
+	h.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if u, p, _ := r.BasicAuth(); u == user && p == password {
+			return false
+		}
+		w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = io.WriteString(w, `{"errors":[{"code":"UNAUTHORIZED","message":"you sent `+r.Header.Get("Authorization")+`"}]}`)
+		return true
+	})
+}
+
+func TestAPrivateImageIsGivenOutOnlyToWhomTheRegistryGivesIt(t *testing.T) {
+	h := newHub(t)
+	s, _ := storeOf(t, h)
+	ref := h.push(t, "secret/x:1", imageOf(t, []string{"a", "1"}))
+	h.private("user", "pass")
+	ours := Keychain{{Server: h.host + "/secret", Username: "user", Password: "pass"}}
+	image := get(t, s, Request{Name: ref, Credentials: ours})
+	for _, name := range []string{ref, h.host + "/secret/x@" + image.Digest} {
+		for _, keys := range []Keychain{nil, {{Server: h.host, Username: "user", Password: "s3cret"}}, {{Server: h.host + "/other", Username: "user", Password: "pass"}}} {
+			for _, policies := range [][]Policy{nil, {Always}, {IfNotPresent}, {Never}, {Always, IfNotPresent, Never}} {
+				_, _, err := s.Get(t.Context(), Request{Name: name, Policies: policies, Credentials: keys})
+				if err == nil || strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), "dXNlc") {
+					t.Errorf("%s %v %v: %v", name, keys, policies, err)
+				}
+			}
+		}
+	}
+	for _, policies := range [][]Policy{nil, {Always}, {IfNotPresent}, {Never}} {
+		get(t, s, Request{Name: ref, Policies: policies, Credentials: ours})
+	}
+	// Without its registry nobody knows who may have it.
+	h.Close()
+	if _, _, err := s.Get(t.Context(), Request{Name: ref, Credentials: ours, Policies: []Policy{IfNotPresent}}); err == nil {
+		t.Error("given out without asking")
+	}
+}
+
+func TestWhoKnowsAManifestDoesNotGetLayersOfAnother(t *testing.T) {
+	theirs, evil := newHub(t), newHub(t)
+	s, _ := storeOf(t, theirs, evil)
+	image := imageOf(t, []string{"a", "secret"})
+	ref := theirs.push(t, "secret/x", image)
+	theirs.private("user", "pass")
+	get(t, s, Request{Name: ref, Credentials: Keychain{{Server: theirs.host, Username: "user", Password: "pass"}}})
+	// The attacker has the manifest and the configuration, not the layer.
+	copied := evil.push(t, "mine", image)
+	layers, _ := image.Layers()
+	digest, _ := layers[0].Digest()
+	evil.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == "GET" && strings.Contains(r.URL.Path, digest.String()) {
+			_, _ = io.WriteString(w, "something else")
+			return true
+		}
+		return false
+	})
+	if _, _, err := s.Get(t.Context(), Request{Name: copied}); err == nil {
+		t.Error("the tree was given out")
+	}
+	evil.intercept(nil)
+	if got := get(t, s, Request{Name: copied}); text(t, got, "a") != "secret" {
+		t.Error("who has all layers gets it")
+	}
+	wantTidy(t, s)
+}
+
+func TestMirrorAndDefaultRegistryAreAskedInPlaceOfTheDefault(t *testing.T) {
+	h := newHub(t)
+	s, _ := storeOf(t, h)
+	h.push(t, "library/postgres:16", imageOf(t, []string{"a", "mirror"}))
+	h.push(t, "postgres:16", imageOf(t, []string{"a", "ours"}))
+	s.Rules.Mirror = h.host
+	if got := text(t, get(t, s, Request{Name: "postgres:16", Credentials: Keychain{{Server: name.DefaultRegistry, Username: "u", Password: "p"}}}), "a"); got != "mirror" {
+		t.Error(got)
+	}
+	s.Rules.Mirror, s.Rules.Registry = "", h.host
+	if got := text(t, get(t, s, Request{Name: "postgres:16"}), "a"); got != "ours" {
+		t.Error(got)
+	}
+}
+
+func TestWhatIsNoImageIsRefused(t *testing.T) {
+	h := newHub(t)
+	s, _ := storeOf(t, h)
+	chart := mutate.ConfigMediaType(imageOf(t, []string{"a", ""}), "application/vnd.example\x1b+json")
+	strange, _ := mutate.Append(imageOf(t), mutate.Addendum{Layer: layerOf(t, "a", ""), MediaType: "application/x"})
+	many := make([]mutate.Addendum, maxLayers+1)
+	for i := range many {
+		many[i] = mutate.Addendum{Layer: layerOf(t, "a", "")}
+	}
+	deep, _ := mutate.Append(imageOf(t), many...)
+	short, _ := mutate.ConfigFile(imageOf(t, []string{"a", ""}), &v1.ConfigFile{})
+	for to, test := range map[string]struct {
+		image v1.Image
+		says  string
+	}{
+		"chart":   {chart, "no image that can be started"},
+		"strange": {strange, "is not known"},
+		"deep":    {deep, "513 layers"},
+		"short":   {short, "its configuration names 0"},
+	} {
+		_, _, err := s.Get(t.Context(), Request{Name: h.push(t, to, test.image)})
+		if err == nil || !strings.Contains(err.Error(), test.says) || strings.Contains(err.Error(), "\x1b") {
+			t.Errorf("%s: %v", to, err)
+		}
+	}
+	wantTidy(t, s)
+}

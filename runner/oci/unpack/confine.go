@@ -1,0 +1,139 @@
+package unpack
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// memory bounds what the process takes: the most that a zstd layer may need, and room for the
+// list of the files of a layer.
+const memory = 512 << 20
+
+// Run is the command [Command]: it unpacks the layers that it reads into the tree, and writes
+// the result. It must be a child in namespaces of its own, since the tree becomes the root
+// directory of this process.
+func Run(args []string, layers io.Reader, result io.Writer) error {
+	if len(args) != 3 {
+		return fmt.Errorf("usage: %s TREE BYTES FILES", Command)
+	}
+	var limits Limits
+	for i, limit := range []*uint64{&limits.Bytes, &limits.Files} {
+		var err error
+		if *limit, err = strconv.ParseUint(args[i+1], 10, 64); err != nil {
+			return err
+		}
+	}
+	if os.Getpid() != 1 {
+		return errors.New("this is a part of pulling an image, and no command for people")
+	}
+	// Where this program is linked with a C library, as tests may be, only this thread can give
+	// up its capabilities.
+	runtime.LockOSThread()
+	if err := confine(args[0]); err != nil {
+		return fmt.Errorf("leave the host: %w", err)
+	}
+	t := newTree(limits)
+	for {
+		next, err := readFrame(layers)
+		if err != nil {
+			return err
+		}
+		if next.Size == endOfLayers {
+			break
+		}
+		if err := t.layer(io.LimitReader(layers, next.Size), next.Sum); err != nil {
+			return err
+		}
+	}
+	if err := furnish(); err != nil {
+		return err
+	}
+	t.result.Bytes -= min(t.result.Bytes, t.freed)
+	return json.NewEncoder(result).Encode(t.result)
+}
+
+// confine makes the tree all that this process sees.
+func confine(tree string) error {
+	debug.SetMemoryLimit(memory / 2)
+	for _, limit := range []struct {
+		resource int
+		most     uint64
+	}{{unix.RLIMIT_DATA, memory}, {unix.RLIMIT_NOFILE, 1024}, {unix.RLIMIT_CORE, 0}, {unix.RLIMIT_MEMLOCK, 0}} {
+		if err := unix.Setrlimit(limit.resource, &unix.Rlimit{Cur: limit.most, Max: limit.most}); err != nil {
+			return fmt.Errorf("limit resource %d: %w", limit.resource, err)
+		}
+	}
+	unix.Umask(0)
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := enter(tree); err != nil {
+		return err
+	}
+	return giveUpRights()
+}
+
+// enter makes the tree the root directory, and unmounts all else.
+func enter(tree string) error {
+	mount, err := unix.OpenTree(unix.AT_FDCWD, tree, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("open_tree: %w", err)
+	}
+	defer unix.Close(mount)
+	// Nothing in it is for this process to execute.
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC}
+	if err := unix.MountSetattr(mount, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		return fmt.Errorf("mount_setattr: %w", err)
+	}
+	if err := unix.MoveMount(mount, "", unix.AT_FDCWD, tree, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("move_mount: %w", err)
+	}
+	if err := unix.Chdir(tree); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", "."); err != nil { // the old root lies on the new one
+		return fmt.Errorf("pivot_root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount the host: %w", err)
+	}
+	return unix.Chdir("/")
+}
+
+// needed are the capabilities with which files of all owners are written, with all their bits.
+const needed = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID | 1<<unix.CAP_SETFCAP
+
+// giveUpRights leaves the process those, and no way back to others.
+func giveUpRights() error {
+	if err := everyThread(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
+		return fmt.Errorf("no new privileges: %w", err)
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	data := [2]unix.CapUserData{{Effective: needed, Permitted: needed}}
+	if err := everyThread(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0]))); err != nil {
+		return fmt.Errorf("give up capabilities: %w", err)
+	}
+	return nil
+}
+
+// everyThread makes a system call on all threads, or on this one where there is a C library.
+func everyThread(call, a, b uintptr) error {
+	_, _, errno := syscall.AllThreadsSyscall(call, a, b, 0)
+	if errno == unix.ENOTSUP {
+		_, _, errno = syscall.Syscall(call, a, b, 0)
+	}
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

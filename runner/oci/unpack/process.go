@@ -1,0 +1,116 @@
+package unpack
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/printable"
+)
+
+// Process is an unpacking that goes on. It ends with its context.
+type Process struct {
+	cmd    *exec.Cmd
+	layers io.WriteCloser
+	result bytes.Buffer
+	said   tail
+	ended  bool
+}
+
+// Start starts the unpacking of an image into an empty directory. program is this program. The
+// process keeps held open, so that a lock on it lasts as long as anybody writes to the tree.
+func Start(ctx context.Context, program, tree string, limits Limits, held *os.File) (*Process, error) {
+	p := &Process{cmd: exec.CommandContext(ctx, program, Command, tree, number(limits.Bytes), number(limits.Files))}
+	ids := []syscall.SysProcIDMap{{Size: MaxID + 1}}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET |
+			unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
+		UidMappings: ids, GidMappings: ids,
+		Setsid: true, // no terminal
+	}
+	p.cmd.Env = []string{"GOTRACEBACK=none"}
+	p.cmd.Dir = "/"
+	p.cmd.ExtraFiles = []*os.File{held}
+	p.cmd.Stdout, p.cmd.Stderr = &p.result, &p.said
+	var err error
+	if p.layers, err = p.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start the process that unpacks: %w", err)
+	}
+	return p, nil
+}
+
+func number(n uint64) string { return strconv.FormatUint(n, 10) }
+
+// Layer unpacks the next layer above those before it. It has size bytes, and sum is the
+// SHA-256 of what it is when it is decompressed.
+func (p *Process) Layer(layer io.Reader, size int64, sum [32]byte) error {
+	err := frame{Size: size, Sum: sum}.writeTo(p.layers)
+	if err == nil {
+		var n int64
+		if n, err = io.Copy(p.layers, layer); err == nil && n != size {
+			err = fmt.Errorf("the layer has %d bytes, not %d", n, size)
+		}
+	}
+	if errors.Is(err, syscall.EPIPE) || errors.Is(err, os.ErrClosed) {
+		_, err = p.wait() // it knows better
+	}
+	return err
+}
+
+// Finish returns when all layers are unpacked, and the tree is one that a machine can have.
+func (p *Process) Finish() (Result, error) {
+	if err := (frame{Size: endOfLayers}).writeTo(p.layers); err != nil && !errors.Is(err, syscall.EPIPE) {
+		p.Stop()
+		return Result{}, err
+	}
+	return p.wait()
+}
+
+// Stop ends the process, if it has not ended. Again does no harm.
+func (p *Process) Stop() {
+	if !p.ended {
+		p.ended = true
+		_ = p.cmd.Process.Kill()
+		_ = p.cmd.Wait()
+	}
+}
+
+// wait returns what the process says in the end.
+func (p *Process) wait() (result Result, err error) {
+	p.ended = true
+	p.layers.Close()
+	if err := p.cmd.Wait(); err != nil {
+		if line := printable.Line(string(p.said.last)); line != "" {
+			err = errors.New(line)
+		}
+		return Result{}, fmt.Errorf("unpack: %w", err)
+	}
+	if err := json.Unmarshal(p.result.Bytes(), &result); err != nil {
+		return Result{}, fmt.Errorf("unpack: the process ended without a result: %w", err)
+	}
+	return result, nil
+}
+
+// tail keeps the last line that was written, or its end.
+type tail struct{ last []byte }
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.last = append(t.last, b...)
+	if text := bytes.TrimRight(t.last, "\n"); bytes.IndexByte(text, '\n') >= 0 {
+		t.last = append([]byte(nil), t.last[bytes.LastIndexByte(text, '\n')+1:]...)
+	}
+	t.last = t.last[max(0, len(t.last)-4096):]
+	return len(b), nil
+}

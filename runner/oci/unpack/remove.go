@@ -1,0 +1,112 @@
+package unpack
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxDepth bounds how deep directories may lie in one that is removed: each takes an open file.
+const maxDepth = 500
+
+// removal removes from a tree.
+type removal struct {
+	// fresh are the inodes that the current layer has made: what it marks as removed is of the
+	// layers below only.
+	fresh map[uint64]struct{}
+	// freed is how many bytes of disk that made free.
+	freed uint64
+}
+
+// blocks is what a file of a size takes on disk, about.
+func blocks(size uint64) uint64 { return (size + 4095) &^ 4095 }
+
+// whiteOut removes what the layers below have under a name.
+func (r *removal) whiteOut(dir, name string) error {
+	if name == "" || name == "." || name == ".." {
+		return errors.New("it marks no file as removed")
+	}
+	err := r.remove(path.Join(dir, name), true)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return nil
+	}
+	return err
+}
+
+// empty removes what the layers below have in a directory.
+func (r *removal) empty(dir string) error {
+	at, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = r.emptyAt(os.NewFile(uintptr(at), dir), true, 0)
+	return err
+}
+
+// remove removes a file or a tree; with older only what is not of this layer. What a link
+// leads to stays.
+func (r *removal) remove(name string, older bool) error {
+	dir, err := unix.Open(path.Dir(name), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	_, err = r.removeAt(dir, path.Base(name), older, 0)
+	return err
+}
+
+// removeAt says whether all of it is gone.
+func (r *removal) removeAt(dir int, name string, older bool, depth int) (gone bool, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return false, err
+	}
+	_, fresh := r.fresh[st.Ino]
+	keep := older && fresh
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		if keep {
+			return false, nil
+		}
+		if st.Nlink == 1 {
+			r.freed += blocks(uint64(st.Size))
+		}
+		return true, unix.Unlinkat(dir, name, 0)
+	}
+	if depth > maxDepth {
+		return false, fmt.Errorf("it has more than %d directories in each other", maxDepth)
+	}
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false, err
+	}
+	gone, err = r.emptyAt(os.NewFile(uintptr(fd), name), older, depth+1)
+	if err != nil || !gone || keep {
+		return false, err
+	}
+	return true, unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
+}
+
+// emptyAt does so for all that is in an open directory, and closes it.
+func (r *removal) emptyAt(dir *os.File, older bool, depth int) (gone bool, err error) {
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil && err != io.EOF {
+		return false, err
+	}
+	gone = true
+	for _, name := range names {
+		one, err := r.removeAt(int(dir.Fd()), name, older, depth)
+		if err != nil {
+			return false, err
+		}
+		gone = gone && one
+	}
+	return gone, nil
+}

@@ -1,0 +1,274 @@
+package unpack
+
+import (
+	"archive/tar"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// tree is what the layers make. Its paths are this process's: all links in it lead to
+// something in it.
+type tree struct {
+	limits Limits
+	// stream is how many bytes the layers had until now.
+	stream uint64
+	result Result
+	removal
+	// skipped are paths of devices and the like, which other entries may link to.
+	skipped map[string]struct{}
+}
+
+// mostSkipped bounds the list of what was skipped.
+const mostSkipped = 10000
+
+func newTree(limits Limits) *tree {
+	return &tree{limits: limits, skipped: map[string]struct{}{}}
+}
+
+// layer unpacks one, as it came from the registry.
+func (t *tree) layer(compressed io.Reader, sum [32]byte) error {
+	plain, err := decompress(compressed)
+	if err != nil {
+		return err
+	}
+	bounded := &boundedReader{from: plain, left: t.limits.Bytes - t.stream}
+	hash := sha256.New()
+	stream := io.TeeReader(bounded, hash)
+	if err := t.apply(stream); err != nil {
+		return bounded.orWhy(err)
+	}
+	// A tar may have more behind its end.
+	if _, err := io.Copy(io.Discard, stream); err != nil {
+		return bounded.orWhy(fmt.Errorf("read a layer: %w", err))
+	}
+	t.stream = t.limits.Bytes - bounded.left
+	if got := [32]byte(hash.Sum(nil)); got != sum {
+		return fmt.Errorf("a layer has the digest sha256:%x when it is decompressed, and the image says sha256:%x", got, sum)
+	}
+	// What follows the compressed data is not part of it.
+	_, err = io.Copy(io.Discard, compressed)
+	return err
+}
+
+// apply writes the entries of a layer.
+func (t *tree) apply(layer io.Reader) error {
+	t.fresh = map[uint64]struct{}{}
+	entries := tar.NewReader(layer)
+	for {
+		header, err := entries.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read a layer: %w", err)
+		}
+		if t.result.Files++; t.result.Files > t.limits.Files {
+			return fmt.Errorf("the image has more than %d files", t.limits.Files)
+		}
+		if err := t.entry(header, entries); err != nil {
+			return fmt.Errorf("%.200q: %w", header.Name, err)
+		}
+	}
+}
+
+// Marks in the layers of images: image-spec/layer.md, "Whiteouts".
+const (
+	whiteout = ".wh."
+	opaque   = ".wh..wh..opq"
+	metadata = ".wh..wh."
+)
+
+// entry writes one.
+func (t *tree) entry(header *tar.Header, content io.Reader) error {
+	if header.Typeflag == tar.TypeXGlobalHeader {
+		return nil
+	}
+	name, err := clean(header.Name)
+	if err != nil {
+		return err
+	}
+	dir, base := path.Split(name)
+	switch {
+	case base == opaque:
+		return t.empty(dir)
+	case strings.HasPrefix(base, metadata):
+		return nil
+	case strings.HasPrefix(base, whiteout):
+		return t.whiteOut(dir, strings.TrimPrefix(base, whiteout))
+	}
+	if header.Uid < 0 || header.Uid > MaxID || header.Gid < 0 || header.Gid > MaxID {
+		return fmt.Errorf("it belongs to user %d and group %d; machines have ids from 0 to %d", header.Uid, header.Gid, MaxID)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return cause(err)
+	}
+	directory := header.Typeflag == tar.TypeDir
+	var there unix.Stat_t
+	if err := unix.Lstat(name, &there); err == nil && !(directory && there.Mode&unix.S_IFMT == unix.S_IFDIR) {
+		if name == "/" {
+			return errors.New("the root of the tree is no directory")
+		}
+		if err := t.remove(name, false); err != nil {
+			return err
+		}
+	}
+	return t.write(name, header, content)
+}
+
+// write writes an entry where there is nothing, or a directory where there may be one.
+func (t *tree) write(name string, header *tar.Header, content io.Reader) error {
+	switch header.Typeflag {
+	case tar.TypeDir:
+		if err := os.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return cause(err)
+		}
+		t.result.Bytes += blocks(1)
+	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
+		if err := t.file(name, header.Size, content); err != nil {
+			return err
+		}
+	case tar.TypeSymlink:
+		if err := os.Symlink(header.Linkname, name); err != nil {
+			return cause(err)
+		}
+	case tar.TypeLink:
+		return t.link(name, header.Linkname)
+	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+		// Machines have devices of their own. A fifo would make who reads a file of the tree
+		// wait before anything runs in it.
+		if len(t.skipped) < mostSkipped {
+			t.skipped[name] = struct{}{}
+		}
+		return nil
+	default:
+		return fmt.Errorf("it is of the unknown type %q", header.Typeflag)
+	}
+	if err := t.remember(name); err != nil {
+		return err
+	}
+	return setMetadata(name, header)
+}
+
+// file writes a regular file.
+func (t *tree) file(name string, size int64, content io.Reader) error {
+	// A sparse file may have more bytes than the layer.
+	if t.result.Bytes > t.limits.Bytes || uint64(size) > t.limits.Bytes-t.result.Bytes {
+		return errTooMuch
+	}
+	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return cause(err)
+	}
+	n, err := io.Copy(file, content)
+	t.result.Bytes += blocks(uint64(n))
+	return cause(errors.Join(err, file.Close()))
+}
+
+// link makes a hard link to what is there already, of this layer or another.
+func (t *tree) link(name, to string) error {
+	target, err := clean(to)
+	if err != nil {
+		return err
+	}
+	err = unix.Linkat(unix.AT_FDCWD, target, unix.AT_FDCWD, name, 0)
+	if _, is := t.skipped[target]; is && err == unix.ENOENT {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("link to %.200q: %w", to, err)
+	}
+	return t.remember(name)
+}
+
+// remember notes that this layer made a file.
+func (t *tree) remember(name string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(name, &st); err != nil {
+		return err
+	}
+	t.fresh[st.Ino] = struct{}{}
+	return nil
+}
+
+// clean is the path of an entry in the tree.
+func clean(name string) (string, error) {
+	if len(name) > unix.PathMax {
+		return "", fmt.Errorf("the name has %d bytes", len(name))
+	}
+	for part := range strings.SplitSeq(name, "/") {
+		if part == ".." {
+			return "", errors.New("the name has .. in it")
+		}
+	}
+	return path.Clean("/" + name), nil
+}
+
+// setMetadata gives a file its owner, attributes, mode and time, in this order: a change of
+// the owner takes setuid and capabilities away.
+func setMetadata(name string, header *tar.Header) error {
+	if err := os.Lchown(name, header.Uid, header.Gid); err != nil {
+		return cause(err)
+	}
+	if header.Typeflag != tar.TypeSymlink {
+		if err := setAttributes(name, header.PAXRecords); err != nil {
+			return err
+		}
+		if err := unix.Chmod(name, uint32(header.Mode&0o7777)); err != nil {
+			return err
+		}
+	}
+	at := unix.NsecToTimespec(clamp(header.ModTime).UnixNano())
+	return unix.UtimesNanoAt(unix.AT_FDCWD, name, []unix.Timespec{at, at}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// setAttributes gives a file its extended attributes, where the file system has them.
+func setAttributes(name string, records map[string]string) error {
+	for key, value := range records {
+		attribute, is := strings.CutPrefix(key, "SCHILY.xattr.")
+		if !is || !kept(attribute) {
+			continue
+		}
+		if err := unix.Lsetxattr(name, attribute, []byte(value), 0); err != nil && err != unix.EOPNOTSUPP {
+			return fmt.Errorf("attribute %.100q: %w", attribute, err)
+		}
+	}
+	return nil
+}
+
+// kept says which extended attributes a file keeps: capabilities of programs, which the kernel
+// stores for the root of the machine that the tree is mounted for, and those for users. Others
+// are for the host's kernel, such as those with which an overlay marks its files.
+func kept(attribute string) bool {
+	return attribute == "security.capability" ||
+		strings.HasPrefix(attribute, "user.") && !strings.HasPrefix(attribute, "user.overlay.")
+}
+
+// clamp is a time that file systems have.
+func clamp(t time.Time) time.Time {
+	if t.Unix() < 0 || t.Unix() > 1<<32 {
+		return time.Unix(0, 0)
+	}
+	return t
+}
+
+// cause is an error without the path, which the caller names.
+func cause(err error) error {
+	var at *fs.PathError
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &at):
+		return at.Err
+	case errors.As(err, &link):
+		return link.Err
+	}
+	return err
+}

@@ -53,7 +53,7 @@ var mayImport = map[string]string{
 	"test/gitlab/simulate": "test/gitlab",
 	"test/harness":         "runner/host runner/lock",
 	"test/debian":          "",
-	"test/integration":     "runner/machine runner/network runner/storage test/debian test/gitlab",
+	"test/integration":     "runner/machine runner/starter runner/network runner/storage test/debian test/gitlab",
 	"test/bench":           "test/gitlab",
 	"test/suite":           "packaging test/debian test/harness",
 	"test/demo":            "test/play",

@@ -18,25 +18,12 @@ import (
 	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/machine"
 	"nspawn-runner/runner/network"
-	"nspawn-runner/runner/printable"
 )
 
 // A service of a job is a machine beside the job's own, in its network: what listens there
 // is reached on the loopback, under the names that the job gives it. When the machine has
 // booted, nspawn_runner_service_start sets it up as the job's variables say, and then
 // prepare waits until it can be used.
-
-// orderedService is a service that is to be started.
-type orderedService struct {
-	gitlab.Service
-	spec     machine.Spec
-	settings config.Config
-	// ports are those at which its image says that it listens, if that is one of a registry.
-	ports []uint16
-}
-
-// label is what people know it by.
-func (s orderedService) label() string { return "service " + printable.Line(s.Name) }
 
 // orderServices looks for the images of a job's services, holds them, and makes the plans
 // of their machines. It adds their names to the plan of the job's machine. Also with an

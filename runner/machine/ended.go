@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"nspawn-runner/runner/systemd"
 )
@@ -46,9 +47,13 @@ func (s Store) Ended(record Record) (end End, ok bool) {
 	return end, true
 }
 
+// endKnown bounds how long it may take after the end of a program until it is known how it
+// ended.
+const endKnown = 5 * time.Second
+
 // AwaitEnd waits for the end of a machine whose program has ended, and says how that did.
 func (s Store) AwaitEnd(ctx context.Context, record Record) (End, error) {
-	ctx, cancel := context.WithTimeout(ctx, reasonTimeout)
+	ctx, cancel := context.WithTimeout(ctx, endKnown)
 	defer cancel()
 	bus, err := systemd.Host(ctx)
 	if err != nil {

@@ -177,9 +177,9 @@ func (Test) Vm(ctx context.Context) error { return suite.Run(ctx, os.Stdout, sui
 // Self plays this project's own CI jobs, lint, build and unit of .gitlab-ci.yml, on its own driver; RUN=job picks one.
 func (Test) Self(ctx context.Context) error { return self.Run(ctx, os.Stdout, os.Getenv("RUN")) }
 
-// Attack tries in a lab what SECURITY.md says that jobs cannot do, and lists each attempt.
+// Attack tries, most of it in a lab, what SECURITY.md says that jobs cannot do, and lists each attempt.
 func Attack(ctx context.Context) error {
-	return suite.Run(ctx, os.Stdout, suite.Lab(os.Getenv("SUITE"), suite.Attacks))
+	return suite.Run(ctx, os.Stdout, suite.AttackPulls, suite.Lab(os.Getenv("SUITE"), suite.Attacks))
 }
 
 // Fuzz feeds each parser of outside input what it has never seen, EACH=1m long.

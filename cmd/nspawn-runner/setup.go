@@ -39,8 +39,8 @@ func gc(o *options) *cobra.Command {
 		Use: "gc", Short: "Remove what dead jobs, killed builds and crashes left",
 		Long: "Remove what no running job or build owns: machines whose gitlab-runner is dead,\n" +
 			"remains of crashes, reboots and killed builds, generations of removed images,\n" +
-			"bases and downloads of no further use, and caches above their limits. Older\n" +
-			"generations stay; chroot-prune removes them.",
+			"bases and downloads of no further use, and caches and images of registries above\n" +
+			"their limits. Older generations stay; chroot-prune removes them.",
 		Args: cobra.NoArgs,
 		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error {
 			leftovers, err := h.GC(ctx, dryRun)

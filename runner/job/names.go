@@ -76,7 +76,11 @@ func (d *Driver) find(written string) (name string, err error) {
 func (d *Driver) otherwise(written string, unknown error, unread []error) (string, error) {
 	if d.Config.DefaultImage != "" {
 		d.sayUnread(unread)
-		d.Note("image %s: there is no such image here, so the job gets %s (default_image)", cmp.Or(printable.Line(written), "(none)"), d.Config.DefaultImage)
+		if written == "" {
+			d.Note("no image is named, so the job gets %s (default_image)", d.Config.DefaultImage)
+		} else {
+			d.Note("image %s: there is no such image here, so the job gets %s (default_image)", printable.Line(written), d.Config.DefaultImage)
+		}
 		return d.Meant(written, d.Config.DefaultImage, "default_image")
 	}
 	if written == "" {

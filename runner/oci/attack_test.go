@@ -347,3 +347,20 @@ func TestAHostileImageFromARegistryLeavesNothing(t *testing.T) {
 	}
 	wantTidy(t, s)
 }
+
+func TestWithoutTLSOnlyRegistriesAreReachedThatTheAdministratorNamesAsSuch(t *testing.T) {
+	h := newHub(t)
+	ref := h.push(t, "x", imageOf(t, []string{"a", "1"}))
+	s, _ := storeOf(t)
+	s.Rules.Images = []string{h.host + "/*"} // it may be reached, but not so
+	if _, _, err := s.Get(t.Context(), Request{Name: ref}); err == nil || len(h.requests()) > 0 {
+		t.Errorf("%v", err)
+	}
+	tls := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it was asked") }))
+	defer tls.Close()
+	host := strings.TrimPrefix(tls.URL, "https://")
+	s.Rules.Images = []string{host + "/*"}
+	if _, _, err := s.Get(t.Context(), Request{Name: host + "/x"}); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("a certificate that nobody knows: %v", err)
+	}
+}

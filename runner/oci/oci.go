@@ -8,10 +8,26 @@
 //
 // Registries and images are hostile, and so is the name that a job writes. What talks to a
 // registry bounds what it reads and where it connects to; what unpacks is another process,
-// which sees nothing but the tree.
+// which sees nothing but the tree (package unpack).
+//
+//	oci.go          images, and the store that keeps them
+//	get.go          gets an image for a job: is it here, may the job have it
+//	rules.go        what the administrator allows
+//	credentials.go  who asks
+//	prune.go        what is too much, and what killed pulls left
+//	pull.go         makes an image of a registry one of this host
+//	ask.go          asks a registry
+//	door.go         the way to registries: addresses, sizes, times
+//	record.go       what is noted of images, and where it lies
+//	progress.go     tells how far a pull is
 package oci
 
-import "time"
+import (
+	"fmt"
+	"time"
+
+	"nspawn-runner/runner/printable"
+)
 
 // Config is how the program of an image is started, as its author says. Health checks are
 // not part of it.
@@ -48,4 +64,38 @@ type Image struct {
 	// Pulled is when it came from the registry, Used when a job had it last.
 	Pulled time.Time `json:"pulled"`
 	Used   time.Time `json:"used"`
+}
+
+// Store is the images of registries that are on this host.
+type Store struct {
+	// Dir is where they lie, .oci in the state directory; Trash is on the same file system.
+	Dir, Trash string
+	// Program is this program, which unpacks.
+	Program string
+	// Rules say what may be pulled, and from where.
+	Rules Rules
+	// CacheMax bounds what is kept of images that no machine uses, ImageMax one image when it is
+	// unpacked; MinFree is left free on the disk. All are in bytes.
+	CacheMax, ImageMax, MinFree uint64
+	// Environment has the variables that name proxies: os.Getenv.
+	Environment func(name string) string
+	// Progress, if set, is told what a pull is doing, by several goroutines.
+	Progress func(Event)
+	// InUse says whether a machine's record names the digest of an image.
+	InUse func(digest string) bool
+}
+
+// Event is a moment of a pull.
+type Event struct {
+	// Name is the image, as the job writes it.
+	Name string
+	// Note is a line for people.
+	Note string
+}
+
+// note tells a line of an image.
+func (s *Store) note(name, format string, args ...any) {
+	if s.Progress != nil {
+		s.Progress(Event{Name: printable.Line(name), Note: fmt.Sprintf(format, args...)})
+	}
 }

@@ -5,13 +5,11 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
-
-	"nspawn-runner/runner/printable"
 )
 
 // progress tells how far a pull is, in lines that get rarer.
 type progress struct {
-	tell    func(Event)
+	tell    func(line string)
 	name    string
 	whole   int64
 	fetched atomic.Int64
@@ -41,15 +39,8 @@ func (p *progress) watch(ctx context.Context) {
 }
 
 func (p *progress) note(format string, args ...any) {
-	p.tell(Event{Name: p.name, Note: fmt.Sprintf(format, args...)})
+	p.tell(fmt.Sprintf(format, args...))
 }
 
 // mb is an amount of bytes, for messages.
 func mb(bytes uint64) string { return fmt.Sprintf("%d MB", (bytes+999999)/1e6) }
-
-// note tells a line of an image.
-func (s *Store) note(name, format string, args ...any) {
-	if s.Progress != nil {
-		s.Progress(Event{Name: printable.Line(name), Note: fmt.Sprintf(format, args...)})
-	}
-}

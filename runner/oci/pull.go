@@ -95,7 +95,7 @@ func (s *Store) make(ctx context.Context, r *registry, o offer, written string, 
 		return err
 	}
 	fault.Here("oci: tree made")
-	p := &progress{name: printable.Line(written), whole: o.size, began: time.Now(), tell: func(e Event) { s.note(e.Name, "%s", e.Note) }}
+	p := &progress{name: printable.Line(written), whole: o.size, began: time.Now(), tell: func(line string) { s.note(written, "%s", line) }}
 	p.note("Pulling %s (%s)", p.name, mb(uint64(o.size)))
 	result, err := s.transfer(ctx, r, o, dir, p, func(ctx context.Context) (*unpack.Process, error) {
 		return unpack.Start(ctx, s.Program, tree, unpack.Limits{Bytes: s.ImageMax, Files: maxFiles}, held)
@@ -112,7 +112,7 @@ func (s *Store) make(ctx context.Context, r *registry, o offer, written string, 
 		return err
 	}
 	fault.Here("oci: record of an image written")
-	if err := publish(dir, s.path(digest)); err != nil {
+	if err := publish(ctx, dir, s.path(digest)); err != nil {
 		return err
 	}
 	fault.Here("oci: image published")
@@ -122,13 +122,22 @@ func (s *Store) make(ctx context.Context, r *registry, o offer, written string, 
 
 // publish moves a whole image to where images are. After a power cut it is there, whole, or it
 // is not.
-func publish(from, to string) error {
+func publish(ctx context.Context, from, to string) error {
 	dir, err := os.Open(from)
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	if err := unix.Syncfs(int(dir.Fd())); err != nil {
+	synced := make(chan error, 1)
+	go func() { // the disk may be slow, and nothing ends the call
+		synced <- unix.Syncfs(int(dir.Fd()))
+		dir.Close()
+	}()
+	select {
+	case err = <-synced:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("sync %s: %w", from, err)
 	}
 	if err := os.Rename(from, to); err != nil {

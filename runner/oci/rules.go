@@ -102,10 +102,11 @@ func (r Rules) fits(pattern, written string, ref name.Reference) bool {
 	return fitsPath(pattern, full, ref) || official && fitsPath(pattern, short, ref)
 }
 
-// fitsPath compares without registry: a pattern without tag and digest is for all of them.
+// fitsPath compares without registry: a pattern without a tag, or with :*, is for all tags and
+// digests.
 func fitsPath(pattern, repository string, ref name.Reference) bool {
 	if _, ok := ref.(name.Digest); ok {
-		return glob(pattern, repository+"@"+ref.Identifier()) || glob(pattern, repository)
+		return glob(pattern, repository+"@"+ref.Identifier()) || glob(strings.TrimSuffix(pattern, ":*"), repository)
 	}
 	return glob(pattern, repository+":"+ref.Identifier()) || glob(pattern, repository)
 }

@@ -15,7 +15,9 @@ func TestAPatternAllowsImagesOfItsRegistryOnly(t *testing.T) {
 		{"postgres:*", "library/postgres:16", true},
 		{"postgres", "postgres:16", true},
 		{"postgres:16", "postgres:17", false},
-		{"postgres:*", "postgres@sha256:" + strings.Repeat("a", 64), false},
+		{"postgres:*", "postgres@sha256:" + strings.Repeat("a", 64), true},
+		{"postgres:*", "postgres:16@sha256:" + strings.Repeat("a", 64), true},
+		{"postgres:16", "postgres:16@sha256:" + strings.Repeat("a", 64), false}, // the tag says nothing then
 		{"postgres*", "postgres@sha256:" + strings.Repeat("a", 64), true},
 		{"postgres:*", "postgres:5000/mine", false},
 		{"postgres:*", "postgres:5000/mine:1", false},

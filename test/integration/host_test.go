@@ -376,7 +376,7 @@ func (h *host) leftovers(t *testing.T) []string {
 	add("loop device", h.loops(t))
 	add("process", machinesProcesses())
 	if h.backend == "btrfs" {
-		add("subvolume", shell(t, "btrfs subvolume list "+filepath.Dir(h.state)+" | grep -v -e ' path state/.generations/' -e ' path state/.bases/' || true"))
+		add("subvolume", shell(t, "btrfs subvolume list "+filepath.Dir(h.state)+" | grep -v -e ' path state/.generations/' -e ' path state/.bases/' -e ' path state/.oci/sha256-' || true"))
 	}
 	return left
 }

@@ -22,8 +22,8 @@ func exposing(port string) v1.Config {
 
 func TestServicesFromARegistryRunAsTheirImagesSay(t *testing.T) {
 	onEach(t, func(t *testing.T, h *host) {
-		r := h.serveImages(t, "service_memory_max: 300M\n")
-		static := r.push(t, "team/static:1", exposing("8001"), programLayer(t), layerOf(t, map[string]file{
+		r := h.serves(t, "service_memory_max: 300M\n")
+		static := r.pushLayers(t, "team/static:1", exposing("8001"), programLayer(t), layerOf(t, map[string]file{
 			"run/app": {isDir: true, uid: 70, gid: 71, mode: 0o700},
 		}))
 		for range 2 { // from the registry, and from the disk
@@ -73,7 +73,7 @@ func manyUsers(t *testing.T) v1.Layer {
 
 func TestAServiceFromARegistryRunsAsTheUserOfItsImage(t *testing.T) {
 	h := onHost(t, "overlay")
-	r := h.serveImages(t, "")
+	r := h.serves(t, "")
 	program, users := programLayer(t), manyUsers(t)
 	var services []gitlab.Image
 	script := []string{"set -e"}
@@ -83,7 +83,7 @@ func TestAServiceFromARegistryRunsAsTheUserOfItsImage(t *testing.T) {
 	} {
 		config := v1.Config{Entrypoint: []string{programPath, "serve"}, User: test.user}
 		port := "900" + string(rune('0'+i))
-		image := r.push(t, "user"+port, config, program, users)
+		image := r.pushLayers(t, "user"+port, config, program, users)
 		services = append(services, gitlab.Image{Name: image, Command: []string{port}, Variables: serviceVariables("HEALTHCHECK_TCP_PORT", port)})
 		script = append(script, fetch("http://localhost:"+port+"/"), fetch("http://localhost:"+port+"/file?path=/etc/hosts"))
 		wants = append(wants, test.want)
@@ -98,9 +98,9 @@ func TestAServiceFromARegistryRunsAsTheUserOfItsImage(t *testing.T) {
 
 func TestAServiceFromARegistryThatCannotRunFailsItsJobAndSaysWhy(t *testing.T) {
 	h := onHost(t, "overlay")
-	r := h.serveImages(t, "services_max: 12\nservice_timeout: 60s\n")
+	r := h.serves(t, "services_max: 12\nservice_timeout: 60s\n")
 	image := func(name string, config v1.Config) string {
-		return r.push(t, name, config, programLayer(t), manyUsers(t))
+		return r.pushLayers(t, name, config, programLayer(t), manyUsers(t))
 	}
 	plain := image("plain", v1.Config{Cmd: []string{"/plain"}})
 	for _, test := range []struct {
@@ -117,7 +117,7 @@ func TestAServiceFromARegistryThatCannotRunFailsItsJobAndSaysWhy(t *testing.T) {
 		{gitlab.Image{Name: plain, Command: []string{programPath, "kill"}}, []string{"it was killed by signal SIGSYS; ", "the program kills itself"}},
 		{gitlab.Image{Name: image("ghost", v1.Config{Cmd: []string{programPath}, User: "ghost"})}, []string{"exit code 125; ", `user "ghost" is not in /etc/passwd of the image`}},
 		{gitlab.Image{Name: image("empty", v1.Config{})}, []string{"its image has no command, and the job gives none"}},
-		{gitlab.Image{Name: r.address + "/none:1"}, []string{"service image " + r.address + "/none:1: "}},
+		{gitlab.Image{Name: r.host + "/none:1"}, []string{"service image " + r.host + "/none:1: "}},
 		{gitlab.Image{Name: "elsewhere.example/none:1"}, []string{"service elsewhere.example/none:1: no image of this host stands for it, and it is not pulled from a registry (oci_images)"}},
 	} {
 		began := time.Now()
@@ -131,10 +131,10 @@ func TestAServiceFromARegistryThatCannotRunFailsItsJobAndSaysWhy(t *testing.T) {
 
 func TestAServiceFromARegistryIsLateOrEndsWhileItsJobRuns(t *testing.T) {
 	h := onHost(t, "overlay")
-	r := h.serveImages(t, "service_timeout: 2s\n")
+	r := h.serves(t, "service_timeout: 2s\n")
 	config := exposing("8001")
 	config.ExposedPorts["8002/tcp"] = struct{}{}
-	image := r.push(t, "static", config, programLayer(t))
+	image := r.pushLayers(t, "static", config, programLayer(t))
 	job := h.play(t, gitlab.Job{
 		Script: []string{
 			"! " + fetch("http://localhost:8001/exit?code=9") + " 2>/dev/null", "while (exec 3<>/dev/tcp/127.0.0.1/8001) 2>/dev/null; do sleep 0.1; done; sleep 0.5; false",
@@ -151,10 +151,10 @@ func TestAServiceFromARegistryIsLateOrEndsWhileItsJobRuns(t *testing.T) {
 
 func TestTheProgramOfAServiceIsAskedToEndAndNotWaitedForLong(t *testing.T) {
 	h := onHost(t, "overlay")
-	r := h.serveImages(t, "")
+	r := h.serves(t, "")
 	config := exposing("8001")
 	config.StopSignal = "SIGINT"
-	image := r.push(t, "static", config, programLayer(t))
+	image := r.pushLayers(t, "static", config, programLayer(t))
 	prepared := func(command ...string) *caller {
 		c := h.caller(t, "bookworm")
 		c.order(t, map[string]any{"name": image, "command": command})
@@ -190,8 +190,8 @@ func TestTheProgramOfAServiceIsAskedToEndAndNotWaitedForLong(t *testing.T) {
 func TestAKillOfAPrepareWithAServiceFromARegistryIsMendedByWhatComesNext(t *testing.T) {
 	needLab(t)
 	h := onHost(t, "overlay")
-	r := h.serveImages(t, "")
-	image := r.push(t, "static", exposing("8001"), programLayer(t))
+	r := h.serves(t, "")
+	image := r.pushLayers(t, "static", exposing("8001"), programLayer(t))
 	begin := func() *caller {
 		c := h.caller(t, "bookworm")
 		c.order(t, map[string]any{"name": image})

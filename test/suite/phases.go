@@ -128,6 +128,7 @@ const (
 	hostTestdata  = "/opt/testdata"
 	hostUnits     = hostBuild + "/units"
 	hostPlaybooks = "/opt/playbooks"
+	hostRegistry  = "/opt/docker-registry"
 )
 
 // testCommand is the command that runs the integration tests in a host, with more
@@ -145,6 +146,7 @@ func testCommand(host, base, run string, more ...string) []string {
 		"NSPAWN_RUNNER_TESTDATA=" + hostTestdata,
 		"NSPAWN_RUNNER_UNITS=" + hostUnits,
 		"NSPAWN_RUNNER_PLAYBOOKS=" + hostPlaybooks,
+		"NSPAWN_RUNNER_REGISTRY=" + hostRegistry + "/usr/bin/docker-registry",
 	}, more, []string{hostBuild + "/integration.test", "-test.v", "-test.timeout=40m", "-test.run=" + run})
 }
 
@@ -197,7 +199,12 @@ func (s *Suite) startLab(ctx context.Context, release string, trees map[string]s
 	if err := prepareHost(ctx); err != nil {
 		return nil, err
 	}
+	registry, err := harness.Package(ctx, s.Out, "docker-registry")
+	if err != nil {
+		return nil, err
+	}
 	seen := maps.Clone(trees)
+	seen[registry] = hostRegistry
 	for dir, at := range map[string]string{buildDir: hostBuild, "test/integration/testdata": hostTestdata, "playbooks": hostPlaybooks} {
 		path, err := filepath.Abs(dir)
 		if err != nil {
@@ -210,6 +217,14 @@ func (s *Suite) startLab(ctx context.Context, release string, trees map[string]s
 
 // Attacks is a pattern for the tests that attack as a hostile job would.
 const Attacks = "^TestAttacks"
+
+// AttackPulls runs the tests that attack as hostile registries and images would. They need root,
+// and no host.
+func AttackPulls(s *Suite, ctx context.Context) error {
+	return s.phase("attacks by registries and their images", func() error {
+		return s.goTest(ctx, "pulls", "test", "-v", "-run="+Attacks, "./runner/oci/...")
+	})
+}
 
 // of is a recipe for another release. It has a kind of its own, so that the
 // cache keeps both trees.

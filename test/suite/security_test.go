@@ -13,9 +13,13 @@ func TestEachTestThatSECURITYNamesExists(t *testing.T) {
 		t.Fatal(err)
 	}
 	defined := map[string]bool{}
-	files, err := filepath.Glob("../integration/*_test.go")
-	if err != nil || len(files) == 0 {
-		t.Fatal(files, err)
+	var files []string
+	for _, dir := range []string{"../integration", "../../runner/oci", "../../runner/oci/unpack", "../../runner/starter"} {
+		found, err := filepath.Glob(dir + "/*_test.go")
+		if err != nil || len(found) == 0 {
+			t.Fatal(dir, found, err)
+		}
+		files = append(files, found...)
 	}
 	for _, file := range files {
 		source, err := os.ReadFile(file)

@@ -17,25 +17,6 @@ import (
 	"nspawn-runner/runner/printable"
 )
 
-// Store is the images of registries that are on this host.
-type Store struct {
-	// Dir is where they lie, .oci in the state directory; Trash is on the same file system.
-	Dir, Trash string
-	// Program is this program, which unpacks.
-	Program string
-	// Rules say what may be pulled, and from where.
-	Rules Rules
-	// CacheMax bounds what is kept of images that no machine uses, ImageMax one image when it is
-	// unpacked; MinFree is left free on the disk. All are in bytes.
-	CacheMax, ImageMax, MinFree uint64
-	// Environment has the variables that name proxies: os.Getenv.
-	Environment func(name string) string
-	// Progress, if set, is told what a pull is doing, by several goroutines.
-	Progress func(Event)
-	// InUse says whether a machine's record names the digest of an image.
-	InUse func(digest string) bool
-}
-
 // Policy is when the registry is asked for an image.
 type Policy string
 
@@ -55,14 +36,6 @@ type Request struct {
 	Policies []Policy
 	// Credentials are those of who asks.
 	Credentials Keychain
-}
-
-// Event is a moment of a pull.
-type Event struct {
-	// Name is the image, as the job writes it.
-	Name string
-	// Note is a line for people.
-	Note string
 }
 
 // Get returns an image that the rules allow, and keeps all images from being removed until

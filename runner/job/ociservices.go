@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -124,7 +125,7 @@ func (d *Driver) orderProgram(main machine.Spec, service gitlab.Service, from pu
 		Plan: starter.Plan{
 			Command:     command,
 			Environment: planEnvironment(service, from.Config),
-			User:        from.Config.User,
+			User:        cmp.Or(service.User, from.Config.User),
 			WorkingDir:  from.Config.WorkingDir,
 		},
 	}

@@ -78,13 +78,16 @@ func TestAServiceFromARegistryRunsAsTheUserOfItsImage(t *testing.T) {
 	var services []gitlab.Image
 	script := []string{"set -e"}
 	var wants []string
-	for i, test := range []struct{ user, want string }{
-		{"", "user 0 0 [0]\n"}, {"app", "user 1000 1001 [1001 50 51]\n"}, {"1000:other", "user 1000 51 [51]\n"}, {"4711", "user 4711 0 [0]\n"},
+	for i, test := range []struct{ user, jobs, want string }{
+		{"", "", "user 0 0 [0]\n"}, {"app", "", "user 1000 1001 [1001 50 51]\n"}, {"1000:other", "", "user 1000 51 [51]\n"},
+		{"4711", "", "user 4711 0 [0]\n"}, {"ghost", "1001:50", "user 1001 50 [50]\n"},
 	} {
 		config := v1.Config{Entrypoint: []string{programPath, "serve"}, User: test.user}
 		port := "900" + string(rune('0'+i))
 		image := r.pushLayers(t, "user"+port, config, program, users)
-		services = append(services, gitlab.Image{Name: image, Command: []string{port}, Variables: serviceVariables("HEALTHCHECK_TCP_PORT", port)})
+		service := gitlab.Image{Name: image, Command: []string{port}, Variables: serviceVariables("HEALTHCHECK_TCP_PORT", port)}
+		service.Executor.Docker.User = test.jobs
+		services = append(services, service)
 		script = append(script, fetch("http://localhost:"+port+"/"), fetch("http://localhost:"+port+"/file?path=/etc/hosts"))
 		wants = append(wants, test.want)
 	}

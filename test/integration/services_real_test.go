@@ -108,6 +108,7 @@ func TestJobsUseTheDatabasesOfThePlaybooks(t *testing.T) {
 		}
 		wantLog(t, r.Log, "\npostgres\n", "\nPONG\n", "\nmariadb\n")
 	})
+	t.Run("postgres from an image of a registry", h.postgresOfARegistry)
 	for name, c := range map[string]struct {
 		service gitlab.Image
 		want    string

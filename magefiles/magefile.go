@@ -152,7 +152,7 @@ func (Test) All(ctx context.Context) error {
 	if err := suite.SetUp(ctx, os.Stdout); err != nil {
 		return err
 	}
-	return suite.Run(ctx, os.Stdout, suite.Unit, suite.Fuzz(10*time.Second), suite.Images, suite.Harness, suite.Lab(os.Getenv("SUITE"), os.Getenv("RUN")), suite.Debian(os.Getenv("SUITE"), ""), suite.VM)
+	return suite.Run(ctx, os.Stdout, suite.Unit, suite.Fuzz(10*time.Second), suite.Images, suite.Harness, suite.Lab(os.Getenv("SUITE"), os.Getenv("RUN")), suite.Debian(os.Getenv("SUITE"), ""), suite.MatrixCorners, suite.VM("", ""))
 }
 
 // Unit runs the unit tests, plain and with the race detector.
@@ -171,8 +171,15 @@ func (Test) Debian(ctx context.Context) error {
 	return suite.Run(ctx, os.Stdout, suite.Debian(os.Getenv("SUITE"), os.Getenv("RUN")))
 }
 
-// Vm runs in a VM the tests that need a kernel of their own.
-func (Test) Vm(ctx context.Context) error { return suite.Run(ctx, os.Stdout, suite.VM) }
+// Matrix runs builds and jobs on hosts of each release with images of each, on each backend, and prints a table; RUN=/host/image/backend picks some.
+func (Test) Matrix(ctx context.Context) error {
+	return suite.Run(ctx, os.Stdout, suite.Matrix(os.Getenv("RUN")))
+}
+
+// Vm runs in a VM the tests that need a kernel of their own; RUN=pattern picks some, SUITE=trixie makes VM and machines of that release.
+func (Test) Vm(ctx context.Context) error {
+	return suite.Run(ctx, os.Stdout, suite.VM(os.Getenv("SUITE"), os.Getenv("RUN")))
+}
 
 // Self plays this project's own CI jobs, lint, build and unit of .gitlab-ci.yml, on its own driver; RUN=job picks one.
 func (Test) Self(ctx context.Context) error { return self.Run(ctx, os.Stdout, os.Getenv("RUN")) }

@@ -15,7 +15,7 @@ func TestUnitsCallTheProgramWhereItLies(t *testing.T) {
 			t.Fatal(err)
 		}
 		written, err := os.ReadDir(dir)
-		if err != nil || len(written) != 2 {
+		if err != nil || len(written) != 4 {
 			t.Errorf("%v, %v", written, err)
 		}
 		service, err := os.ReadFile(filepath.Join(dir, "nspawn-runner-maintenance.service"))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"nspawn-runner/runner/image"
+	"nspawn-runner/runner/metrics"
 )
 
 // Failed is the result of a maintenance that came to no image.Outcome.
@@ -18,6 +19,19 @@ type Maintained struct {
 	Error      string        `json:"error,omitempty"`
 
 	err error
+}
+
+// samples are what metrics count of it. That an image was fresh says nothing new.
+func (m Maintained) samples() []metrics.Sample {
+	ok := 1.
+	if m.err != nil {
+		ok = 0
+	}
+	all := []metrics.Sample{metrics.MaintenanceResult.Sample(ok, m.Image)}
+	if m.Result != image.Fresh {
+		all = append(all, metrics.MaintenanceDuration.Sample(m.Seconds, m.Image))
+	}
+	return all
 }
 
 // Err is why it failed, or nil.

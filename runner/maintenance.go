@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -106,6 +107,9 @@ func (h *Host) maintain(ctx context.Context, name string, how Maintenance) Maint
 	m.Seconds = time.Since(began).Round(100 * time.Millisecond).Seconds()
 	if m.err != nil {
 		m.Result, m.Error = Failed, m.err.Error()
+	}
+	if busy := (*image.BusyError)(nil); ctx.Err() == nil && !errors.As(m.err, &busy) {
+		h.Jobs.Count(m.samples()...)
 	}
 	return m
 }

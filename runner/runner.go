@@ -11,6 +11,7 @@
 //	registries.go   images of registries
 //	machines.go     listing and entering machines
 //	gc.go           removing what nobody owns
+//	metrics.go      numbers for Prometheus
 //	toml.go         the block for config.toml
 //	version.go      of what this program was made
 //

@@ -58,9 +58,9 @@ func commands() *cobra.Command {
 	}
 	add("images", chrootCreate(&o), chrootList(&o), chrootLogin(&o), chrootMaintenance(&o),
 		chrootShow(&o), chrootDiff(&o), chrootRollback(&o), chrootPrune(&o), chrootRemove(&o), registryImages(&o))
-	add("machines", try(&o), machines(&o))
+	add("machines", try(&o), machines(&o), top(&o))
 	add("stages", gitlabConfig(&o), prepare(&o), run(&o), cleanup(&o))
-	add("setup", toml(&o), doctorCommand(&o), gc(&o), version())
+	add("setup", toml(&o), doctorCommand(&o), gc(&o), metrics(&o), version())
 	root.AddCommand(boot(), supervise(), start(), nest(), unpackLayers(), emptyTrash(), pruneCaches(&o))
 	sayUsage(root)
 	return root

@@ -69,8 +69,8 @@ func machines(o *options) *cobra.Command {
 	list := &cobra.Command{
 		Use: "list", Short: "List machines",
 		Args: cobra.NoArgs,
-		RunE: o.on(func(_ context.Context, h *runner.Host, _ []string) error {
-			machines, err := h.Machines()
+		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error {
+			machines, err := h.Machines(ctx, nil)
 			if err != nil || asJSON {
 				return printed(machines, err)
 			}

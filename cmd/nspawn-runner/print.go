@@ -166,17 +166,6 @@ func printMaintained(out io.Writer, all []runner.Maintained) error {
 	return table.Flush()
 }
 
-// printMachines prints a line for each machine.
-func printMachines(out io.Writer, machines []runner.Machine) error {
-	table := newTable(out)
-	fmt.Fprintln(table, "ID\tSTATE\tIMAGE\tGENERATION\tBACKEND\tAGE")
-	for _, m := range machines {
-		age := m.Age().Round(time.Second)
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", m.ID, m.State, m.Image, m.Generation, m.Backend, age)
-	}
-	return table.Flush()
-}
-
 // printLeftovers prints a line for each leftover.
 func printLeftovers(out io.Writer, leftovers []runner.Leftover, dryRun bool) error {
 	table := newTable(out)

@@ -92,6 +92,19 @@ func (s Store) look() ([]cached, error) {
 	return idle, failed
 }
 
+// Size is how many bytes the caches take that no job uses, as far as that was measured: at
+// the end of the last job of each. Without limits nothing is measured, so it is not known.
+func (s Store) Size() (total uint64, known bool, err error) {
+	if s.Max == math.MaxUint64 && s.ProjectMax == math.MaxUint64 {
+		return 0, false, nil
+	}
+	idle, err := s.look()
+	for _, c := range idle {
+		total += c.use.size
+	}
+	return total, err == nil, err
+}
+
 // note keeps the size of a cache until its next use.
 func (s Store) note(ctx context.Context, c cached) error {
 	held, err := s.lockIdle(c.path, c.use)

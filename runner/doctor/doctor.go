@@ -3,6 +3,7 @@
 //
 //	examine.go  all the checks, in their order
 //	system.go   the kernel and systemd
+//	apparmor.go profiles of AppArmor
 //	room.go     directories, user ids, disk and memory
 //	images.go   images, and what makes them
 //	names.go    names of images that mean none, or two

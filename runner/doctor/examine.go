@@ -26,6 +26,7 @@ func (d Doctor) checks(image string) []check {
 		{"machined", checkMachined},
 		{"nspawn", checkNspawn},
 		{"network", d.checkNetwork},
+		{"apparmor", checkAppArmor},
 		{"guard", checkGuard},
 		{"state directory", d.checkStateDir},
 		{"backend", d.checkBackend},

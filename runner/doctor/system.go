@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -48,15 +49,37 @@ func checkSystemd(ctx context.Context) []Finding {
 		return isBad("boot this host with systemd; 'go tool mage demo' in the source boots a lab that has one",
 			"systemd does not run this host")
 	}
-	out, err := exec.CommandContext(ctx, "systemctl", "--version").Output()
-	words := strings.Fields(string(out)) // systemd 252 (252.39-1~deb12u1) +PAM...
-	if err != nil || len(words) < 2 {
+	version, err := systemdVersion(ctx)
+	if err != nil {
 		return isBad("", "systemctl --version: %v", err)
 	}
-	if !atLeast(words[1], 252, 0) {
-		return isBad("upgrade to Debian 12 or newer", "systemd %s is older than 252", words[1])
+	if !atLeast(version, 252, 0) {
+		return isBad("upgrade to Debian 12 or newer", "systemd %s is older than 252", version)
 	}
-	return isGood("systemd %s", words[1])
+	return isGood("systemd %s", version)
+}
+
+// systemdVersion is the version of the host's systemd, such as 252.
+func systemdVersion(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "systemctl", "--version").Output()
+	words := strings.Fields(string(out)) // systemd 252 (252.39-1~deb12u1) +PAM...
+	if err == nil && len(words) < 2 {
+		err = errors.New("it does not say which")
+	}
+	if err != nil {
+		return "", err
+	}
+	return words[1], nil
+}
+
+// Versions are those of the host's systemd and Linux, "" if they are not known.
+func Versions(ctx context.Context) (systemd, kernel string) {
+	systemd, _ = systemdVersion(ctx)
+	var name unix.Utsname
+	if unix.Uname(&name) == nil {
+		kernel = unix.ByteSliceToString(name.Release[:])
+	}
+	return systemd, kernel
 }
 
 // checkCgroups looks at the root of the control groups: what is offered there,

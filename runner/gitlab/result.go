@@ -26,6 +26,9 @@ type Config struct {
 // that is not cut short.
 const LastScript = "cleanup_file_variables"
 
+// AfterScript is what it calls the script after the job's own, whose failure is a warning.
+const AfterScript = "after_script"
+
 // BuildsDir and CacheDir are where in the machine the job works and keeps its
 // cache. Neither may lie behind a symlink: scripts reach the second from the
 // first by a relative path.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"nspawn-runner/runner/config"
+	"nspawn-runner/runner/failure"
 	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/machine"
@@ -26,8 +27,8 @@ func (d *Driver) AdmitDisk(dir string) error {
 		return err
 	}
 	if want := d.Config.MinFreeDisk.Bytes(host.DiskSize(dir)); uint64(free) < want {
-		return fmt.Errorf("only %d MB are free in %s; jobs need at least %d MB (min_free_disk); 'nspawn-runner gc' and 'nspawn-runner chroot-prune' make room",
-			free/1e6, dir, want/1e6)
+		return failure.Because(failure.NoDisk, fmt.Errorf("only %d MB are free in %s; jobs need at least %d MB (min_free_disk); 'nspawn-runner gc' and 'nspawn-runner chroot-prune' make room",
+			free/1e6, dir, want/1e6))
 	}
 	return nil
 }
@@ -35,7 +36,7 @@ func (d *Driver) AdmitDisk(dir string) error {
 // admitImage makes the plan of a machine of an image that a job may have.
 func (d *Driver) admitImage(name string, generation image.Generation, settings config.Config, may Permission) (machine.Spec, error) {
 	if err := d.permit(name, settings, may); err != nil {
-		return machine.Spec{}, err
+		return machine.Spec{}, failure.Because(failure.Policy, err)
 	}
 	spec, err := d.design(name, generation, settings)
 	if err != nil {
@@ -66,8 +67,8 @@ func (d *Driver) admitLayers(specs []machine.Spec) error {
 		return err
 	}
 	if stays := d.Config.MinFreeDisk.Bytes(host.DiskSize(dir)); uint64(free) < stays || uint64(free)-stays < need {
-		return fmt.Errorf("only %d MB are free in %s; the machines of the job need %d MB (disk_max), and %d MB must stay free (min_free_disk)",
-			free/1e6, dir, need/1e6, stays/1e6)
+		return failure.Because(failure.NoDisk, fmt.Errorf("only %d MB are free in %s; the machines of the job need %d MB (disk_max), and %d MB must stay free (min_free_disk)",
+			free/1e6, dir, need/1e6, stays/1e6))
 	}
 	return nil
 }
@@ -87,8 +88,8 @@ func (d *Driver) AdmitMemory() error {
 		return err
 	}
 	if available < want {
-		return fmt.Errorf("only %d MB of memory are available; jobs need at least %d MB (min_free_memory); run fewer jobs at a time (concurrent in gitlab-runner's config.toml)",
-			available/1e6, want/1e6)
+		return failure.Because(failure.NoMemory, fmt.Errorf("only %d MB of memory are available; jobs need at least %d MB (min_free_memory); run fewer jobs at a time (concurrent in gitlab-runner's config.toml)",
+			available/1e6, want/1e6))
 	}
 	return nil
 }

@@ -14,6 +14,7 @@
 //	settings.go    the settings of an image
 //	equip.go       what the host must have for that
 //	age.go         a warning of an image that is old
+//	observe.go     what stages count, and how jobs end
 //	caller.go      the gitlab-runner that calls
 //	helper.go      its program inside the machine
 //	trial.go       a machine that tests a generation before it is published

@@ -93,7 +93,7 @@ func planDisk(settings config.Config, host facts) uint64 {
 
 // planJob makes a machine's plan one for a job.
 func planJob(spec machine.Spec, job gitlab.Job, settings config.Config) machine.Spec {
-	spec.Job, spec.Owner = job.ID, job.Owner
+	spec.Job, spec.Owner, spec.Project = job.ID, job.Owner, job.Project
 	spec.MaxRuntime = planLife(job, settings)
 	return spec
 }
@@ -154,7 +154,7 @@ func planNames(services []gitlab.Service) (names []string) {
 
 // planService makes a machine's plan one for a service of a job, beside the job's machine.
 func planService(spec, main machine.Spec, service gitlab.Service, number int) machine.Spec {
-	spec.Job, spec.Owner, spec.Caller, spec.MaxRuntime = main.Job, main.Owner, main.Caller, main.MaxRuntime
+	spec.Job, spec.Owner, spec.Project, spec.Caller, spec.MaxRuntime = main.Job, main.Owner, main.Project, main.Caller, main.MaxRuntime
 	spec.Role = machine.Role(fmt.Sprintf("service%d", number))
 	spec.Service, spec.Names = printable.Line(service.Name), main.Names
 	spec.Network = main.Network

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"nspawn-runner/runner/config"
+	"nspawn-runner/runner/failure"
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/host"
@@ -42,7 +43,7 @@ func (d *Driver) orderServices(ctx context.Context, main *machine.Spec, job gitl
 	images := map[string]string{} // by what the job writes
 	for _, s := range job.Services {
 		if images[s.Name], err = d.findService(s.Name); err != nil {
-			return nil, err
+			return nil, failure.Because(failure.NoImage, err)
 		}
 	}
 	services, said := planServices(job.Services, machine.Name(job.ID))
@@ -84,7 +85,7 @@ func (d *Driver) orderService(ctx context.Context, main machine.Spec, service gi
 	ordered.Service = service
 	generation, release, err := d.Images.Hold(ctx, name)
 	if err != nil {
-		return ordered, fmt.Errorf("%s: %w", ordered.label(), err)
+		return ordered, failure.Because(failure.NoImage, fmt.Errorf("%s: %w", ordered.label(), err))
 	}
 	ordered.spec.Recorded = release
 	fault.Here("prepare: image of a service held")
@@ -289,5 +290,5 @@ func (d *Driver) whyNotReady(ctx context.Context, job string, s orderedService, 
 	if len(lines) > 0 {
 		text = "; its last lines:\n  " + strings.Join(lines, "\n  ")
 	}
-	return jobsFault(fmt.Errorf("%s: %w%s", s.label(), err, text))
+	return failure.Because(failure.Service, jobsFault(fmt.Errorf("%s: %w%s", s.label(), err, text)))
 }

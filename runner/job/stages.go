@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nspawn-runner/runner/failure"
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/host"
@@ -31,10 +32,18 @@ type Stage struct {
 
 // Prepare is the prepare stage: it starts the job's machine.
 func (d *Driver) Prepare(ctx context.Context, stage Stage) error {
+	o := observe("prepare")
+	err := d.prepare(ctx, stage, o)
+	o.endPrepare(ctx, d.Machines, err)
+	return err
+}
+
+func (d *Driver) prepare(ctx context.Context, stage Stage, o *observation) error {
 	job, err := gitlab.FromEnvironment(d.Env, stage.ID, stage.Image)
 	if err != nil {
 		return err
 	}
+	o.job = job
 	if err := d.NeedHost(); err != nil {
 		return err
 	}
@@ -55,21 +64,23 @@ func (d *Driver) Prepare(ctx context.Context, stage Stage) error {
 		d.Note("warning: clean up after dead jobs: not all of it could be removed; on the host, nspawn-runner gc says why")
 	}
 	fault.Here("prepare: machines of dead jobs gone")
-	return d.start(ctx, job, from, stage.Allowed)
+	return d.start(ctx, job, from, stage.Allowed, o)
 }
 
 // start starts a machine for a job.
-func (d *Driver) start(ctx context.Context, job gitlab.Job, from *host.Process, may Permission) error {
+func (d *Driver) start(ctx context.Context, job gitlab.Job, from *host.Process, may Permission, o *observation) error {
 	name, err := d.find(job.Image)
 	if err != nil {
-		return err
+		return failure.Because(failure.NoImage, err)
 	}
+	o.image = name
 	var held holds
 	defer func() { held.letGo() }()
 	generation, release, err := d.Images.Hold(ctx, name)
 	if err != nil {
-		return err
+		return failure.Because(failure.NoImage, err)
 	}
+	o.generation = generation.Name
 	held = append(held, release)
 	fault.Here("prepare: image held")
 	if err := d.admit(); err != nil {
@@ -112,6 +123,7 @@ func (d *Driver) start(ctx context.Context, job gitlab.Job, from *host.Process, 
 	if err := d.Machines.Start(ctx, spec); err != nil || len(services) == 0 {
 		return err
 	}
+	_ = d.Machines.NoteStage(job.ID, "services") // for people only
 	fault.Here("prepare: main machine up")
 	if err := d.startServices(ctx, job.ID, services); err != nil {
 		return errors.Join(err, d.end(ctx, job.ID))
@@ -132,10 +144,20 @@ func (h holds) letGo() {
 // sub-stage of the job the script is: for people, and after [gitlab.LastScript] the job's
 // log ends with what the job used.
 func (d *Driver) Run(ctx context.Context, stage Stage, path, label string, stdout, stderr io.Writer) error {
+	o := observe("run")
+	err := d.run(ctx, stage, path, label, stdout, stderr, o)
+	if machines, unknown := d.machinesOf(o.job); unknown == nil {
+		o.endRun(ctx, machines, label, mayTouch(o.job, stage.ID), err)
+	}
+	return err
+}
+
+func (d *Driver) run(ctx context.Context, stage Stage, path, label string, stdout, stderr io.Writer, o *observation) error {
 	job, err := gitlab.FromEnvironment(d.Env, stage.ID, "")
 	if err != nil {
 		return err
 	}
+	o.job = job
 	if err := host.NeedRoot(); err != nil {
 		return err
 	}
@@ -151,7 +173,7 @@ func (d *Driver) Run(ctx context.Context, stage Stage, path, label string, stdou
 		Source: source, Shell: stage.Shell, Label: label,
 		Stdout: stdout, Stderr: stderr,
 		Alone: job.Trusted,
-	})
+	}, o)
 	if ctx.Err() != nil {
 		return err
 	}
@@ -179,7 +201,7 @@ func (d *Driver) sayUsage(machines machine.Store, job gitlab.Job) {
 }
 
 // exec executes a script and sorts out whose failure its end is.
-func (d *Driver) exec(ctx context.Context, job gitlab.Job, explicit string, script machine.Script) error {
+func (d *Driver) exec(ctx context.Context, job gitlab.Job, explicit string, script machine.Script, o *observation) error {
 	machines, err := d.machinesOf(job)
 	if err != nil {
 		return err
@@ -191,6 +213,7 @@ func (d *Driver) exec(ctx context.Context, job gitlab.Job, explicit string, scri
 	for _, line := range outcome.Reached() {
 		d.Note("%s", line)
 	}
+	o.reached = reasonsOf(outcome)
 	if outcome.Code == 0 {
 		return nil
 	}
@@ -215,29 +238,40 @@ func mayTouch(job gitlab.Job, explicit string) func(machine.Record) error {
 // Cleanup is the cleanup stage: it makes the job's machine gone. It is not
 // stopped by signals: ctx should not be.
 func (d *Driver) Cleanup(ctx context.Context, stage Stage) error {
+	o := observe("cleanup")
+	machines, err := d.cleanup(ctx, stage, o)
+	o.endCleanup(machines, err)
+	d.foldCounters(ctx)
+	return err
+}
+
+// cleanup returns among which machines the job's were.
+func (d *Driver) cleanup(ctx context.Context, stage Stage, o *observation) (machines machine.Store, err error) {
+	machines = d.Machines
 	job, err := gitlab.FromEnvironment(d.Env, stage.ID, "")
 	if err != nil {
-		return err
+		return machines, err
 	}
+	o.job = job
 	if err := host.NeedSystemd(); err != nil {
-		return err
+		return machines, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, CleanupTimeout)
 	defer cancel()
-	machines, err := d.machinesOf(job)
-	if err != nil {
-		return err
+	if machines, err = d.machinesOf(job); err != nil {
+		return machines, err
 	}
+	o.lookBeforeEnd(machines)
 	if err := machines.Stop(ctx, job.ID, mayTouch(job, stage.ID)); err != nil {
-		return err
+		return machines, err
 	}
 	fault.Here("cleanup: machine gone")
 	if d.Unread != nil {
 		d.Note("warning: %v; the job's machine was removed all the same, caches stay as they are", d.Unread)
-		return nil
+		return machines, nil
 	}
 	if err := d.pruneCaches(ctx); err != nil {
 		d.Note("warning: keep the caches within bounds: %v", err)
 	}
-	return nil
+	return machines, nil
 }

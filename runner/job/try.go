@@ -28,11 +28,11 @@ func (d *Driver) Try(ctx context.Context, image string, script machine.Script) (
 	}
 	job := gitlab.Job{ID: ownID("try"), Image: image}
 	job.Owner = job.ID
-	if err := d.start(ctx, job, &self, Everything); err != nil {
+	if err := d.start(ctx, job, &self, Everything, new(observation)); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.end(ctx, job.ID)) }()
-	return d.exec(ctx, job, "", script)
+	return d.exec(ctx, job, "", script, new(observation))
 }
 
 // CommandScript is a shell script that executes one command, its words

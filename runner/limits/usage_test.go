@@ -26,3 +26,11 @@ func TestWhatPassesThroughTwoDisksIsWrittenOnce(t *testing.T) {
 		t.Errorf("of nothing are written %d", got)
 	}
 }
+
+func TestAQuotaIsSoManyProcessors(t *testing.T) {
+	for quota, want := range map[string]float64{"max 100000\n": 0, "150000 100000\n": 1.5, "": 0, "1 0": 0, "x y": 0} {
+		if got := processors([]byte(quota)); got != want {
+			t.Errorf("%q: %v, want %v", quota, got, want)
+		}
+	}
+}

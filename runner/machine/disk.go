@@ -12,32 +12,38 @@ import (
 
 // diskFull looks whether a machine has used up its limit. What cannot be found out
 // is nil: the job is none the worse for it.
+func diskFull(ctx context.Context, dir string, record Record) *limits.DiskFull {
+	bytes, files, known := diskUse(ctx, dir, record)
+	if !known {
+		return nil
+	}
+	return limits.Disk(record.Image, record.DiskMax, bytes, files)
+}
+
+// diskUse is how much of its limit a machine has used, in percent of bytes and of files.
 //
 // It looks from the mount namespace of systemd-nspawn, in which nobody but this
 // program has mounted anything; the machine's own is the job's.
-func diskFull(ctx context.Context, dir string, record Record) *limits.DiskFull {
+func diskUse(ctx context.Context, dir string, record Record) (bytes, files uint64, known bool) {
 	backend, err := storage.Named(record.Backend)
 	if err != nil || record.DiskMax == 0 {
-		return nil
+		return 0, 0, false
 	}
 	ctx, cancel := context.WithTimeout(ctx, reasonTimeout)
 	defer cancel()
 	host, err := systemd.Host(ctx)
 	if err != nil {
-		return nil
+		return 0, 0, false
 	}
 	defer host.Close()
 	var nspawn uint32
 	if err := host.Property(ctx, unitName(record.ID), "Service", "MainPID", &nspawn); err != nil || nspawn == 0 {
-		return nil
+		return 0, 0, false
 	}
 	// Of a link there, the kernel would look for what it names in our own namespace.
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
-		return nil
+		return 0, 0, false
 	}
-	bytes, files, err := backend.Used(filepath.Join(fmt.Sprintf("/proc/%d/root", nspawn), dir))
-	if err != nil {
-		return nil
-	}
-	return limits.Disk(record.Image, record.DiskMax, bytes, files)
+	bytes, files, err = backend.Used(filepath.Join(fmt.Sprintf("/proc/%d/root", nspawn), dir))
+	return bytes, files, err == nil
 }

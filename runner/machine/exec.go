@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"nspawn-runner/runner/failure"
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/limits"
 	"nspawn-runner/runner/printable"
@@ -69,6 +70,9 @@ func (s Store) Exec(ctx context.Context, job string, may func(Record) error, scr
 	}
 	if record.Program != nil {
 		return Outcome{}, fmt.Errorf("machine %s: %w", Name(record.ID), errNoInit)
+	}
+	if record.Role == Main {
+		_ = s.NoteStage(job, cmp.Or(script.Label, "script")) // for people only
 	}
 	script.Shell = cmp.Or(script.Shell, record.Shell, "/bin/bash")
 	script.environment = record.Environment
@@ -219,7 +223,7 @@ func (s Store) wait(ctx context.Context, bus *systemd.Bus, unit string, properti
 }
 
 // errNoBus is the cause when a machine lives on without a bus.
-var errNoBus = errors.New("its D-Bus went away, so the script was stopped")
+var errNoBus = failure.Because(failure.Bus, errors.New("its D-Bus went away, so the script was stopped"))
 
 // redialLimit is how long a machine may be without a bus.
 const redialLimit = 5 * time.Second

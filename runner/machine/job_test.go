@@ -61,7 +61,7 @@ func TestAMachineThatJoinsANetworkGetsNoneOfItsOwnAndEndsWithTheOther(t *testing
 		t.Errorf("%v, %v", n, err)
 	}
 	bound := func(r Record) string {
-		for _, p := range s.properties(spec, r) {
+		for _, p := range s.properties(spec, r, "") {
 			if p.Name == "BindsTo" {
 				return fmt.Sprint(p.Value.Value())
 			}

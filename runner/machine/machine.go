@@ -52,6 +52,8 @@ type Spec struct {
 	// Owner is opaque: equal ids of different owners are different jobs.
 	// "" is a caller that is not known.
 	Owner string
+	// Project is the number of the job's project in GitLab, 0 if it is not known.
+	Project int64
 	// Caller is the gitlab-runner the machine is for, if known: when it is
 	// dead, nobody will stop the machine.
 	Caller *host.Process

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,11 +9,25 @@ import (
 	"strings"
 	"time"
 
+	"nspawn-runner/runner/failure"
 	"nspawn-runner/runner/printable"
 	"nspawn-runner/runner/systemd"
 )
 
 var errBootTimeout = errors.New("it did not come up in time")
+
+// reasonNotUp is why a machine is not up, for metrics.
+func reasonNotUp(err error) failure.Reason {
+	switch reason := failure.Of(err); {
+	case errors.Is(err, errBootTimeout):
+		return failure.BootTimeout
+	case reason != "":
+		return reason
+	case systemd.IsAway(err):
+		return failure.Bus
+	}
+	return failure.MachineDied
+}
 
 // reasonTimeout bounds the search for why something failed.
 const reasonTimeout = 5 * time.Second
@@ -103,7 +118,11 @@ func consoleTail(ctx context.Context, record Record) []string {
 func (s Store) whyDead(ctx context.Context, record Record, err error) error {
 	name := Name(record.ID)
 	if stopped := (stoppedError{}); errors.As(err, &stopped) || !errors.Is(err, systemd.ErrGone) && record.Leader.Alive() {
-		return fmt.Errorf("machine %s: %s", name, printable.Line(err.Error())) // maybe in its bus's words
+		reason := cmp.Or(failure.Of(err), failure.Other)
+		if errors.Is(err, systemd.ErrPassed) {
+			reason = failure.Bus
+		}
+		return failure.Because(reason, fmt.Errorf("machine %s: %s", name, printable.Line(err.Error()))) // maybe in its bus's words
 	}
 	if record.Program != nil {
 		end, err := s.AwaitEnd(ctx, record)
@@ -116,7 +135,7 @@ func (s Store) whyDead(ctx context.Context, record Record, err error) error {
 	defer cancel()
 	host, hostErr := systemd.Host(ctx)
 	if hostErr != nil {
-		return fmt.Errorf("machine %s: %s", name, printable.Line(err.Error())) // maybe in its bus's words
+		return failure.Because(failure.Bus, fmt.Errorf("machine %s: %s", name, printable.Line(err.Error()))) // maybe in its bus's words
 	}
 	defer host.Close()
 	if record.Leader.Alive() {
@@ -124,15 +143,28 @@ func (s Store) whyDead(ctx context.Context, record Record, err error) error {
 		short, cancel := context.WithTimeout(ctx, reasonTimeout)
 		defer cancel()
 		if _, _, stopErr := host.AwaitStopped(short, unitName(record.ID)); stopErr != nil {
-			return fmt.Errorf("machine %s: its D-Bus went away", name)
+			return failure.Because(failure.Bus, fmt.Errorf("machine %s: its D-Bus went away", name))
 		}
 	}
 	_, result, stopErr := host.AwaitStopped(ctx, unitName(record.ID))
 	if stopErr != nil {
-		return fmt.Errorf("machine %s died", name)
+		return failure.Because(failure.MachineDied, fmt.Errorf("machine %s died", name))
 	}
 	var status int32
 	_ = host.Property(ctx, unitName(record.ID), "Service", "ExecMainStatus", &status)
+	reason := failure.MachineDied
+	switch result {
+	case "oom-kill":
+		reason = failure.OOM
+	case "timeout":
+		reason = failure.Timeout
+	}
+	return failure.Because(reason, howDied(record, result, status))
+}
+
+// howDied words how the service of a machine ended: systemd's result and exit status.
+func howDied(record Record, result string, status int32) error {
+	name := Name(record.ID)
 	switch {
 	case result == "success":
 		return fmt.Errorf("machine %s is gone: it was powered off, or cleaned up", name)

@@ -27,10 +27,12 @@ type Record struct {
 	ID string `json:"id"`
 	// Job is the id of the job that the machine is for, Role what it is to that. Older builds
 	// noted neither: each job had one machine, whose id was the job's.
-	Job    string        `json:"job,omitempty"`
-	Role   Role          `json:"role,omitempty"`
-	Owner  string        `json:"owner,omitempty"`
-	Caller *host.Process `json:"caller,omitempty"`
+	Job   string `json:"job,omitempty"`
+	Role  Role   `json:"role,omitempty"`
+	Owner string `json:"owner,omitempty"`
+	// Project is the number of the job's project in GitLab, 0 if it is not known.
+	Project int64         `json:"project,omitempty"`
+	Caller  *host.Process `json:"caller,omitempty"`
 	// CallerDir is what that has on the host for the job.
 	CallerDir  *CallerDir `json:"caller_dir,omitempty"`
 	Image      string     `json:"image"`

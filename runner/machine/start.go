@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"nspawn-runner/runner/apparmor"
+	"nspawn-runner/runner/failure"
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/guard"
 	"nspawn-runner/runner/host"
@@ -104,6 +106,7 @@ func newRecord(spec Spec) Record {
 		Job:           spec.Job,
 		Role:          cmp.Or(spec.Role, Main),
 		Owner:         spec.Owner,
+		Project:       spec.Project,
 		Caller:        spec.Caller,
 		CallerDir:     spec.CallerDir,
 		Image:         spec.Image,
@@ -222,7 +225,7 @@ func (s Store) boot(ctx context.Context, bus *systemd.Bus, spec Spec, record *Re
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	}
-	return s.whyNotUp(context.WithoutCancel(ctx), bus, spec, *record, err)
+	return failure.Because(reasonNotUp(err), s.whyNotUp(context.WithoutCancel(ctx), bus, spec, *record, err))
 }
 
 // startConnected starts the machine's service and, at the same time, gives it its
@@ -230,7 +233,11 @@ func (s Store) boot(ctx context.Context, bus *systemd.Bus, spec Spec, record *Re
 func (s Store) startConnected(ctx context.Context, bus *systemd.Bus, spec Spec, record Record) error {
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error {
-		result, err := bus.Start(ctx, unitName(record.ID), s.properties(spec, record))
+		label, err := apparmor.Outside()
+		if err != nil { // the host's profiles rarely matter
+			s.logf("%s: %v", Name(record.ID), err)
+		}
+		result, err := bus.Start(ctx, unitName(record.ID), s.properties(spec, record, label))
 		if err == nil && result != "done" {
 			err = errors.New("it ended while it started")
 		}
@@ -278,7 +285,7 @@ func (s Store) attach(ctx context.Context, leader host.Process, service *os.File
 	if err == nil {
 		s.logf("%s: its network is there", Name(record.ID))
 	}
-	return err
+	return failure.Because(failure.Network, err)
 }
 
 // guard has the kernel ask what machines do; a privileged one is exempt, from a moment in its

@@ -8,19 +8,23 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/guard"
+	"nspawn-runner/runner/journal"
 	"nspawn-runner/runner/systemd"
 )
 
 // properties are the settings of a machine's service: what they mean is in
 // systemd.service(5), systemd.exec(5), systemd.kill(5) and
-// systemd.resource-control(5). What both spec and record say, the record says.
-func (s Store) properties(spec Spec, record Record) []systemd.Property {
+// systemd.resource-control(5). What both spec and record say, the record says. label is that of
+// AppArmor, or empty.
+func (s Store) properties(spec Spec, record Record, label string) []systemd.Property {
 	set := systemd.Set
 	microseconds := func(d time.Duration) uint64 { return uint64(d / time.Microsecond) }
 	properties := []systemd.Property{
 		set("Description", describe(record)),
 		// journalctl NSPAWN_RUNNER_JOB=ID shows what all machines of a job say.
-		set("LogExtraFields", [][]byte{[]byte("NSPAWN_RUNNER_JOB=" + record.Job)}),
+		set("LogExtraFields", journal.Fields{
+			Job: record.Job, Project: record.Project, Image: record.Image, Stage: journal.Console, Service: record.Service,
+		}.Extra()),
 		systemd.ExecStart(s.Program, record.command(), s.dir(record.ID)),
 		set("Type", "notify"),
 		set("NotifyAccess", "main"),
@@ -63,6 +67,13 @@ func (s Store) properties(spec Spec, record Record) []systemd.Property {
 			// /tmp on the machine's root, not on a tmpfs of a tenth of the memory.
 			"SYSTEMD_NSPAWN_TMPFS_TMP=0",
 		}),
+	}
+	if label != "" {
+		type profile struct {
+			IgnoreFailure bool
+			Label         string
+		}
+		properties = append(properties, set("AppArmorProfile", profile{true, label}))
 	}
 	if record.Joins != nil {
 		// The network goes with the other machine.

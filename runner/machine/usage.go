@@ -19,6 +19,26 @@ func (s Store) Usage(job string) (Record, limits.Usage, error) {
 	return record, usage, nil
 }
 
+// MachineUsage is what one machine of a job has used up to now.
+type MachineUsage struct {
+	Record
+	limits.Usage
+}
+
+// UsageOfAll reads what the machines of a job have used up to now, whose main machine is
+// given. Those of which that is not known are left out.
+func (s Store) UsageOfAll(main Record) (all []MachineUsage) {
+	for _, r := range append([]Record{main}, s.beside(main)...) {
+		if r.Cgroup == "" {
+			continue // it has not come up
+		}
+		if usage, err := limits.UsageOf(r.Cgroup, r.Age()); err == nil {
+			all = append(all, MachineUsage{r, usage})
+		}
+	}
+	return all
+}
+
 // UsageBeside words what the services of a job have used up to now, whose main machine is
 // given.
 func (s Store) UsageBeside(main Record) (lines []string) {

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"nspawn-runner/runner/apparmor"
+	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/limits"
 	"nspawn-runner/runner/printable"
 )
@@ -57,11 +59,12 @@ func startPasta(ctx context.Context, m Machine, cgroup *os.File) error {
 	// pasta is born into its control group. It has a session of its own, so that it does not get
 	// the signals for gitlab-runner's process group.
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd()), Setsid: true}
+	began := host.Uptime()
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return fmt.Errorf(`network private: pasta: %w: %s; "network: host" and "network: none" need no pasta`, err, pastaWords(words.String()))
+		return fmt.Errorf(`network private: pasta: %w: %s%s; "network: host" and "network: none" need no pasta`, err, pastaWords(words.String()), deniedSince(began))
 	}
 	if err := dropFlagless(network); err != nil {
 		return fmt.Errorf("network private: %w", err)
@@ -96,6 +99,22 @@ func pastaFiles() (string, error) {
 		return "", fmt.Errorf("network private: the host's ports: %w", err)
 	}
 	return strconv.Itoa(its + (last-first+1)/limits.HostShare), nil
+}
+
+// PastaProfiles are the AppArmor profiles of Debian's packages that confine pasta: the pasta of
+// Debian 12 is a link to passt.
+var PastaProfiles = []string{"passt", "pasta"}
+
+// deniedSince says what a profile of AppArmor has denied pasta since then, for the end of an
+// error.
+func deniedSince(uptime time.Duration) string {
+	denied, _ := apparmor.Denied(PastaProfiles...) // without the kernel's log there is still pasta's message
+	for _, d := range denied {
+		if d.Uptime >= uptime-time.Second { // the kernel's log has another clock
+			return "; AppArmor: " + d.String()
+		}
+	}
+	return ""
 }
 
 // pastaWords returns pasta's messages in one line, without those that say nothing about the cause.

@@ -17,6 +17,8 @@ const (
 	Machines    = ".machines"    // a directory for each machine
 	Trash       = ".trash"       // what is being removed
 	Cache       = ".cache"       // the caches of jobs
+	Downloads   = ".downloads"   // what builds have downloaded
+	Metrics     = ".metrics"     // what is counted for metrics
 	OCI         = ".oci"         // images of registries
 )
 

@@ -17,6 +17,8 @@ var GuestTree = Recipe{
 	Suite: "bookworm",
 	Packages: slices.Concat(LabTree.Packages, []string{
 		"linux-image-cloud-amd64", "initramfs-tools", "kmod", "zstd",
+		// A kernel of Debian's recommends it, so hosts have it.
+		"apparmor",
 	}),
 	Before: []string{
 		// An initramfs for QEMU's devices only takes a tenth of the time.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 )
 
 // Recipe says how mmdebstrap makes a Debian tree. Two equal recipes share one
@@ -85,6 +86,9 @@ func (r Recipe) build(ctx context.Context, dir string) error {
 	defer os.RemoveAll(scratch)
 
 	argv := []string{"mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--format=directory"}
+	if acceptsExpired() {
+		argv = append(argv, "--aptopt="+anyAge)
+	}
 	for _, p := range r.Packages {
 		argv = append(argv, "--include="+p)
 	}
@@ -111,4 +115,15 @@ func (r Recipe) build(ctx context.Context, dir string) error {
 		p.kill()
 		return context.Cause(ctx)
 	}
+}
+
+// anyAge has apt accept Release files that have expired.
+const anyAge = `Acquire::Check-Valid-Until "false"`
+
+// acceptsExpired reports whether this machine's apt is configured to accept Release files
+// that have expired: its mirror is a snapshot then. mmdebstrap does not read that
+// configuration, and of a release that is still worked on, as sid, all Release files expire.
+func acceptsExpired() bool {
+	config, _ := exec.Command("apt-config", "dump").Output()
+	return strings.Contains(string(config), anyAge+";\n")
 }

@@ -11,6 +11,8 @@
 //	NSPAWN_RUNNER_JOBS     how many jobs a soak plays on each backend, if not a hundred in all
 //	NSPAWN_RUNNER_SEED     the seed of what it does to them, if not a new one
 //	NSPAWN_RUNNER_CUT      in a VM that lost power, the mark of the driver it was at
+//	NSPAWN_RUNNER_DEBIAN   Debian trees with the programs of docs/debian.md, by release
+//	NSPAWN_RUNNER_MATRIX   Debian trees that can be images, by release
 //	NSPAWN_RUNNER_BASE     a Debian tree that can be an image
 //	NSPAWN_RUNNER_SCRATCH  a directory on a disk, where state directories go
 //

@@ -164,6 +164,20 @@ func (h *host) makeImage(t *testing.T, name, change string) {
 	must(t, os.Symlink(filepath.Join(".generations", name, "20260101T000000Z"), filepath.Join(h.state, name)))
 }
 
+// copyImage installs a copy of a tree of the host as an image that stays.
+func (h *host) copyImage(t *testing.T, name, tree string) {
+	t.Helper()
+	generation := filepath.Join(".generations", name, "20260101T000000Z")
+	path := filepath.Join(h.state, generation)
+	must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+	create := "mkdir "
+	if h.backend == "btrfs" {
+		create = "btrfs -q subvolume create "
+	}
+	shell(t, create+path+" && cp -a "+tree+"/. "+path)
+	must(t, os.Symlink(generation, filepath.Join(h.state, name)))
+}
+
 // removeImage removes all that there is of an image.
 func (h *host) removeImage(t *testing.T, name string) {
 	t.Helper()

@@ -328,6 +328,49 @@ func TestMachineListShowsWhatRuns(t *testing.T) {
 	}
 }
 
+func TestTopIsLiveAtATerminalAndPrintsOnceElsewhere(t *testing.T) {
+	h := onHost(t, "overlay")
+	h.configure(t, "disk_max: 2G\n")
+	t.Cleanup(func() { h.configure(t, "") })
+	id := h.prepared(t, "bookworm")
+	for _, args := range [][]string{{"top"}, {"machine", "list"}} {
+		if c := h.drive(t, args...); c.status != 0 || !strings.HasPrefix(c.stdout, "ID ") || !strings.Contains(c.stdout, "\n"+id+" ") || !strings.Contains(c.stdout, "%/2.0G") || strings.Contains(c.stdout, "\x1b") {
+			t.Errorf("%q: %+v", args, c)
+		}
+	}
+	if c := h.drive(t, "top", "--json"); c.status != 0 || !strings.Contains(c.stdout, `"now": "running"`) || !strings.Contains(c.stdout, `"cpu_seconds": `) {
+		t.Errorf("%+v", c)
+	}
+	live := exec.CommandContext(t.Context(), "script", "--quiet", "--return", "--command", fmt.Sprintf("stty -a | md5sum; %s --config %s top; echo ended $?; stty -a | md5sum", h.driver, h.config), "/dev/null")
+	live.Env = append(os.Environ(), "TERM=xterm")
+	typing, err := live.StdinPipe()
+	must(t, err)
+	shown, err := live.StdoutPipe()
+	must(t, err, live.Start())
+	screen, some, script := "", make([]byte, 4096), make(chan call, 1)
+	await := func(text string) {
+		for err == nil && !strings.Contains(screen, text) {
+			var n int
+			n, err = shown.Read(some)
+			screen += string(some[:n])
+		}
+	}
+	await("\n" + id + " ")
+	go func() { script <- h.run(t, id, "sleep 3") }()
+	await("build_script")
+	_, typeErr := typing.Write([]byte("q"))
+	await("ended 0")
+	rest, _ := io.ReadAll(shown)
+	screen += string(rest)
+	if waitErr := live.Wait(); waitErr != nil || typeErr != nil {
+		t.Errorf("%v, %v: %q", waitErr, typeErr, screen)
+	}
+	if sums := regexp.MustCompile(`[0-9a-f]{32}`).FindAllString(screen, -1); len(sums) != 2 || sums[0] != sums[1] {
+		t.Errorf("the terminal is not as before: %q", screen)
+	}
+	<-script
+}
+
 func TestMachineLoginOpensAShellAtATerminalAndRefusesElsewhere(t *testing.T) {
 	h := onHost(t, "overlay")
 	id := h.prepared(t, "bookworm")

@@ -129,6 +129,7 @@ const (
 	hostUnits     = hostBuild + "/units"
 	hostPlaybooks = "/opt/playbooks"
 	hostRegistry  = "/opt/docker-registry"
+	hostPackaging = "/opt/packaging"
 )
 
 // testCommand is the command that runs the integration tests in a host, with more
@@ -147,6 +148,7 @@ func testCommand(host, base, run string, more ...string) []string {
 		"NSPAWN_RUNNER_UNITS=" + hostUnits,
 		"NSPAWN_RUNNER_PLAYBOOKS=" + hostPlaybooks,
 		"NSPAWN_RUNNER_REGISTRY=" + hostRegistry + "/usr/bin/docker-registry",
+		"NSPAWN_RUNNER_PACKAGING=" + hostPackaging,
 	}, more, []string{hostBuild + "/integration.test", "-test.v", "-test.timeout=40m", "-test.run=" + run})
 }
 
@@ -205,7 +207,7 @@ func (s *Suite) startLab(ctx context.Context, release string, trees map[string]s
 	}
 	seen := maps.Clone(trees)
 	seen[registry] = hostRegistry
-	for dir, at := range map[string]string{buildDir: hostBuild, "test/integration/testdata": hostTestdata, "playbooks": hostPlaybooks} {
+	for dir, at := range map[string]string{buildDir: hostBuild, "test/integration/testdata": hostTestdata, "playbooks": hostPlaybooks, "packaging": hostPackaging} {
 		path, err := filepath.Abs(dir)
 		if err != nil {
 			return nil, err

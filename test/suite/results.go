@@ -24,6 +24,8 @@ type reader struct {
 	results *results
 	where   string // the phase, for names in the summary
 	brief   bool   // shows packages, and of tests only what did not pass
+	// each is told of the result of each test and subtest, if it is set.
+	each func(result, test, took string)
 
 	// Of the tests that are running, what they printed, until it is clear
 	// whether anybody wants to read it. Those that run in parallel take turns,
@@ -93,6 +95,9 @@ func (r *reader) line(line string) {
 	nested, result, name, took := found[1] != "", found[2], found[3], found[4]
 	test, _, _ := strings.Cut(name, "/")
 	said := r.said(test)
+	if r.each != nil {
+		r.each(result, name, took)
+	}
 	switch result {
 	case "PASS":
 		r.results.passed++

@@ -22,7 +22,7 @@ func SoakPower(number string) func(*Suite, context.Context) error {
 			return err
 		}
 		defer os.RemoveAll(dir)
-		options, err := s.vmOptions(ctx, dir)
+		options, err := s.vmOptions(ctx, "", dir)
 		if err != nil {
 			return err
 		}

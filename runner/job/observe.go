@@ -1,0 +1,301 @@
+package job
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"nspawn-runner/runner/failure"
+	"nspawn-runner/runner/gitlab"
+	"nspawn-runner/runner/image"
+	"nspawn-runner/runner/journal"
+	"nspawn-runner/runner/limits"
+	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/metrics"
+	"nspawn-runner/runner/statedir"
+)
+
+// observation is a stage that is observed: how long it takes, and how it ends. Nothing of
+// that may fail the stage.
+type observation struct {
+	stage string
+	began time.Time
+	job   gitlab.Job
+	// image is the name of the job's image, "" as long as it has none, and generation is that
+	// image's.
+	image, generation string
+	// reached are why the stage's script failed, or would have: limits of its machine.
+	reached []failure.Reason
+	samples []metrics.Sample
+	// ended is how the job ended that a cleanup ends, "" if there is none, used what its
+	// machines used.
+	ended string
+	used  []metrics.Sample
+	// usage is what the job's main machine used.
+	usage limits.Usage
+}
+
+func observe(stage string) *observation { return &observation{stage: stage, began: time.Now()} }
+
+// endPrepare counts a prepare stage that ended with an error or nil. A job that it did not
+// start ends with it.
+func (o *observation) endPrepare(ctx context.Context, machines machine.Store, err error) {
+	if err == nil {
+		o.end(machines, nil, "")
+		o.say(err, "", "job %s began: image %s, generation %s", o.job.ID, o.image, filepath.Base(o.generation))
+		return
+	}
+	result := o.resultOf(ctx, err, o.began)
+	o.add(metrics.Jobs.Sample(1, o.image, result))
+	o.end(machines, err, result)
+	o.say(err, result, "job %s ended before it began: %v", o.job.ID, err)
+}
+
+// endRun counts a run stage, and keeps what its script means for the job.
+//
+// may says whether it was the job's machine.
+func (o *observation) endRun(ctx context.Context, machines machine.Store, script string, may func(machine.Record) error, err error) {
+	began, result := o.began, ""
+	record, unknown := machines.RecordOf(o.job.ID, machine.Main)
+	mine := unknown == nil && may(record) == nil
+	if mine {
+		o.image, began = record.Image, record.Created
+	}
+	for _, limit := range o.reached {
+		o.add(metrics.LimitHits.Sample(1, o.image, limitNames[limit]))
+	}
+	if err != nil {
+		result = o.resultOf(ctx, err, began)
+	}
+	byHand := script == ""
+	if mine && !byHand && keepResult(machines, o.job.ID, script, result) {
+		err = nil // the job has failed before, and this comes of it
+	}
+	o.end(machines, err, result)
+	if o.reason(err) != "" { // else the exit code says all
+		o.say(err, result, "job %s: %s: %s", o.job.ID, cmp.Or(script, "script"), o.words(err))
+	}
+}
+
+// words are why a script failed.
+func (o *observation) words(err error) string {
+	if build := (*gitlab.BuildFailure)(nil); errors.As(err, &build) && len(o.reached) > 0 {
+		return fmt.Sprintf("it failed with exit code %d, and its machine had reached a limit (%s)", build.Code, o.reached[0])
+	}
+	return err.Error()
+}
+
+// limitNames are the names of limits in metrics.
+var limitNames = map[failure.Reason]string{failure.OOM: "memory", failure.Tasks: "tasks", failure.Disk: "disk"}
+
+// reasonsOf are the limits of its machine that a script reached.
+func reasonsOf(outcome machine.Outcome) (all []failure.Reason) {
+	if outcome.OutOfMemory != nil {
+		all = append(all, failure.OOM)
+	}
+	if outcome.OutOfTasks != nil {
+		all = append(all, failure.Tasks)
+	}
+	if outcome.DiskFull != nil {
+		all = append(all, failure.Disk)
+	}
+	return all
+}
+
+// endCleanup counts a cleanup, and if it removed the machine of a job, the job.
+func (o *observation) endCleanup(machines machine.Store, err error) {
+	switch {
+	case err != nil:
+		o.say(err, "", "job %s: cleanup: %v", o.job.ID, err)
+	case o.ended != "":
+		o.add(metrics.Jobs.Sample(1, o.image, o.ended))
+		o.add(o.used...)
+		o.say(nil, o.ended, "%s", o.usage.Of(fmt.Sprintf("job %s ended: %s", o.job.ID, o.ended)))
+	}
+	o.end(machines, err, "")
+}
+
+// say writes a line about the job to the host's journal.
+func (o *observation) say(err error, result, format string, args ...any) {
+	if o.job.ID == "" {
+		return // somebody called the stage without a job
+	}
+	fields := journal.Fields{
+		Job: o.job.ID, Project: o.job.Project, Image: o.image, Stage: o.stage, Result: result, Reason: string(o.reason(err)),
+	}
+	line := fmt.Sprintf(format, args...)
+	if fields.Reason == "" || result == metrics.Canceled {
+		journal.Info(fields, line)
+	} else {
+		journal.Warning(fields, line)
+	}
+}
+
+// foldCounters folds what was counted, if nothing else has done that for long.
+func (d *Driver) foldCounters(ctx context.Context) {
+	c := counters(d.Machines)
+	if d.Unread != nil || !c.IsLarge() {
+		return
+	}
+	if images, err := d.Images.List(); err == nil {
+		_, _, _ = c.Fold(ctx, metrics.Kept, imageNames(images))
+	}
+}
+
+func imageNames(images []image.Image) (names []string) {
+	for _, i := range images {
+		names = append(names, i.Name)
+	}
+	return names
+}
+
+// Counted returns what stages and maintenances counted. broken says why some of it is lost.
+func (d *Driver) Counted(ctx context.Context) (numbers []metrics.Number, broken error, err error) {
+	images, err := d.Images.List()
+	if err != nil {
+		return nil, nil, err
+	}
+	return counters(d.Machines).Fold(ctx, metrics.Kept, imageNames(images))
+}
+
+// Count counts something that is no stage's.
+func (d *Driver) Count(samples ...metrics.Sample) { _ = counters(d.Machines).Record(samples...) }
+
+// end counts the stage in the state directory of some machines. result is how it ended if
+// it failed.
+func (o *observation) end(machines machine.Store, err error, result string) {
+	o.add(metrics.StageDuration.Sample(time.Since(o.began).Seconds(), o.stage))
+	stopped := result == metrics.Canceled || result == metrics.Timeout
+	if reason := o.reason(err); reason != "" && (!stopped || reason == failure.Timeout) {
+		o.add(metrics.Failures.Sample(1, string(reason)))
+	}
+	_ = counters(machines).Record(o.samples...)
+}
+
+func (o *observation) add(samples ...metrics.Sample) { o.samples = append(o.samples, samples...) }
+
+// reason is why the stage failed, "" if the exit code of a script says it, or it did not fail.
+func (o *observation) reason(err error) failure.Reason {
+	reason := failure.Of(err)
+	switch {
+	case err == nil || reason != "":
+		return reason
+	case len(o.reached) > 0:
+		return o.reached[0]
+	case errors.As(err, new(*gitlab.BuildFailure)):
+		return ""
+	}
+	return failure.Other
+}
+
+// counters are those of the state directory of some machines: the configuration may name
+// another one by now.
+func counters(machines machine.Store) metrics.Store {
+	return metrics.Store{Dir: filepath.Join(filepath.Dir(machines.Dir), statedir.Metrics)}
+}
+
+// resultOf is how a stage ended that failed, in the words of metrics. The stage's context
+// ends when gitlab-runner stops the stage.
+func (o *observation) resultOf(ctx context.Context, err error, jobBegan time.Time) string {
+	switch {
+	case failure.Of(err) == failure.Timeout:
+		return metrics.Timeout
+	case ctx.Err() != nil && isTimeUp(o.job, jobBegan):
+		return metrics.Timeout
+	case ctx.Err() != nil:
+		return metrics.Canceled
+	case errors.As(err, new(*gitlab.BuildFailure)):
+		return metrics.ScriptFailure
+	}
+	return metrics.SystemFailure
+}
+
+// jobResult is what is known of a job's result while it runs.
+type jobResult struct {
+	// Script is the sub-stage that decided it, Result how that ended; both are "" as long as
+	// nothing failed.
+	Script string `json:"script,omitempty"`
+	Result string `json:"result,omitempty"`
+	// Complete says that gitlab-runner executed the last script: nothing cut the job short.
+	Complete bool `json:"complete,omitempty"`
+}
+
+// after is the result after one more script. The first script that fails decides, unless
+// gitlab-runner tries it again with success. Those after it do not matter.
+func (r jobResult) after(script, result string) jobResult {
+	switch {
+	case script == gitlab.LastScript:
+		r.Complete = true
+	case script == gitlab.AfterScript:
+	case result != "" && r.Result == "":
+		r.Script, r.Result = script, result
+	case result == "" && r.Script == script:
+		r.Script, r.Result = "", ""
+	}
+	return r
+}
+
+// final is the result of the job when its machine goes.
+func (r jobResult) final() string {
+	switch {
+	case r.Result != "":
+		return r.Result
+	case r.Complete:
+		return metrics.Success
+	}
+	return metrics.Canceled
+}
+
+// keepResult keeps what a script of a job means for the job's result: result is "" for one
+// that succeeded. It rarely has to write. It says whether another script decided that before.
+func keepResult(machines machine.Store, job, script, result string) (decided bool) {
+	was := readResult(machines, job)
+	now := was.after(script, result)
+	if now != was {
+		if text, err := json.Marshal(now); err == nil {
+			_ = machines.KeepResult(job, text)
+		}
+	}
+	return was.Result != "" && was.Script != script
+}
+
+func readResult(machines machine.Store, job string) (r jobResult) {
+	if text, err := machines.Result(job); err == nil {
+		_ = json.Unmarshal(text, &r)
+	}
+	return r
+}
+
+// lookBeforeEnd looks at the machines of a job before a cleanup removes them: how the job
+// ended, and what it used.
+func (o *observation) lookBeforeEnd(machines machine.Store) {
+	main, err := machines.RecordOf(o.job.ID, machine.Main)
+	if err != nil || main.Leader == nil { // prepare failed, and counted the job
+		return
+	}
+	o.image = main.Image
+	o.ended = readResult(machines, o.job.ID).final()
+	if o.ended == metrics.Canceled && isTimeUp(o.job, main.Created) {
+		o.ended = metrics.Timeout
+	}
+	o.usage.Elapsed = main.Age()
+	for _, used := range machines.UsageOfAll(main) {
+		if used.ID == main.ID {
+			o.usage = used.Usage
+		}
+		o.used = append(o.used, metrics.JobCPU.Sample(used.Processor.Seconds(), used.Image), metrics.JobWritten.Sample(float64(used.Written), used.Image))
+		if used.Memory > 0 {
+			o.used = append(o.used, metrics.JobMemoryPeak.Sample(float64(used.Memory), used.Image))
+		}
+	}
+}
+
+// isTimeUp says whether a job that began about then has had the time that GitLab gives it.
+// What gitlab-runner did before counts too, so a little less is enough.
+func isTimeUp(job gitlab.Job, began time.Time) bool {
+	return job.Timeout > 0 && time.Since(began) > job.Timeout-min(job.Timeout/10, 30*time.Second)
+}

@@ -1,0 +1,17 @@
+package machine
+
+import (
+	"os"
+	"path/filepath"
+)
+
+// KeepResult keeps what is known of the result of a job in the directory of its main machine,
+// with which it goes.
+func (s Store) KeepResult(job string, text []byte) error {
+	return os.WriteFile(filepath.Join(s.dir(job), "result.json"), text, 0o600)
+}
+
+// Result returns what KeepResult kept.
+func (s Store) Result(job string) ([]byte, error) {
+	return os.ReadFile(filepath.Join(s.dir(job), "result.json"))
+}

@@ -1,0 +1,40 @@
+package machine
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+
+	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/printable"
+)
+
+// stageNote says which stage works with a job's machines, and by which process: when that has
+// ended, so has the stage.
+type stageNote struct {
+	Stage   string        `json:"stage"`
+	Process *host.Process `json:"process"`
+}
+
+// NoteStage notes that this process works on a job: what it executes, for people.
+func (s Store) NoteStage(job, stage string) error {
+	self, err := host.FindProcess(os.Getpid())
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(stageNote{printable.Line(stage), &self})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(s.dir(job), "stage.json"), text, 0o600)
+}
+
+// stage is the stage that works on a job, "" if none does.
+func (s Store) stage(job string) string {
+	text, err := os.ReadFile(filepath.Join(s.dir(job), "stage.json"))
+	var note stageNote
+	if err != nil || json.Unmarshal(text, &note) != nil || note.Process == nil || !note.Process.Alive() {
+		return ""
+	}
+	return printable.Line(note.Stage)
+}

@@ -1,0 +1,255 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"nspawn-runner/test/gitlab"
+)
+
+// metrics are the numbers of a host, by their names with labels.
+func (h *host) metrics(t *testing.T) map[string]float64 {
+	t.Helper()
+	c := h.drive(t, "metrics")
+	if c.status != 0 || c.stderr != "" {
+		t.Fatalf("exit %d: %s", c.status, c.stderr)
+	}
+	return numbers(t, c.stdout)
+}
+
+func numbers(t *testing.T, text string) map[string]float64 {
+	t.Helper()
+	all := map[string]float64{}
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		at := strings.LastIndexByte(line, ' ')
+		value, err := strconv.ParseFloat(strings.TrimSpace(line[at+1:]), 64)
+		must(t, err)
+		all[strings.TrimPrefix(line[:at], "nspawn_runner_")] = value
+	}
+	return all
+}
+
+// wantGrown compares numbers with those of before.
+func wantGrown(t *testing.T, before, after map[string]float64, by map[string]float64) {
+	t.Helper()
+	for _, name := range slices.Sorted(maps.Keys(by)) {
+		if got := after[name] - before[name]; got != by[name] {
+			t.Errorf("%s grew by %v, want %v", name, got, by[name])
+		}
+	}
+}
+
+func TestMetricsCountWhatJobsDid(t *testing.T) {
+	h := onHost(t, "overlay")
+	before := h.metrics(t)
+	var jobs sync.WaitGroup
+	for range 10 {
+		jobs.Go(func() {
+			runner := h.runner()
+			if r, err := runner.Run(t.Context(), gitlab.Job{ID: newNumber(), Image: gitlab.Image{Name: "bookworm"}, Script: []string{"true"}}); err != nil || r.Status != gitlab.Success {
+				t.Errorf("%v: %+v", err, r)
+			}
+		})
+	}
+	// Meanwhile somebody reads.
+	for range 5 {
+		h.metrics(t)
+	}
+	jobs.Wait()
+	ran := h.metrics(t)
+	wantGrown(t, before, ran, map[string]float64{
+		`jobs_total{image="bookworm",result="success"}`:        10,
+		`stage_duration_seconds_count{stage="prepare"}`:        10,
+		`stage_duration_seconds_count{stage="cleanup"}`:        10,
+		`jobs_total{image="bookworm",result="system_failure"}`: 0,
+		`machines{state="running",kind="job"}`:                 0,
+	})
+	if before[`job_cpu_seconds_total{image="bookworm"}`] >= ran[`job_cpu_seconds_total{image="bookworm"}`] {
+		t.Error("ten jobs used no processor")
+	}
+
+	if r := h.play(t, gitlab.Job{Script: []string{"exit 3"}}); r.ExitCode != 3 {
+		t.Errorf("%+v", r)
+	}
+	h.play(t, gitlab.Job{Image: gitlab.Image{Name: "bookworm\"} 1\nx{y=\""}, Script: []string{"true"}})
+	h.play(t, gitlab.Job{Script: []string{"systemctl poweroff --force --force; sleep 60"}})
+	cancelled := h.runner()
+	cancelled.OnStart = func(r *gitlab.Running, p *gitlab.Process) {
+		if p.SubStage == "build_script" {
+			time.AfterFunc(100*time.Millisecond, r.Cancel)
+		}
+	}
+	h.playOn(t, cancelled, gitlab.Job{Script: []string{"sleep 60"}})
+	h.play(t, gitlab.Job{Script: []string{"sleep 60"}, Timeout: 10 * time.Second})
+	wantGrown(t, ran, h.metrics(t), map[string]float64{
+		`jobs_total{image="bookworm",result="success"}`:        0,
+		`jobs_total{image="bookworm",result="script_failure"}`: 1,
+		`jobs_total{image="",result="script_failure"}`:         1,
+		`jobs_total{image="bookworm",result="system_failure"}`: 1,
+		`jobs_total{image="bookworm",result="canceled"}`:       1,
+		`jobs_total{image="bookworm",result="timeout"}`:        1,
+		`failures_total{reason="no_image"}`:                    1,
+		`failures_total{reason="machine_died"}`:                1,
+		`failures_total{reason="other"}`:                       0,
+	})
+
+	id := h.prepared(t, "bookworm")
+	now := h.metrics(t)
+	if now[`machines{state="running",kind="job"}`] != 1 || now[`image_generations{image="bookworm"}`] != 1 || now[`state_free_bytes`] == 0 {
+		t.Errorf("with machine %s: %v", id, now)
+	}
+	began := time.Now()
+	h.metrics(t)
+	t.Logf("metrics took %s", time.Since(began))
+}
+
+func TestJobsRunWhateverBecomesOfTheCounters(t *testing.T) {
+	h := onHost(t, "overlay")
+	dir := filepath.Join(h.state, ".metrics")
+	runs := func(why string) {
+		if r := h.play(t, gitlab.Job{Script: []string{"true"}}); r.Status != gitlab.Success || strings.Contains(r.Log, "metrics") {
+			t.Errorf("%s: %s\n%s", why, r.Status, r.Log)
+		}
+	}
+	runs("nothing is wrong")
+	h.metrics(t)
+	must(t, os.WriteFile(filepath.Join(dir, "totals"), []byte("{"), 0o600))
+	runs("a broken file")
+	if c := h.drive(t, "metrics"); c.status != 0 || !strings.Contains(c.stderr, "begins anew") || numbers(t, c.stdout)[`jobs_total{image="bookworm",result="success"}`] != 1 {
+		t.Errorf("%+v", c)
+	}
+	// A full disk of their own.
+	shell(t, "mount -t tmpfs -o size=4k,nr_inodes=3 tmpfs "+dir)
+	_, err := exec.Command("sh", "-c", "cat /dev/zero >"+dir+"/records").CombinedOutput()
+	if err == nil {
+		t.Error("the disk does not get full")
+	}
+	runs("a full disk")
+	if c := h.drive(t, "metrics"); c.status == 0 && c.stdout == "" {
+		t.Errorf("%+v", c)
+	}
+	shell(t, "umount "+dir)
+	must(t, os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600))
+	runs("a file in place of the directory")
+	must(t, os.Remove(dir))
+}
+
+// debianTools unpacks Debian packages, without installing services that run then.
+func debianTools(t *testing.T, packages ...string) (bin string) {
+	t.Helper()
+	dir := t.TempDir()
+	must(t, os.Chmod(dir, 0o755))
+	shell(t, "cd "+dir+" && apt-get -qq update && apt-get -qq -o APT::Sandbox::User=root download "+strings.Join(packages, " ")+" && for p in *.deb; do dpkg-deb --extract $p .; done")
+	return filepath.Join(dir, "usr/bin")
+}
+
+// serve runs a server at a free port of the loopback until the test ends.
+func serve(t *testing.T, flag string, command ...string) (address string) {
+	t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	address = free.Addr().String()
+	free.Close()
+	cmd := exec.Command(command[0], append(command[1:], flag+address)...)
+	log := filepath.Join(t.TempDir(), "log")
+	file, err := os.Create(log)
+	must(t, err)
+	defer file.Close()
+	cmd.Stdout, cmd.Stderr = file, file
+	must(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			text, _ := os.ReadFile(log)
+			t.Logf("%s: %s", command[0], text)
+		}
+	})
+	return address
+}
+
+// get returns the body of an answer, "" while there is none.
+func get(address, path string) string {
+	answer, err := http.Get("http://" + address + path)
+	if err != nil {
+		return ""
+	}
+	defer answer.Body.Close()
+	text, _ := io.ReadAll(answer.Body)
+	return string(text)
+}
+
+// The files that ship with the program, and Debian's Prometheus.
+func TestPrometheusReadsTheNumbersThroughNodeExporter(t *testing.T) {
+	needLab(t)
+	h := onHost(t, "overlay")
+	bin := debianTools(t, "prometheus", "prometheus-node-exporter")
+	shipped := filepath.Join(os.Getenv("NSPAWN_RUNNER_PACKAGING"), "prometheus")
+	h.play(t, gitlab.Job{Script: []string{"true"}})
+	dir := t.TempDir()
+	if c := h.drive(t, "metrics", "--textfile", dir); c.status != 0 || c.stdout+c.stderr != "" {
+		t.Fatalf("%+v", c)
+	}
+	file := filepath.Join(dir, "nspawn-runner.prom")
+	shell(t, bin+"/promtool check metrics <"+file)
+	shell(t, fmt.Sprintf("test $(stat -c %%a %s) = 644 && test $(ls -A %s) = nspawn-runner.prom && test -z \"$(tail -c1 %s | tr -d '\\n')\"", file, dir, file))
+	shell(t, bin+"/promtool check rules "+shipped+"/nspawn-runner.rules.yml && "+bin+"/promtool test rules "+shipped+"/nspawn-runner.test.yml")
+	if c := h.drive(t, "metrics", "--textfile", dir+"/none"); c.status != 1 || !strings.Contains(c.stderr, "textfile directory "+dir+"/none") {
+		t.Errorf("%+v", c)
+	}
+
+	exporter := serve(t, "--web.listen-address=", bin+"/prometheus-node-exporter", "--collector.disable-defaults", "--collector.textfile", "--collector.textfile.directory="+dir)
+	config := filepath.Join(t.TempDir(), "prometheus.yml")
+	must(t, os.WriteFile(config, fmt.Appendf(nil, "rule_files: [%s/nspawn-runner.rules.yml]\nscrape_configs:\n- job_name: node\n  scrape_interval: 1s\n  static_configs: [{targets: ['%s']}]\n", shipped, exporter), 0o644))
+	prometheus := serve(t, "--web.listen-address=", bin+"/prometheus", "--config.file="+config, "--storage.tsdb.path="+t.TempDir())
+	// query returns the value of the only series of an expression.
+	query := func(expression string) string {
+		var answer struct {
+			Data struct {
+				Result []struct{ Value [2]any }
+			}
+		}
+		if json.Unmarshal([]byte(get(prometheus, "/api/v1/query?query="+url.QueryEscape(expression))), &answer) != nil || len(answer.Data.Result) != 1 {
+			return ""
+		}
+		return fmt.Sprint(answer.Data.Result[0].Value[1])
+	}
+	await(t, "numbers in Prometheus", func() bool { return query(`nspawn_runner_build_info{version!="",systemd!="",kernel!=""}`) == "1" })
+	want := numbers(t, read(t, file))
+	for _, series := range []string{`jobs_total{image="bookworm",result="success"}`, `stage_duration_seconds_count{stage="run"}`, `machines{state="leftover",kind="service"}`, `image_generations{image="bookworm"}`} {
+		if got := query("nspawn_runner_" + series); got != strconv.FormatFloat(want[series], 'g', -1, 64) {
+			t.Errorf("%s is %s, want %v", series, got, want[series])
+		}
+	}
+	if got := query("node_textfile_scrape_error"); got != "0" {
+		t.Errorf("node_exporter reports an error: %s", got)
+	}
+	if rules := get(prometheus, "/api/v1/rules"); !strings.Contains(rules, "NspawnRunnerLeftovers") || strings.Contains(rules, `"health":"err"`) {
+		t.Errorf("rules: %s", rules)
+	}
+}
+
+// read is a file's content.
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	must(t, err)
+	return string(text)
+}

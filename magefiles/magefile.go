@@ -25,6 +25,7 @@ import (
 // Aliases are the short names of what is typed most.
 var Aliases = map[string]any{
 	"test":  Test.All,
+	"demo":  Demo.Job,
 	"bench": Bench.Jobs,
 	"soak":  Soak.All,
 }
@@ -117,8 +118,14 @@ func building(do func(*runner.Host) error) error {
 	return onHost(do)
 }
 
-// Demo runs a real CI job in a machine of its own, in a lab if need be: the short way to see it all.
-func Demo(ctx context.Context) error { return demo.Run(ctx, os.Stdout) }
+// Demo shows it all.
+type Demo mg.Namespace
+
+// Job runs a real CI job in a machine of its own, in a lab if need be: the short way to see it all.
+func (Demo) Job(ctx context.Context) error { return demo.Run(ctx, os.Stdout) }
+
+// Services runs a CI job that uses PostgreSQL and Redis, each in a machine beside its own.
+func (Demo) Services(ctx context.Context) error { return demo.RunServices(ctx, os.Stdout) }
 
 // buildDir is where Build puts the program.
 const buildDir = "build"
@@ -143,6 +150,11 @@ func (Bench) Jobs(ctx context.Context) error { return suite.Bench(ctx, os.Stdout
 
 // Images measures how long it takes to create and maintain images; some minutes.
 func (Bench) Images(ctx context.Context) error { return suite.BenchImages(ctx, os.Stdout) }
+
+// Services measures how long it takes until a job can use PostgreSQL and Redis, beside podman; OTHER=PATH compares another build of the driver.
+func (Bench) Services(ctx context.Context) error {
+	return suite.BenchServices(ctx, os.Stdout, os.Getenv("OTHER"))
+}
 
 // Test runs tests.
 type Test mg.Namespace

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -96,6 +97,23 @@ func patterns(n *yaml.Node, out *[]Pattern) error {
 	*out = nil
 	for _, word := range written {
 		*out = append(*out, Pattern{word, glob(word)})
+	}
+	return nil
+}
+
+// ports takes numbers of TCP ports.
+func ports(n *yaml.Node, out *[]uint16) error {
+	var written []string
+	if err := words(n, anything, &written); err != nil {
+		return err
+	}
+	*out = nil
+	for _, word := range written {
+		port, err := strconv.ParseUint(word, 10, 16)
+		if err != nil || port == 0 {
+			return fmt.Errorf("want numbers of ports from 1 to 65535, not %q", word)
+		}
+		*out = append(*out, uint16(port))
 	}
 	return nil
 }

@@ -63,6 +63,8 @@ type Config struct {
 	ServiceTimeout   time.Duration
 	ServiceMemoryMax Amount
 	ServiceCPUs      float64 // 0: as many as there are
+	// ServiceDebug lets jobs see what it says.
+	ServiceDebug bool
 
 	Mirror     string
 	Components []string
@@ -91,6 +93,8 @@ type Config struct {
 	JobEnvironment map[string]string
 	// Service are names of services that it stands for, and patterns of names.
 	Service []Pattern
+	// ServicePorts are the TCP ports at which it listens as a service.
+	ServicePorts []uint16
 	// ServiceStart is a script for its machine as a service, Ready a command that succeeds
 	// when the service can be used.
 	ServiceStart, Ready string

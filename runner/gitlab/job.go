@@ -18,6 +18,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"strconv"
 	"time"
 )
 
@@ -29,6 +30,8 @@ type Job struct {
 	Image string
 	// Services are what else the job wants to run beside it, in its order.
 	Services []Service
+	// DebugServices says that the job's log has what they say.
+	DebugServices bool
 	// Registry is what it has for registries of images.
 	Registry Registry
 	// Trusted says that all of this is GitLab's own word. The fields below
@@ -73,6 +76,7 @@ func FromEnvironment(env Env, id, image string) (Job, error) {
 		job.Services = servicesOf(known, known, nil, env)
 		job.Registry = Registry{DockerConfig: env("CUSTOM_ENV_" + dockerConfig)}
 	}
+	job.DebugServices, _ = strconv.ParseBool(env("CUSTOM_ENV_CI_DEBUG_SERVICES")) // as gitlab-runner
 	if id != "" {
 		job.ID = id
 	}

@@ -9,23 +9,43 @@ import (
 	"nspawn-runner/runner/machine"
 )
 
-// helperPath is where jobs find gitlab-runner, which uploads artifacts and
-// packs caches.
-const helperPath = "/usr/local/bin/gitlab-runner"
+// helperDir is where jobs find the host's programs for them.
+const helperDir = "/usr/local/bin"
 
-// helperBinds makes the host's gitlab-runner visible in the machine, unless
-// the image has its own. Without one, scripts warn and artifacts are lost.
-func (d *Driver) helperBinds(chroot string, caller *host.Process) []machine.Bind {
-	for _, dir := range []string{"usr/local/bin", "usr/bin", "bin"} {
-		if _, err := os.Lstat(filepath.Join(chroot, dir, "gitlab-runner")); err == nil {
-			return nil
+// helperBinds makes programs of the host visible in the machine, unless the image has its
+// own: gitlab-runner, which uploads artifacts and packs caches, and step-runner, which
+// executes the `run:` of a job. Without the first one, scripts warn and artifacts are lost;
+// without the other, such jobs fail.
+func (d *Driver) helperBinds(chroot string, caller *host.Process) (binds []machine.Bind) {
+	for name, from := range map[string]string{"gitlab-runner": d.FindHelper(caller), "step-runner": inPath("step-runner")} {
+		if from != "" && !hasProgram(chroot, name) {
+			binds = append(binds, machine.Bind{From: from, To: filepath.Join(helperDir, name)})
 		}
 	}
-	from := d.FindHelper(caller)
-	if from == "" {
-		return nil
+	return binds
+}
+
+// hasProgram says whether a chroot has a program where its jobs look for programs.
+func hasProgram(chroot, name string) bool {
+	for _, dir := range []string{"usr/local/bin", "usr/bin", "bin"} {
+		if _, err := os.Lstat(filepath.Join(chroot, dir, name)); err == nil {
+			return true
+		}
 	}
-	return []machine.Bind{{From: from, To: helperPath}}
+	return false
+}
+
+// inPath is the path of a program of the host without links, since no bind is reached by
+// them; "" if there is none.
+func inPath(name string) string {
+	path, err := exec.LookPath(name)
+	if err == nil {
+		path, err = filepath.EvalSymlinks(path)
+	}
+	if err != nil {
+		return ""
+	}
+	return path
 }
 
 // FindHelper looks for gitlab-runner on the host: the one that calls fits
@@ -37,11 +57,8 @@ func (d *Driver) FindHelper(caller *host.Process) string {
 			return path
 		}
 	}
-	// No bind is reached by links.
-	if path, err := exec.LookPath("gitlab-runner"); err == nil {
-		if path, err = filepath.EvalSymlinks(path); err == nil {
-			return path
-		}
+	if path := inPath("gitlab-runner"); path != "" {
+		return path
 	}
 	path, err := filepath.EvalSymlinks(d.Config.GitlabRunner)
 	if err != nil {

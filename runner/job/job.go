@@ -9,6 +9,7 @@
 //	services.go    the services of a job
 //	mishaps.go     what happens to services while their job runs
 //	ociservices.go services that are images of registries
+//	longwait.go    a section of the log about services that take long
 //	servicenames.go which image a service means
 //	plan.go        what a machine shall be: computed, before anything is touched
 //	settings.go    the settings of an image
@@ -24,6 +25,7 @@ package job
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"sync"
 	"time"
@@ -97,3 +99,14 @@ func (d *Driver) end(ctx context.Context, id string) error {
 
 // allowed is for who made the machine.
 func allowed(machine.Record) error { return nil }
+
+// mayTouch allows a job its own machine. Who names a machine on the command
+// line, and is not gitlab-runner, is the administrator.
+func mayTouch(job gitlab.Job, explicit string) func(machine.Record) error {
+	return func(r machine.Record) error {
+		if r.Owner == job.Owner || explicit != "" && !job.Trusted {
+			return nil
+		}
+		return errors.New("it belongs to another GitLab's or runner's job of the same id")
+	}
+}

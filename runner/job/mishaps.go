@@ -9,11 +9,35 @@ import (
 	"nspawn-runner/runner/machine"
 )
 
+// followServices shows in the log what the services of a job say, if it wants to see that,
+// until the returned function is called.
+func (d *Driver) followServices(ctx context.Context, machines machine.Store, main machine.Record) (end func()) {
+	enough, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		machines.FollowAll(ctx, main, enough, func(line string) { d.Note("%s", line) })
+		close(done)
+	}()
+	return func() {
+		close(enough)
+		<-done
+	}
+}
+
+// mainOf returns the record of a job's main machine and where it is, if the job may know of
+// it and it runs.
+func (d *Driver) mainOf(job gitlab.Job, explicit string) (machines machine.Store, main machine.Record, found bool) {
+	machines, err := d.machinesOf(job)
+	if err != nil {
+		return machines, main, false
+	}
+	main, err = machines.RecordOf(job.ID, machine.Main)
+	return machines, main, err == nil && mayTouch(job, explicit)(main) == nil && main.State() == "running"
+}
+
 // sayMishaps tells what has happened to the services of a job since it was last told. Where
 // the job's machine has ended, its services have with it, and that is no mishap of theirs.
-func (d *Driver) sayMishaps(ctx context.Context, machines machine.Store, job gitlab.Job) {
-	main, err := machines.RecordOf(job.ID, machine.Main)
-	if err != nil || main.State() != "running" {
+func (d *Driver) sayMishaps(ctx context.Context, machines machine.Store, main machine.Record) {
+	if main.State() != "running" {
 		return
 	}
 	for _, m := range machines.Mishaps(ctx, main) {
@@ -25,17 +49,13 @@ func (d *Driver) sayMishaps(ctx context.Context, machines machine.Store, job git
 
 // sayLastWords ends the log of a job that failed with what those of its services said last
 // that a mishap happened to. It may be why. The lines are folded, since it may as well not be.
-func (d *Driver) sayLastWords(ctx context.Context, machines machine.Store, job gitlab.Job) {
+func (d *Driver) sayLastWords(ctx context.Context, machines machine.Store, main machine.Record) {
 	if d.Env("CUSTOM_ENV_CI_JOB_STATUS") != "failed" {
-		return
-	}
-	main, err := machines.RecordOf(job.ID, machine.Main)
-	if err != nil {
 		return
 	}
 	for _, m := range machines.AllMishaps(main) {
 		began := time.Now()
-		lines := machines.LastWords(ctx, job.ID, m.Role)
+		lines := machines.LastWords(ctx, main.Job, m.Role)
 		if len(lines) == 0 {
 			lines = []string{"nothing"}
 		}

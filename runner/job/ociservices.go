@@ -96,11 +96,11 @@ func (d *Driver) pullServices(ctx context.Context, job gitlab.Job, services []gi
 
 // orderProgram makes the plan of the machine of a service whose image was pulled. With an error,
 // the image is held if the plan says how to let it go.
-func (d *Driver) orderProgram(main machine.Spec, service gitlab.Service, from pulled, number int, settings config.Config) (ordered orderedService, err error) {
+func (d *Driver) orderProgram(main machine.Spec, job gitlab.Job, service gitlab.Service, from pulled, number int, settings config.Config) (ordered orderedService, err error) {
 	ordered.Service = service
 	ordered.spec.Recorded = from.release
 	ordered.settings = programSettings(d.Config, settings)
-	ordered.ports = from.Config.Ports
+	ordered.settings.ServicePorts = from.Config.Ports
 	command := planCommand(service, from.Config)
 	if command == nil {
 		return ordered, jobsFault(fmt.Errorf("%s: its image has no command, and the job gives none", ordered.label()))
@@ -118,7 +118,12 @@ func (d *Driver) orderProgram(main machine.Spec, service gitlab.Service, from pu
 	if err := d.canLimit(spec.Limits.DiskMax, backend); err != nil {
 		return ordered, fmt.Errorf("%s: %w", ordered.label(), err)
 	}
+	wait, said := planWait(service, ordered.settings)
+	if ordered.settings.ServiceTimeout = wait; said != "" {
+		d.Note("%s", said)
+	}
 	ordered.spec = planService(spec, main, service, number)
+	ordered.spec.Followed = job.DebugServices && ordered.settings.ServiceDebug
 	ordered.spec.Recorded = from.release
 	ordered.spec.Program = &machine.Program{
 		StopSignal: planSignal(from.Config.StopSignal),
@@ -213,7 +218,7 @@ const settled = time.Second
 // programReady waits until the program of a service can be used: until the first of its ports
 // takes connections, or it has run for a moment.
 func (d *Driver) programReady(ctx context.Context, job string, main host.Process, s orderedService) (said []string, err error) {
-	ports, who := s.ports, "EXPOSE of its image"
+	ports, who := s.settings.ServicePorts, "EXPOSE of its image"
 	if port := servicePort(s.Service); port != 0 {
 		ports, who = []uint16{port}, "HEALTHCHECK_TCP_PORT"
 	}

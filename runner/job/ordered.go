@@ -12,8 +12,6 @@ type orderedService struct {
 	gitlab.Service
 	spec     machine.Spec
 	settings config.Config
-	// ports are those at which its image says that it listens, if that is one of a registry.
-	ports []uint16
 }
 
 // label is what people know it by.

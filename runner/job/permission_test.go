@@ -16,7 +16,7 @@ func TestOfEachSettingOfImagesItIsKnownWhetherARunnerMustAllowIt(t *testing.T) {
 		"job_timeout", "tasks_max", "disk_max", "max_age", "network", "usage", "chroot_suite", "mirror", "components",
 		"keyring", "include", "variant", "bootstrap", "build", "maint_recreate", "shell", "test", "environment", "aliases",
 		"security_mirror", "updates", "check_valid_until",
-		"services_required", "service_timeout", "service_memory_max", "service_cpus", "service", "service_start", "ready",
+		"services_required", "service_timeout", "service_memory_max", "service_cpus", "service_debug", "service_ports", "service", "service_start", "ready",
 	}
 	for _, key := range config.Keys {
 		if key.Image && slices.Contains(mustBeAllowed, key.Name) == slices.Contains(anybodys, key.Name) {

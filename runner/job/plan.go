@@ -156,7 +156,7 @@ func planNames(services []gitlab.Service) (names []string) {
 func planService(spec, main machine.Spec, service gitlab.Service, number int) machine.Spec {
 	spec.Job, spec.Owner, spec.Project, spec.Caller, spec.MaxRuntime = main.Job, main.Owner, main.Project, main.Caller, main.MaxRuntime
 	spec.Role = machine.Role(fmt.Sprintf("service%d", number))
-	spec.Service, spec.Names = printable.Line(service.Name), main.Names
+	spec.Service, spec.Names, spec.Aliases = printable.Line(service.Name), main.Names, service.Aliases
 	spec.Network = main.Network
 	return spec
 }
@@ -185,14 +185,56 @@ func serviceEnvironment(service gitlab.Service) map[string]string {
 // servicePort is the TCP port of a service that the job says answers when the service can be
 // used, 0 if it says none.
 func servicePort(service gitlab.Service) uint16 {
+	port, err := strconv.ParseUint(variableOf(service, "HEALTHCHECK_TCP_PORT"), 10, 16)
+	if err != nil {
+		return 0
+	}
+	return uint16(port)
+}
+
+// variableOf is the value of a service's variable, in whose name upper and lower case are the
+// same, as gitlab-runner has it.
+func variableOf(service gitlab.Service, variable string) string {
 	for _, name := range slices.Sorted(maps.Keys(service.Environment)) {
-		if strings.EqualFold(name, "HEALTHCHECK_TCP_PORT") {
-			if port, err := strconv.ParseUint(service.Environment[name], 10, 16); err == nil {
-				return uint16(port)
-			}
+		if strings.EqualFold(name, variable) {
+			return service.Environment[name]
 		}
 	}
-	return 0
+	return ""
+}
+
+// planWait is how long a service may take until it is ready, as the job says, or else its image.
+// said is a line for the job's log, "" if there is none.
+func planWait(service gitlab.Service, settings config.Config) (limit time.Duration, said string) {
+	value := variableOf(service, "HEALTHCHECK_TIMEOUT")
+	if value == "" {
+		return settings.ServiceTimeout, ""
+	}
+	limit, err := config.ParseDuration(value)
+	switch {
+	case err != nil:
+		return settings.ServiceTimeout, fmt.Sprintf("warning: service %s: HEALTHCHECK_TIMEOUT: want a time like 90s or 5m, not %s; it has %s", printable.Line(service.Name), printable.Line(value), settings.ServiceTimeout)
+	case limit > mostWait:
+		return mostWait, fmt.Sprintf("warning: service %s: HEALTHCHECK_TIMEOUT: no service may take longer than %s", printable.Line(service.Name), mostWait)
+	}
+	return limit, ""
+}
+
+// mostWait bounds how long a job may wait for its services.
+const mostWait = time.Hour
+
+// planPorts are the ports at which a service listens, none if it is not known. Its command may
+// change those of its image.
+func planPorts(service gitlab.Service, settings config.Config) []uint16 {
+	if port := servicePort(service); port != 0 {
+		return []uint16{port}
+	}
+	if service.Command != nil || service.Entrypoint != nil {
+		return nil
+	}
+	ports := slices.Clone(settings.ServicePorts)
+	slices.Sort(ports)
+	return slices.Compact(ports)
 }
 
 // planTrial makes a machine's plan one that tests its generation.

@@ -142,6 +142,44 @@ func TestAServicesScriptsSeeItsVariablesAndItsCommandAndNothingOfThemIsExecuted(
 	}
 }
 
+func TestTwoServicesAtOnePortAreNamedWithAWayOut(t *testing.T) {
+	order := func(name string, command []string, variables map[string]string, ports ...uint16) orderedService {
+		return orderedService{Service: gitlab.Service{Name: name, Command: command, Environment: variables}, settings: config.Config{ServicePorts: ports}}
+	}
+	for want, services := range map[string][]orderedService{
+		"": {order("a", nil, nil, 1, 1, 2), order("b", []string{"-p", "3"}, nil, 1, 2), order("c", nil, map[string]string{"healthcheck_tcp_port": "4"}, 2), order("d", nil, nil), order("e", nil, nil)},
+		"service a and service c both listen at port 2, ": {order("a", nil, nil, 1, 2), order("b", nil, nil), order("c", nil, nil, 2)},
+		"service a and service b both listen at port 9, ": {order("a", []string{"x"}, map[string]string{"HEALTHCHECK_TCP_PORT": "9"}, 1), order("b", nil, nil, 9)},
+	} {
+		if err := checkPorts(services); (err == nil) != (want == "") || err != nil && !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%q: %v", want, err)
+		}
+	}
+	if !strings.Contains(checkPorts([]orderedService{order("a", nil, nil, 1), order("b", nil, nil, 1)}).Error(), `command: ["-p", "5433"]`) {
+		t.Error("it is not said what to do")
+	}
+}
+
+func TestAJobSaysHowLongAServiceMayTake(t *testing.T) {
+	settings := config.Config{ServiceTimeout: 30 * time.Second}
+	for value, want := range map[string]struct {
+		limit time.Duration
+		said  string
+	}{
+		"":          {30 * time.Second, ""},
+		"90":        {90 * time.Second, ""},
+		"2m":        {2 * time.Minute, ""},
+		"x\x1b[31m": {30 * time.Second, "warning: service a: HEALTHCHECK_TIMEOUT: want a time like 90s or 5m, not x [31m; it has 30s"},
+		"-1":        {30 * time.Second, "warning: service a: HEALTHCHECK_TIMEOUT: want a time like 90s or 5m, not -1; it has 30s"},
+		"3h":        {time.Hour, "warning: service a: HEALTHCHECK_TIMEOUT: no service may take longer than 1h0m0s"},
+	} {
+		limit, said := planWait(gitlab.Service{Name: "a", Environment: map[string]string{"Healthcheck_Timeout": value}}, settings)
+		if limit != want.limit || said != want.said {
+			t.Errorf("%q: %v, %q", value, limit, said)
+		}
+	}
+}
+
 func TestThePortOfAServiceIsWhatTheJobSays(t *testing.T) {
 	for value, want := range map[string]uint16{"5432": 5432, "": 0, "x": 0, "65536": 0, "-1": 0, "80 ": 0} {
 		if got := servicePort(gitlab.Service{Environment: map[string]string{"Healthcheck_tcp_Port": value}}); got != want {

@@ -65,9 +65,9 @@ func (d *Driver) orderServices(ctx context.Context, main *machine.Spec, job gitl
 	for i, service := range services {
 		var ordered orderedService
 		if image, is := fromRegistry[i]; is {
-			ordered, err = d.orderProgram(*main, service, image, i+1, settings)
+			ordered, err = d.orderProgram(*main, job, service, image, i+1, settings)
 		} else {
-			ordered, err = d.orderService(ctx, *main, service, images[service.Name], i+1, settings, may)
+			ordered, err = d.orderService(ctx, *main, job, service, images[service.Name], i+1, settings, may)
 		}
 		if ordered.spec.Recorded != nil {
 			all = append(all, ordered)
@@ -76,12 +76,15 @@ func (d *Driver) orderServices(ctx context.Context, main *machine.Spec, job gitl
 			return all, err
 		}
 	}
+	if err := checkPorts(all); err != nil {
+		return all, jobsFault(err)
+	}
 	return all, nil
 }
 
 // orderService does so for one, whose image is known by name. With an error, the image is
 // held if the plan says how to let it go.
-func (d *Driver) orderService(ctx context.Context, main machine.Spec, service gitlab.Service, name string, number int, settings config.Config, may Permission) (ordered orderedService, err error) {
+func (d *Driver) orderService(ctx context.Context, main machine.Spec, job gitlab.Job, service gitlab.Service, name string, number int, settings config.Config, may Permission) (ordered orderedService, err error) {
 	ordered.Service = service
 	generation, release, err := d.Images.Hold(ctx, name)
 	if err != nil {
@@ -96,9 +99,30 @@ func (d *Driver) orderService(ctx context.Context, main machine.Spec, service gi
 	if err != nil {
 		return ordered, fmt.Errorf("%s: %w", ordered.label(), err)
 	}
+	wait, said := planWait(service, ordered.settings)
+	if ordered.settings.ServiceTimeout = wait; said != "" {
+		d.Note("%s", said)
+	}
 	ordered.spec = planService(spec, main, service, number)
+	ordered.spec.Followed = job.DebugServices && ordered.settings.ServiceDebug
 	ordered.spec.Recorded = release
 	return ordered, nil
+}
+
+// checkPorts says which services of a job listen at the same port, as far as that is known.
+func checkPorts(services []orderedService) error {
+	by := map[uint16]orderedService{}
+	for _, s := range services {
+		for _, port := range planPorts(s.Service, s.settings) {
+			if first, taken := by[port]; taken {
+				return fmt.Errorf("%s and %s both listen at port %d, and all services of a job share one network: "+
+					"give one of them another port by its command, as in command: [\"-p\", \"5433\"] of PostgreSQL, "+
+					"or by a variable of its image, and write the port to its variable HEALTHCHECK_TCP_PORT", first.label(), s.label(), port)
+			}
+			by[port] = s
+		}
+	}
+	return nil
 }
 
 // specsOf are the plans of all machines of a job.
@@ -110,39 +134,52 @@ func specsOf(main machine.Spec, services []orderedService) []machine.Spec {
 	return all
 }
 
-// startServices starts the services of a job whose machine is up, and returns when they can
-// be used, or had their time. With an error, some of their machines may be there.
-func (d *Driver) startServices(ctx context.Context, job string, services []orderedService) error {
-	main, err := d.Machines.RecordOf(job, machine.Main)
-	if err != nil {
-		return err
-	}
+// startWithServices starts a job's machine and, while that boots, the machines of its services.
+// It returns when they can be used, or had their time. With an error, some of them may be
+// there.
+func (d *Driver) startWithServices(ctx context.Context, main machine.Spec, services []orderedService) error {
 	for _, s := range services {
 		d.Note("Starting %s...", s.label())
 	}
-	starts, starting := errgroup.WithContext(ctx)
+	main.Beside = func(ctx context.Context, leader host.Process) error { return d.startServices(ctx, leader, services) }
+	if err := d.Machines.Start(ctx, main); err != nil {
+		return err
+	}
+	_ = d.Machines.NoteStage(main.Job, "services") // for people only
+	fault.Here("prepare: machines of services up")
+	record, err := d.Machines.RecordOf(main.Job, machine.Main)
+	if err != nil {
+		return err
+	}
+	// From here on, their machines execute what the job may have chosen.
+	if err := limitOwnMemory(); err != nil {
+		return fmt.Errorf("limit this program's memory: %w", err)
+	}
+	endFollow := d.followServices(ctx, d.Machines, record)
+	err = d.awaitServices(ctx, main.Job, *record.Leader, services)
+	endFollow()
+	if err != nil {
+		return err
+	}
+	d.Machines.KnowMishaps(ctx, record)
+	return nil
+}
+
+// startServices starts the machines of services in the network of a job's machine, whose first
+// process is given.
+func (d *Driver) startServices(ctx context.Context, main host.Process, services []orderedService) error {
+	fault.Here("prepare: network of services there")
+	starts, ctx := errgroup.WithContext(ctx)
 	for _, s := range services {
-		s.spec.Joins = main.Leader
+		s.spec.Joins = &main
 		starts.Go(func() error {
-			if err := d.Machines.Start(starting, s.spec); err != nil {
+			if err := d.Machines.Start(ctx, s.spec); err != nil {
 				return fmt.Errorf("%s: %w", s.label(), err)
 			}
 			return nil
 		})
 	}
-	if err := starts.Wait(); err != nil {
-		return err
-	}
-	fault.Here("prepare: machines of services up")
-	// From here on, their machines execute what the job may have chosen.
-	if err := limitOwnMemory(); err != nil {
-		return fmt.Errorf("limit this program's memory: %w", err)
-	}
-	if err := d.awaitServices(ctx, job, *main.Leader, services); err != nil {
-		return err
-	}
-	d.Machines.KnowMishaps(ctx, main)
-	return nil
+	return starts.Wait()
 }
 
 // awaitServices waits until all services can be used. One that is late is told of in the
@@ -154,10 +191,20 @@ func (d *Driver) awaitServices(ctx context.Context, job string, main host.Proces
 	}
 	d.Note("Waiting for services to be up and running (timeout %d seconds)...", int(longest.Seconds()))
 	late := make([]*lateError, len(services))
+	labels := make([]string, len(services))
+	for i, s := range services {
+		labels[i] = s.label()
+	}
+	wait := beginWait(d.Note, labels, longWait)
 	waits, waiting := errgroup.WithContext(ctx)
 	for i, s := range services {
 		waits.Go(func() error {
 			err := d.awaitService(waiting, job, main, s)
+			what := "ready"
+			if err != nil {
+				what = "not ready"
+			}
+			wait.ready(s.label(), what)
 			if errors.As(err, &late[i]) && !s.settings.ServicesRequired {
 				return nil
 			}
@@ -165,6 +212,7 @@ func (d *Driver) awaitServices(ctx context.Context, job string, main host.Proces
 		})
 	}
 	err := waits.Wait()
+	wait.end()
 	fault.Here("prepare: services had their time")
 	if err != nil {
 		return err
@@ -192,13 +240,14 @@ func (d *Driver) awaitService(ctx context.Context, job string, main host.Process
 	limit, cancel := context.WithTimeoutCause(ctx, s.settings.ServiceTimeout, errLate)
 	defer cancel()
 	if s.settings.ServiceStart != "" {
-		said, err := d.inService(limit, job, s, "nspawn_runner_service_start", "set -e; "+s.settings.ServiceStart+"\n")
+		said, err := d.inService(limit, job, s, startSetting, "set -e; "+s.settings.ServiceStart+"\n")
 		if err != nil {
 			if errors.Is(err, errLate) {
-				err = fmt.Errorf("nspawn_runner_service_start took longer than %s (service_timeout)", s.settings.ServiceTimeout)
+				err = fmt.Errorf("%s took longer than %s (service_timeout)", startSetting, s.settings.ServiceTimeout)
 			}
 			return d.whyNotReady(ctx, job, s, err, said)
 		}
+		d.sayWarnings(s, said)
 		fault.Here("prepare: a service set up")
 	}
 	said, err := d.becomeReady(limit, job, main, s)
@@ -213,6 +262,16 @@ func (d *Driver) awaitService(ctx context.Context, job string, main host.Process
 		return &lateError{d.whyNotReady(ctx, job, s, late, said)}
 	}
 	return d.whyNotReady(ctx, job, s, err, said)
+}
+
+// sayWarnings puts into the job's log of what a service's script said the lines that are
+// warnings.
+func (d *Driver) sayWarnings(s orderedService, said []string) {
+	for _, line := range said {
+		if warning, is := strings.CutPrefix(line, "warning: "); is {
+			d.Note("warning: %s: %s", s.label(), warning)
+		}
+	}
 }
 
 // becomeReady waits until a service can be used, or a unit of its machine failed: then it
@@ -249,6 +308,9 @@ func (d *Driver) becomeReady(ctx context.Context, job string, main host.Process,
 	return nil, nil
 }
 
+// startSetting is the script that sets a service up.
+const startSetting = config.VariablePrefix + "service_start"
+
 // mostSaid bounds what is kept of what scripts of services print, in bytes.
 const mostSaid = 16 << 10
 
@@ -261,6 +323,11 @@ func (d *Driver) inService(ctx context.Context, job string, s orderedService, se
 		Role: s.spec.Role, Label: setting, Source: strings.NewReader(prologue(s.Service) + script),
 		Stdout: &output, Stderr: &output,
 	})
+	if s.spec.Followed && setting == startSetting {
+		for _, line := range output.Last() {
+			d.Note("%s%s", machine.ServicePrefix(s.Aliases), line)
+		}
+	}
 	if err == nil && outcome.Code != 0 {
 		err = errors.New(strings.Join(append([]string{fmt.Sprintf("%s ended with exit code %d", setting, outcome.Code)}, outcome.Reached()...), "; "))
 	}

@@ -120,12 +120,10 @@ func (d *Driver) start(ctx context.Context, job gitlab.Job, from *host.Process, 
 		spec.Binds = append(spec.Binds, machine.Bind{From: cache, To: gitlab.CacheDir, Writable: true})
 	}
 	spec.Recorded = held.letGo // the record says from then on what is in use
-	if err := d.Machines.Start(ctx, spec); err != nil || len(services) == 0 {
-		return err
+	if len(services) == 0 {
+		return d.Machines.Start(ctx, spec)
 	}
-	_ = d.Machines.NoteStage(job.ID, "services") // for people only
-	fault.Here("prepare: main machine up")
-	if err := d.startServices(ctx, job.ID, services); err != nil {
+	if err := d.startWithServices(ctx, spec, services); err != nil {
 		return errors.Join(err, d.end(ctx, job.ID))
 	}
 	return nil
@@ -169,21 +167,23 @@ func (d *Driver) run(ctx context.Context, stage Stage, path, label string, stdou
 		return fmt.Errorf("script: %w", err)
 	}
 	defer source.Close()
+	machines, main, found := d.mainOf(job, stage.ID)
+	endFollow := func() {}
+	if found && job.DebugServices {
+		endFollow = d.followServices(ctx, machines, main)
+	}
 	err = d.exec(ctx, job, stage.ID, machine.Script{
 		Source: source, Shell: stage.Shell, Label: label,
 		Stdout: stdout, Stderr: stderr,
 		Alone: job.Trusted,
 	}, o)
-	if ctx.Err() != nil {
+	endFollow()
+	if !found || ctx.Err() != nil {
 		return err
 	}
-	machines, machinesErr := d.machinesOf(job)
-	if machinesErr != nil {
-		return err // the job is none the worse for what is not said
-	}
-	d.sayMishaps(ctx, machines, job)
+	d.sayMishaps(ctx, machines, main)
 	if err == nil && label == gitlab.LastScript {
-		d.sayLastWords(ctx, machines, job)
+		d.sayLastWords(ctx, machines, main)
 		d.sayUsage(machines, job)
 	}
 	return err
@@ -222,17 +222,6 @@ func (d *Driver) exec(ctx context.Context, job gitlab.Job, explicit string, scri
 		failure.Err = fmt.Errorf("the script was killed by signal %d (%s)", outcome.Signal, unix.SignalName(unix.Signal(outcome.Signal)))
 	}
 	return failure
-}
-
-// mayTouch allows a job its own machine. Who names a machine on the command
-// line, and is not gitlab-runner, is the administrator.
-func mayTouch(job gitlab.Job, explicit string) func(machine.Record) error {
-	return func(r machine.Record) error {
-		if r.Owner == job.Owner || explicit != "" && !job.Trusted {
-			return nil
-		}
-		return errors.New("it belongs to another GitLab's or runner's job of the same id")
-	}
 }
 
 // Cleanup is the cleanup stage: it makes the job's machine gone. It is not

@@ -20,6 +20,7 @@ package machine
 
 import (
 	"cmp"
+	"context"
 	"path/filepath"
 	"time"
 
@@ -77,6 +78,9 @@ type Spec struct {
 	Names []string
 	// Service is the name by which the job knows it, if it is a service: a printable line.
 	Service string
+	// Aliases are a service's own among the names. Followed has the job be shown what it says.
+	Aliases  []string
+	Followed bool
 	// CloudMetadata lets it reach what clouds tell their hosts.
 	CloudMetadata bool
 	// NoFUSE leaves out /dev/fuse, NoNesting what containers in it need.
@@ -87,6 +91,10 @@ type Spec struct {
 	Limits Limits
 	// Together hold for all machines of the host.
 	Together Together
+	// Beside, if set, is called with the machine's first process when that is there and the
+	// machine boots: its network can be joined from then on. Its context ends when the boot
+	// fails. The start ends when it has returned, and fails if it does.
+	Beside func(ctx context.Context, leader host.Process) error
 	// Recorded, if set, is called when the machine is on record: from then on
 	// whoever removes generations sees that this one is in use.
 	Recorded func()

@@ -185,10 +185,13 @@ func (s Store) ask(ctx context.Context, r Record, do func(*systemd.Bus) error) e
 	return err
 }
 
-// failedOn are the services that failed, but for the scripts that this program executes.
+// failedOn are the services that failed, but for the scripts that this program executes and
+// systemd's own: of those, some fail in machines on some hosts, and none is what a job wants.
 func failedOn(ctx context.Context, bus *systemd.Bus) ([]systemd.FailedService, error) {
 	all, err := bus.FailedServices(ctx)
-	return slices.DeleteFunc(all, func(f systemd.FailedService) bool { return strings.HasPrefix(f.Name, unitPrefix) }), err
+	return slices.DeleteFunc(all, func(f systemd.FailedService) bool {
+		return strings.HasPrefix(f.Name, unitPrefix) || strings.HasPrefix(f.Name, "systemd-")
+	}), err
 }
 
 // wordFailed says how a service failed.

@@ -58,3 +58,41 @@ func TestOnlyAProgramThatCatchesItsStopSignalIsWaitedFor(t *testing.T) {
 		t.Error("Go catches SIGSEGV, and no program SIGKILL")
 	}
 }
+
+func TestAJobIsShownWhatAProgramPrintsLineByLine(t *testing.T) {
+	s := Store{Dir: t.TempDir()}
+	record := Record{ID: "7-service1", Program: &programRecord{}, Aliases: []string{"db"}}
+	if err := os.Mkdir(s.dir(record.ID), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	output, err := newRing(filepath.Join(s.dir(record.ID), outputFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	follow := func() string {
+		var shown strings.Builder
+		over := make(chan struct{})
+		close(over)
+		s.followProgram(t.Context(), record, over, func(line string) { shown.WriteString(line + "\n") })
+		return shown.String()
+	}
+	for _, step := range []struct{ printed, want string }{
+		{"one\n\x1b[2Jtwo\nhal", "[service:db] one\n[service:db] [2Jtwo\n"},
+		{"", ""},
+		{"f\n", "[service:db] half\n"},
+		{strings.Repeat("x", 5000), "[service:db] " + strings.Repeat("x", 300) + "...\n"},
+		{strings.Repeat("y", ringSize) + "\nend\n", "[service:db] (5 bytes were printed faster than they could be shown)\n[service:db] " + strings.Repeat("y", 300) + "...\n[service:db] end\n"},
+	} {
+		_, _ = output.Write([]byte(step.printed))
+		if got := follow(); got != step.want {
+			t.Errorf("%.20q: %q, want %q", step.printed, got, step.want)
+		}
+	}
+	for range 200 {
+		_, _ = output.Write([]byte(strings.Repeat("much\n", ringSize/10)))
+		follow()
+	}
+	if got := follow(); got != "" {
+		t.Errorf("after %d bytes: %q", mostFollowed, got)
+	}
+}

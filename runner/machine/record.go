@@ -69,6 +69,9 @@ type Record struct {
 	Names []string `json:"names,omitempty"`
 	// Service is the name by which the job knows it, if it is a service: a printable line.
 	Service string `json:"service,omitempty"`
+	// Aliases are its own among the names. Followed says that the job is shown what it says.
+	Aliases  []string `json:"aliases,omitempty"`
+	Followed bool     `json:"followed,omitempty"`
 	// CloudMetadata says that the machine may reach it.
 	CloudMetadata bool `json:"cloud_metadata,omitempty"`
 	// NoFUSE says that the machine has no /dev/fuse.

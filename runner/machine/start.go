@@ -130,6 +130,8 @@ func newRecord(spec Spec) Record {
 		Joins:         spec.Joins,
 		Names:         spec.Names,
 		Service:       spec.Service,
+		Aliases:       spec.Aliases,
+		Followed:      spec.Followed,
 		CloudMetadata: spec.CloudMetadata,
 		NoFUSE:        spec.NoFUSE,
 		Environment:   spec.Environment,
@@ -168,13 +170,22 @@ func (s Store) launch(ctx context.Context, bus *systemd.Bus, spec Spec, record R
 	if err := limitSlice(ctx, bus, spec.Together); err != nil {
 		return err
 	}
-	if err := s.boot(ctx, bus, spec, &record); err != nil {
+	beside := beginBeside(ctx, spec.Beside)
+	err = s.boot(ctx, bus, spec, &record, beside.leader)
+	if err != nil {
+		beside.end() // before the machine is undone: what is bound to it would start it again
 		return fmt.Errorf("machine %s of image %s: %w", Name(record.ID), spec.Image, err)
 	}
-	if err := record.write(dir); err != nil {
+	err = record.write(dir)
+	if err == nil {
+		s.logf("%s is up", Name(record.ID))
+		fault.Here("machine: up")
+		err = beside.wait()
+	}
+	beside.end()
+	if err != nil {
 		return err
 	}
-	s.logf("%s is up", Name(record.ID))
 	// Success after a signal would count as a machine somebody wants.
 	return context.Cause(ctx)
 }
@@ -203,15 +214,15 @@ func (s Store) clear(ctx context.Context, bus *systemd.Bus, id string) error {
 }
 
 // boot starts the machine's service, waits until the machine is up, and adds
-// to the record where it runs.
-func (s Store) boot(ctx context.Context, bus *systemd.Bus, spec Spec, record *Record) error {
+// to the record where it runs. It tells its first process as soon as it knows it.
+func (s Store) boot(ctx context.Context, bus *systemd.Bus, spec Spec, record *Record, leader func(host.Process)) error {
 	// Not systemd's own timeout, which would kill the machine before anybody
 	// could ask it what hangs.
 	limit, cancel := context.WithTimeoutCause(ctx, spec.BootTimeout, errBootTimeout)
 	defer cancel()
 	unit := unitName(record.ID)
 	s.logf("start %s: %s on backend %s", unit, spec.Chroot, spec.Backend.Name())
-	err := s.startConnected(limit, bus, spec, *record)
+	err := s.startConnected(limit, bus, spec, *record, leader)
 	switch {
 	case err != nil:
 	case spec.Program != nil:
@@ -230,7 +241,7 @@ func (s Store) boot(ctx context.Context, bus *systemd.Bus, spec Spec, record *Re
 
 // startConnected starts the machine's service and, at the same time, gives it its
 // network and its limits. The first failure ends all of that.
-func (s Store) startConnected(ctx context.Context, bus *systemd.Bus, spec Spec, record Record) error {
+func (s Store) startConnected(ctx context.Context, bus *systemd.Bus, spec Spec, record Record, leader func(host.Process)) error {
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error {
 		label, err := apparmor.Outside()
@@ -244,17 +255,18 @@ func (s Store) startConnected(ctx context.Context, bus *systemd.Bus, spec Spec, 
 		fault.Here("machine: service started")
 		return err
 	})
-	all.Go(func() error { return s.fit(ctx, bus, record) })
+	all.Go(func() error { return s.fit(ctx, bus, record, leader) })
 	return all.Wait()
 }
 
 // fit gives a machine what only its first process can be given from outside, as soon as
 // that is there: the way out of its network, and what it is kept from.
-func (s Store) fit(ctx context.Context, bus *systemd.Bus, record Record) error {
+func (s Store) fit(ctx context.Context, bus *systemd.Bus, record Record, known func(host.Process)) error {
 	leader, err := bus.AwaitLeader(ctx, Name(record.ID))
 	if err != nil {
 		return fmt.Errorf("wait for its first process: %w", err)
 	}
+	known(leader)
 	path, err := serviceCgroup(leader.PID, unitName(record.ID))
 	if err != nil {
 		return err

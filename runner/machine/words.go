@@ -41,11 +41,16 @@ func (s Store) LastWords(ctx context.Context, job string, role Role) (lines []st
 func telling(journal []string) (lines []string) {
 	for _, line := range journal {
 		line = line[min(len(line), len("Jan 02 15:04:05 ")):]
-		words, systemds := strings.CutPrefix(line, "systemd[1]: ")
-		if line == "" || strings.Contains(line, unitPrefix) || strings.HasPrefix(line, "systemd-journald[") || systemds && !strings.Contains(words, "ailed") && !strings.Contains(words, "exited") {
-			continue
+		if line != "" && tells(line) {
+			lines = append(lines, line)
 		}
-		lines = append(lines, line)
 	}
 	return lines
+}
+
+// tells says so of one line, which begins with who said it.
+func tells(line string) bool {
+	words, systemds := strings.CutPrefix(line, "systemd[1]: ")
+	return !strings.Contains(line, unitPrefix) && !strings.HasPrefix(line, "systemd-journald[") &&
+		(!systemds || strings.Contains(words, "ailed") || strings.Contains(words, "exited"))
 }

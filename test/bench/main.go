@@ -5,6 +5,7 @@
 //
 //	bench -driver PATH -config FILE -state DIR -image NAME [-rounds N]
 //	bench -images -plugins DIR ...
+//	bench -services [-other PATH] ...
 package main
 
 import (
@@ -27,6 +28,7 @@ import (
 
 type bench struct {
 	driver, config, state, image string
+	other                        string
 	plugins                      string
 	rounds                       int
 	id                           int64
@@ -40,12 +42,17 @@ func main() {
 	flag.StringVar(&b.image, "image", "bookworm", "the image")
 	flag.IntVar(&b.rounds, "rounds", 9, "rounds of each measurement")
 	images := flag.Bool("images", false, "measure how images are made, and not jobs")
+	services := flag.Bool("services", false, "measure jobs with services beside podman")
+	flag.StringVar(&b.other, "other", "", "another build of the driver, for -services")
 	flag.StringVar(&b.plugins, "plugins", "", "where nspawn-runner's connection plugin for ansible lies, for -images")
 	flag.Parse()
 	b.id = time.Now().Unix()
 	measure := func() error { return b.all(context.Background()) }
-	if *images {
+	switch {
+	case *images:
 		measure = b.images
+	case *services:
+		measure = b.services
 	}
 	if err := measure(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

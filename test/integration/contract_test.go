@@ -77,6 +77,13 @@ func wellUnderWay(stage string) string {
 
 func machineDies(c *contract, stage string) { c.machineDies(stage, false) }
 
+// serviceDies is the machine of a service that dies in the stage.
+func serviceDies(c *contract, stage string) {
+	c.at(stage, wellUnderWay(stage), false, func(*gitlab.Running) {
+		_ = exec.Command("systemctl", "kill", "--signal=KILL", fmt.Sprintf("nspawn-runner-%d-service1.service", c.id)).Run()
+	})
+}
+
 func machineDiesEachTime(c *contract, stage string) { c.machineDies(stage, true) }
 
 func (c *contract) machineDies(stage string, each bool) {
@@ -167,6 +174,8 @@ func TestTheContractWithGitlabRunnerIsKeptWhateverHappens(t *testing.T) {
 	h.addImage(t, "uploads", "printf '#!/bin/sh\\n[ $1 != artifacts-uploader ] || exit 5\\n' >usr/bin/gitlab-runner && chmod 755 usr/bin/gitlab-runner")
 
 	h.addImage(t, "hangs", hang)
+	h.configure(t, "services: {'any:*': bookworm}\n")
+	t.Cleanup(func() { h.configure(t, "") })
 
 	type job = gitlab.Job
 	script := func(lines ...string) func(*job) { return func(j *job) { j.Script = lines } }
@@ -176,6 +185,16 @@ func TestTheContractWithGitlabRunnerIsKeptWhateverHappens(t *testing.T) {
 	}
 	with := func(key, value string, more func(*job)) func(*job) {
 		return func(j *job) { j.Variables = []gitlab.Variable{{Key: key, Value: value}}; more(j) }
+	}
+	served := func(more func(*job), names ...string) func(*job) {
+		return func(j *job) {
+			for _, name := range names {
+				j.Services = append(j.Services, gitlab.Image{Name: name})
+			}
+			if more != nil {
+				more(j)
+			}
+		}
 	}
 	noSources := func(j *job) { j.Git.URL = "file:///nowhere" }
 	const (
@@ -258,6 +277,21 @@ func TestTheContractWithGitlabRunnerIsKeptWhateverHappens(t *testing.T) {
 		{func(j *job) { j.Image.Name = "hangs" }, "prepare", hasASecond, failed, system, 0, noPrepare + " " + noPrepare + " " + noPrepare, "stopped by a signal (terminated)"},
 		{with("RUNNER_SCRIPT_TIMEOUT", "1s", script("sleep 1000")), "build_script", nil, failed, late, 0, toScript + rescued + end, "script timeout exceeded"},
 		{with("RUNNER_AFTER_SCRIPT_TIMEOUT", "1s", after("sleep 1000")), "after_script", nil, success, "", 0, toScript + saved + end, "after_script failed"},
+
+		// It has services.
+		{served(nil, "any:1", "other/any:1"), "", nil, failed, build, 1, noPrepare, "service other/any:1: no image of this host stands for it"},
+		{served(nil, "any:1"), "", nil, success, "", 0, toScript + saved + end, "service any:1: "},
+		{served(script("exit 3"), "any:1"), "", nil, failed, build, 3, toScript + rescued + end, "exit code 3"},
+		{served(script("sleep 1"), "any:1"), "build_script", serviceDies, success, "", 0, toScript + saved + end, "warning: service any:1: machine run-"},
+		{served(script("sleep 1; exit 3"), "any:1"), "build_script", serviceDies, failed, build, 3, toScript + rescued + end, "The last lines of service any:1 (machine run-"},
+		{served(nil, "any:1"), "prepare", machineDies, success, "", 0, noPrepare + " " + toScript + saved + end, "Will be retried"},
+		{served(nil, "any:1"), "prepare", machineDiesEachTime, failed, system, 0, noPrepare + " " + noPrepare + " " + noPrepare, "Will be retried"},
+		{served(nil, "any:1"), "prepare", driverDies, success, "", 0, noPrepare + " " + toScript + saved + end, "signal: killed"},
+		{served(nil, "any:1"), "prepare", canceled, canceledJob, "", 0, noPrepare, "canceled"},
+		{served(nil, "any:1"), "prepare", driverIsTerminated, success, "", 0, noPrepare + " " + toScript + saved + end, "stopped by a signal (terminated)"},
+		{served(script("sleep 1000"), "any:1"), "build_script", machineDies, failed, system, 0, toScript + rescued + end, "was killed (signal 9)"},
+		{served(script("sleep 1000"), "any:1"), "build_script", driverDies, failed, system, 0, toScript + rescued + end, "signal: killed"},
+		{served(script("sleep 1000"), "any:1"), "build_script", aborted, canceledJob, "", 0, toScript + " cleanup", "canceled"},
 
 		// GitLab's word on the job is no good.
 		{nil, "", responseMissing, failed, system, 0, noPrepare + " " + noPrepare + " " + noPrepare, "no such file or directory"},

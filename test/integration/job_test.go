@@ -248,12 +248,15 @@ func TestTheCallersOwnProgramIsTheMachinesGitlabRunner(t *testing.T) {
 	// inside by what it is.
 	program := filepath.Join(t.TempDir(), "gitlab-runner")
 	shell(t, "cp /bin/bash "+program)
+	// And the host's step-runner is found in PATH, also behind a link.
+	steps := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(steps, "steps"), []byte("#!/bin/sh\necho step-runner \"$1\"\n"), 0o755), os.Symlink("steps", filepath.Join(steps, "step-runner")))
 	id := newID()
 	response := filepath.Join(t.TempDir(), "response.json")
 	must(t, os.WriteFile(response, []byte(`{"id":`+id+`,"token":"t","image":{"name":"bookworm"}}`), 0o600))
 	call := func(stage string) string {
 		cmd := exec.Command(program, "-c", fmt.Sprintf("setsid --wait %s --config %s %s; echo exit $?", h.driver, h.config, stage))
-		cmd.Env = append(os.Environ(), "JOB_RESPONSE_FILE="+response)
+		cmd.Env = append(os.Environ(), "JOB_RESPONSE_FILE="+response, "PATH="+steps+":"+os.Getenv("PATH"))
 		out, err := cmd.CombinedOutput()
 		must(t, err)
 		return string(out)
@@ -261,7 +264,7 @@ func TestTheCallersOwnProgramIsTheMachinesGitlabRunner(t *testing.T) {
 	if out := call("prepare"); out != "exit 0\n" {
 		t.Errorf("prepare: %s", out)
 	}
-	if out := call("run " + script(t, "gitlab-runner -c 'echo $BASH'")); out != "/usr/local/bin/gitlab-runner\nexit 0\n" {
+	if out := call("run " + script(t, "gitlab-runner -c 'echo $BASH'; step-runner ci; ! touch /usr/local/bin/step-runner 2>/dev/null")); out != "/usr/local/bin/gitlab-runner\nstep-runner ci\nexit 0\n" {
 		t.Errorf("run: %s", out)
 	}
 	if out := call("cleanup"); out != "exit 0\n" {

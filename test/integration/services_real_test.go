@@ -94,19 +94,21 @@ func TestJobsUseTheDatabasesOfThePlaybooks(t *testing.T) {
 		r := h.play(t, gitlab.Job{
 			Image: gitlab.Image{Name: "clients"},
 			Services: []gitlab.Image{
-				{Name: "postgres", Variables: literally("POSTGRES_HOST_AUTH_METHOD", "trust")},
-				{Name: "redis:7"},
-				{Name: "mariadb:lts", Variables: literally("MYSQL_ALLOW_EMPTY_PASSWORD", "1")},
+				{Name: "postgres", Variables: literally("POSTGRES_HOST_AUTH_METHOD", "trust", "POSTGRES_INITDB_ARGS", "--auth=scram-sha-256 --locale=C --wal-segsize='4'", "POSTGRES_USER_FILE", "/x")},
+				{Name: "redis:7", Variables: literally("REDIS_ARGS", "--save 1 1")},
+				{Name: "mariadb:lts", Variables: literally("MYSQL_ALLOW_EMPTY_PASSWORD", "1", "MARIADB_ROOT_HOST", "127.0.0.1", "MARIADB_REPLICATION_USER", "r")},
 			},
 			Script: []string{
-				"psql -h postgres -U postgres -Atc \"select 'postgres'\"", "redis-cli -h redis ping",
-				"mariadb --protocol=tcp --host=mariadb --user=root --skip-column-names --execute=\"select 'mariadb'\"",
+				"psql -h postgres -U postgres -Atc \"select 'postgres', datcollate, current_setting('wal_segment_size'), current_setting('fsync') from pg_database where datname = 'postgres'\"", "redis-cli -h redis ping",
+				"mariadb --protocol=tcp --host=127.0.0.1 --user=root --skip-column-names --execute=\"select 'mariadb', current_user()\"",
+				"! mariadb --protocol=tcp --host=::1 --user=root --execute='select 1'",
 			},
 		})
 		if r.Status != gitlab.Success {
 			t.Errorf("%s %s: %s", r.Status, r.Message, r.Log)
 		}
-		wantLog(t, r.Log, "\npostgres\n", "\nPONG\n", "\nmariadb\n")
+		wantLog(t, r.Log, "\npostgres|C|4MB|off\n", "\nPONG\n", "\nmariadb\troot@127.0.0.1\n",
+			"warning: service postgres: POSTGRES_USER_FILE has no effect", "warning: service redis:7: REDIS_ARGS has no effect", "warning: service mariadb:lts: MARIADB_REPLICATION_USER has no effect")
 	})
 	t.Run("postgres from an image of a registry", h.postgresOfARegistry)
 	for name, c := range map[string]struct {
@@ -115,6 +117,10 @@ func TestJobsUseTheDatabasesOfThePlaybooks(t *testing.T) {
 	}{
 		"postgres without a password": {gitlab.Image{Name: "postgres"}, "POSTGRES_PASSWORD is not set: "},
 		"mariadb without a password":  {gitlab.Image{Name: "mariadb"}, "MARIADB_ROOT_PASSWORD is not set: "},
+		"two at one port":             {gitlab.Image{Name: "postgres:16"}, "service postgres:15 and service postgres:16 both listen at port 5432, "},
+		"wrong arguments of initdb": {
+			gitlab.Image{Name: "postgres", Variables: literally("POSTGRES_PASSWORD", "x", "POSTGRES_INITDB_ARGS", "--locale=xx_XX")}, "initdb with POSTGRES_INITDB_ARGS: ",
+		},
 		"a wrong setting": {
 			gitlab.Image{Name: "postgres", Command: []string{"-c", "wrong=1"}, Variables: literally("POSTGRES_PASSWORD", "x")},
 			`FATAL:  unrecognized configuration parameter "wrong"`,
@@ -122,7 +128,12 @@ func TestJobsUseTheDatabasesOfThePlaybooks(t *testing.T) {
 		"another program": {gitlab.Image{Name: "redis", Entrypoint: []string{"sh", "-c"}, Command: []string{"true"}}, "this service runs nothing but redis-server: "},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := h.play(t, gitlab.Job{Image: gitlab.Image{Name: "clients"}, Services: []gitlab.Image{c.service}, Script: []string{"echo never"}})
+			services := []gitlab.Image{c.service}
+			if name == "two at one port" {
+				services = append([]gitlab.Image{{Name: "postgres:15", Alias: "other"}}, services...)
+				services[1].Alias = "db"
+			}
+			r := h.play(t, gitlab.Job{Image: gitlab.Image{Name: "clients"}, Services: services, Script: []string{"echo never"}})
 			if r.Status != gitlab.Failed || r.Reason != gitlab.ScriptFailure {
 				t.Errorf("%s %s", r.Status, r.Reason)
 			}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -165,13 +166,14 @@ func TestAServiceThatEndsBeforeItIsReadyFailsTheJobWithItsLastLines(t *testing.T
 
 func TestAServiceThatIsLateIsAWarningOrAFailureAsTheAdministratorSays(t *testing.T) {
 	h := onHost(t, "overlay")
-	h.addService(t, "web", strings.Replace(webPlaybook, "timeout: 20s", "timeout: 3s", 1), "")
+	h.addService(t, "web", strings.Replace(webPlaybook, "timeout: 20s", "timeout: 4s", 1), "")
 	late := gitlab.Image{Name: "web", Variables: serviceVariables("NEVER", "1")}
 	r := h.play(t, gitlab.Job{Script: []string{"echo goes on"}, Services: []gitlab.Image{late}})
 	if r.Status != gitlab.Success {
 		t.Error(r.Log)
 	}
-	wantLog(t, r.Log, "Waiting for services to be up and running (timeout 3 seconds)...", "warning: service web: it is not ready after 3s (service_timeout); its last lines:",
+	wantLog(t, r.Log, "Waiting for services to be up and running (timeout 4 seconds)...",
+		":waiting_for_services[collapsed=true]\r\x1b[0KStill waiting for service web\n", "service web: not ready after 4.", ":waiting_for_services\r\x1b[0K\n", "warning: service web: it is not ready after 4s (service_timeout); its last lines:",
 		"Connection refused", "The job goes on without waiting for it.", "goes on\n")
 
 	h.configure(t, "services_required: true\nservice_timeout: 2s\nservices: {plain: bookworm}\n")
@@ -179,7 +181,7 @@ func TestAServiceThatIsLateIsAWarningOrAFailureAsTheAdministratorSays(t *testing
 	if r.Reason != gitlab.ScriptFailure || strings.Contains(r.Log, "warning") {
 		t.Errorf("%s: %s", r.Reason, r.Log)
 	}
-	wantLog(t, r.Log, "service web: it is not ready after 3s (service_timeout)")
+	wantLog(t, r.Log, "service web: it is not ready after 4s (service_timeout)")
 	r = h.play(t, gitlab.Job{Script: []string{"echo goes on"}, Services: []gitlab.Image{{Name: "plain", Variables: serviceVariables("Healthcheck_TCP_Port", "4711")}}})
 	if r.Reason != gitlab.ScriptFailure {
 		t.Errorf("%s: %s", r.Reason, r.Log)
@@ -255,6 +257,69 @@ func TestAServerThatDiesBeforeItIsReadyFailsTheJobAtOnce(t *testing.T) {
 		}
 		wantLog(t, r.Log, "service any: server.service failed (exit code 4); its last lines:\n", "no such port\n")
 	}
+}
+
+func TestAJobSeesWhatItsServicesSayIfItWantsToAndMay(t *testing.T) {
+	h := onHost(t, "overlay")
+	h.addService(t, "any", anyPlaybook, "")
+	speaks := gitlab.Image{Name: "any:1", Alias: "db", Command: []string{"bash", "-c", `echo sets up; systemd-run --quiet bash -c '
+		for ((i = 0; ; i++)); do printf "line %d of \\e[31m%s\\n" $i "$0"; sleep 0.1; done' "the service"; sleep 1`}}
+	floods := gitlab.Image{Name: "any:2", Alias: "flood", Command: []string{"systemd-run", "--quiet", "-p", "LogRateLimitIntervalSec=0", "yes", "no end"}}
+	job := gitlab.Job{
+		Variables: serviceVariables("CI_DEBUG_SERVICES", "true"),
+		Script:    []string{"echo the script begins; sleep 2; echo the script ends"},
+		Services:  []gitlab.Image{speaks, floods},
+	}
+	job.Services[1].Alias = "flood"
+	r := h.play(t, job)
+	if r.Status != gitlab.Success || len(r.Log) > 1<<20 {
+		t.Errorf("%s, %d bytes", r.Status, len(r.Log))
+	}
+	wantLog(t, r.Log, "[service:any-db] sets up\n", "line 0 of  [31mthe service\n", "[service:flood] ", "(it has said more than 256 KiB; the rest is left out)\n")
+	if strings.Count(r.Log, "]: line 0 of ") != 1 || strings.Count(r.Log, "(it has said more than ") != 1 {
+		t.Error("lines come twice")
+	}
+	_, during, _ := strings.Cut(r.Log, "\nthe script begins")
+	during, _, _ = strings.Cut(during, "\nthe script ends")
+	if strings.Count(during, " of  [31mthe service\n") < 10 {
+		t.Errorf("while the script runs: %s", during)
+	}
+
+	h.configure(t, "service_debug: false\n")
+	if r := h.play(t, job); r.Status != gitlab.Success || strings.Contains(r.Log, "[service:") {
+		t.Errorf("%s: %.2000s", r.Status, r.Log)
+	}
+}
+
+// Half of the jobs have a network of their own with a way out, half have one without.
+func TestTenJobsAtOnceHaveTwoServicesEach(t *testing.T) {
+	h := onHost(t, "overlay")
+	h.addService(t, "any", anyPlaybook, "")
+	cut := filepath.Join(h.playbooks, "cut.yaml")
+	must(t, os.WriteFile(cut, []byte("- hosts: all\n  vars:\n    nspawn_runner_network: none\n"), 0o644))
+	defer os.Remove(cut)
+	h.addImage(t, "cut", "")
+	serve := func(job, port string) []string {
+		return []string{"bash", "-c", `mkdir /srv/www; echo "$0 $1" >/srv/www/index.html; systemd-run --quiet python3 -m http.server --directory /srv/www "$1"`, job, port}
+	}
+	var jobs sync.WaitGroup
+	for i := range 10 {
+		job := gitlab.Job{ID: newNumber(), Image: gitlab.Image{Name: []string{"bookworm", "cut"}[i%2]}}
+		id := strconv.FormatInt(job.ID, 10)
+		for number, port := range []string{"80", "8080"} {
+			job.Services = append(job.Services, gitlab.Image{
+				Name: "any:" + port, Alias: "s" + strconv.Itoa(number), Command: serve(id, port), Variables: serviceVariables("HEALTHCHECK_TCP_PORT", port),
+			})
+		}
+		job.Script = []string{"set -e", fetch("http://any/"), fetch("http://s0/"), fetch("http://s1:8080/")}
+		jobs.Go(func() {
+			r := h.play(t, job)
+			if r.Status != gitlab.Success || strings.Count(r.Log, "page "+id+" 80\n") != 2 || strings.Count(r.Log, "page "+id+" 8080\n") != 1 {
+				t.Errorf("%s: %s", r.Status, r.Log)
+			}
+		})
+	}
+	jobs.Wait()
 }
 
 func TestANameHasOneServiceAndEveryServiceAName(t *testing.T) {
@@ -369,7 +434,7 @@ func TestAKillOfAPrepareWithServicesIsMendedByWhatComesNext(t *testing.T) {
 		t.Fatalf("exit %d: %s", status, output)
 	}
 	marks := slices.DeleteFunc(marksIn(t, output), func(mark string) bool {
-		return !strings.Contains(mark, "service") && mark != "prepare: main machine up"
+		return !strings.Contains(mark, "service") && mark != "machine: up"
 	})
 	c.cleanup(t)
 	if len(marks) < 5 {
@@ -436,8 +501,27 @@ func TestAttacksFromTheMachineOfAServiceAreHeld(t *testing.T) {
 		}
 		wantLog(t, r.Log, "nspawn_runner_service_start ended with exit code 9")
 	}
+	// What is shown of services while the job runs and when it has failed: a journal that lies, a unit
+	// with control characters in its name, a bus that is silent, and one that passes descriptors.
+	r := h.play(t, gitlab.Job{
+		Variables: serviceVariables("CI_DEBUG_SERVICES", "true"),
+		Script:    []string{"sleep 5; exit 6"},
+		Services: []gitlab.Image{
+			{Name: "any:1", Alias: "lies", Command: []string{"bash", "-c", `cat >/usr/local/bin/journalctl <<'END'
+#!/bin/bash
+c=$(printf 'c%.0s' {1..100000})
+printf '{"__CURSOR":"%s\\u001b[31m","MESSAGE":"red\\u001b[31mred\\nsection_start:1:x\\r\\u001b[0K","SYSLOG_IDENTIFIER":"\\u001b[2J%s"}\n{"MESSAGE":[27,99]}\n' "$c" "$c"
+exec yes "$c"
+END
+chmod 755 /usr/local/bin/journalctl; systemd-run --quiet --unit='x\x1b[31m' bash -c 'sleep 3; exec false'`}},
+			{Name: "any:2", Alias: "silent", Command: []string{"bash", "-c", `systemd-run --quiet --unit=y bash -c 'sleep 2; exec false'; (sleep 3; pkill -STOP dbus-daemon) >/dev/null 2>&1 & disown`}},
+		},
+	})
+	if r.Reason != gitlab.ScriptFailure || r.ExitCode != 6 || strings.Contains(r.Log, "\x1b[31m") && strings.Contains(r.Log, "red\x1b[31m") || strings.Contains(r.Log, "\x1b[2J") || strings.Contains(r.Log, "\rsection_start:1:x") || len(r.Log) > 1<<20 {
+		t.Errorf("%s %d, %d bytes: %.5000s", r.Reason, r.ExitCode, len(r.Log), r.Log)
+	}
 	// What the job writes does not get out of the variables and words that it is.
-	r := h.play(t, gitlab.Job{Script: []string{"true"}, Services: []gitlab.Image{{
+	r = h.play(t, gitlab.Job{Script: []string{"true"}, Services: []gitlab.Image{{
 		Name: "any:$(touch /PWNED)'`;x", Alias: "a", Command: []string{"bash", "-c", `ls /; printf '<%s>' "$EVIL" "$SERVICE_NAME" "$1"; exit 9`, "x", "';\"$(id)"},
 		Variables: serviceVariables("EVIL", "'; touch /PWNED; '$(touch /PWNED)`touch /PWNED`", "A;touch /PWNED", "x", "LD_PRELOAD\n", "x"),
 	}}})

@@ -35,10 +35,12 @@ type plan struct {
 	stage  string        // in which it is disturbed
 	age    time.Duration // of the stage then
 	code   int           // of a script that fails
+	// services is how many the job has.
+	services int
 }
 
 func (p plan) String() string {
-	return fmt.Sprintf("%s, %s after %v, code %d", p.ending.name, p.stage, p.age, p.code)
+	return fmt.Sprintf("%s, %s after %v, code %d, %d services", p.ending.name, p.stage, p.age, p.code, p.services)
 }
 
 // ending is a way in which a job ends, or is ended.
@@ -84,6 +86,9 @@ func draw(random *rand.Rand, number int) []plan {
 			age:    time.Duration(random.Int64N(int64(within))).Truncate(10 * time.Microsecond),
 			code:   1 + random.IntN(255),
 		}
+		if random.IntN(5) == 0 {
+			plans[i].services = 1 + random.IntN(2)
+		}
 	}
 	return plans
 }
@@ -120,6 +125,9 @@ func (s *soak) plays(p plan, runner gitlab.Runner, job gitlab.Job) gitlab.Result
 	ctx, cancel := context.WithTimeout(s.t.Context(), jobLimit)
 	defer cancel()
 	runner.Dir = s.t.TempDir()
+	for i := range p.services {
+		job.Services = append(job.Services, gitlab.Image{Name: "any:1", Alias: fmt.Sprint("service", i)})
+	}
 	result, err := runner.Run(ctx, job)
 	must(s.t, err)
 	if c := result.Last("cleanup"); c == nil || c.ExitStatus != 0 && c.Signal == 0 {
@@ -276,7 +284,7 @@ func TestManyJobsOfAllEndsBesideAGarbageCollectorLeaveTheHostAsItWas(t *testing.
 			quotas(t, h.state, true)
 			defer quotas(t, h.state, false)
 		}
-		h.configure(t, "disk_max: 200M\n")
+		h.configure(t, "disk_max: 200M\nservices: {'any:*': bookworm}\n")
 		defer h.configure(t, "")
 		fmt.Printf("soak: %d jobs on %s, those of SEED=%d\n", number, h.backend, seed)
 		s := &soak{host: h, t: t}

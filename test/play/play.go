@@ -27,8 +27,10 @@ import (
 type Play struct {
 	Name  string // of the directory in the cache that keeps the image
 	Image string // what the jobs run in, made from playbooks/IMAGE.yaml
-	Jobs  []Job
-	Out   io.Writer
+	// Services are the images of their services, made likewise.
+	Services []string
+	Jobs     []Job
+	Out      io.Writer
 
 	start time.Time
 	// command makes a command that runs on the host.
@@ -73,7 +75,7 @@ func (p *Play) run(ctx context.Context) error {
 }
 
 // setUp makes the directory that is kept: the state directory, the driver's
-// configuration, and the playbook.
+// configuration, and the playbooks.
 func (p *Play) setUp() error {
 	cache, err := harness.CacheDir()
 	if err != nil {
@@ -81,16 +83,25 @@ func (p *Play) setUp() error {
 	}
 	p.kept = filepath.Join(cache, p.Name)
 	p.state, p.config = filepath.Join(p.kept, "state"), filepath.Join(p.kept, "config.yaml")
-	playbooks, playbook := filepath.Join(p.kept, "playbooks"), p.Image+".yaml"
-	text, err := os.ReadFile(filepath.Join("playbooks", playbook))
-	if err != nil {
+	playbooks := filepath.Join(p.kept, "playbooks")
+	config := fmt.Sprintf("state_dir: %s\nplaybook_dir: %s\n", p.state, playbooks)
+	if err := errors.Join(os.MkdirAll(p.state, 0o700), os.MkdirAll(playbooks, 0o755), os.WriteFile(p.config, []byte(config), 0o644)); err != nil {
 		return err
 	}
-	config := fmt.Sprintf("state_dir: %s\nplaybook_dir: %s\n", p.state, playbooks)
-	return errors.Join(os.MkdirAll(p.state, 0o700), os.MkdirAll(playbooks, 0o755),
-		os.WriteFile(filepath.Join(playbooks, playbook), text, 0o644),
-		os.WriteFile(p.config, []byte(config), 0o644))
+	for _, image := range p.images() {
+		text, err := os.ReadFile(filepath.Join("playbooks", image+".yaml"))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(playbooks, image+".yaml"), text, 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
+
+// images are the names of all images that the jobs need.
+func (p *Play) images() []string { return append([]string{p.Image}, p.Services...) }
 
 // inLab plays in a lab.
 func (p *Play) inLab(ctx context.Context) error {
@@ -125,15 +136,17 @@ func (p *Play) here(ctx context.Context) error {
 // jobs makes the image if need be and plays the jobs.
 func (p *Play) jobs(ctx context.Context) error {
 	driver := filepath.Join(p.tools, "nspawn-runner")
-	if p.command(ctx, "test", "-e", filepath.Join(p.state, p.Image)).Run() != nil {
-		p.step("creating image %s from playbooks/%s.yaml (a minute or two; kept for the next time)", p.Image, p.Image)
-		create := p.command(ctx, driver, "--config", p.config, "chroot-create", p.Image)
+	for _, image := range p.images() {
+		if p.command(ctx, "test", "-e", filepath.Join(p.state, image)).Run() == nil {
+			p.step("using image %s, which an earlier run created", image)
+			continue
+		}
+		p.step("creating image %s from playbooks/%s.yaml (a minute or two; kept for the next time)", image, image)
+		create := p.command(ctx, driver, "--config", p.config, "chroot-create", image)
 		create.Stdout, create.Stderr = p.Out, p.Out
 		if err := create.Run(); err != nil {
-			return fmt.Errorf("create image %s: %w", p.Image, err)
+			return fmt.Errorf("create image %s: %w", image, err)
 		}
-	} else {
-		p.step("using image %s, which an earlier run created", p.Image)
 	}
 	ready := time.Since(p.start)
 	var failed error

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 
 	"nspawn-runner/test/harness"
@@ -22,6 +23,23 @@ func BenchImages(ctx context.Context, out io.Writer) error {
 // hostPlugins is where a lab for bench sees our plugins for ansible.
 const hostPlugins = "/opt/ansible"
 
+// BenchServices measures, in a lab, how long it takes until a job can use its services, beside
+// podman. other is another build of the driver to compare with, if it is not "".
+func BenchServices(ctx context.Context, out io.Writer, other string) error {
+	args := []string{"-services"}
+	if other != "" {
+		program, err := os.ReadFile(other)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(buildDir, "other"), program, 0o755)
+		}
+		if err != nil {
+			return err
+		}
+		args = append(args, "-other", filepath.Join(hostBuild, "other"))
+	}
+	return bench(ctx, out, args...)
+}
+
 func bench(ctx context.Context, out io.Writer, args ...string) error {
 	if err := harness.Need(ctx, out, harness.LabPackages...); err != nil {
 		return err
@@ -38,8 +56,12 @@ func bench(ctx context.Context, out io.Writer, args ...string) error {
 	if err != nil {
 		return err
 	}
+	playbooks, err := filepath.Abs("playbooks")
+	if err != nil {
+		return err
+	}
 	lab, err := harness.StartLab(ctx, harness.LabOptions{
-		ReadOnly: map[string]string{build: hostBuild, base: hostBase, plugins: hostPlugins},
+		ReadOnly: map[string]string{build: hostBuild, base: hostBase, plugins: hostPlugins, playbooks: hostPlaybooks},
 		Out:      out,
 	})
 	if err != nil {
@@ -55,8 +77,14 @@ func bench(ctx context.Context, out io.Writer, args ...string) error {
 		state := filepath.Join(hostScratch, on.backend)
 		script := fmt.Sprintf(`set -e; mkdir %[1]s; truncate -s 8G %[1]s.img; mkfs.%[2]s -q %[1]s.img >/dev/null; mount -o loop %[1]s.img %[1]s
 if [ %[2]s = btrfs ]; then btrfs -q subvolume create %[1]s/bookworm; fi
-mkdir -p %[1]s/bookworm; cp -a %[3]s/. %[1]s/bookworm; echo state_dir: %[1]s > %[1]s.yaml
-exec %[4]s/bench -driver %[4]s/nspawn-runner -config %[1]s.yaml -state %[1]s "$@" </dev/null`, state, on.fs, hostBase, hostBuild)
+mkdir -p %[1]s/bookworm; cp -a %[3]s/. %[1]s/bookworm; mkdir -p %[1]s.playbooks
+printf 'state_dir: %%s\nplaybook_dir: %%s\n' %[1]s %[1]s.playbooks > %[1]s.yaml
+if [ "${1-}" = -services ]; then
+	cp %[5]s/postgres.yaml %[5]s/redis.yaml %[1]s.playbooks
+	command -v podman >/dev/null || { apt-get update && apt-get install -y --no-install-recommends podman crun catatonit netavark aardvark-dns; } >/tmp/apt.log 2>&1 || { cat /tmp/apt.log; exit 1; }
+	printf '[containers]\npids_limit = 0\n' >/etc/containers/containers.conf
+fi
+exec %[4]s/bench -driver %[4]s/nspawn-runner -config %[1]s.yaml -state %[1]s "$@" </dev/null`, state, on.fs, hostBase, hostBuild, hostPlaybooks)
 		cmd := lab.Command(ctx, append([]string{"bash", "-c", script, "bash"}, args...)...)
 		cmd.Stdout, cmd.Stderr = out, out
 		if err := cmd.Run(); err != nil {

@@ -1,0 +1,189 @@
+package machine
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"al.essio.dev/pkg/shellescape"
+
+	"nspawn-runner/runner/printable"
+)
+
+// A job may want to see what its services say while they run. The journal of each machine is
+// read there, line by line: it is the job's, and so are the lines.
+
+const (
+	// mostFollowed bounds what a job is shown of one service, in bytes: its log holds a few
+	// megabytes. mostRead bounds what is read for that in one stage.
+	mostFollowed = 256 << 10
+	mostRead     = 32 << 20
+	// mostLine bounds a line, which is an object of JSON.
+	mostLine = 64 << 10
+)
+
+// enoughSaid ends what a job is shown of one service.
+var enoughSaid = "(it has said more than " + strconv.Itoa(mostFollowed>>10) + " KiB; the rest is left out)"
+
+// followedFile is what the directory of a machine has about what has been shown of it.
+const followedFile = "followed.json"
+
+type followed struct {
+	// Cursor is the journal's name of the last line, Bytes how much has been shown.
+	Cursor string `json:"cursor"`
+	Bytes  int    `json:"bytes"`
+}
+
+// errEnough ends the reading of a journal.
+var errEnough = errors.New("enough of it has been shown")
+
+const (
+	// followedLag is how long a line may take from a service to here, followedLagMost how long
+	// a stage waits for such lines.
+	followedLag, followedLagMost = 200 * time.Millisecond, time.Second
+)
+
+func (s Store) follow(ctx context.Context, r Record, enough <-chan struct{}, show func(line string)) {
+	var so followed
+	path := filepath.Join(s.dir(r.ID), followedFile)
+	if data, err := os.ReadFile(path); err == nil && json.Unmarshal(data, &so) != nil {
+		so = followed{}
+	}
+	if so.Bytes >= mostFollowed {
+		return
+	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	out := &journalLines{so: so, end: end, last: time.Now(), prefix: ServicePrefix(r.Aliases), show: show}
+	read := "exec journalctl --quiet --no-pager --follow --lines=all --output=json --output-fields=MESSAGE,SYSLOG_IDENTIFIER,_PID"
+	if so.Cursor != "" {
+		read += " --after-cursor=" + shellescape.Quote(so.Cursor)
+	}
+	go func() {
+		select {
+		case <-enough:
+		case <-ctx.Done():
+			return
+		}
+		for most := time.Now().Add(followedLagMost); out.isBusy() && time.Now().Before(most); {
+			time.Sleep(followedLag / 10)
+		}
+		end(nil)
+	}()
+	_, _ = s.Exec(ctx, r.Job, func(Record) error { return nil }, Script{
+		Role: r.Role, Label: "journal", Source: strings.NewReader(read + "\n"), Stdout: out, Stderr: io.Discard,
+	})
+	if data, err := json.Marshal(out.so); err == nil && out.so != so {
+		_ = os.WriteFile(path, data, 0o600) // a job that is shown a line twice is none the worse
+	}
+}
+
+// ServicePrefix begins each line that a job is shown of the service with these names, as
+// gitlab-runner's docker executor has it.
+func ServicePrefix(aliases []string) string {
+	return "[service:" + strings.Join(aliases, "-") + "] "
+}
+
+// journalLines shows what is written to it: journalctl's JSON, an object on each line.
+type journalLines struct {
+	so     followed
+	prefix string
+	show   func(line string)
+	end    func(error)
+
+	read int
+	rest []byte // the beginning of a line
+	skip bool   // the rest of a line that is too long
+
+	mu   sync.Mutex
+	last time.Time // when something came
+}
+
+// isBusy says whether something came a moment ago.
+func (j *journalLines) isBusy() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return time.Since(j.last) < followedLag
+}
+
+// Write never fails.
+func (j *journalLines) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	j.last = time.Now()
+	j.mu.Unlock()
+	if j.read += len(p); j.read > mostRead {
+		j.end(errEnough)
+		return len(p), nil
+	}
+	for line := range bytes.Lines(p) {
+		ends := line[len(line)-1] == '\n'
+		switch {
+		case j.skip:
+			j.skip = !ends
+			continue
+		case len(j.rest)+len(line) > mostLine:
+			j.rest, j.skip = nil, !ends
+			continue
+		}
+		j.rest = append(j.rest, line...)
+		if ends {
+			j.entry(j.rest)
+			j.rest = j.rest[:0]
+		}
+	}
+	return len(p), nil
+}
+
+// entry shows an entry of the journal. A message is null where it is too long, and a list of
+// bytes where it has control characters: systemd's "Journal Export Formats".
+func (j *journalLines) entry(text []byte) {
+	var entry struct {
+		Cursor  string          `json:"__CURSOR"`
+		Message json.RawMessage `json:"MESSAGE"`
+		By      string          `json:"SYSLOG_IDENTIFIER"`
+		PID     string          `json:"_PID"`
+	}
+	if json.Unmarshal(text, &entry) != nil || j.so.Bytes >= mostFollowed {
+		return
+	}
+	var message string
+	if json.Unmarshal(entry.Message, &message) != nil || string(entry.Message) == "null" {
+		var raw []uint16 // not []byte, which is base64
+		if json.Unmarshal(entry.Message, &raw) != nil || raw == nil {
+			message = "(a message that is too long)"
+		}
+		text := make([]byte, len(raw))
+		for i, b := range raw {
+			text[i] = byte(b)
+		}
+		message += string(text)
+	}
+	if len(entry.Cursor) < 500 && printable.Line(entry.Cursor) != "" {
+		j.so.Cursor = entry.Cursor
+	}
+	by := cmp.Or(entry.By, "unknown")
+	if entry.PID != "" {
+		by += "[" + entry.PID + "]"
+	}
+	for line := range strings.Lines(message) {
+		if line = printable.Line(line); line == "" || !tells(by+": "+line) {
+			continue
+		}
+		line = j.prefix + printable.Line(by) + ": " + line
+		if j.so.Bytes += len(line); j.so.Bytes >= mostFollowed {
+			j.show(j.prefix + enoughSaid)
+			j.end(errEnough)
+			return
+		}
+		j.show(line)
+	}
+}

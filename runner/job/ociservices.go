@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -105,6 +108,9 @@ func (d *Driver) orderProgram(main machine.Spec, job gitlab.Job, service gitlab.
 	if command == nil {
 		return ordered, jobsFault(fmt.Errorf("%s: its image has no command, and the job gives none", ordered.label()))
 	}
+	if err := checkTree(from.Path); err != nil {
+		return ordered, jobsFault(fmt.Errorf("%s: broken image: %w", ordered.label(), err))
+	}
 	backend, err := storage.Choose(ordered.settings.Backend, d.Machines.Dir, from.Path)
 	if err != nil {
 		return ordered, err
@@ -135,6 +141,33 @@ func (d *Driver) orderProgram(main machine.Spec, job gitlab.Job, service gitlab.
 		},
 	}
 	return ordered, nil
+}
+
+// checkTree says why no machine could start from the tree of an image: what it gets, and what
+// systemd-nspawn mounts, needs directories. Those that are not there are made.
+func checkTree(root string) error {
+	for _, name := range []string{"etc", "usr", "dev", "proc", "sys", "run"} {
+		if _, err := os.Lstat(filepath.Join(root, name)); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		dir, err := storage.OpenIn(root, name, unix.O_PATH|unix.O_DIRECTORY)
+		if err != nil {
+			return fmt.Errorf("/%s is not a directory", name)
+		}
+		dir.Close()
+	}
+	etc, err := storage.OpenIn(root, "etc", unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return nil // it is made
+	}
+	defer etc.Close()
+	for _, name := range []string{"hosts", "resolv.conf", "hostname"} {
+		var st unix.Stat_t
+		if err := unix.Fstatat(int(etc.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			return fmt.Errorf("/etc/%s is a directory", name)
+		}
+	}
+	return nil
 }
 
 // programSettings are the settings of a machine for an image of a registry: the host's for

@@ -1,6 +1,8 @@
 package job
 
 import (
+	"errors"
+	"os"
 	"slices"
 	"testing"
 
@@ -61,5 +63,29 @@ func TestAnImageOfARegistryGetsNothingOfTheHost(t *testing.T) {
 	got := programSettings(hosts, config.Config{Network: "none"})
 	if got.Privileged || got.FUSE || got.Nesting || got.Binds != nil || got.Devices != nil || got.JobEnvironment != nil || got.Ready != "" || got.Network != "none" || got.CPUs != 2 {
 		t.Errorf("%+v", got)
+	}
+}
+
+func TestATreeThatNoMachineCanStartFromIsRefused(t *testing.T) {
+	for name, test := range map[string]struct {
+		make func(root string) error
+		want string
+	}{
+		"empty": {func(string) error { return nil }, ""},
+		"with links": {func(root string) error {
+			return errors.Join(os.Mkdir(root+"/x", 0o755), os.Symlink("/x", root+"/etc"), os.Symlink("/etc/passwd", root+"/x/hosts"))
+		}, ""},
+		"a file in place of it": {func(root string) error { return os.WriteFile(root+"/etc", nil, 0o644) }, "/etc is not a directory"},
+		"a link to nowhere":     {func(root string) error { return os.Symlink("/nowhere", root+"/proc") }, "/proc is not a directory"},
+		"a link in a circle":    {func(root string) error { return os.Symlink("dev", root+"/dev") }, "/dev is not a directory"},
+		"a directory":           {func(root string) error { return os.MkdirAll(root+"/etc/hosts", 0o755) }, "/etc/hosts is a directory"},
+	} {
+		root := t.TempDir()
+		if err := test.make(root); err != nil {
+			t.Fatal(err)
+		}
+		if err := checkTree(root); (err == nil) != (test.want == "") || err != nil && err.Error() != test.want {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -120,6 +120,7 @@ func TestAServiceFromARegistryThatCannotRunFailsItsJobAndSaysWhy(t *testing.T) {
 		{gitlab.Image{Name: plain, Command: []string{programPath, "kill"}}, []string{"it was killed by signal SIGSYS; ", "the program kills itself"}},
 		{gitlab.Image{Name: image("ghost", v1.Config{Cmd: []string{programPath}, User: "ghost"})}, []string{"exit code 125; ", `user "ghost" is not in /etc/passwd of the image`}},
 		{gitlab.Image{Name: image("empty", v1.Config{})}, []string{"its image has no command, and the job gives none"}},
+		{gitlab.Image{Name: r.pushLayers(t, "broken", v1.Config{Cmd: []string{programPath}}, layerOf(t, map[string]file{"etc": {text: "x"}}))}, []string{": broken image: /etc is not a directory"}},
 		{gitlab.Image{Name: r.host + "/none:1"}, []string{"service image " + r.host + "/none:1: "}},
 		{gitlab.Image{Name: "elsewhere.example/none:1"}, []string{"service elsewhere.example/none:1: no image of this host stands for it, and it is not pulled from a registry (oci_images)"}},
 	} {

@@ -50,8 +50,9 @@ var mayImport = map[string]string{
 	"runner/job":           "runner/age runner/cache runner/config runner/failure runner/fault runner/gitlab runner/host runner/image runner/image/box runner/journal runner/limits runner/machine runner/metrics runner/network runner/oci runner/printable runner/starter runner/statedir runner/storage runner/systemd",
 	"runner/doctor":        "runner/age runner/apparmor runner/config runner/gitlab runner/host runner/image runner/job runner/leftover runner/machine runner/network runner/packages runner/printable runner/statedir runner/storage runner/systemd",
 	"runner":               "runner/age runner/cache runner/config runner/doctor runner/fault runner/gitlab runner/host runner/image runner/image/debian runner/job runner/leftover runner/limits runner/machine runner/metrics runner/oci runner/statedir runner/storage",
-	"packaging":            "runner/config runner/host",
-	"cmd/nspawn-runner":    "runner runner/age runner/doctor runner/fault runner/gitlab runner/host runner/image runner/job runner/limits runner/machine runner/oci runner/oci/unpack runner/printable runner/starter",
+	"packaging":            "runner runner/config runner/host runner/packages",
+	"cmd/nspawn-runner":    "packaging packaging/texts runner runner/age runner/doctor runner/fault runner/gitlab runner/host runner/image runner/job runner/limits runner/machine runner/oci runner/oci/unpack runner/printable runner/starter",
+	"packaging/texts":      "packaging runner/config runner/doctor",
 	"magefiles":            "packaging runner runner/config runner/packages test/suite test/demo test/self",
 	"test/gitlab":          "",
 	"test/gitlab/simulate": "test/gitlab",
@@ -66,7 +67,7 @@ var mayImport = map[string]string{
 }
 
 // tags are the sets of build tags with which anything of this module is built.
-var tags = []string{"", "mage", "faults"}
+var tags = []string{"", "mage", "faults", "generate"}
 
 func TestPackagesImportInOneDirection(t *testing.T) {
 	imports := allImports(t)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 
 	"nspawn-runner/runner/config"
 	"nspawn-runner/runner/gitlab"
@@ -131,3 +132,19 @@ func (h *Host) NameOf(given, otherwise string) (string, error) {
 
 // ImageNames lists the names of all images.
 func (h *Host) ImageNames() []string { return h.images.Names() }
+
+// GenerationNames lists the generations of an image that can be rolled back to, the newest
+// first, by their names in it. There are none if they cannot be read.
+func (h *Host) GenerationNames(image string) (names []string) {
+	if gitlab.CheckImageName(image) != nil {
+		return nil
+	}
+	all, err := h.images.Generations(image)
+	if err != nil {
+		return nil
+	}
+	for _, generation := range all {
+		names = append(names, filepath.Base(generation.Name))
+	}
+	return names
+}

@@ -9,9 +9,14 @@ import (
 // Version is the release that this source is, or becomes.
 const Version = "0.1.0"
 
+// packaged is the version of the Debian package of this program: debian/rules sets it.
+var packaged string
+
 // Build says of what a program was made.
 type Build struct {
 	Release string `json:"release"`
+	// Package is the version of the Debian package that the program is from, if it is from one.
+	Package string `json:"package,omitempty"`
 	// Revision is the commit, "" if it is not known: without a clone, and in tests.
 	Revision string `json:"revision,omitempty"`
 	// Time is the commit's, as in RFC 3339.
@@ -25,7 +30,7 @@ type Build struct {
 // ThisBuild says of what this program was made. Go writes the revision into what it
 // builds: debug.BuildSetting.
 func ThisBuild() Build {
-	b := Build{Release: Version, Go: runtime.Version()}
+	b := Build{Release: Version, Package: packaged, Go: runtime.Version()}
 	info, known := debug.ReadBuildInfo()
 	if !known {
 		return b
@@ -52,5 +57,9 @@ func (b Build) String() string {
 			revision += " with changes"
 		}
 	}
-	return "nspawn-runner " + b.Release + revision + ", " + b.Go
+	from := ""
+	if b.Package != "" {
+		from = ", package " + b.Package
+	}
+	return "nspawn-runner " + b.Release + from + revision + ", " + b.Go
 }

@@ -20,6 +20,7 @@ func TestTheReleaseIsTheNewestOfTheChangelog(t *testing.T) {
 func TestABuildNamesItsReleaseRevisionAndGo(t *testing.T) {
 	for want, build := range map[string]Build{
 		"nspawn-runner 0.1.0, go1.26.0":                                     {Release: "0.1.0", Go: "go1.26.0"},
+		"nspawn-runner 0.1.0, package 0.1.0-1, go1.26.0":                    {Release: "0.1.0", Package: "0.1.0-1", Go: "go1.26.0"},
 		"nspawn-runner 0.1.0, revision 0123456789ab, go1.26.0":              {Release: "0.1.0", Revision: "0123456789abcdef", Go: "go1.26.0"},
 		"nspawn-runner 0.1.0, revision 0123456789ab with changes, go1.26.0": {Release: "0.1.0", Revision: "0123456789abcdef", Modified: true, Go: "go1.26.0"},
 	} {

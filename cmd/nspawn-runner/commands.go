@@ -63,6 +63,7 @@ func commands() *cobra.Command {
 	add("setup", toml(&o), doctorCommand(&o), gc(&o), metrics(&o), version())
 	root.AddCommand(boot(), supervise(), start(), nest(), unpackLayers(), emptyTrash(), pruneCaches(&o))
 	sayUsage(root)
+	completeNothing(root)
 	return root
 }
 

@@ -18,7 +18,7 @@ func namedCommand(o *options, use, short string, do func(ctx context.Context, h 
 	c := &cobra.Command{
 		Use: use + " IMAGE", Short: short,
 		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: completeImages(o),
+		ValidArgsFunction: firstArgument(completeImages(o)),
 		RunE: o.on(func(ctx context.Context, h *runner.Host, args []string) error {
 			return do(ctx, h, args[0], asJSON)
 		}),
@@ -108,6 +108,7 @@ func chrootRollback(o *options) *cobra.Command {
 		"call goes back one more generation, or fails if there is none; --to goes to any\n" +
 		"generation that still exists, newer ones too. Running jobs keep theirs."
 	c.Flags().StringVar(&to, "to", "", "`generation` to go to, as chroot-list --long shows it")
+	completeFlag(c, "to", completeGenerations(o))
 	return c
 }
 

@@ -17,18 +17,8 @@ func imageCommand(o *options, use, short string, do func(ctx context.Context, h 
 	return &cobra.Command{
 		Use: use + " [IMAGE]", Short: short,
 		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: completeImages(o),
+		ValidArgsFunction: firstArgument(completeImages(o)),
 		RunE:              o.on(do),
-	}
-}
-
-// completeImages offers the names of images to the shell.
-func completeImages(o *options) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		if h, err := o.host(false); err == nil && len(args) == 0 {
-			return h.ImageNames(), cobra.ShellCompDirectiveNoFileComp
-		}
-		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
@@ -52,6 +42,7 @@ func chrootCreate(o *options) *cobra.Command {
 		})
 	c.Flags().StringVar(&suite, "suite", "", "Debian `suite` (default: the playbook's, else unstable)")
 	c.Flags().StringVar(&defaultImage, "default-image", "", "`image` to use if none is named")
+	completeFlag(c, "default-image", completeImages(o))
 	return c
 }
 
@@ -81,6 +72,7 @@ func chrootLogin(o *options) *cobra.Command {
 	c.Flags().BoolVar(&failed, "failed", false, "open the tree of the last build, if its playbook or test failed")
 	c.MarkFlagsMutuallyExclusive("discard", "failed")
 	c.Flags().StringVar(&defaultImage, "default-image", "", "`image` to use if none is named")
+	completeFlag(c, "default-image", completeImages(o))
 	return c
 }
 

@@ -25,7 +25,7 @@ func try(o *options) *cobra.Command {
 			"machine, and exit with the exit code of the script.",
 		Example:           "  nspawn-runner try bookworm build.sh\n  nspawn-runner try bookworm -- uname -a\n  echo 'id; df -h /' | nspawn-runner try bookworm",
 		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: completeImages(o),
+		ValidArgsFunction: completeTry(o),
 	}
 	c.Flags().StringVar(&shell, "shell", "", shellUsage)
 	c.RunE = o.on(func(ctx context.Context, h *runner.Host, args []string) error {
@@ -80,7 +80,8 @@ func machines(o *options) *cobra.Command {
 	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	login := &cobra.Command{
 		Use: "login ID", Short: "Open a shell in a machine",
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: firstArgument(completeMachines(o)),
 		RunE: o.on(func(ctx context.Context, h *runner.Host, args []string) error {
 			if !host.IsTerminal(os.Stdin) {
 				return fmt.Errorf("machine login needs a terminal; 'nspawn-runner run --id %s SCRIPT' executes a script in a machine", args[0])

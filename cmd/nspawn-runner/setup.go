@@ -29,7 +29,8 @@ func toml(o *options) *cobra.Command {
 	c.Flags().StringVar(&url, "url", "", "`URL` of your GitLab")
 	c.Flags().StringVar(&tokenFile, "token-file", "", "`file` that holds the runner's authentication token")
 	c.Flags().StringVar(&defaultImage, "default-image", "", "`image` of jobs that name none")
-	allowImage(c, &allowed)
+	completeFlag(c, "default-image", completeImages(o))
+	allowImage(o, c, &allowed)
 	return c
 }
 
@@ -84,7 +85,7 @@ func doctorCommand(o *options) *cobra.Command {
 	}
 	c.Flags().StringVar(&image, "job", "", "run a job of this `image` too")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	_ = c.RegisterFlagCompletionFunc("job", completeImages(o)) // it fails for a flag that is not there
+	completeFlag(c, "job", completeImages(o))
 	return c
 }
 

@@ -29,8 +29,9 @@ func laterStage(o *options, use, short string, args cobra.PositionalArgs, do fun
 }
 
 // ofJob gives a stage the flag that names its job.
-func ofJob(c *cobra.Command, s *job.Stage) *cobra.Command {
+func ofJob(o *options, c *cobra.Command, s *job.Stage) *cobra.Command {
 	c.Flags().StringVar(&s.ID, "id", "", "`id` of the job (default: $CUSTOM_ENV_CI_JOB_ID)")
+	completeFlag(c, "id", completeMachines(o))
 	return c
 }
 
@@ -50,14 +51,17 @@ func prepare(o *options) *cobra.Command {
 			return h.Jobs.Prepare(ctx, s)
 		})
 	c.Flags().StringVar(&s.DefaultImage, "default-image", "", "`image` of jobs that name none")
-	allowImage(c, &s.Allowed)
-	return ofJob(c, &s)
+	c.ValidArgsFunction = firstArgument(completeImages(o))
+	completeFlag(c, "default-image", completeImages(o))
+	allowImage(o, c, &s.Allowed)
+	return ofJob(o, c, &s)
 }
 
 // allowImage gives a command the flag that allows jobs images which give more access to the host.
-func allowImage(c *cobra.Command, allowed *job.Permission) {
+func allowImage(o *options, c *cobra.Command, allowed *job.Permission) {
 	c.Flags().StringArrayVar((*[]string)(allowed), "allow-image", nil,
 		"`pattern` of names of images that jobs may use although these give more access to the host than others, such as devices; may be repeated")
+	completeFlag(c, "allow-image", completeImages(o))
 	c.PreRunE = func(*cobra.Command, []string) error { return allowed.Check() }
 }
 
@@ -68,7 +72,8 @@ func run(o *options) *cobra.Command {
 			return h.Jobs.Run(ctx, s, args[0], strings.Join(args[1:], ""), os.Stdout, os.Stderr)
 		})
 	c.Flags().StringVar(&s.Shell, "shell", "", shellUsage)
-	return ofJob(c, &s)
+	c.ValidArgsFunction = completeFiles
+	return ofJob(o, c, &s)
 }
 
 const shellUsage = "`shell` that executes the script (default: the image's nspawn_runner_shell, else /bin/bash)"
@@ -81,5 +86,5 @@ func cleanup(o *options) *cobra.Command {
 			// stops, every process of it gets one.
 			return h.Jobs.Cleanup(context.WithoutCancel(ctx), s)
 		})
-	return ofJob(c, &s)
+	return ofJob(o, c, &s)
 }

@@ -25,6 +25,9 @@ func handOver(ctx context.Context, bus *systemd.Bus, record Record) error {
 	if err := limitGroups(record.Cgroup); err != nil {
 		return err
 	}
+	if err := delegate(record.payload(), record); err != nil {
+		return err
+	}
 	var nspawn uint32
 	if err := bus.Property(ctx, unitName(record.ID), "Service", "MainPID", &nspawn); err != nil {
 		return err

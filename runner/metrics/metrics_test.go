@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -281,5 +282,30 @@ func TestTheDocumentationHasAllFamilies(t *testing.T) {
 		must(t, os.WriteFile(page, []byte(before+begin+table+end+after), 0o644))
 	} else if was != table {
 		t.Error("go test ./runner/metrics -update writes its table")
+	}
+}
+
+// The alerts and the dashboard that ship with the program.
+func TestAlertsAndDashboardUseNumbersThatThereAre(t *testing.T) {
+	known := map[string]bool{}
+	for _, f := range Families {
+		known[Prefix+f.Name] = f.Kind != Histogram
+		known[Prefix+f.Name+"_bucket"] = f.Kind == Histogram
+	}
+	for _, path := range []string{"prometheus/nspawn-runner.rules.yml", "prometheus/nspawn-runner.test.yml", "grafana/nspawn-runner.json"} {
+		text, err := os.ReadFile("../../packaging/" + path)
+		must(t, err)
+		if strings.HasSuffix(path, ".json") && !json.Valid(text) {
+			t.Errorf("%s is no JSON", path)
+		}
+		names := regexp.MustCompile(`\b`+Prefix+`\w+`).FindAllString(string(text), -1)
+		for _, name := range names {
+			if !known[name] {
+				t.Errorf("%s: there is no %s", path, name)
+			}
+		}
+		if len(names) < 8 {
+			t.Errorf("%s has %d numbers", path, len(names))
+		}
 	}
 }

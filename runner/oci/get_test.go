@@ -394,7 +394,7 @@ func TestAPullTellsHowFarItIs(t *testing.T) {
 		return false
 	})
 	get(t, s, Request{Name: ref})
-	if lines := told.take(); strings.Count(lines, "(0 of 1 MB)") < 2 || strings.Count(lines, "\n") > 7 {
+	if lines := told.take(); strings.Count(lines, "(0 of 1 MB)") < 2 || strings.Count(lines, "\n") > 20 {
 		t.Error(lines)
 	}
 }

@@ -174,17 +174,37 @@ func (s *Store) Leftovers() ([]leftover.Item, error) {
 			return os.Remove(path)
 		}})
 	}
-	excess, err := s.excess("")
+	images, err := s.surplus()
+	return append(all, images...), errors.Join(failed, err)
+}
+
+// nameless is how long an image stays to which no name leads any more, since its tag moved, and
+// that no machine uses. One that was just pulled has no name for a moment.
+const nameless = time.Hour
+
+// surplus lists images of no further use, and those that are too much.
+func (s *Store) surplus() (all []leftover.Item, err error) {
+	images, err := s.List()
+	why := map[string]string{}
+	for _, i := range images {
+		if len(i.References) == 0 && time.Since(i.Used) > nameless {
+			why[i.Digest] = "of a registry, and no name leads to it any more"
+		}
+	}
+	excess, failed := s.excess("")
 	for _, i := range excess {
-		if s.InUse == nil || s.InUse(i.Digest) {
+		why[i.Digest] = "of a registry, and more is kept than oci_cache_max allows"
+	}
+	for _, i := range images {
+		if why[i.Digest] == "" || s.InUse == nil || s.InUse(i.Digest) {
 			continue
 		}
-		all = append(all, leftover.Item{What: "image of a registry", Path: s.path(i.Digest), Why: "more is kept than oci_cache_max allows", Remove: func(ctx context.Context) error {
+		all = append(all, leftover.Item{What: "image", Path: s.path(i.Digest), Why: why[i.Digest], Remove: func(ctx context.Context) error {
 			_, err := s.removeAll(ctx, func() ([]Image, error) { return []Image{i}, nil })
 			return err
 		}})
 	}
-	return all, errors.Join(failed, err)
+	return all, errors.Join(err, failed)
 }
 
 // deadPulls lists what pulls left that were killed.

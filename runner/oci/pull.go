@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -160,9 +161,11 @@ const ahead = 4
 func (s *Store) transfer(ctx context.Context, r *registry, o offer, dir string, p *progress, start func(context.Context) (*unpack.Process, error)) (unpack.Result, error) {
 	work, ctx := errgroup.WithContext(ctx)
 	ctx, cancel := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
 	defer cancel(nil)
-	go p.watch(ctx)
-	go s.watchRoom(ctx, cancel)
+	watching.Go(func() { p.watch(ctx) })
+	watching.Go(func() { s.watchRoom(ctx, cancel) })
 	files := make([]chan *os.File, len(o.layers))
 	for i := range files {
 		files[i] = make(chan *os.File, 1)

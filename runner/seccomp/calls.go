@@ -12,8 +12,8 @@ import (
 // arch/x86/entry/syscalls/syscall_32.tbl and arch/arm/tools/syscall.tbl.
 type Call struct{ number, i386, arm uint32 }
 
-// Keyctl is keyctl(2).
-var Keyctl = Call{unix.SYS_KEYCTL, 288, 311}
+// Keyrings are the calls that make, find and change keys and keyrings: keyrings(7).
+var Keyrings = []Call{{unix.SYS_ADD_KEY, 286, 309}, {unix.SYS_REQUEST_KEY, 287, 310}, {unix.SYS_KEYCTL, 288, 311}}
 
 // Sync is sync(2), which waits for all disks of the host.
 var Sync = Call{unix.SYS_SYNC, 36, 36}

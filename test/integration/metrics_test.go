@@ -241,9 +241,35 @@ func TestPrometheusReadsTheNumbersThroughNodeExporter(t *testing.T) {
 	if got := query("node_textfile_scrape_error"); got != "0" {
 		t.Errorf("node_exporter reports an error: %s", got)
 	}
+	for _, expression := range dashboardExpressions(t) {
+		if answer := get(prometheus, "/api/v1/query?query="+url.QueryEscape(expression)); !strings.Contains(answer, `"status":"success"`) {
+			t.Errorf("of the dashboard: %s: %s", expression, answer)
+		}
+	}
 	if rules := get(prometheus, "/api/v1/rules"); !strings.Contains(rules, "NspawnRunnerLeftovers") || strings.Contains(rules, `"health":"err"`) {
 		t.Errorf("rules: %s", rules)
 	}
+}
+
+// dashboardExpressions are the queries of the panels of the dashboard that ships with the
+// program, for all hosts.
+func dashboardExpressions(t *testing.T) (all []string) {
+	t.Helper()
+	var dashboard struct {
+		Panels []struct {
+			Targets []struct{ Expr string }
+		}
+	}
+	must(t, json.Unmarshal([]byte(read(t, filepath.Join(os.Getenv("NSPAWN_RUNNER_PACKAGING"), "grafana/nspawn-runner.json"))), &dashboard))
+	for _, panel := range dashboard.Panels {
+		for _, target := range panel.Targets {
+			all = append(all, strings.ReplaceAll(target.Expr, "$instance", ".*"))
+		}
+	}
+	if len(all) < 20 {
+		t.Errorf("%d queries", len(all))
+	}
+	return all
 }
 
 // read is a file's content.

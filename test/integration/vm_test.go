@@ -69,6 +69,11 @@ func TestInAVMTheLimitsAreThoseOfTheMachinesProcesses(t *testing.T) {
 	if c.status != 0 || c.stdout != "100\n150000 100000\n" {
 		t.Errorf("in the machine: %+v", c)
 	}
+	// What the kernel means to be delegated is the machine's: lxc needs it.
+	c = h.run(t, id, "cd /sys/fs/cgroup; stat -c '%u %n' $(cat /sys/kernel/cgroup/delegate)")
+	if c.status != 0 || !strings.Contains(c.stdout, "0 memory.oom.group\n") || strings.Count("\n"+c.stdout, "\n0 ") != strings.Count(c.stdout, "\n") {
+		t.Errorf("delegated files: %+v", c)
+	}
 	c = h.run(t, id, "for i in $(seq 200); do sleep 1000 & done; echo all started")
 	if c.status != 1 || !strings.Contains(c.stderr, "fork") {
 		t.Errorf("200 processes in a machine of 100: %+v", c)

@@ -1,0 +1,160 @@
+package packaging
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write debian/copyright")
+
+// copyrightHead is what debian/copyright says of our own files.
+const copyrightHead = `Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+Upstream-Name: nspawn-runner
+Comment:
+ The paragraphs of vendor/ are made of the licences of the modules:
+ go test ./packaging -update
+ .
+ The program also contains parts of the standard library of Go, which has the
+ copyright and the licence of vendor/golang.org/x/sys.
+
+Files: *
+Copyright: 2026 The developers of nspawn-runner
+License: GPL-3
+ On Debian systems, the text of the license is in
+ /usr/share/common-licenses/GPL-3.
+`
+
+func TestTheCopyrightFileNamesEachModuleAndItsLicence(t *testing.T) {
+	t.Chdir("..")
+	dir := t.TempDir()
+	if _, err := Source(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	want := copyrightHead + paragraphs(t, filepath.Join(dir, "vendor"))
+	const path = "debian/copyright"
+	if *update {
+		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(path); err != nil || string(got) != want {
+		t.Errorf("%v: %s differs from the licences of the modules; go test ./packaging -update writes it", err, path)
+	}
+}
+
+// paragraphs are those of modules, one for those of the same licence and copyright.
+func paragraphs(t *testing.T, vendor string) string {
+	t.Helper()
+	files := map[string][]string{} // by what the paragraph says of them
+	var all []string
+	for _, module := range vendored(t, vendor) {
+		said := licence(t, filepath.Join(vendor, module))
+		if files[said] == nil {
+			all = append(all, said)
+		}
+		files[said] = append(files[said], "vendor/"+module+"/*")
+	}
+	var out strings.Builder
+	for _, said := range all {
+		fmt.Fprintf(&out, "\nFiles: %s\n%s", strings.Join(files[said], "\n "), said)
+	}
+	return out.String()
+}
+
+// vendored are the modules of which there are packages in vendor/.
+func vendored(t *testing.T, vendor string) (modules []string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(vendor, "modules.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for part := range strings.SplitSeq("\n"+string(text), "\n# ") {
+		module, rest, _ := strings.Cut(part, " ")
+		if regexp.MustCompile(`(?m)^[^#\s]+$`).MatchString(strings.Join(strings.Split(rest, "\n")[1:], "\n")) {
+			modules = append(modules, module)
+		}
+	}
+	if len(modules) < 15 {
+		t.Fatalf("%q in %s", modules, text)
+	}
+	return modules
+}
+
+// licence is what the paragraph of a module says: its copyright, its licence, its notice.
+func licence(t *testing.T, dir string) string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(dir, "[LC][IO][CP][EY][NI]*"))
+	found = slices.DeleteFunc(found, func(path string) bool { return filepath.Ext(path) == ".docs" }) // of a documentation that vendor/ lacks
+	if err != nil || len(found) != 1 {
+		t.Fatalf("%s: want one file of its licence: %q, %v", dir, found, err)
+	}
+	text, err := os.ReadFile(found[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	notice, _ := os.ReadFile(filepath.Join(dir, "NOTICE"))
+	name, ok := licenceName(string(text))
+	if !ok {
+		t.Fatalf("%s: what is its licence?", found[0])
+	}
+	body := string(text)
+	if name == "Apache-2.0" {
+		body = "On Debian systems, the text of the license is in\n/usr/share/common-licenses/Apache-2.0."
+	}
+	said := "Copyright: " + strings.Join(holders(string(text)+string(notice)), "\n ") + "\nLicense: " + name + "\n" + indented(body)
+	if len(notice) > 0 {
+		said += "Comment:\n" + indented("Its NOTICE:\n\n"+string(notice))
+	}
+	return said
+}
+
+// holders are who the lines of copyright in a licence name, each with its years.
+func holders(text string) (all []string) {
+	for _, line := range regexp.MustCompile(`(?mi)^[>\s]*Copyright (?:\(c\)|©)?\s*(\d{4}.*|the .*|20.*)$`).FindAllStringSubmatch(text, -1) {
+		holder := strings.TrimSuffix(strings.TrimSpace(line[1]), " All rights reserved.")
+		if !slices.Contains(all, holder) {
+			all = append(all, holder)
+		}
+	}
+	if all == nil {
+		all = []string{"its authors"}
+	}
+	return all
+}
+
+// licenceName is the name of a licence in a copyright file, by its words.
+func licenceName(text string) (name string, ok bool) {
+	text = strings.Join(strings.Fields(strings.ReplaceAll(text, ">", " ")), " ")
+	expat, apache := strings.Contains(text, "Permission is hereby granted, free of charge"), strings.Contains(text, "Apache License")
+	switch {
+	case expat && apache:
+		return "Expat and Apache-2.0", true
+	case expat:
+		return "Expat", true
+	case apache:
+		return "Apache-2.0", true
+	case !strings.Contains(text, "Redistribution and use in source and binary forms"):
+		return "", false
+	case regexp.MustCompile("(?i)neither the names? of").MatchString(text):
+		return "BSD-3-clause", true
+	}
+	return "BSD-2-clause", true
+}
+
+// indented is a text as it stands in a field: deb-control(5).
+func indented(text string) string {
+	var out strings.Builder
+	for line := range strings.Lines(strings.TrimSpace(text)) {
+		if line = strings.TrimRight(line, " \t\n"); line == "" {
+			line = "."
+		}
+		out.WriteString(" " + line + "\n")
+	}
+	return out.String()
+}

@@ -25,11 +25,6 @@ func furnished() []string {
 // furnish gives a machine what its chroot cannot know: names for its loopback,
 // itself and services, and the host's resolver. A minbase has no /etc/hosts at all.
 func furnish(root string, record Record) error {
-	if record.Program != nil {
-		if err := complete(root, record); err != nil {
-			return err
-		}
-	}
 	owner := record.RootUID
 	etc, err := storage.OpenIn(root, "etc", unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
@@ -59,26 +54,6 @@ func furnish(root string, record Record) error {
 	for path, text := range dropIns(network.Nameservers(resolver), record.Privileged) {
 		if err := placeIn(etc, path, text, owner); err != nil {
 			return fmt.Errorf("write /etc/%s: %w", path, err)
-		}
-	}
-	return nil
-}
-
-// complete makes what the tree of an image of a registry may lack: /etc, and /usr, without
-// which systemd-nspawn takes it for no system.
-func complete(root string, record Record) error {
-	top, err := storage.OpenIn(root, ".", unix.O_PATH|unix.O_DIRECTORY)
-	if err != nil {
-		return err
-	}
-	defer top.Close()
-	for _, name := range []string{"etc", "usr"} {
-		err := unix.Mkdirat(int(top.Fd()), name, 0o755)
-		if err == nil {
-			err = unix.Fchownat(int(top.Fd()), name, record.RootUID, record.RootUID, unix.AT_SYMLINK_NOFOLLOW)
-		}
-		if err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("make /%s: %w", name, err)
 		}
 	}
 	return nil

@@ -28,6 +28,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
+	"nspawn-runner/runner/lock"
 	"nspawn-runner/runner/oci/unpack"
 )
 
@@ -197,6 +198,13 @@ func (n *notes) take() string {
 	all := n.all
 	n.all = nil
 	return strings.Join(all, "\n")
+}
+
+// peek returns what was told, and leaves it.
+func (n *notes) peek() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return strings.Join(n.all, "\n")
 }
 
 // get gets an image and lets it go.
@@ -534,10 +542,7 @@ func TestWhatIsNoImageIsRefused(t *testing.T) {
 	s, _ := storeOf(t, h)
 	chart := mutate.ConfigMediaType(imageOf(t, []string{"a", ""}), "application/vnd.example\x1b+json")
 	strange, _ := mutate.Append(imageOf(t), mutate.Addendum{Layer: layerOf(t, "a", ""), MediaType: "application/x"})
-	many := make([]mutate.Addendum, maxLayers+1)
-	for i := range many {
-		many[i] = mutate.Addendum{Layer: layerOf(t, "a", "")}
-	}
+	many := slices.Repeat([]mutate.Addendum{{Layer: layerOf(t, "a", "")}}, maxLayers+1)
 	deep, _ := mutate.Append(imageOf(t), many...)
 	short, _ := mutate.ConfigFile(imageOf(t, []string{"a", ""}), &v1.ConfigFile{})
 	for to, test := range map[string]struct {
@@ -555,4 +560,78 @@ func TestWhatIsNoImageIsRefused(t *testing.T) {
 		}
 	}
 	wantTidy(t, s)
+}
+
+func TestALayerThatBreaksOffIsFetchedAgain(t *testing.T) {
+	h := newHub(t)
+	s, told := storeOf(t, h)
+	ref := h.push(t, "x", imageOf(t, []string{"a", "1"}))
+	broken := 0
+	h.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != "GET" || !strings.Contains(r.URL.Path, "/blobs/") || !strings.Contains(told.peek(), "Pulling") || broken == 2 {
+			return false
+		}
+		broken++
+		w.Header().Set("Content-Length", "1000000")
+		_, _ = io.WriteString(w, "the beginning")
+		panic(http.ErrAbortHandler)
+	})
+	if _, _, err := s.Get(t.Context(), Request{Name: ref}); err != nil || broken != 2 {
+		t.Errorf("%d times: %v", broken, err)
+	}
+	wantTidy(t, s)
+}
+
+func TestWhoWaitsForAnotherPullCanBeCancelled(t *testing.T) {
+	h := newHub(t)
+	s, told := storeOf(t, h)
+	image := imageOf(t, []string{"a", "1"})
+	ref := h.push(t, "x", image)
+	digest, err := image.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := lock.File(t.Context(), s.unfinished(digest.String())+".lock", lock.Exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	failed := make(chan error, 1)
+	go func() {
+		_, _, err := s.Get(ctx, Request{Name: ref})
+		failed <- err
+	}()
+	for !strings.Contains(told.peek(), "Waiting for another pull of "+ref) {
+		time.Sleep(time.Millisecond)
+	}
+	began := time.Now()
+	cancel(errors.New("stopped by a signal"))
+	if err := <-failed; err == nil || !strings.Contains(err.Error(), "stopped by a signal") || time.Since(began) > time.Second {
+		t.Errorf("%v after %s", err, time.Since(began))
+	}
+}
+
+func TestOnlyFailuresOfTheMomentAreWorthAnotherTry(t *testing.T) {
+	h := newHub(t)
+	s, _ := storeOf(t, h)
+	ref := h.push(t, "x", imageOf(t, []string{"../a", "1"}))
+	try := func(what string, r Request, again bool) {
+		t.Helper()
+		if _, _, err := s.Get(t.Context(), r); err == nil || WouldFailAgain(err) != again {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	try("a hostile image", Request{Name: ref}, true)
+	try("no image", Request{Name: h.host + "/none"}, true)
+	s.Rules.Images = nil
+	try("what is not allowed", Request{Name: ref}, true)
+	s.Rules.Images = []string{"*"}
+	s.MinFree = 1 << 62
+	try("a full disk", Request{Name: ref}, false)
+	s.MinFree = 0
+	h.intercept(func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(502); return true })
+	try("a registry with troubles", Request{Name: ref}, false)
+	h.Close()
+	try("no registry", Request{Name: ref}, false)
 }

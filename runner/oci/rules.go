@@ -93,6 +93,9 @@ func (r Rules) fits(pattern, written string, ref name.Reference) bool {
 	full := repository.RepositoryStr()
 	registry, rest, of := ofRegistry(pattern)
 	if of {
+		if named, err := name.NewRegistry(registry); err == nil && !strings.ContainsAny(registry, "*?") {
+			registry = named.RegistryStr() // docker's has two names
+		}
 		return glob(registry, repository.RegistryStr()) && fitsPath(rest, full, ref)
 	}
 	if repository.RegistryStr() != r.defaultRegistry() {

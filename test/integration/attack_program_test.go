@@ -75,7 +75,7 @@ func TestAttacksFromTheMachineOfAProgramAreHeld(t *testing.T) {
 		{"get all capabilities by a user namespace", `unshare --user --map-root-user true`, onTheHost},
 		{"mount something", `mkdir -p /mnt/x; ` + private + `'mount -t tmpfs none /mnt/x'`, onTheHost},
 		{"change the program that starts programs", `at=$(ls /dev/.nspawn-runner 2>/dev/null || mktemp); chmod u+w $at; exec 3>>$at`, onTheHost},
-		{"change the network of the job's machine", `ip link set lo down || exit 1`, inAPrivilegedMachine},
+		{"change the network of the job's machine", `python3 -c 'import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sH22x", b"lo", 0))' # SIOCSIFFLAGS`, inAPrivilegedMachine},
 		{"trace a process of another user", `python3 -c '
 import ctypes, os, signal, sys
 libc = ctypes.CDLL(None)

@@ -46,7 +46,7 @@ func TestServicesFromARegistryRunAsTheirImagesSay(t *testing.T) {
 				"env FROM=image\n", "env GREETING=job\n", "env SECOND=from job\n", "env HOME=/\n", "env PATH=/usr/local/sbin:", "env HOSTNAME=run-",
 				"has /run/app\n", "stdout <nil>\n", "shared memory 300\n", "user namespace fork/exec "+programPath+": no space left on device\n",
 				"127.0.0.1\tother\n", "::1\tstatic-alias\n", "\nservice "+static+": ")
-			if strings.Contains(job.Log, "warning") || strings.Contains(job.Log, "env container=") {
+			if strings.Contains(job.Log, ": it ") || strings.Contains(job.Log, "env container=") {
 				t.Error(job.Log)
 			}
 		}
@@ -79,7 +79,7 @@ func TestAServiceFromARegistryRunsAsTheUserOfItsImage(t *testing.T) {
 	script := []string{"set -e"}
 	var wants []string
 	for i, test := range []struct{ user, jobs, want string }{
-		{"", "", "user 0 0 [0]\n"}, {"app", "", "user 1000 1001 [1001 50 51]\n"}, {"1000:other", "", "user 1000 51 [51]\n"},
+		{"", "", "user 0 0 [0]\n"}, {"app", "", "user 1000 1001 [50 51 1001]\n"}, {"1000:other", "", "user 1000 51 [51]\n"},
 		{"4711", "", "user 4711 0 [0]\n"}, {"ghost", "1001:50", "user 1001 50 [50]\n"},
 	} {
 		config := v1.Config{Entrypoint: []string{programPath, "serve"}, User: test.user}
@@ -120,7 +120,7 @@ func TestAServiceFromARegistryThatCannotRunFailsItsJobAndSaysWhy(t *testing.T) {
 		{gitlab.Image{Name: plain, Command: []string{programPath, "kill"}}, []string{"it was killed by signal SIGSYS; ", "the program kills itself"}},
 		{gitlab.Image{Name: image("ghost", v1.Config{Cmd: []string{programPath}, User: "ghost"})}, []string{"exit code 125; ", `user "ghost" is not in /etc/passwd of the image`}},
 		{gitlab.Image{Name: image("empty", v1.Config{})}, []string{"its image has no command, and the job gives none"}},
-		{gitlab.Image{Name: r.pushLayers(t, "broken", v1.Config{Cmd: []string{programPath}}, layerOf(t, map[string]file{"etc": {text: "x"}}))}, []string{": broken image: /etc is not a directory"}},
+		{gitlab.Image{Name: r.pushLayers(t, "broken", v1.Config{Cmd: []string{programPath}}, layerOf(t, map[string]file{"etc/hosts": {isDir: true}}))}, []string{": broken image: /etc/hosts is a directory"}},
 		{gitlab.Image{Name: r.host + "/none:1"}, []string{"service image " + r.host + "/none:1: "}},
 		{gitlab.Image{Name: "elsewhere.example/none:1"}, []string{"service elsewhere.example/none:1: no image of this host stands for it, and it is not pulled from a registry (oci_images)"}},
 	} {
@@ -220,12 +220,14 @@ func TestAKillOfAPrepareWithAServiceFromARegistryIsMendedByWhatComesNext(t *test
 		if mark == marks[1] {
 			c.die()
 			h.collect(t)
-		} else if status, output := c.call(t, h.driver, nil, "prepare"); status != 0 {
-			t.Errorf("after a kill at %s: exit %d: %s", mark, status, output)
+		} else {
+			if status, output := c.call(t, h.driver, nil, "prepare"); status != 0 {
+				t.Errorf("after a kill at %s: exit %d: %s", mark, status, output)
+			}
+			c.cleanup(t)
 		}
-		c.cleanup(t)
 		if got := h.machinesOf(t, c.id); got != nil {
-			t.Errorf("killed at %s, cleanup leaves %q", mark, got)
+			t.Errorf("killed at %s, %q is left", mark, got)
 		}
 	}
 	c = begin()

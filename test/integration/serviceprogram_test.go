@@ -120,7 +120,7 @@ func actAsService(args []string) {
 		fmt.Println("the program kills itself")
 		die()
 	case "quiet":
-		select {}
+		time.Sleep(time.Hour)
 	case "goodbye":
 		asked := make(chan os.Signal, 1)
 		signal.Notify(asked, syscall.SIGINT)

@@ -48,27 +48,32 @@ const mostPulls = 3
 // pullServices gets the images of those services for which no image of this host stands, by
 // the numbers of the services. With an error it holds none.
 func (d *Driver) pullServices(ctx context.Context, job gitlab.Job, services []gitlab.Service, images map[string]string) (map[int]pulled, error) {
+	byName := map[string][]int{}
+	for i, service := range services {
+		if images[service.Name] == "" {
+			byName[service.Name] = append(byName[service.Name], i)
+		}
+	}
+	if len(byName) == 0 {
+		return nil, nil
+	}
+	keys := d.Keychain(job)
 	got := make([]pulled, len(services))
 	all, pulling := errgroup.WithContext(ctx)
 	all.SetLimit(mostPulls)
-	var keys oci.Keychain
-	if slices.ContainsFunc(services, func(s gitlab.Service) bool { return images[s.Name] == "" }) {
-		keys = d.Keychain(job)
-	}
-	for i, service := range services {
-		if images[service.Name] != "" {
-			continue
-		}
-		request := oci.Request{Name: service.Name, Credentials: keys}
-		for _, policy := range service.PullPolicy {
-			request.Policies = append(request.Policies, oci.Policy(policy))
-		}
-		all.Go(func() (err error) {
-			got[i].Image, got[i].release, err = d.OCI.Get(pulling, request)
-			if err != nil {
-				err = fmt.Errorf("service %w", err) // which names the image
+	for _, numbers := range byName {
+		all.Go(func() error {
+			for _, i := range numbers { // the second one finds it on the disk
+				request := oci.Request{Name: services[i].Name, Credentials: keys}
+				for _, policy := range services[i].PullPolicy {
+					request.Policies = append(request.Policies, oci.Policy(policy))
+				}
+				var err error
+				if got[i].Image, got[i].release, err = d.OCI.Get(pulling, request); err != nil {
+					return fmt.Errorf("service %w", err) // which names the image
+				}
 			}
-			return err
+			return nil
 		})
 	}
 	err := all.Wait()

@@ -53,7 +53,6 @@ var mayImport = map[string]string{
 	"packaging":            "runner runner/config runner/host runner/packages",
 	"cmd/nspawn-runner":    "packaging packaging/texts runner runner/age runner/doctor runner/fault runner/gitlab runner/host runner/image runner/job runner/limits runner/machine runner/oci runner/oci/unpack runner/printable runner/starter",
 	"packaging/texts":      "packaging runner/config runner/doctor",
-	"cmd/nspawn-runner":    "packaging packaging/texts runner runner/age runner/doctor runner/fault runner/gitlab runner/host runner/image runner/job runner/limits runner/machine runner/oci runner/oci/unpack runner/printable",
 	"magefiles":            "packaging runner runner/config runner/packages test/suite test/demo test/self",
 	"test/gitlab":          "",
 	"test/gitlab/simulate": "test/gitlab",

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
+	"nspawn-runner/packaging"
 	"nspawn-runner/test/suite"
 )
 
@@ -19,4 +21,13 @@ func Deb(ctx context.Context) error {
 		fmt.Printf("%s: nspawn-runner %s\n", dir, version)
 	}
 	return err
+}
+
+// Release commits and tags a version, such as 0.2.0, in the program, CHANGELOG.md and debian/changelog, and opens the next.
+func Release(ctx context.Context, version string) error {
+	if err := packaging.Release(ctx, ".", version, time.Now()); err != nil {
+		return err
+	}
+	fmt.Printf("v%s is the commit before this one: git push --follow-tags; git checkout v%[1]s && go tool mage deb\n", version)
+	return nil
 }

@@ -183,6 +183,11 @@ func (Test) Debian(ctx context.Context) error {
 	return suite.Run(ctx, os.Stdout, suite.Debian(os.Getenv("SUITE"), os.Getenv("RUN")))
 }
 
+// Package builds the Debian package, and installs, upgrades and removes it in a lab; SUITE=trixie makes the lab of that release.
+func (Test) Package(ctx context.Context) error {
+	return suite.Run(ctx, os.Stdout, suite.Package(os.Getenv("SUITE")))
+}
+
 // Matrix runs builds and jobs on hosts of each release with images of each, on each backend, and prints a table; RUN=/host/image/backend picks some.
 func (Test) Matrix(ctx context.Context) error {
 	return suite.Run(ctx, os.Stdout, suite.Matrix(os.Getenv("RUN")))

@@ -89,19 +89,17 @@ func vendored(t *testing.T, vendor string) (modules []string) {
 // licence is what the paragraph of a module says: its copyright, its licence, its notice.
 func licence(t *testing.T, dir string) string {
 	t.Helper()
-	found, err := filepath.Glob(filepath.Join(dir, "[LC][IO][CP][EY][NI]*"))
-	found = slices.DeleteFunc(found, func(path string) bool { return filepath.Ext(path) == ".docs" }) // of a documentation that vendor/ lacks
-	if err != nil || len(found) != 1 {
-		t.Fatalf("%s: want one file of its licence: %q, %v", dir, found, err)
-	}
-	text, err := os.ReadFile(found[0])
-	if err != nil {
-		t.Fatal(err)
+	var text []byte
+	for _, name := range []string{"LICENSE", "LICENSE.txt", "LICENSE.md", "COPYING"} {
+		if found, err := os.ReadFile(filepath.Join(dir, name)); err == nil {
+			text = found
+			break
+		}
 	}
 	notice, _ := os.ReadFile(filepath.Join(dir, "NOTICE"))
 	name, ok := licenceName(string(text))
 	if !ok {
-		t.Fatalf("%s: what is its licence?", found[0])
+		t.Fatalf("%s: what is its licence?", dir)
 	}
 	body := string(text)
 	if name == "Apache-2.0" {
@@ -131,20 +129,21 @@ func holders(text string) (all []string) {
 // licenceName is the name of a licence in a copyright file, by its words.
 func licenceName(text string) (name string, ok bool) {
 	text = strings.Join(strings.Fields(strings.ReplaceAll(text, ">", " ")), " ")
-	expat, apache := strings.Contains(text, "Permission is hereby granted, free of charge"), strings.Contains(text, "Apache License")
+	var names []string
 	switch {
-	case expat && apache:
-		return "Expat and Apache-2.0", true
-	case expat:
-		return "Expat", true
-	case apache:
-		return "Apache-2.0", true
 	case !strings.Contains(text, "Redistribution and use in source and binary forms"):
-		return "", false
 	case regexp.MustCompile("(?i)neither the names? of").MatchString(text):
-		return "BSD-3-clause", true
+		names = append(names, "BSD-3-clause")
+	default:
+		names = append(names, "BSD-2-clause")
 	}
-	return "BSD-2-clause", true
+	if strings.Contains(text, "Permission is hereby granted, free of charge") {
+		names = append(names, "Expat")
+	}
+	if strings.Contains(text, "Apache License") {
+		names = append(names, "Apache-2.0")
+	}
+	return strings.Join(names, " and "), names != nil
 }
 
 // indented is a text as it stands in a field: deb-control(5).

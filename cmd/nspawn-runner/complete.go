@@ -13,25 +13,25 @@ import (
 type completion = cobra.CompletionFunc
 
 // offer makes a completion of what it offers on a host.
-func offer(o *options, words func(h *runner.Host, args []string) []cobra.Completion) completion {
-	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+func offer(o *options, words func(ctx context.Context, h *runner.Host, args []string) []cobra.Completion) completion {
+	return func(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		h, err := o.host(false)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		return words(h, args), cobra.ShellCompDirectiveNoFileComp
+		return words(c.Context(), h, args), cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
 // completeImages offers the names of images.
 func completeImages(o *options) completion {
-	return offer(o, func(h *runner.Host, _ []string) []cobra.Completion { return h.ImageNames() })
+	return offer(o, func(_ context.Context, h *runner.Host, _ []string) []cobra.Completion { return h.ImageNames() })
 }
 
 // completeMachines offers the ids of machines, each with its image.
 func completeMachines(o *options) completion {
-	return offer(o, func(h *runner.Host, _ []string) (ids []cobra.Completion) {
-		machines, err := h.Machines(context.Background(), nil)
+	return offer(o, func(ctx context.Context, h *runner.Host, _ []string) (ids []cobra.Completion) {
+		machines, err := h.Machines(ctx, nil)
 		if err != nil {
 			return nil
 		}
@@ -45,7 +45,7 @@ func completeMachines(o *options) completion {
 // completeGenerations offers the generations of the image that the first argument names,
 // the newest first.
 func completeGenerations(o *options) completion {
-	all := offer(o, func(h *runner.Host, args []string) []cobra.Completion {
+	all := offer(o, func(_ context.Context, h *runner.Host, args []string) []cobra.Completion {
 		return h.GenerationNames(first(args))
 	})
 	return func(c *cobra.Command, args []string, begin string) ([]cobra.Completion, cobra.ShellCompDirective) {

@@ -288,6 +288,10 @@ func TestAPullGoesThroughTheProxyOfTheConfiguration(t *testing.T) {
 	defer proxy.Close()
 	s.Environment = func(name string) string { return map[string]string{"http_proxy": proxy.URL}[name] }
 	s.Rules.Insecure = append(s.Rules.Insecure, "registry.example.org") // which no name server knows
+	s.Rules.Images = []string{"*"}
+	if _, _, err := s.Get(t.Context(), Request{Name: strings.TrimPrefix(proxy.URL, "http://") + "/x"}); err == nil || through.Load() > 0 {
+		t.Errorf("the proxy as a registry: %v", err)
+	}
 	if image := get(t, s, Request{Name: "registry.example.org/x"}); text(t, image, "a") != "1" || through.Load() == 0 {
 		t.Error("not through the proxy")
 	}

@@ -1,7 +1,10 @@
 package oci
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -68,6 +71,29 @@ func TestCredentialsThatCannotBeReadAreNotQuoted(t *testing.T) {
 		if err == nil || strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "c2VjcmV0") {
 			t.Error(err)
 		}
+	}
+}
+
+func TestTheUsersFileIsReadWhereDockerHasIt(t *testing.T) {
+	dir := t.TempDir()
+	home := func(name string) string { return map[string]string{"HOME": dir}[name] }
+	if keys, err := UserKeychain(home); err != nil || keys != nil {
+		t.Errorf("without a file: %v, %v", keys, err)
+	}
+	path := filepath.Join(dir, ".docker", "config.json")
+	if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(dockerConfig), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, environment := range []func(string) string{home, func(name string) string { return map[string]string{"DOCKER_CONFIG": filepath.Dir(path)}[name] }} {
+		if keys, err := UserKeychain(environment); err != nil || len(keys) != 4 {
+			t.Errorf("%v, %v", keys, err)
+		}
+	}
+	if err := os.WriteFile(path, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := UserKeychain(home); err == nil || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "secret") {
+		t.Error(err)
 	}
 }
 

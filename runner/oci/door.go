@@ -103,6 +103,9 @@ func (d *door) RoundTrip(request *http.Request) (*http.Response, error) {
 	if port == "80" && !d.rules.isInsecure(to) {
 		return nil, fmt.Errorf("%s is not reached without TLS (oci_insecure)", to)
 	}
+	if slices.Contains(d.proxies, to) {
+		return nil, closedError{to, "the proxy of this host"}
+	}
 	// A proxy connects to what names itself, without asking here.
 	host := request.URL.Hostname()
 	if address, err := netip.ParseAddr(host); err == nil {

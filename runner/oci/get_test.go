@@ -28,6 +28,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
+	"nspawn-runner/runner/lock"
 	"nspawn-runner/runner/oci/unpack"
 )
 
@@ -197,6 +198,13 @@ func (n *notes) take() string {
 	all := n.all
 	n.all = nil
 	return strings.Join(all, "\n")
+}
+
+// peek returns what was told, and leaves it.
+func (n *notes) peek() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return strings.Join(n.all, "\n")
 }
 
 // get gets an image and lets it go.
@@ -523,6 +531,11 @@ func TestMirrorAndDefaultRegistryAreAskedInPlaceOfTheDefault(t *testing.T) {
 	if got := text(t, get(t, s, Request{Name: "postgres:16", Credentials: Keychain{{Server: name.DefaultRegistry, Username: "u", Password: "p"}}}), "a"); got != "mirror" {
 		t.Error(got)
 	}
+	h.push(t, "proxy/cache/library/postgres:16", imageOf(t, []string{"a", "below a path"}))
+	s.Rules.Mirror = h.host + "/proxy/cache"
+	if got := text(t, get(t, s, Request{Name: "postgres:16"}), "a"); got != "below a path" {
+		t.Error(got)
+	}
 	s.Rules.Mirror, s.Rules.Registry = "", h.host
 	if got := text(t, get(t, s, Request{Name: "postgres:16"}), "a"); got != "ours" {
 		t.Error(got)
@@ -534,10 +547,7 @@ func TestWhatIsNoImageIsRefused(t *testing.T) {
 	s, _ := storeOf(t, h)
 	chart := mutate.ConfigMediaType(imageOf(t, []string{"a", ""}), "application/vnd.example\x1b+json")
 	strange, _ := mutate.Append(imageOf(t), mutate.Addendum{Layer: layerOf(t, "a", ""), MediaType: "application/x"})
-	many := make([]mutate.Addendum, maxLayers+1)
-	for i := range many {
-		many[i] = mutate.Addendum{Layer: layerOf(t, "a", "")}
-	}
+	many := slices.Repeat([]mutate.Addendum{{Layer: layerOf(t, "a", "")}}, maxLayers+1)
 	deep, _ := mutate.Append(imageOf(t), many...)
 	short, _ := mutate.ConfigFile(imageOf(t, []string{"a", ""}), &v1.ConfigFile{})
 	for to, test := range map[string]struct {
@@ -555,4 +565,114 @@ func TestWhatIsNoImageIsRefused(t *testing.T) {
 		}
 	}
 	wantTidy(t, s)
+}
+
+func TestALayerThatBreaksOffIsFetchedAgain(t *testing.T) {
+	h := newHub(t)
+	s, told := storeOf(t, h)
+	ref := h.push(t, "x", imageOf(t, []string{"a", "1"}))
+	broken := 0
+	h.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != "GET" || !strings.Contains(r.URL.Path, "/blobs/") || !strings.Contains(told.peek(), "Pulling") || broken == 2 {
+			return false
+		}
+		broken++
+		w.Header().Set("Content-Length", "1000000")
+		_, _ = io.WriteString(w, "the beginning")
+		panic(http.ErrAbortHandler)
+	})
+	if _, _, err := s.Get(t.Context(), Request{Name: ref}); err != nil || broken != 2 {
+		t.Errorf("%d times: %v", broken, err)
+	}
+	wantTidy(t, s)
+}
+
+func TestWhoWaitsForAnotherPullCanBeCancelled(t *testing.T) {
+	h := newHub(t)
+	s, told := storeOf(t, h)
+	image := imageOf(t, []string{"a", "1"})
+	ref := h.push(t, "x", image)
+	digest, err := image.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := lock.File(t.Context(), s.unfinished(digest.String())+".lock", lock.Exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	failed := make(chan error, 1)
+	go func() {
+		_, _, err := s.Get(ctx, Request{Name: ref})
+		failed <- err
+	}()
+	for !strings.Contains(told.peek(), "Waiting for another pull of "+ref) {
+		time.Sleep(time.Millisecond)
+	}
+	began := time.Now()
+	cancel(errors.New("stopped by a signal"))
+	if err := <-failed; err == nil || !strings.Contains(err.Error(), "stopped by a signal") || time.Since(began) > time.Second {
+		t.Errorf("%v after %s", err, time.Since(began))
+	}
+}
+
+func TestOnlyFailuresOfTheMomentAreWorthAnotherTry(t *testing.T) {
+	h := newHub(t)
+	s, _ := storeOf(t, h)
+	ref := h.push(t, "x", imageOf(t, []string{"../a", "1"}))
+	try := func(what string, r Request, again bool) {
+		t.Helper()
+		if _, _, err := s.Get(t.Context(), r); err == nil || WouldFailAgain(err) != again {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	try("a hostile image", Request{Name: ref}, true)
+	try("no image", Request{Name: h.host + "/none"}, true)
+	s.Rules.Images = nil
+	try("what is not allowed", Request{Name: ref}, true)
+	s.Rules.Images = []string{"*"}
+	s.MinFree = 1 << 62
+	try("a full disk", Request{Name: ref}, false)
+	s.MinFree = 0
+	h.intercept(func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(502); return true })
+	try("a registry with troubles", Request{Name: ref}, false)
+	h.Close()
+	try("no registry", Request{Name: ref}, false)
+}
+
+func TestARegistryWithAServerForTokensIsAsked(t *testing.T) {
+	h := newHub(t)
+	s, _ := storeOf(t, h)
+	ref := h.push(t, "team/x", imageOf(t, []string{"a", "1"}))
+	tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); user != "user" || password != "pass" || r.URL.Query().Get("scope") != "repository:team/x:pull" || r.URL.Query().Get("service") != "registry" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		_, _ = io.WriteString(w, `{"token": "granted"}`)
+	}))
+	defer tokens.Close()
+	// Another host than the registry, as it often is.
+	at := "localhost" + tokens.URL[strings.LastIndexByte(tokens.URL, ':'):]
+	h.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get("Authorization") == "Bearer granted" {
+			return false
+		}
+		w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+at+`/token",service="registry",scope="repository:team/x:pull"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return true
+	})
+	request := Request{Name: ref, Credentials: Keychain{{Server: h.host, Username: "user", Password: "pass"}}}
+	if _, _, err := s.Get(t.Context(), request); err == nil {
+		t.Error("a server for tokens without TLS that nobody names")
+	}
+	s.Rules.Insecure = append(s.Rules.Insecure, at)
+	if image := get(t, s, request); text(t, image, "a") != "1" {
+		t.Error("it is another image")
+	}
+	request.Credentials[0].Password = "s3cret"
+	if _, _, err := s.Get(t.Context(), request); err == nil || !strings.Contains(err.Error(), "401") || strings.Contains(err.Error(), "s3cret") {
+		t.Error(err)
+	}
 }

@@ -3,13 +3,21 @@ package oci
 import (
 	"strings"
 	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
 )
 
 func TestAPatternAllowsImagesOfItsRegistryOnly(t *testing.T) {
+	docker := name.DefaultRegistry
+	short := strings.TrimPrefix(docker, "index.")
 	for _, test := range []struct {
 		pattern, name string
 		fits          bool
 	}{
+		{short + "/library/*", "postgres", true},
+		{docker + "/library/*", short + "/library/postgres", true},
+		{short + "/*", docker + "/team/x", true},
+		{"postgres", short + "/postgres", true},
 		{"postgres:*", "postgres:16", true},
 		{"postgres:*", "postgres", true},
 		{"postgres:*", "library/postgres:16", true},
@@ -64,4 +72,31 @@ func TestANameThatIsNoneIsRefusedWithoutControlCharacters(t *testing.T) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
+}
+
+func FuzzAllows(f *testing.F) {
+	for _, seed := range []string{"postgres:16", "postgres:5000/mine", "postgres@sha256:" + strings.Repeat("a", 64), "registry.example.org/x:1", "registry.example.org:5000/a/b", "[::1]:5000/x", "localhost/x", "../x", "a\x00b"} {
+		f.Add(seed)
+	}
+	official := Rules{Images: []string{"postgres*", "team/*", "?edis"}}
+	ours := Rules{Images: []string{"registry.example.org/*", "registry.example.org:5000/*:1"}}
+	f.Fuzz(func(t *testing.T, written string) {
+		for _, rules := range []Rules{official, ours} {
+			err := rules.Allows(written)
+			if err != nil {
+				if strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' || r == 0x7f }) {
+					t.Errorf("%q: %q", written, err)
+				}
+				continue
+			}
+			ref, err := rules.parse(written)
+			if err != nil {
+				t.Fatalf("%q is allowed, and no name: %v", written, err)
+			}
+			registry := ref.Context().RegistryStr()
+			if is := registry == name.DefaultRegistry; is != (rules.Images[0] == official.Images[0]) || !is && !strings.HasPrefix(registry, "registry.example.org") {
+				t.Errorf("%q is allowed of %q", written, registry)
+			}
+		}
+	})
 }

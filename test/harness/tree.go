@@ -49,6 +49,16 @@ var LabTree = Recipe{
 	},
 }
 
+// FreshTree is a Debian with systemd and apt on which nothing is installed yet: what an
+// administrator begins with. As a lab it has what [LabTree] has for that.
+var FreshTree = Recipe{
+	Kind:     "fresh",
+	Suite:    "bookworm",
+	Packages: []string{"systemd", "systemd-sysv", "udev", "procps", "ca-certificates"},
+	// dpkg need not wait for the disk: the lab does not outlive a crash.
+	Hooks: append([]string{`echo force-unsafe-io >"$1/etc/dpkg/dpkg.cfg.d/unsafe"`}, LabTree.Hooks...),
+}
+
 // BaseTree is a small bootable Debian that tests use as a chroot where they do
 // not want to wait for debootstrap.
 var BaseTree = Recipe{
@@ -59,6 +69,15 @@ var BaseTree = Recipe{
 		"netbase", "procps",
 	},
 	Hooks: []string{`rm -f "$1/etc/hostname"`},
+}
+
+// Of is the recipe for another release, "" for the same. It has a kind of its own, so that
+// the cache keeps both trees.
+func (r Recipe) Of(release string) Recipe {
+	if release != "" && release != r.Suite {
+		r.Kind, r.Suite = r.Kind+release, release
+	}
+	return r
 }
 
 // Tree is the directory of the tree that a recipe makes, from the cache or

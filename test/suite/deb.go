@@ -8,7 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"nspawn-runner/packaging"
 	"nspawn-runner/test/harness"
@@ -33,23 +36,34 @@ const (
 	debOut    = "/out"
 )
 
-// debScript builds the source package and a binary package for each architecture in the
-// directory $1, and checks them. The profile says that Go is here without being a package:
-// no release of Debian has the version that go.mod wants.
+// debScript builds the source package and a binary package for each of some architectures.
+// The profile says that Go is here without being a package: no release of Debian has the
+// version that go.mod wants.
+//
+// The source and the first architecture are built a second time, elsewhere and otherwise.
+// That must give the same files.
 const debScript = `set -eu
-umask 022
 export PATH=` + debGo + `/bin:$PATH HOME=/root GOCACHE=` + debCache + `
-mkdir -p "$1" && cp -R --preserve=mode,timestamps ` + debSource + ` "$1/nspawn-runner" && cd "$1/nspawn-runner"
-shift
+build() { # in a directory, for an architecture, what
+	profiles=pkg.nspawn-runner.go
+	[ "$2" = "$(dpkg --print-architecture)" ] || profiles=$profiles,cross,nocheck
+	mkdir -p "$1"
+	[ -e "$1/nspawn-runner" ] || cp -R --preserve=mode,timestamps ` + debSource + ` "$1/nspawn-runner"
+	(cd "$1/nspawn-runner" && dpkg-buildpackage --host-arch="$2" --build="$3" --build-profiles=$profiles \
+		--no-sign --ignore-builtin-builddeps)
+}
+umask 022
 what=source,binary
 for arch; do
-	profiles=pkg.nspawn-runner.go
-	test "$arch" = "$(dpkg --print-architecture)" || profiles=$profiles,cross,nocheck
-	dpkg-buildpackage --host-arch="$arch" --build=$what --build-profiles=$profiles \
-		--no-sign --ignore-builtin-builddeps --no-check-builddeps
+	build ` + harness.Scratch + `/build "$arch" $what
 	what=binary
 done
-cp ../nspawn-runner_* ` + debOut + `
+(umask 077; export TZ=Pacific/Kiritimati LC_ALL=C; build ` + harness.Scratch + `/again/elsewhere "$1" source,binary)
+cd ` + harness.Scratch + `/again/elsewhere
+for file in *.deb *.dsc *.tar.*; do
+	cmp "$file" "` + harness.Scratch + `/build/$file"
+done
+cp ` + harness.Scratch + `/build/nspawn-runner_* ` + debOut + `
 `
 
 // lintianScript checks all packages, and fails if there is something that no override
@@ -60,6 +74,44 @@ for changes in *.changes; do
 	lintian --allow-root --pedantic --display-info --fail-on=error,warning,info,pedantic "$changes"
 done
 `
+
+// Package builds the Debian package and does with it, in a lab of a release, "" for bookworm,
+// what an administrator does: test/installed.
+func Package(release string) func(*Suite, context.Context) error {
+	return func(s *Suite, ctx context.Context) error {
+		dir := filepath.Join(buildDir, "deb")
+		err := s.phase("package: build", func() error {
+			if err := harness.Need(ctx, s.Out, harness.LabPackages...); err != nil {
+				return err
+			}
+			all, ctx := errgroup.WithContext(ctx)
+			all.Go(func() error {
+				_, err := Deb(ctx, s.Out, dir, runtime.GOARCH)
+				return err
+			})
+			all.Go(func() error {
+				_, err := harness.Tree(ctx, s.Out, harness.FreshTree.Of(release))
+				return err
+			})
+			all.Go(func() error {
+				return command(ctx, "go", "build", "-trimpath", "-o", buildDir+"/", "./test/gitlab/simulate")
+			})
+			return all.Wait()
+		})
+		if err != nil {
+			return err
+		}
+		return s.phase("package: installation to purge", func() error {
+			top, err := os.Getwd()
+			if err != nil {
+				return err
+			}
+			cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-v", "-timeout=20m", "./test/installed")
+			cmd.Env = append(os.Environ(), "NSPAWN_RUNNER_DEB="+filepath.Join(top, dir), "NSPAWN_RUNNER_BUILD="+filepath.Join(top, buildDir), "NSPAWN_RUNNER_SUITE="+release)
+			return s.tests(&reader{where: "package"}, cmd)
+		})
+	}
+}
 
 // Deb builds the Debian packages of some architectures, and the source package, into a
 // directory, which it empties first. It returns the version.
@@ -87,7 +139,7 @@ func Deb(ctx context.Context, out io.Writer, dir string, archs ...string) (versi
 		return "", err
 	}
 	defer lab.Stop()
-	build := append([]string{"sh", "-c", debScript, "sh", filepath.Join(harness.Scratch, "build")}, archs...)
+	build := append([]string{"sh", "-c", debScript, "sh"}, archs...)
 	for _, argv := range [][]string{build, {"sh", "-c", lintianScript}} {
 		if said, err := lab.Command(ctx, argv...).CombinedOutput(); err != nil {
 			return "", fmt.Errorf("build of the package: %w: %s", err, said)

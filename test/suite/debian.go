@@ -46,7 +46,7 @@ func Debian(release, run string) func(*Suite, context.Context) error {
 func (s *Suite) debianTrees(ctx context.Context, release string) (map[string]string, error) {
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error {
-		_, err := harness.Tree(ctx, s.Out, of(harness.LabTree, release))
+		_, err := harness.Tree(ctx, s.Out, harness.LabTree.Of(release))
 		return err
 	})
 	made := make([]string, len(debian.Images))

@@ -105,13 +105,13 @@ func (s *Suite) matrixOn(ctx context.Context, host string, cells []cell, found o
 func (s *Suite) matrixTrees(ctx context.Context, host string, cells []cell) (map[string]string, error) {
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error {
-		_, err := harness.Tree(ctx, s.Out, of(harness.LabTree, host))
+		_, err := harness.Tree(ctx, s.Out, harness.LabTree.Of(host))
 		return err
 	})
 	made := make([]string, len(cells))
 	for i, c := range cells {
 		all.Go(func() (err error) {
-			made[i], err = harness.Tree(ctx, s.Out, of(harness.BaseTree, c.image))
+			made[i], err = harness.Tree(ctx, s.Out, harness.BaseTree.Of(c.image))
 			return err
 		})
 	}

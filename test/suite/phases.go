@@ -39,7 +39,7 @@ func Unit(s *Suite, ctx context.Context) error {
 	var units []string
 	for _, pkg := range strings.Fields(string(packages)) {
 		// These need a host, or make one.
-		if !strings.HasSuffix(pkg, "/test/integration") && !strings.HasSuffix(pkg, "/test/harness") {
+		if !slices.ContainsFunc([]string{"/test/integration", "/test/harness", "/test/installed"}, func(p string) bool { return strings.HasSuffix(pkg, p) }) {
 			units = append(units, pkg)
 		}
 	}
@@ -175,7 +175,7 @@ func Lab(release, run string, more ...string) func(*Suite, context.Context) erro
 	return func(s *Suite, ctx context.Context) error {
 		var lab *harness.Lab
 		err := s.phase("lab: set-up", func() error {
-			base, err := harness.Tree(ctx, s.Out, of(harness.BaseTree, release))
+			base, err := harness.Tree(ctx, s.Out, harness.BaseTree.Of(release))
 			if err == nil {
 				lab, err = s.startLab(ctx, release, map[string]string{base: hostBase})
 			}
@@ -214,7 +214,7 @@ func (s *Suite) startLab(ctx context.Context, release string, trees map[string]s
 		}
 		seen[path] = at
 	}
-	return harness.StartLab(ctx, harness.LabOptions{Tree: of(harness.LabTree, release), ReadOnly: seen, Out: s.Out})
+	return harness.StartLab(ctx, harness.LabOptions{Tree: harness.LabTree.Of(release), ReadOnly: seen, Out: s.Out})
 }
 
 // Attacks is a pattern for the tests that attack as a hostile job would.
@@ -226,15 +226,6 @@ func AttackPulls(s *Suite, ctx context.Context) error {
 	return s.phase("attacks by registries and their images", func() error {
 		return s.goTest(ctx, "pulls", "test", "-v", "-run="+Attacks, "./runner/oci/...")
 	})
-}
-
-// of is a recipe for another release. It has a kind of its own, so that the
-// cache keeps both trees.
-func of(r harness.Recipe, release string) harness.Recipe {
-	if release != "" && release != r.Suite {
-		r.Kind, r.Suite = r.Kind+release, release
-	}
-	return r
 }
 
 // Harness tests the harness itself: that labs and VMs leave nothing behind.

@@ -80,11 +80,11 @@ func (s *Suite) vmOptions(ctx context.Context, release, dir string) (harness.VMO
 	if err := prepareHost(ctx); err != nil {
 		return harness.VMOptions{}, err
 	}
-	base, err := harness.Tree(ctx, s.Out, of(harness.BaseTree, release))
+	base, err := harness.Tree(ctx, s.Out, harness.BaseTree.Of(release))
 	if err != nil {
 		return harness.VMOptions{}, err
 	}
-	guest := of(harness.GuestTree, release)
+	guest := harness.GuestTree.Of(release)
 	if _, err := harness.Guest(ctx, s.Out, guest); err != nil {
 		return harness.VMOptions{}, err
 	}

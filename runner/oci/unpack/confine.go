@@ -42,6 +42,10 @@ func Run(args []string, layers io.Reader, result io.Writer) error {
 	if err := confine(args[0]); err != nil {
 		return fmt.Errorf("leave the host: %w", err)
 	}
+	// Made under the host's umask. A layer may say otherwise.
+	if err := unix.Chmod("/", 0o755); err != nil {
+		return err
+	}
 	t := newTree(limits)
 	for {
 		next, err := readFrame(layers)

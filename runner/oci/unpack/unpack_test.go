@@ -95,7 +95,7 @@ func unpackAll(t *testing.T, limits Limits, layers ...[2][]byte) (tree string, r
 		t.Skip("unpacking needs root: the tree has files of many users")
 	}
 	tree = filepath.Join(t.TempDir(), "tree")
-	if err := os.Mkdir(tree, 0o755); err != nil {
+	if err := os.Mkdir(tree, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	held, err := os.Create(filepath.Join(t.TempDir(), "lock"))
@@ -194,6 +194,9 @@ func TestATreeHasWhatAMachineNeeds(t *testing.T) {
 	tree, _, err := unpackAll(t, enough, plain(layer(t, file("program", "static")))...)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if info, err := os.Lstat(tree); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("its root: %v, %v", info, err)
 	}
 	for _, f := range furniture {
 		if info, err := os.Lstat(filepath.Join(tree, f.path)); err != nil || !info.IsDir() || info.Mode().Perm() != fs.FileMode(f.mode&0o777) {

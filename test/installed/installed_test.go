@@ -1,0 +1,221 @@
+package installed
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestThePackageFromItsInstallationToItsPurge goes through the life of a package on one
+// host. Each step needs those before it.
+func TestThePackageFromItsInstallationToItsPurge(t *testing.T) {
+	h := boot(t)
+	step := func(name string, do func(*testing.T, host)) {
+		if !t.Failed() {
+			t.Run(name, func(t *testing.T) { do(t, h) })
+		}
+	}
+	step("apt installs it on a minimal Debian, and only its timer starts", installs)
+	step("the steps of the README lead to a job", fiveMinutes)
+	step("bash, zsh and fish complete images, machines and generations", shells)
+	step("jobs go on while it is upgraded", upgrades)
+	step("jobs go on while needrestart restarts services", restarts)
+	step("jobs go on while unattended-upgrades upgrades it", unattended)
+	step("it is not removed while a machine runs", refusesRemoval)
+	step("a removal keeps the images, and a second installation has them", removes)
+	step("a purge removes all there is, and subvolumes", purges)
+	step("it takes over from an installation in /usr/local, and images of the Python tool", takesOver)
+}
+
+func installs(t *testing.T, h host) {
+	h.bash(t, repack)
+	h.bash(t, `apt-get update -qq && cd /root && apt-get install -qq -y ./older.deb >/dev/null`)
+	got := h.bash(t, `
+stat -c '%a %U %n' /var/lib/nspawn-runner /etc/nspawn-runner /etc/nspawn-runner.yaml /usr/bin/nspawn-runner
+systemctl is-enabled nspawn-runner-maintenance.timer
+systemctl list-units --all --plain --no-legend 'nspawn-runner*' | awk '{print $1, $3}'
+realpath $(systemctl show -P FragmentPath nspawn-runner-maintenance.service)
+systemctl cat nspawn-runner-maintenance.service | grep ^ExecStart
+find /var/lib/nspawn-runner /etc/nspawn-runner -mindepth 1
+dpkg-query --show --showformat='${Conffiles}\n' nspawn-runner | awk 'NF {print $1}'
+nspawn-runner version | grep -o "package $version"
+nspawn-runner chroot-list
+`)
+	const expected = `700 root /var/lib/nspawn-runner
+755 root /etc/nspawn-runner
+644 root /etc/nspawn-runner.yaml
+755 root /usr/bin/nspawn-runner
+enabled
+nspawn-runner-maintenance.service inactive
+nspawn-runner-maintenance.timer active
+/usr/lib/systemd/system/nspawn-runner-maintenance.service
+ExecStart=/usr/bin/nspawn-runner chroot-maintenance --if-older 12h
+/etc/needrestart/conf.d/nspawn-runner.conf
+/etc/nspawn-runner.yaml
+package VERSION
+`
+	version := strings.TrimSpace(h.bash(t, `echo $version`))
+	if got = strings.ReplaceAll(got, version, "VERSION"); got != strings.Replace(expected, "nspawn-runner-maintenance.service inactive\n", "", 1) && got != expected {
+		t.Errorf("got:\n%s\nwant:\n%s", got, expected)
+	}
+}
+
+// fiveMinutes is the README, with an image that takes less long than bookworm, which the
+// demo builds.
+func fiveMinutes(t *testing.T, h host) {
+	// The root of a lab holds no overlay; and a purge is to find subvolumes.
+	h.bash(t, `
+truncate -s 8G /lab/state && mkfs.btrfs -q /lab/state && mount -o loop /lab/state /var/lib/nspawn-runner
+systemd-tmpfiles --create nspawn-runner.conf
+cat >/etc/nspawn-runner/small.yaml <<-END
+	- hosts: all
+	  vars:
+	    nspawn_runner_chroot_suite: $(. /etc/os-release; echo ${VERSION_CODENAME:-sid})
+	  tasks:
+	    - ansible.builtin.copy: {dest: /etc/made, content: "by ansible\n"}
+END
+`)
+	out := h.bash(t, `
+nspawn-runner chroot-maintenance
+nspawn-runner try small -- cat /etc/made
+nspawn-runner try small -- systemctl is-system-running
+nspawn-runner toml --url https://gitlab.example.org/ --name ci
+nspawn-runner doctor --job small || true
+`)
+	want(t, out, "\nby ansible\n", "\nrunning\n", `config_exec = "/usr/bin/nspawn-runner"`)
+	for line := range strings.Lines(out) {
+		if strings.HasPrefix(line, "bad ") && !strings.Contains(line, "gitlab-runner") && !strings.Contains(line, "config.toml") {
+			t.Errorf("doctor: %s", out)
+			break
+		}
+	}
+	h.bash(t, `
+g=/var/lib/nspawn-runner/.generations/base
+mkdir -p $g && btrfs -q subvolume create $g/20260101T000000Z && cp -a /opt/base/. $g/20260101T000000Z
+btrfs -q subvolume snapshot $g/20260101T000000Z $g/20260201T000000Z
+ln -s .generations/base/20260201T000000Z /var/lib/nspawn-runner/base
+printf 'image: base\nscript: [hostname]\n' >`+short+`
+`+tools+`/simulate --driver /usr/bin/nspawn-runner `+short+` >/dev/null
+`)
+}
+
+func upgrades(t *testing.T, h host) {
+	out := h.bash(t, jobs+`
+nspawn-runner prepare --id 71 base
+echo 'until [ -e /root/go ]; do sleep 0.1; done; echo survived' >/root/waits
+nspawn-runner run --id 71 /root/waits >/root/said & waits=$!
+nspawn-runner prepare --id 72 base
+touch /root/j1 /root/j2
+jobs /root/j1 & j1=$!
+jobs /root/j2 & j2=$!
+cd /root
+apt-get install -qq -y $deb >/dev/null
+systemctl is-active nspawn-runner-maintenance.timer
+dpkg -i ./older.deb 2>/dev/null >/dev/null
+apt-get install -qq -y $deb >/dev/null
+dpkg-query --show --showformat='version ${Version}\n' nspawn-runner | sed "s/$version/new/"
+rm /root/j1 /root/j2
+wait $j1
+wait $j2
+echo played $(cat /root/*.played | wc -l)
+echo 'touch /root/go' >/root/script
+nspawn-runner run --id 71 /root/script
+wait $waits
+cat /root/said
+nspawn-runner cleanup --id 71
+echo 'echo works' >/root/script
+nspawn-runner run --id 72 /root/script
+nspawn-runner cleanup --id 72
+nspawn-runner machine list
+`)
+	want(t, out, "active\n", "version new\n", "survived\n", "works\n")
+	if strings.Contains(out, "played 0") {
+		t.Errorf("no job ended during the upgrade: %s", out)
+	}
+}
+
+// renewed replaces the libraries of the systemd-nspawn that runs a machine, as dpkg does.
+const renewed = `
+pid=$(systemctl show -P MainPID nspawn-runner-73.service)
+for library in $(awk '/\.so/ {print $6}' /proc/$pid/maps | sort -u); do
+	cp -a $library $library.new && mv $library.new $library
+done
+`
+
+func restarts(t *testing.T, h host) {
+	h.bash(t, `apt-get install -qq -y --no-install-recommends needrestart >/dev/null`)
+	h.bash(t, `
+nspawn-runner prepare --id 73 base
+echo 'until [ -e /root/go ]; do sleep 0.1; done; echo survived' >/root/waits
+rm -f /root/said
+nspawn-runner run --id 73 /root/waits >/root/said 2>&1 &
+systemd-run --quiet --unit=other.service sleep infinity`+renewed)
+	conf := "/etc/needrestart/conf.d/nspawn-runner.conf"
+	without := h.bash(t, "mv "+conf+" /root/kept; needrestart -b -r l; mv /root/kept "+conf)
+	with := h.bash(t, "needrestart -b -r l")
+	want(t, without, "NEEDRESTART-SVC: nspawn-runner-73.service", "NEEDRESTART-SVC: other.service")
+	want(t, with, "NEEDRESTART-SVC: other.service")
+	if strings.Contains(with, "NEEDRESTART-SVC: nspawn-runner-") {
+		t.Errorf("with %s: %s", conf, with)
+	}
+	before := h.bash(t, "systemctl show -P MainPID other.service")
+	out := h.bash(t, `
+needrestart -r a
+echo 'touch /root/go' >/root/script
+nspawn-runner run --id 73 /root/script
+for i in $(seq 100); do [ -s /root/said ] && break; sleep 0.1; done
+cat /root/said
+nspawn-runner cleanup --id 73
+`)
+	want(t, out, "survived\n")
+	if after := h.bash(t, "systemctl show -P MainPID other.service"); after == before {
+		t.Errorf("needrestart restarted nothing: %s", out)
+	}
+	h.bash(t, "systemctl stop other.service")
+}
+
+// unattended upgrades the package from a repository, with needrestart told to restart
+// services by itself, as Ubuntu has it.
+func unattended(t *testing.T, h host) {
+	out := h.bash(t, jobs+`
+apt-get install -qq -y --no-install-recommends unattended-upgrades >/dev/null
+echo "\$nrconf{restart} = 'a';" >/etc/needrestart/conf.d/auto.conf
+mkdir /root/repository && cd /root/repository && cp $newer nspawn-runner.deb
+{ dpkg-deb -f nspawn-runner.deb; echo "Filename: ./nspawn-runner.deb"; stat -c 'Size: %s' nspawn-runner.deb
+  echo "SHA256: $(sha256sum <nspawn-runner.deb | cut -d' ' -f1)"; } >Packages
+{ echo 'Origin: Test'; echo 'Date: '$(date -Ru); echo 'SHA256:'
+  echo " $(sha256sum <Packages | cut -d' ' -f1) $(stat -c %s Packages) Packages"; } >Release
+chmod 755 /root
+echo 'deb [trusted=yes] file:/root/repository ./' >/etc/apt/sources.list.d/test.list
+echo 'Unattended-Upgrade::Origins-Pattern { "origin=Test"; };' >/etc/apt/apt.conf.d/99test
+apt-get update -qq
+nspawn-runner prepare --id 74 base`+strings.ReplaceAll(renewed, "-73.", "-74.")+`
+echo 'until [ -e /root/go ]; do sleep 0.1; done; echo survived' >/root/waits
+rm -f /root/go /root/said
+systemd-run --quiet --unit=gitlab-runner.service -p StandardOutput=file:/root/said nspawn-runner run --id 74 /root/waits
+rm -f /root/*.played
+touch /root/j1
+jobs /root/j1 & j1=$!
+unattended-upgrade --verbose
+rm /root/j1
+wait $j1
+echo played $(cat /root/*.played | wc -l)
+needrestart -b -r l | sed 's/^/with /'
+mv /etc/needrestart/conf.d/nspawn-runner.conf /root/kept
+needrestart -b -r l | sed 's/^/without /'
+mv /root/kept /etc/needrestart/conf.d/nspawn-runner.conf
+dpkg-query --show --showformat='version ${Version}\n' nspawn-runner
+echo 'touch /root/go' >/root/script
+nspawn-runner run --id 74 /root/script
+for i in $(seq 100); do [ -s /root/said ] && break; sleep 0.1; done
+cat /root/said
+nspawn-runner cleanup --id 74
+`)
+	// The stage that waits runs a program that is gone: needrestart wants to restart its service.
+	want(t, out, "version 9.0\n", "survived\n", "played ", "without NEEDRESTART-SVC: gitlab-runner.service")
+	if strings.Contains(out, "with NEEDRESTART-SVC: gitlab-runner.service") {
+		t.Errorf("needrestart would restart gitlab-runner: %s", out)
+	}
+	if strings.Contains(out, "played 0") {
+		t.Errorf("no job ended during the upgrade: %s", out)
+	}
+}

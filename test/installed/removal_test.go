@@ -1,0 +1,121 @@
+package installed
+
+import (
+	"strings"
+	"testing"
+)
+
+func refusesRemoval(t *testing.T, h host) {
+	h.bash(t, `nspawn-runner prepare --id 75 base`)
+	for _, command := range []string{"remove", "purge"} {
+		out, err := h.try(t, "apt-get "+command+" -qq -y nspawn-runner")
+		if err == nil {
+			t.Fatalf("apt-get %s: %s", command, out)
+		}
+		want(t, out, "nspawn-runner: machines are running: nspawn-runner-75")
+	}
+	out := h.bash(t, `
+dpkg-query --show --showformat='${db:Status-Abbrev}\n' nspawn-runner
+systemctl is-active nspawn-runner-maintenance.timer
+echo 'echo works' >/root/script
+nspawn-runner run --id 75 /root/script
+nspawn-runner cleanup --id 75
+`)
+	want(t, out, "ii ", "\nactive\n", "\nworks\n")
+}
+
+func removes(t *testing.T, h host) {
+	out := h.bash(t, `
+apt-get remove -qq -y nspawn-runner >/dev/null
+systemctl list-units --all --plain --no-legend 'nspawn-runner*'
+ls /var/lib/nspawn-runner /etc/nspawn-runner.yaml /etc/nspawn-runner/small.yaml
+! command -v nspawn-runner
+apt-get install -qq -y $deb >/dev/null
+nspawn-runner try base -- echo again
+systemctl is-active nspawn-runner-maintenance.timer
+`)
+	want(t, out, "base\nsmall\n", "\nagain\n", "\nactive\n")
+	if strings.Contains(out, "nspawn-runner-maintenance") {
+		t.Errorf("units stay: %s", out)
+	}
+}
+
+func purges(t *testing.T, h host) {
+	// A machine whose unit is there is one that another program of the same directory runs.
+	out, err := h.try(t, `
+apt-get remove -qq -y nspawn-runner >/dev/null
+systemd-run --quiet --unit=nspawn-runner-76.service sleep infinity
+apt-get purge -qq -y nspawn-runner`)
+	if err == nil {
+		t.Fatalf("a purge beside a machine: %s", out)
+	}
+	want(t, out, "machine nspawn-runner-76 is running")
+	h.bash(t, `
+systemctl stop nspawn-runner-76.service
+[ -e /var/lib/nspawn-runner/base/etc ]
+mkdir /var/lib/nspawn-runner/m && mount --bind /opt /var/lib/nspawn-runner/m`)
+	if out, err = h.try(t, "apt-get purge -qq -y nspawn-runner"); err == nil {
+		t.Fatalf("a purge beside a mount: %s", out)
+	}
+	want(t, out, "something is mounted there: /var/lib/nspawn-runner/m")
+	out = h.bash(t, `
+umount /var/lib/nspawn-runner/m
+touch /var/lib/nspawn-runner/small/immutable && chattr +i /var/lib/nspawn-runner/small/immutable
+btrfs -q subvolume snapshot -r /var/lib/nspawn-runner/base/ /var/lib/nspawn-runner/base/var/fixed
+mkdir -p /var/lib/nspawn-runner/.cache/project
+apt-get purge -qq -y nspawn-runner
+ls -A /var/lib/nspawn-runner
+btrfs subvolume list /var/lib/nspawn-runner
+ls -d /etc/nspawn-runner* /etc/needrestart/conf.d/nspawn-runner.conf 2>/dev/null || true
+dpkg-query --show --showformat='${db:Status-Abbrev}\n' nspawn-runner 2>&1 || true
+umount /var/lib/nspawn-runner
+`)
+	if strings.Contains(out, "\nID ") || !strings.Contains(out, "no packages found") && !strings.Contains(out, "\nun ") {
+		t.Errorf("after the purge: %s", out)
+	}
+	want(t, out, "/etc/nspawn-runner\n") // with the playbook of the administrator
+	if strings.Contains(out, "/etc/nspawn-runner.yaml") || strings.Contains(out, "needrestart") {
+		t.Errorf("after the purge: %s", out)
+	}
+}
+
+// takesOver installs the package over what `mage install` puts in place, beside a chroot as
+// the Python tool made it. The administrator has a configuration.
+func takesOver(t *testing.T, h host) {
+	h.bash(t, `
+rm -rf /var/lib/nspawn-runner && mkdir -p /lab/python && mkdir -p /var/lib/nspawn-runner
+mount --bind /lab/python /var/lib/nspawn-runner && chmod 755 /var/lib/nspawn-runner
+cp -a /opt/base /var/lib/nspawn-runner/plain
+printf -- '- hosts: all\n  tasks: []\n' >/var/lib/nspawn-runner/plain.yaml
+rm -f /etc/nspawn-runner/small.yaml
+dpkg-deb -x $deb /root/local
+install -D -t /usr/local/bin /root/local/usr/bin/nspawn-runner
+mkdir -p /usr/local/lib/systemd/system
+for unit in /root/local/usr/lib/systemd/system/*; do
+	sed 's|/usr/bin|/usr/local/bin|' $unit >/usr/local/lib/systemd/system/${unit##*/}
+done
+systemctl daemon-reload && systemctl enable -q --now nspawn-runner-maintenance.timer
+echo 'usage: false' >/etc/nspawn-runner.yaml
+nspawn-runner prepare --id 81 plain
+`)
+	out := h.bash(t, `apt-get install -qq -y -o Dpkg::Options::=--force-confold $deb 2>&1`)
+	want(t, out, "/usr/local/bin/nspawn-runner hides the program of this package.")
+	remove := strings.TrimSpace(out[strings.Index(out, "  rm -f /usr/local"):])
+	remove, _, _ = strings.Cut(remove, "daemon-reload")
+	out = h.bash(t, remove+`daemon-reload
+hash -r
+command -v nspawn-runner
+cat /etc/nspawn-runner.yaml
+stat -c %a /var/lib/nspawn-runner
+systemctl is-active nspawn-runner-maintenance.timer
+systemctl cat nspawn-runner-maintenance.service | grep ^ExecStart
+echo 'echo works' >/root/script
+nspawn-runner run --id 81 /root/script
+nspawn-runner cleanup --id 81
+nspawn-runner chroot-maintenance plain
+nspawn-runner try plain -- echo maintained
+`)
+	want(t, out, "/usr/bin/nspawn-runner\n", "usage: false\n", "\n700\n", "\nactive\n",
+		"ExecStart=/usr/bin/nspawn-runner ", "\nworks\n", "\nmaintained\n")
+	h.bash(t, "apt-get purge -qq -y nspawn-runner >/dev/null && ! [ -e /var/lib/nspawn-runner/plain ]")
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -104,8 +105,14 @@ func boot() *cobra.Command {
 // nest is what prepare has a child do in a machine.
 func nest() *cobra.Command {
 	return &cobra.Command{
-		Use: "nest NAMESPACE", Hidden: true, Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error { return machine.Nest(args[0]) },
+		Use: "nest NAMESPACE OWNER", Hidden: true, Args: cobra.ExactArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			owner, err := strconv.Atoi(args[1])
+			if err != nil {
+				return err
+			}
+			return machine.Nest(args[0], owner)
+		},
 	}
 }
 

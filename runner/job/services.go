@@ -72,7 +72,7 @@ func (d *Driver) orderServices(ctx context.Context, main *machine.Spec, job gitl
 		}
 	}
 	if err := checkPorts(all); err != nil {
-		return all, jobsFault(err)
+		return all, failure.Because(failure.Service, jobsFault(err))
 	}
 	return all, nil
 }

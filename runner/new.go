@@ -51,6 +51,7 @@ func assemble(settings config.Config, o Options) *Host {
 		Trash:   filepath.Join(settings.StateDir, statedir.Trash),
 		Program: o.Program,
 	}
+	h.machines.Collected = func(main machine.Collected) { job.Abandoned(h.machines, main) }
 	h.images = &image.Store{
 		StateDir:     settings.StateDir,
 		PlaybookDirs: []string{settings.PlaybookDir, settings.StateDir},

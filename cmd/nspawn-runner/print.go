@@ -190,6 +190,9 @@ func printFindings(out io.Writer, all []doctor.Finding) error {
 		if f.ToDo != "" {
 			fmt.Fprintf(table, "\t\t-> %s\n", f.ToDo)
 		}
+		if f.Fix != nil {
+			fmt.Fprintf(table, "\t\t-> or let 'doctor --fix' do it: %s\n", f.Fix.What)
+		}
 	}
 	return table.Flush()
 }

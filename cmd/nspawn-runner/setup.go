@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"nspawn-runner/runner"
+	"nspawn-runner/runner/doctor"
 	"nspawn-runner/runner/job"
 )
 
@@ -64,29 +65,72 @@ func gc(o *options) *cobra.Command {
 
 func doctorCommand(o *options) *cobra.Command {
 	var image string
-	var asJSON bool
+	var asJSON, fix, dryRun bool
 	c := &cobra.Command{
 		Use: "doctor", Short: "Check whether this host can run jobs, and say what to do",
 		Long: "Check whether this host can run jobs, and say what to do, in the order in which\n" +
-			"to do it. The exit code is 1 if a check is bad; warnings do not count.",
+			"to do it. The exit code is 1 if a check is bad; warnings do not count.\n" +
+			"With --fix, first do what can do no harm: set kernel limits that are too low, write\n" +
+			"files of its own, remove what nobody owns. The rest stays advice.",
 		Args: cobra.NoArgs,
 		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error {
+			if dryRun && !fix {
+				return errors.New("--dry-run is for --fix")
+			}
 			findings, err := h.Doctor.Examine(ctx, image)
 			if err != nil {
 				return err
+			}
+			var unfixed error
+			if fix {
+				var fixed int
+				fixed, unfixed = applyFixes(ctx, findings, dryRun, o.display.say)
+				if fixed > 0 {
+					if findings, err = h.Doctor.Examine(ctx, image); err != nil {
+						return errors.Join(unfixed, err)
+					}
+				}
 			}
 			if asJSON {
 				err = printJSON(os.Stdout, findings)
 			} else {
 				err = printFindings(os.Stdout, findings)
 			}
-			return cmp.Or(err, problems(findings))
+			return errors.Join(unfixed, cmp.Or(err, problems(findings)))
 		}),
 	}
+	c.Flags().BoolVar(&fix, "fix", false, "mend what can be mended without harm, and say each step")
+	c.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "with --fix: only say the steps")
 	c.Flags().StringVar(&image, "job", "", "run a job of this `image` too")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	completeFlag(c, "job", completeImages(o))
 	return c
+}
+
+// applyFixes does, or only says, what mends findings, and returns how many it mended.
+func applyFixes(ctx context.Context, findings []doctor.Finding, dryRun bool, say func(format string, args ...any)) (fixed int, failed error) {
+	steps := 0
+	for _, f := range findings {
+		if f.Fix == nil || ctx.Err() != nil {
+			continue
+		}
+		steps++
+		if dryRun {
+			say("would fix %s: %s", f.Check, f.Fix.What)
+			continue
+		}
+		if err := f.Fix.Do(ctx); err != nil {
+			say("not fixed: %s: %v", f.Check, err)
+			failed = fmt.Errorf("not everything could be fixed")
+			continue
+		}
+		say("fixed %s: %s", f.Check, f.Fix.What)
+		fixed++
+	}
+	if steps == 0 {
+		say("there is nothing to fix without an administrator")
+	}
+	return fixed, failed
 }
 
 func version() *cobra.Command {

@@ -453,3 +453,27 @@ func TestASettingMustBeLiteral(t *testing.T) {
 		}
 	}
 }
+
+func TestImagesOfRegistriesAreRead(t *testing.T) {
+	c, err := Load(file(t, "oci_images: ['postgres:*', registry.example.org/team/*]\noci_registry: registry.example.org:5000\noci_mirror: '[::1]:5000/group/proxy'\noci_insecure: [mirror.example.org]\noci_image_max: 2G\noci_cache_max: 0\n"))
+	if err != nil || strings.Join(c.OCIImages, " ") != "postgres:* registry.example.org/team/*" || c.OCIRegistry != "registry.example.org:5000" || c.OCIMirror != "[::1]:5000/group/proxy" ||
+		strings.Join(c.OCIInsecure, " ") != "mirror.example.org" || c.OCIImageMax.Bytes(0) != 2<<30 || c.OCICacheMax.Bytes(0) != 0 {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if c := Default(); c.OCIImages != nil || c.OCIImageMax.Bytes(0) != 10<<30 || c.OCICacheMax.Bytes(1000) != 100 {
+		t.Errorf("by default: %+v", c)
+	}
+	for text, want := range map[string]string{
+		"oci_images: https://registry.example.org/x": "oci_images: \"https://registry.example.org/x\" is no name of an image",
+		"oci_images: {a: b}":                         "oci_images: want a list of words",
+		"oci_registry: https://registry.example.org": "oci_registry: want a registry as HOST or HOST:PORT",
+		"oci_mirror: registry.example.org/../x":      "oci_mirror: want a registry as HOST, HOST:PORT or HOST/PATH",
+		"oci_insecure: ['*']":                        "oci_insecure: \"*\" is not a valid name",
+		"oci_image_max: infinity":                    "oci_image_max: want an amount",
+		"oci_image_max: 1K":                          "oci_image_max: want at least 1M",
+	} {
+		if _, err := Load(file(t, text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}

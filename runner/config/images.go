@@ -130,4 +130,30 @@ func registry(n *yaml.Node, out *string) error {
 	return nil
 }
 
+// repositoryPath is what may stand behind the host of a mirror, as names of images begin.
+var repositoryPath = regexp.MustCompile(`^[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$`)
+
+// registryMirror takes a registry, and maybe a path in it.
+func registryMirror(n *yaml.Node, out *string) error {
+	host, path, deeper := strings.Cut(n.Value, "/")
+	if n.Kind != yaml.ScalarNode || !registryHost.MatchString(host) || deeper && !repositoryPath.MatchString(path) {
+		return fmt.Errorf("want a registry as HOST, HOST:PORT or HOST/PATH, not %q", n.Value)
+	}
+	*out = n.Value
+	return nil
+}
+
+// registryImages takes names and patterns of images in registries: a list or words.
+func registryImages(n *yaml.Node, out *[]string) error {
+	if err := words(n, anything, out); err != nil {
+		return err
+	}
+	for _, word := range *out {
+		if strings.Contains(word, "://") || strings.HasPrefix(word, "/") {
+			return fmt.Errorf("%q is no name of an image: write it as jobs do, as in registry.example.org/team/*", word)
+		}
+	}
+	return nil
+}
+
 var anything = regexp.MustCompile(``)

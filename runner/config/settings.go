@@ -34,7 +34,8 @@ type Config struct {
 	// OCIImages are names of images that may be pulled, and patterns of names.
 	OCIImages []string
 	// OCIRegistry is where names without a registry lie, OCIMirror is asked in place of the one
-	// that docker uses; "" for that one. OCIInsecure have no TLS. Each is HOST or HOST:PORT.
+	// that docker uses, maybe with a path; "" for that one. OCIInsecure have no TLS. Each is HOST
+	// or HOST:PORT.
 	OCIRegistry, OCIMirror string
 	OCIInsecure            []string
 	// OCIImageMax and OCICacheMax may be shares of the file system.

@@ -8,6 +8,8 @@
 //	images.go   images, and what makes them
 //	names.go    names of images that mean none, or two
 //	gitlab.go   gitlab-runner
+//	installed.go what is installed beside the program, or twice
+//	fix.go      what the doctor mends by itself
 package doctor
 
 import (
@@ -16,6 +18,7 @@ import (
 
 	"nspawn-runner/runner/job"
 	"nspawn-runner/runner/leftover"
+	"nspawn-runner/runner/printable"
 )
 
 // Finding is what a check found: a line of the doctor's.
@@ -24,6 +27,35 @@ type Finding struct {
 	State State  `json:"state"`
 	Found string `json:"found"`
 	ToDo  string `json:"to_do,omitempty"` // what mends it, "" if nothing has to be done
+	Fix   *Fix   `json:"fix,omitempty"`   // mends it, nil if only the administrator should
+}
+
+// Fix mends what a finding is about. There is one only where that can do no harm: it writes
+// files of its own, sets limits that are too low, and removes what is nspawn-runner's. It
+// never changes what somebody else made, and again it does nothing.
+type Fix struct {
+	// What is to be done, for people: "write FILE".
+	What string
+	do   func(ctx context.Context) error
+}
+
+// MarshalText is What, for JSON.
+func (f Fix) MarshalText() ([]byte, error) { return []byte(f.What), nil }
+
+// Do does it.
+func (f Fix) Do(ctx context.Context) error {
+	if err := f.do(ctx); err != nil {
+		return fmt.Errorf("%s: %s", f.What, printable.Line(err.Error()))
+	}
+	return nil
+}
+
+// withFix is a finding with what mends it.
+func withFix(all []Finding, do func(context.Context) error, what string, args ...any) []Finding {
+	for i := range all {
+		all[i].Fix = &Fix{What: printable.Line(fmt.Sprintf(what, args...)), do: do}
+	}
+	return all
 }
 
 // State says what a finding means for jobs.

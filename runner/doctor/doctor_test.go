@@ -189,7 +189,7 @@ func TestTheDoctorKnowsTheLimitsThatMachinesShare(t *testing.T) {
 		} else if err := os.RemoveAll(path); err != nil {
 			t.Fatal(err)
 		}
-		if state, words := worst(limit.check(sysctls)); state != test.want || !strings.Contains(words, test.says) {
+		if state, words := worst(limit.check(sysctls, filepath.Join(sysctls, "file"))); state != test.want || !strings.Contains(words, test.says) {
 			t.Errorf("%q: %s: %s", content, state, words)
 		}
 	}

@@ -40,6 +40,9 @@ func (d Doctor) checks(image string) []check {
 		{"images", d.checkImages},
 		{"names", d.checkNames},
 		{"leftovers", d.checkLeftovers},
+		{"program", checkProgram},
+		{"needrestart", checkNeedrestart},
+		{"textfile", checkTextfile},
 		{"gitlab-runner", d.checkGitLabRunner},
 		{"config.toml", func(context.Context) []Finding { return d.checkRegistration(registration) }},
 	}

@@ -132,7 +132,16 @@ func (d Doctor) checkLeftovers(ctx context.Context) []Finding {
 	if len(leftovers) > 1 {
 		more = fmt.Sprintf(", and %d more", len(leftovers)-1)
 	}
-	return isWarning("'nspawn-runner gc' removes them, 'gc --dry-run' shows them", "%s %s: %s%s", first.What, first.Path, first.Why, more)
+	collect := func(ctx context.Context) (failed error) {
+		for _, l := range leftovers {
+			if err := l.Remove(ctx); err != nil {
+				failed = errors.Join(failed, fmt.Errorf("%s %s: %w", l.What, l.Path, err))
+			}
+		}
+		return failed
+	}
+	return withFix(isWarning("'nspawn-runner gc' removes them, 'gc --dry-run' shows them", "%s %s: %s%s", first.What, first.Path, first.Why, more),
+		collect, "remove what nobody owns (%d), as gc does", len(leftovers))
 }
 
 // checkJob runs a job: a script that says something, so that its output is seen

@@ -31,7 +31,8 @@ func (d Doctor) checkStateDir(context.Context) []Finding {
 	case !info.IsDir():
 		return isBad("set state_dir, or move it away", "%s is not a directory", dir)
 	case info.Mode().Perm()&0o077 != 0:
-		return isWarning("chmod 0700 "+dir, "other users can enter %s (mode %#o), and it contains setuid programs of jobs", dir, info.Mode().Perm())
+		chmod := func(context.Context) error { return os.Chmod(dir, 0o700) }
+		return withFix(isWarning("chmod 0700 "+dir, "other users can enter %s (mode %#o), and it contains setuid programs of jobs", dir, info.Mode().Perm()), chmod, "chmod 0700 %s", dir)
 	}
 	if err := statedir.OneFileSystem(d.Jobs.Config.StateDir); err != nil {
 		return isBad("put the whole directory on one file system", "%v", err)

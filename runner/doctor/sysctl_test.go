@@ -21,7 +21,7 @@ func TestTheDoctorIsContentWithTheSettingsThatItAdvises(t *testing.T) {
 		}
 	}
 	for _, limit := range sharedLimits {
-		found := limit.check(sysctls)
+		found := limit.check(sysctls, filepath.Join(sysctls, "file"))
 		if len(found) != 1 || found[0].State != Good {
 			t.Errorf("%s: %+v", limit.sysctl, found)
 		}

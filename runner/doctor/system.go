@@ -131,14 +131,16 @@ var sharedLimits = []sharedLimit{
 
 func checkSharedLimits(context.Context) (all []Finding) {
 	for _, limit := range sharedLimits {
-		all = append(all, limit.check("/proc/sys")...)
+		all = append(all, limit.check("/proc/sys", sysctlFile)...)
 	}
 	return all
 }
 
 // check looks at the limit, of several at the lowest one. One that this kernel does not
 // have is no finding.
-func (l sharedLimit) check(sysctls string) []Finding {
+//
+// file is where a fix keeps settings for the next boot.
+func (l sharedLimit) check(sysctls, file string) []Finding {
 	paths, err := filepath.Glob(filepath.Join(sysctls, strings.ReplaceAll(l.sysctl, ".", "/")))
 	if err != nil || paths == nil {
 		return nil
@@ -158,8 +160,9 @@ func (l sharedLimit) check(sysctls string) []Finding {
 	if value >= l.least && value <= l.most {
 		return isGood("%s is %d", l.sysctl, value)
 	}
-	return isWarning(fmt.Sprintf("set %s = %d in a file of /etc/sysctl.d, and run 'sysctl --system'", l.sysctl, l.enough),
-		"%s is %d: %s", l.sysctl, value, l.meaning)
+	return withFix(isWarning(fmt.Sprintf("set %s = %d in a file of /etc/sysctl.d, and run 'sysctl --system'", l.sysctl, l.enough),
+		"%s is %d: %s", l.sysctl, value, l.meaning), func(context.Context) error { return fixSysctls(file, sysctls, paths, l.enough) },
+		"set %s = %d, now and in %s", l.sysctl, l.enough, file)
 }
 
 // checkHugePages looks at what a host has set aside. No limit of a machine counts it, and

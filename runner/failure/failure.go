@@ -22,11 +22,12 @@ const (
 	MachineDied Reason = "machine_died" // the machine ended before its script
 	Timeout     Reason = "timeout"      // the machine ran longer than the job may
 	Bus         Reason = "bus"          // D-Bus of the host or of the machine went away
+	Abandoned   Reason = "abandoned"    // the job's gitlab-runner died, or the host was restarted
 	Other       Reason = "other"        // a failure of the driver or the host, of another kind
 )
 
 // Reasons are all of them.
-var Reasons = []Reason{NoImage, Policy, NoDisk, NoMemory, BootTimeout, Network, Service, OOM, Tasks, Disk, MachineDied, Timeout, Bus, Other}
+var Reasons = []Reason{NoImage, Policy, NoDisk, NoMemory, BootTimeout, Network, Service, OOM, Tasks, Disk, MachineDied, Timeout, Bus, Abandoned, Other}
 
 // because is an error with its reason.
 type because struct {

@@ -263,11 +263,32 @@ func keepResult(machines machine.Store, job, script, result string) (decided boo
 	return was.Result != "" && was.Script != script
 }
 
-func readResult(machines machine.Store, job string) (r jobResult) {
-	if text, err := machines.Result(job); err == nil {
-		_ = json.Unmarshal(text, &r)
-	}
+func readResult(machines machine.Store, job string) jobResult {
+	text, _ := machines.Result(job)
+	return parseResult(text)
+}
+
+func parseResult(text []byte) (r jobResult) {
+	_ = json.Unmarshal(text, &r) // nothing is kept of a job of which nothing failed yet
 	return r
+}
+
+// Abandoned counts a job that no cleanup ended: its gitlab-runner died, or the host was
+// restarted.
+func Abandoned(machines machine.Store, main machine.Collected) {
+	if main.Owner == main.Job { // a trial or a build, or somebody tried an image
+		return
+	}
+	result, reason := metrics.SystemFailure, failure.Abandoned
+	if was := parseResult(main.Result); was.Result != "" || was.Complete { // GitLab knows the result
+		result, reason = was.final(), ""
+	} else {
+		_ = counters(machines).Record(metrics.Failures.Sample(1, string(reason)))
+	}
+	_ = counters(machines).Record(metrics.Jobs.Sample(1, main.Image, result))
+	journal.Warning(journal.Fields{
+		Job: main.Job, Project: main.Project, Image: main.Image, Stage: "cleanup", Result: result, Reason: string(reason),
+	}, fmt.Sprintf("job %s ended: %s: nobody called its cleanup, so its machine was removed without", main.Job, result))
 }
 
 // lookBeforeEnd looks at the machines of a job before a cleanup removes them: how the job

@@ -12,6 +12,7 @@ import (
 
 	"nspawn-runner/runner/failure"
 	"nspawn-runner/runner/gitlab"
+	"nspawn-runner/runner/machine"
 	"nspawn-runner/runner/metrics"
 )
 
@@ -133,4 +134,22 @@ func TestNothingIsCountedAndNothingFailsWithoutAStateDirectoryOrOnAFullOne(t *te
 	}
 	observe("prepare").endPrepare(t.Context(), d.Machines, nil)
 	d.foldCounters(t.Context())
+}
+
+func TestAJobWithoutACleanupCountsOnceItsMachineIsRemoved(t *testing.T) {
+	for _, c := range []struct {
+		owner, kept string
+		want        []string
+	}{
+		{"https://gitlab.example.org 1", "", []string{"jobs_total sid system_failure", "failures_total abandoned"}},
+		{"", `{"result":"script_failure","script":"build_script"}`, []string{"jobs_total sid script_failure"}},
+		{"", `{"complete":true}`, []string{"jobs_total sid success"}},
+		{"7", "", nil}, // no job
+	} {
+		d, _ := newDriver(t, "", nil)
+		Abandoned(d.Machines, machine.Collected{Job: "7", Owner: c.owner, Image: "sid", Result: []byte(c.kept)})
+		if got := counted(t, d); !slices.Equal(got, c.want) {
+			t.Errorf("%+v: %q", c, got)
+		}
+	}
 }

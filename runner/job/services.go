@@ -72,7 +72,7 @@ func (d *Driver) orderServices(ctx context.Context, main *machine.Spec, job gitl
 		}
 	}
 	if err := checkPorts(all); err != nil {
-		return all, jobsFault(err)
+		return all, failure.Because(failure.Service, jobsFault(err))
 	}
 	return all, nil
 }
@@ -284,7 +284,7 @@ func (d *Driver) becomeReady(ctx context.Context, job string, main host.Process,
 		}
 	}()
 	if s.settings.Ready != "" {
-		return d.inService(ctx, job, s, "nspawn_runner_ready", "until (\n"+s.settings.Ready+"\n); do sleep 0.1; done\n")
+		return d.inService(ctx, job, s, "nspawn_runner_ready", "until (\n"+s.settings.Ready+"\n); do sleep 0.05; done\n")
 	}
 	for !network.Answers(main, port) {
 		record, err := d.Machines.RecordOf(job, s.spec.Role)

@@ -148,7 +148,12 @@ func (s Store) collect(ctx context.Context, bus *systemd.Bus, id string) error {
 		failed = record.CallerDir.remove()
 		fault.Here("machine: directory of its gitlab-runner removed")
 	}
-	return errors.Join(failed, s.collectBeside(ctx, bus, record), s.remove(ctx, bus, id))
+	result, _ := s.Result(id)
+	failed = errors.Join(failed, s.collectBeside(ctx, bus, record), s.remove(ctx, bus, id))
+	if failed == nil && s.Collected != nil && record.Role == Main && record.Leader != nil {
+		s.Collected(Collected{record.Job, record.Owner, record.Image, record.Project, result})
+	}
+	return failed
 }
 
 // collectBeside removes the other machines of a job, except those that another process works on.

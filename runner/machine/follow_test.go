@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"nspawn-runner/runner/printable"
 )
 
 func TestLinesOfAJournalAreShownOnceAndFitToBePrinted(t *testing.T) {
@@ -28,6 +30,27 @@ func TestLinesOfAJournalAreShownOnceAndFitToBePrinted(t *testing.T) {
 	if got := ServicePrefix([]string{"postgres", "db"}); got != "[service:postgres-db] " {
 		t.Errorf("%q", got)
 	}
+}
+
+func FuzzLinesOfAJournalAreFitToBePrinted(f *testing.F) {
+	f.Add([]byte(`{"__CURSOR":"a","MESSAGE":"ready","SYSLOG_IDENTIFIER":"postgres","_PID":"33"}` + "\n"))
+	f.Add([]byte(`{"MESSAGE":[27,91,256,-1]}` + "\n" + `{"MESSAGE":null}` + "\n"))
+	f.Add([]byte(`{"MESSAGE":{"a":"\u0000"},"_PID":"\u001b[2J"}` + "\n"))
+	f.Fuzz(func(t *testing.T, journal []byte) {
+		shown := 0
+		j := &journalLines{end: func(error) {}, prefix: ServicePrefix([]string{"a"}), show: func(line string) {
+			if shown += len(line); !strings.HasPrefix(line, "[service:a] ") || printable.Line(line[12:]) != line[12:] && len(line) < 300 {
+				t.Errorf("%q", line)
+			}
+		}}
+		for range 3 {
+			_, _ = j.Write(journal[:len(journal)/2])
+			_, _ = j.Write(journal[len(journal)/2:])
+		}
+		if shown > 2*mostFollowed || len(j.rest) > mostLine || len(j.so.Cursor) > 500 {
+			t.Errorf("%d bytes shown, %d kept, a cursor of %d", shown, len(j.rest), len(j.so.Cursor))
+		}
+	})
 }
 
 func TestAFloodOfLinesIsCut(t *testing.T) {

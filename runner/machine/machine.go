@@ -36,8 +36,19 @@ type Store struct {
 	Dir, Trash string
 	// Program is the absolute path of this program.
 	Program string
+	// Collected, if set, is told of each main machine that Collect has removed: no cleanup was
+	// called for its job.
+	Collected func(Collected)
 	// Log receives a line for each thing done, for --verbose.
 	Log func(format string, args ...any)
+}
+
+// Collected is what is known of the job of a machine that was up and that Collect removed.
+type Collected struct {
+	Job, Owner, Image string
+	Project           int64
+	// Result is what KeepResult kept, nil if that is nothing.
+	Result []byte
 }
 
 // Spec says which machine to start.

@@ -239,7 +239,7 @@ func wantTidy(t *testing.T, s *Store) {
 			if _, err := s.image(strings.Replace(e.Name(), "-", ":", 1), nil); err != nil {
 				t.Errorf("%s: %v", e.Name(), err)
 			}
-		} else if !slices.Contains([]string{".pulls", ".names", ".hold"}, e.Name()) {
+		} else if !slices.Contains([]string{".pulls", ".names"}, e.Name()) {
 			t.Errorf("left is %s", e.Name())
 		}
 	}
@@ -531,6 +531,11 @@ func TestMirrorAndDefaultRegistryAreAskedInPlaceOfTheDefault(t *testing.T) {
 	if got := text(t, get(t, s, Request{Name: "postgres:16", Credentials: Keychain{{Server: name.DefaultRegistry, Username: "u", Password: "p"}}}), "a"); got != "mirror" {
 		t.Error(got)
 	}
+	h.push(t, "proxy/cache/library/postgres:16", imageOf(t, []string{"a", "below a path"}))
+	s.Rules.Mirror = h.host + "/proxy/cache"
+	if got := text(t, get(t, s, Request{Name: "postgres:16"}), "a"); got != "below a path" {
+		t.Error(got)
+	}
 	s.Rules.Mirror, s.Rules.Registry = "", h.host
 	if got := text(t, get(t, s, Request{Name: "postgres:16"}), "a"); got != "ours" {
 		t.Error(got)
@@ -634,4 +639,40 @@ func TestOnlyFailuresOfTheMomentAreWorthAnotherTry(t *testing.T) {
 	try("a registry with troubles", Request{Name: ref}, false)
 	h.Close()
 	try("no registry", Request{Name: ref}, false)
+}
+
+func TestARegistryWithAServerForTokensIsAsked(t *testing.T) {
+	h := newHub(t)
+	s, _ := storeOf(t, h)
+	ref := h.push(t, "team/x", imageOf(t, []string{"a", "1"}))
+	tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); user != "user" || password != "pass" || r.URL.Query().Get("scope") != "repository:team/x:pull" || r.URL.Query().Get("service") != "registry" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		_, _ = io.WriteString(w, `{"token": "granted"}`)
+	}))
+	defer tokens.Close()
+	// Another host than the registry, as it often is.
+	at := "localhost" + tokens.URL[strings.LastIndexByte(tokens.URL, ':'):]
+	h.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get("Authorization") == "Bearer granted" {
+			return false
+		}
+		w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+at+`/token",service="registry",scope="repository:team/x:pull"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return true
+	})
+	request := Request{Name: ref, Credentials: Keychain{{Server: h.host, Username: "user", Password: "pass"}}}
+	if _, _, err := s.Get(t.Context(), request); err == nil {
+		t.Error("a server for tokens without TLS that nobody names")
+	}
+	s.Rules.Insecure = append(s.Rules.Insecure, at)
+	if image := get(t, s, request); text(t, image, "a") != "1" {
+		t.Error("it is another image")
+	}
+	request.Credentials[0].Password = "s3cret"
+	if _, _, err := s.Get(t.Context(), request); err == nil || !strings.Contains(err.Error(), "401") || strings.Contains(err.Error(), "s3cret") {
+		t.Error(err)
+	}
 }

@@ -22,7 +22,8 @@ type Rules struct {
 	ConfigPath string
 	// Registry is where names without a registry lie, HOST[:PORT]; "" for the library's default.
 	Registry string
-	// Mirror is asked in place of the library's default registry, HOST[:PORT]; "" for none.
+	// Mirror is asked in place of the library's default registry, HOST[:PORT][/PATH]; "" for
+	// none. The path comes before those of images.
 	Mirror string
 	// Insecure are registries without TLS, HOST[:PORT].
 	Insecure []string
@@ -155,7 +156,8 @@ func (r Rules) isNamed(to string) bool {
 	if r.isInsecure(to) {
 		return true
 	}
-	named := []string{r.Registry, r.Mirror}
+	mirror, _, _ := strings.Cut(r.Mirror, "/")
+	named := []string{r.Registry, mirror}
 	for _, pattern := range r.Images {
 		if registry, _, of := ofRegistry(pattern); of && !strings.ContainsAny(registry, "*?") {
 			named = append(named, registry)
@@ -170,15 +172,16 @@ func (r Rules) mirrored(ref name.Reference) name.Reference {
 	if r.Mirror == "" || ref.Context().RegistryStr() != name.DefaultRegistry {
 		return ref
 	}
+	host, path, _ := strings.Cut(r.Mirror, "/")
 	var options []name.Option
-	if r.isInsecure(withPort(r.Mirror, "80")) {
+	if r.isInsecure(withPort(host, "80")) {
 		options = append(options, name.Insecure)
 	}
-	mirror, err := name.NewRegistry(r.Mirror, options...)
+	mirror, err := name.NewRegistry(host, options...)
 	if err != nil {
 		return ref // the configuration is read strictly
 	}
-	repository := mirror.Repo(ref.Context().RepositoryStr())
+	repository := mirror.Repo(path, ref.Context().RepositoryStr())
 	if _, is := ref.(name.Digest); is {
 		return repository.Digest(ref.Identifier())
 	}

@@ -2,7 +2,9 @@ package integration
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -127,5 +129,50 @@ func TestTheDoctorSaysThatAnOverlayCannotHoldTheStateDirectory(t *testing.T) {
 	broken, all := other.doctor(t, bin)
 	if !slices.Contains(broken, "backend") {
 		t.Errorf("bad is %q: %+v", broken, all)
+	}
+}
+
+func TestTheDoctorFixesWhatCanDoNoHarm(t *testing.T) {
+	needLab(t)
+	h := onHost(t, "overlay")
+	bin, _ := h.registered(t)
+	h.book(t, "bookworm", "")
+	dead := filepath.Join(h.state, ".machines", "dead")
+	must(t, os.Mkdir(dead, 0o700), os.Chmod(h.state, 0o755), os.MkdirAll("/etc/needrestart/conf.d", 0o755), os.WriteFile("/etc/needrestart/needrestart.conf", nil, 0o644))
+	t.Cleanup(func() {
+		must(t, os.RemoveAll("/etc/needrestart"), os.RemoveAll("/etc/sysctl.d/60-nspawn-runner-doctor.conf"))
+	})
+	// The kernel is the outer machine's too, so it is not to be changed.
+	fix := func(flags string) string {
+		out, _ := exec.CommandContext(t.Context(), "unshare", "--mount", "sh", "-c",
+			fmt.Sprintf("mount -o bind,ro /proc/sys /proc/sys && PATH=%s:$PATH exec %s --config %s doctor --fix %s", bin, h.driver, h.config, flags)).CombinedOutput()
+		return string(out)
+	}
+	steps := []string{"leftovers: remove what nobody owns (1), as gc does\n", "state directory: chmod 0700 " + h.state + "\n", "needrestart: write /etc/needrestart/conf.d/nspawn-runner-doctor.conf\n"}
+	said := fix("--dry-run")
+	for _, step := range steps {
+		if !strings.Contains(said, "would fix "+step) || strings.Contains(said, "\nfixed ") {
+			t.Errorf("no %q in %s", step, said)
+		}
+	}
+	if _, err := os.Stat(dead); err != nil {
+		t.Error("a dry run removed a leftover")
+	}
+	said = fix("")
+	for _, step := range steps {
+		if !strings.Contains(said, "fixed "+step) {
+			t.Errorf("no %q in %s", step, said)
+		}
+	}
+	_, err := os.Stat(dead)
+	info, statErr := os.Stat(h.state)
+	if err == nil || statErr != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v, %v", err, statErr, info.Mode())
+	}
+	if strings.Contains(said, "warning  leftovers") || strings.Contains(said, "warning  needrestart") {
+		t.Errorf("afterwards: %s", said)
+	}
+	if said = fix(""); strings.Contains(said, "fixed leftovers") || strings.Contains(said, "fixed needrestart") || strings.Contains(said, "fixed state") {
+		t.Errorf("again: %s", said)
 	}
 }

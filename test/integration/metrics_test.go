@@ -98,11 +98,15 @@ func TestMetricsCountWhatJobsDid(t *testing.T) {
 	}
 	h.playOn(t, cancelled, gitlab.Job{Script: []string{"sleep 60"}})
 	h.play(t, gitlab.Job{Script: []string{"sleep 60"}, Timeout: 10 * time.Second})
+	_, die := h.preparedByRunner(t)
+	die()
+	h.drives(t, "gc")
 	wantGrown(t, ran, h.metrics(t), map[string]float64{
 		`jobs_total{image="bookworm",result="success"}`:        0,
 		`jobs_total{image="bookworm",result="script_failure"}`: 1,
 		`jobs_total{image="",result="script_failure"}`:         1,
-		`jobs_total{image="bookworm",result="system_failure"}`: 1,
+		`jobs_total{image="bookworm",result="system_failure"}`: 2, // the last one's gitlab-runner died
+		`failures_total{reason="abandoned"}`:                   1,
 		`jobs_total{image="bookworm",result="canceled"}`:       1,
 		`jobs_total{image="bookworm",result="timeout"}`:        1,
 		`failures_total{reason="no_image"}`:                    1,

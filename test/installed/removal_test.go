@@ -27,7 +27,7 @@ nspawn-runner cleanup --id 75
 func removes(t *testing.T, h host) {
 	out := h.bash(t, `
 quietly apt-get remove -qq -y nspawn-runner
-systemctl list-units --all --plain --no-legend 'nspawn-runner*'
+systemctl list-units --plain --no-legend --state=active,activating,failed 'nspawn-runner*'
 ls /var/lib/nspawn-runner /etc/nspawn-runner.yaml /etc/nspawn-runner/small.yaml
 ! command -v nspawn-runner
 quietly apt-get install -qq -y $deb

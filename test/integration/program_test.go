@@ -135,6 +135,12 @@ func TestAServiceFromARegistryThatCannotRunFailsItsJobAndSaysWhy(t *testing.T) {
 		}
 		wantLog(t, job.Log, test.wants...)
 	}
+	exposed := r.pushLayers(t, "exposed", exposing("8001"), programLayer(t))
+	job := h.play(t, gitlab.Job{Script: []string{"echo goes on"}, Services: []gitlab.Image{{Name: exposed}, {Name: exposed, Alias: "other"}}})
+	if job.Reason != gitlab.ScriptFailure || strings.Contains(job.Log, "Starting service") {
+		t.Errorf("%s: %s", job.Reason, job.Log)
+	}
+	wantLog(t, job.Log, "both listen at port 8001")
 }
 
 func TestAServiceFromARegistryIsLateOrEndsWhileItsJobRuns(t *testing.T) {

@@ -151,14 +151,8 @@ echo 'until [ -e /root/go ]; do sleep 0.1; done; echo survived' >/root/waits
 rm -f /root/said
 nspawn-runner run --id 73 /root/waits >/root/said 2>&1 &
 systemd-run --quiet --unit=other.service sleep infinity`+renewed)
-	conf := "/etc/needrestart/conf.d/nspawn-runner.conf"
-	without := h.bash(t, "mv "+conf+" /root/kept; needrestart -b -r l; mv /root/kept "+conf)
-	with := h.bash(t, "needrestart -b -r l")
-	want(t, without, "NEEDRESTART-SVC: nspawn-runner-73.service", "NEEDRESTART-SVC: other.service")
-	want(t, with, "NEEDRESTART-SVC: other.service")
-	if strings.Contains(with, "NEEDRESTART-SVC: nspawn-runner-") {
-		t.Errorf("with %s: %s", conf, with)
-	}
+	// The list has all services whose libraries were replaced, also those that it leaves alone.
+	want(t, h.bash(t, "needrestart -b -r l"), "NEEDRESTART-SVC: nspawn-runner-73.service", "NEEDRESTART-SVC: other.service")
 	before := h.bash(t, "systemctl show -P MainPID other.service")
 	out := h.bash(t, `
 needrestart -r a
@@ -201,10 +195,8 @@ unattended-upgrade --verbose
 rm /root/j1
 wait $j1
 echo played $(cat /root/*.played | wc -l)
-needrestart -b -r l | sed 's/^/with /'
-mv /etc/needrestart/conf.d/nspawn-runner.conf /root/kept
-needrestart -b -r l | sed 's/^/without /'
-mv /root/kept /etc/needrestart/conf.d/nspawn-runner.conf
+needrestart -b -r l
+needrestart -r a
 dpkg-query --show --showformat='version ${Version}\n' nspawn-runner
 echo 'touch /root/go' >/root/script
 nspawn-runner run --id 74 /root/script
@@ -212,11 +204,8 @@ for i in $(seq 100); do [ -s /root/said ] && break; sleep 0.1; done
 cat /root/said
 nspawn-runner cleanup --id 74
 `)
-	// The stage that waits runs a program that is gone: needrestart wants to restart its service.
-	want(t, out, "version 9.0\n", "survived\n", "played ", "without NEEDRESTART-SVC: gitlab-runner.service")
-	if strings.Contains(out, "with NEEDRESTART-SVC: gitlab-runner.service") {
-		t.Errorf("needrestart would restart gitlab-runner: %s", out)
-	}
+	// The stage that waits runs a program that is gone: needrestart lists its service.
+	want(t, out, "version 9.0\n", "survived\n", "played ", "NEEDRESTART-SVC: gitlab-runner.service", "NEEDRESTART-SVC: nspawn-runner-74.service")
 	if strings.Contains(out, "played 0") {
 		t.Errorf("no job ended during the upgrade: %s", out)
 	}

@@ -14,6 +14,7 @@ import (
 	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/job"
 	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/starter"
 )
 
 func try(o *options) *cobra.Command {
@@ -99,6 +100,28 @@ func boot() *cobra.Command {
 	return &cobra.Command{
 		Use: "boot DIR", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error { return machine.Boot(args[0]) },
+	}
+}
+
+// supervise is the command of the service of a machine that executes a program.
+func supervise() *cobra.Command {
+	return &cobra.Command{
+		Use: "supervise DIR", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			code, err := machine.Supervise(args[0])
+			if err == nil && code != 0 {
+				err = exitStatus(code)
+			}
+			return err
+		},
+	}
+}
+
+// start is what such a machine executes first.
+func start() *cobra.Command {
+	return &cobra.Command{
+		Use: "start", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return exitStatus(starter.Run()) },
 	}
 }
 

@@ -12,6 +12,9 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
+// consoleLines is how many lines of a machine's console the host's journal takes in an hour.
+const consoleLines = 200
+
 // properties are the settings of a machine's service: what they mean is in
 // systemd.service(5), systemd.exec(5), systemd.kill(5) and
 // systemd.resource-control(5). What both spec and record say, the record says. label is that of
@@ -25,7 +28,7 @@ func (s Store) properties(spec Spec, record Record, label string) []systemd.Prop
 		set("LogExtraFields", journal.Fields{
 			Job: record.Job, Project: record.Project, Image: record.Image, Stage: journal.Console, Service: record.Service,
 		}.Extra()),
-		systemd.ExecStart(s.Program, "boot", s.dir(record.ID)),
+		systemd.ExecStart(s.Program, record.command(), s.dir(record.ID)),
 		set("Type", "notify"),
 		set("NotifyAccess", "main"),
 		set("Slice", slice),
@@ -53,7 +56,7 @@ func (s Store) properties(spec Spec, record Record, label string) []systemd.Prop
 		// terminal, nor to push out all else there is: a line may have 48 KiB.
 		set("SyslogLevelPrefix", false),
 		set("LogRateLimitIntervalUSec", microseconds(time.Hour)),
-		set("LogRateLimitBurst", uint32(200)),
+		set("LogRateLimitBurst", uint32(consoleLines)),
 		// Nobody needs a machine to shut down in good order.
 		set("KillMode", "mixed"),
 		set("KillSignal", int32(unix.SIGKILL)),
@@ -88,6 +91,14 @@ func (s Store) properties(spec Spec, record Record, label string) []systemd.Prop
 	return properties
 }
 
+// command is which of this program's commands the service of a machine is.
+func (r Record) command() string {
+	if r.Program != nil {
+		return "supervise"
+	}
+	return "boot"
+}
+
 // describe is what systemctl says that a machine is.
 func describe(r Record) string {
 	text := "CI machine " + Name(r.ID)
@@ -99,7 +110,10 @@ func describe(r Record) string {
 
 // allowed are the devices that machines may use, and those of this one.
 func allowed(spec Spec, layer string) [][2]string {
-	pairs := [][2]string{{"char-pts", "rw"}, {"/dev/net/tun", "rwm"}}
+	pairs := [][2]string{{"char-pts", "rw"}}
+	if spec.Program == nil {
+		pairs = append(pairs, [2]string{"/dev/net/tun", "rwm"})
+	}
 	if !spec.NoFUSE {
 		pairs = append(pairs, [2]string{"/dev/fuse", "rwm"})
 	}

@@ -89,6 +89,9 @@ func (h *Host) Login(ctx context.Context, id string, streams Streams) error {
 	}
 	for _, r := range records {
 		if r.ID == id && r.State() == "running" {
+			if !r.HasInit() {
+				return fmt.Errorf("machine %q executes the program of an image and has no init, so no shell can be opened in it", id)
+			}
 			shell := exec.CommandContext(ctx, "machinectl", "--quiet", "shell", "root@"+machine.Name(id))
 			shell.Stdin, shell.Stdout, shell.Stderr = streams.In, streams.Out, streams.Err
 			return shell.Run()

@@ -9,7 +9,7 @@ import (
 )
 
 // A completion offers words to the shell. It is quick, and silent about what it cannot
-// know: without root there are no machines, and of the images only those with a playbook.
+// know: without root, nothing of the state directory.
 type completion = cobra.CompletionFunc
 
 // offer makes a completion of what it offers on a host.
@@ -39,6 +39,20 @@ func completeMachines(o *options) completion {
 			ids = append(ids, cobra.CompletionWithDesc(m.ID, m.Image))
 		}
 		return ids
+	})
+}
+
+// completeRegistryImages offers the references of images that were pulled.
+func completeRegistryImages(o *options) completion {
+	return offer(o, func(_ context.Context, h *runner.Host, _ []string) (references []cobra.Completion) {
+		images, err := h.RegistryImages()
+		if err != nil {
+			return nil
+		}
+		for _, image := range images {
+			references = append(references, image.References...)
+		}
+		return references
 	})
 }
 

@@ -63,6 +63,7 @@ func TestTheShellIsOfferedImagesMachinesGenerationsAndFilesWhereTheyFit(t *testi
 		"run --id _":                      {"", nothing},
 		"machine login _":                 {"", nothing},
 		"machine _":                       {"list login", nothing},
+		"image remove _":                  {"", nothing},
 		"gc _":                            {"", nothing},
 		"chroot-list _":                   {"", nothing},
 		"chroot-create --default-image=_": {"a b", nothing},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,6 +14,7 @@ import (
 	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/job"
 	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/starter"
 )
 
 func try(o *options) *cobra.Command {
@@ -101,11 +103,39 @@ func boot() *cobra.Command {
 	}
 }
 
+// supervise is the command of the service of a machine that executes a program.
+func supervise() *cobra.Command {
+	return &cobra.Command{
+		Use: "supervise DIR", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			code, err := machine.Supervise(args[0])
+			if err == nil && code != 0 {
+				err = exitStatus(code)
+			}
+			return err
+		},
+	}
+}
+
+// start is what such a machine executes first.
+func start() *cobra.Command {
+	return &cobra.Command{
+		Use: "start", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return exitStatus(starter.Run()) },
+	}
+}
+
 // nest is what prepare has a child do in a machine.
 func nest() *cobra.Command {
 	return &cobra.Command{
-		Use: "nest NAMESPACE", Hidden: true, Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error { return machine.Nest(args[0]) },
+		Use: "nest NAMESPACE OWNER", Hidden: true, Args: cobra.ExactArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			owner, err := strconv.Atoi(args[1])
+			if err != nil {
+				return err
+			}
+			return machine.Nest(args[0], owner)
+		},
 	}
 }
 

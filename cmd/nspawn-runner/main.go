@@ -50,6 +50,9 @@ func exitCode(kind string, err error) int {
 	if err == nil {
 		return 0
 	}
+	if status := exitStatus(0); errors.As(err, &status) {
+		return int(status)
+	}
 	if !reported(err) {
 		fmt.Fprintf(os.Stderr, "nspawn-runner: %v\n", err)
 	}
@@ -69,6 +72,11 @@ func exitCode(kind string, err error) int {
 	}
 	return 1
 }
+
+// exitStatus is the exit code of something else that this program passes on.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
 // reported says whether an error is only that a script failed: the script's own
 // output says why. Of joined errors all must be that.

@@ -31,7 +31,8 @@ func imagePull(o *options) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "pull REFERENCE", Short: "Pull an image from its registry, unless this host has it as it is there now",
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: firstArgument(completeRegistryImages(o)),
 		RunE: o.on(func(ctx context.Context, h *runner.Host, args []string) error {
 			image, err := h.PullImage(ctx, args[0])
 			if err != nil || asJSON {
@@ -66,7 +67,8 @@ func imageRemove(o *options) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "remove REFERENCE|DIGEST", Short: "Remove an image of a registry from this host, unless jobs use it",
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: firstArgument(completeRegistryImages(o)),
 		RunE: o.on(func(ctx context.Context, h *runner.Host, args []string) error {
 			pruned, err := h.RemoveRegistryImage(ctx, args[0])
 			if err != nil || asJSON {

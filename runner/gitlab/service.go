@@ -19,6 +19,9 @@ type Service struct {
 	Aliases, Unfit []string
 	// Entrypoint and Command replace what the image executes; nil where the job gives none.
 	Entrypoint, Command []string
+	// User is who executes its program in place of the image's user, as in "postgres" and "70:70";
+	// "" where the job says nothing.
+	User string
 	// PullPolicy is when its registry is asked for it, none for the default: the policies are
 	// tried one after the other.
 	PullPolicy []string
@@ -37,7 +40,7 @@ const maxValue = 64 << 10
 // of the image without the port of its registry and without its tag, with __ for each slash
 // and with - for it, and then the job's own aliases.
 func newService(s service) Service {
-	made := Service{Name: s.Name, Entrypoint: s.Entrypoint, Command: s.Command, PullPolicy: s.PullPolicy}
+	made := Service{Name: s.Name, Entrypoint: s.Entrypoint, Command: s.Command, PullPolicy: s.PullPolicy, User: s.dockerUser()}
 	base := withoutTag(s.Name)
 	names := []string{strings.ReplaceAll(base, "/", "__"), strings.ReplaceAll(base, "/", "-")}
 	separates := func(c rune) bool { return c == ',' || unicode.IsSpace(c) }
@@ -102,7 +105,21 @@ type service struct {
 	Entrypoint []string        `json:"entrypoint"`
 	Command    []string        `json:"command"`
 	PullPolicy policies        `json:"pull_policy"`
+	Options    json.RawMessage `json:"executor_opts"`
 	Variables  json.RawMessage `json:"variables"`
+}
+
+// dockerUser is the user that the job sets for the docker executor.
+func (s service) dockerUser() string {
+	var options struct {
+		Docker struct {
+			User string `json:"user"`
+		} `json:"docker"`
+	}
+	if json.Unmarshal(s.Options, &options) != nil {
+		return ""
+	}
+	return options.Docker.User
 }
 
 // policies are words: one, or a list.

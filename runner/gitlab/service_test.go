@@ -50,8 +50,8 @@ func TestTheTagOfAReferenceWithoutOneIsLatest(t *testing.T) {
 const withServices = `{"id":42,"token":"secret","image":{"name":"sid"},"variables":[
 {"key":"POSTGRES_DB","value":"$NAME","public":true},{"key":"SECRET","value":"s","public":false},{"key":"KEY","value":"k","public":true,"file":true},
 {"key":"PASSWORD","value":"shown","public":true},{"key":"PASSWORD","value":"hidden","public":false},{"key":"a b","value":"x","public":true}],
-"services":[{"name":"postgres:16","alias":"db","pull_policy":["always","if-not-present"],"command":["-c","x y"],"entrypoint":["/bin/e"],
-"variables":[{"key":"POSTGRES_USER","value":"$SECRET-$POSTGRES_DB-$$"},{"key":"RAW","value":"$RAW","raw":true}]},{"name":""},{"name":"redis"}]}`
+"services":[{"name":"postgres:16","alias":"db","pull_policy":["always","if-not-present"],"command":["-c","x y"],"entrypoint":["/bin/e"],"executor_opts":{"docker":{"user":"70:71"}},
+"variables":[{"key":"POSTGRES_USER","value":"$SECRET-$POSTGRES_DB-$$"},{"key":"RAW","value":"$RAW","raw":true}]},{"name":""},{"name":"redis","executor_opts":{"docker":7}}]}`
 
 func TestAServiceSeesTheJobsPublicVariablesAndItsOwn(t *testing.T) {
 	pairs := []string{"CUSTOM_ENV_POSTGRES_DB", "shop", "CUSTOM_ENV_SECRET", "s", "CUSTOM_ENV_KEY", "/path", "CUSTOM_ENV_PASSWORD", "hidden"}
@@ -67,6 +67,9 @@ func TestAServiceSeesTheJobsPublicVariablesAndItsOwn(t *testing.T) {
 	services := read()
 	if s := services[0]; !slices.Equal(s.Command, []string{"-c", "x y"}) || !slices.Equal(s.Entrypoint, []string{"/bin/e"}) || !slices.Equal(s.Aliases, []string{"postgres", "db"}) || !slices.Equal(s.PullPolicy, []string{"always", "if-not-present"}) {
 		t.Errorf("%+v", s)
+	}
+	if services[0].User != "70:71" || services[1].User != "" {
+		t.Errorf("%q, %q", services[0].User, services[1].User)
 	}
 	if got := services[0].Environment; !maps.Equal(got, map[string]string{"POSTGRES_DB": "shop", "POSTGRES_USER": "s-shop-$", "RAW": "$RAW"}) {
 		t.Errorf("before gitlab-runner 19: %q", got)

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -86,6 +87,7 @@ func fakePrograms(t *testing.T) (calls string) {
 	t.Setenv("GORACE", "atexit_sleep_ms=0") // else each fake ansible takes a second
 	t.Setenv("FAKE_BOOTSTRAP", "")
 	t.Setenv("FAKE_TALLY", "")
+	t.Setenv("FAKE_FAILURE", "")
 	t.Setenv("FAKE_MIRRORS", "")
 	return calls
 }
@@ -154,7 +156,7 @@ func fakeAnsible() error {
 		cmd := exec.Command(host.Enter[0], args...)
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		if err := cmd.Run(); err != nil {
-			note := `{"task": "fake", "lines": ["first", "second", "third", "fourth", "fifth"]}` + "\n"
+			note := cmp.Or(os.Getenv("FAKE_FAILURE"), `{"task": "fake", "lines": ["first", "second", "third", "fourth", "fifth"]}`) + "\n"
 			if err := os.WriteFile(os.Getenv("NSPAWN_RUNNER_FAILURES"), []byte(note), 0o600); err != nil {
 				return err
 			}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
+	"strings"
 	"time"
 
 	"nspawn-runner/runner/fault"
@@ -116,6 +118,22 @@ func (d *draft) playInMachine(ctx context.Context, book ansible.Playbook, machin
 		if err != nil {
 			return err
 		}
-		return errors.Join(d.run(ctx, book, door, true), takeBack())
+		return errors.Join(withLastWords(ctx, d.run(ctx, book, door, true), machine), takeBack())
 	})
+}
+
+// ofService are the words of systemctl(1) for a service whose reason is in the journal.
+var ofService = regexp.MustCompile(`Job for \S+ failed`)
+
+// withLastWords adds to the failure of a service in a machine what the machine said last: its
+// journal ends with it.
+func withLastWords(ctx context.Context, failure error, machine *box.Machine) error {
+	if failure == nil || ctx.Err() != nil || !ofService.MatchString(failure.Error()) {
+		return failure
+	}
+	lines := machine.LastWords(ctx)
+	if len(lines) == 0 {
+		return failure
+	}
+	return fmt.Errorf("%w\nthe last lines of its machine's journal:\n  %s", failure, strings.Join(lines, "\n  "))
 }

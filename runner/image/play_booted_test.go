@@ -47,7 +47,8 @@ func fakeMachine(t *testing.T, s *Store, done *[]string, shutdown error) {
 			}
 		}
 		alive := func() bool { return cmd.Process.Signal(syscall.Signal(0)) == nil }
-		return &box.Machine{PID: cmd.Process.Pid, Alive: alive, Group: t.TempDir(), Shutdown: end("shut down", shutdown), Kill: end("kill", nil)}, nil
+		words := func(context.Context) []string { return []string{"failed: db.service", "db[7]: no such option"} }
+		return &box.Machine{PID: cmd.Process.Pid, Alive: alive, Group: t.TempDir(), LastWords: words, Shutdown: end("shut down", shutdown), Kill: end("kill", nil)}, nil
 	}
 }
 
@@ -118,6 +119,18 @@ func TestAMachineThatDoesNotShutDownInGoodOrderOrEndsTooEarlyFailsTheBuild(t *te
 			t.Errorf("%s: %v", test.play, err)
 		}
 		wantFailed(t, s, "sid")
+	}
+}
+
+func TestAServiceThatFailsInABootedBuildSaysWhyInTheError(t *testing.T) {
+	for said, want := range map[string]bool{"Unable to start service db: Job for db.service failed because": true, "non-zero return code": false} {
+		s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: exit 3\n")
+		fakeMachine(t, s, new([]string), nil)
+		t.Setenv("FAKE_FAILURE", `{"task": "fake", "lines": ["`+said+`"]}`)
+		_, err := s.Create(t.Context(), "sid", CreateOptions{Booted: true})
+		if err == nil || strings.Contains(err.Error(), said+"\nthe last lines of its machine's journal:\n  failed: db.service\n  db[7]: no such option") != want {
+			t.Errorf("%s: %v", said, err)
+		}
 	}
 }
 

@@ -35,8 +35,9 @@ func (d *Driver) BootGeneration(ctx context.Context, order image.Order) (*box.Ma
 	return &box.Machine{
 		PID: entrance.Leader.PID, Alive: entrance.Leader.Alive,
 		Owner: entrance.RootUID, Group: entrance.Group,
-		Shutdown: func(ctx context.Context) error { return d.Machines.Shutdown(ctx, spec.Job) },
-		Kill:     func(ctx context.Context) error { return d.end(ctx, spec.Job) },
+		LastWords: func(ctx context.Context) []string { return d.Machines.LastWords(ctx, spec.Job, machine.Main) },
+		Shutdown:  func(ctx context.Context) error { return d.Machines.Shutdown(ctx, spec.Job) },
+		Kill:      func(ctx context.Context) error { return d.end(ctx, spec.Job) },
 	}, nil
 }
 

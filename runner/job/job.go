@@ -8,6 +8,7 @@
 //	admission.go   when the host takes no job
 //	services.go    the services of a job
 //	mishaps.go     what happens to services while their job runs
+//	ociservices.go services that are images of registries
 //	longwait.go    a section of the log about services that take long
 //	servicenames.go which image a service means
 //	plan.go        what a machine shall be: computed, before anything is touched

@@ -3,6 +3,7 @@ package job
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -151,5 +152,66 @@ func TestAJobWithoutACleanupCountsOnceItsMachineIsRemoved(t *testing.T) {
 		if got := counted(t, d); !slices.Equal(got, c.want) {
 			t.Errorf("%+v: %q", c, got)
 		}
+	}
+}
+
+// aMachine puts a machine of image sid on record, which is up.
+func aMachine(t testing.TB, d *Driver, job string) {
+	t.Helper()
+	dir := filepath.Join(d.Machines.Dir, job)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf(`{"format":1,"id":%q,"image":"sid","created":%q,"leader":{"pid":1,"started":1}}`, job, time.Now().Format(time.RFC3339))
+	if err := os.WriteFile(filepath.Join(dir, "record.json"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAScriptThatReachesALimitCountsItAndWhyTheJobFailed(t *testing.T) {
+	d, _ := newDriver(t, "", nil)
+	aMachine(t, d, "7")
+	script := func(name string, err error, reached ...failure.Reason) {
+		o := observe("run")
+		o.job, o.reached = gitlab.Job{ID: "7"}, reached
+		o.endRun(t.Context(), d.Machines, name, allowed, err)
+	}
+	script("prepare_script", nil)
+	script("build_script", &gitlab.BuildFailure{Code: 137}, failure.OOM)
+	script("upload_artifacts_on_failure", errors.New("its machine is gone")) // comes of it
+	script("cleanup_file_variables", nil)
+	if got, want := counted(t, d), []string{"stage_duration_seconds run", "failures_total oom", "limit_hits_total sid memory"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	o := observe("cleanup")
+	o.job = gitlab.Job{ID: "7"}
+	o.lookBeforeEnd(d.Machines)
+	if o.ended != metrics.ScriptFailure || o.image != "sid" {
+		t.Errorf("%+v", o)
+	}
+}
+
+func TestAScriptInAMachineOfAnotherOwnerDoesNotChangeTheResultOfItsJob(t *testing.T) {
+	d, _ := newDriver(t, "", nil)
+	aMachine(t, d, "7")
+	o := observe("run")
+	o.job = gitlab.Job{ID: "7"}
+	o.endRun(t.Context(), d.Machines, "build_script", func(machine.Record) error { return os.ErrPermission }, os.ErrPermission)
+	if got := readResult(d.Machines, "7"); got != (jobResult{}) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// What a run stage does for metrics, the journal and top, besides its work.
+func BenchmarkObserveRun(b *testing.B) {
+	d, _ := newDriver(b, "", nil)
+	aMachine(b, d, "7")
+	for b.Loop() {
+		o := observe("run")
+		o.job = gitlab.Job{ID: "7"}
+		if err := d.Machines.NoteStage("7", "build_script"); err != nil {
+			b.Fatal(err)
+		}
+		o.endRun(b.Context(), d.Machines, "build_script", allowed, nil)
 	}
 }

@@ -18,13 +18,15 @@ import (
 //  2. the first pattern there that fits
 //  3. a name in nspawn_runner_service of a playbook
 //  4. a pattern there that fits
+//  5. the image in the registry, if oci_images of the configuration allows it
 //
-// No other image is a service, whatever it is called: that of the job's own machine would
-// make a bad one. A name without a tag has the tag latest.
+// No other image of this host is a service, whatever it is called: that of the job's own machine
+// would make a bad one. A name without a tag has the tag latest.
 
 const serviceSetting = config.VariablePrefix + "service"
 
-// findService finds the image of a service. Where there is none, it is the job's failure.
+// findService finds the image of a service, "" for that in the registry. Where there is none, it
+// is the job's failure.
 func (d *Driver) findService(written string) (name string, err error) {
 	if len(written) > maxWritten {
 		return "", jobsFault(fmt.Errorf("the name of a service is longer than %d bytes", maxWritten))
@@ -57,6 +59,10 @@ func (d *Driver) findService(written string) (name string, err error) {
 		return "", fmt.Errorf("service %s: both %s and %s stand for it (%s): write to services in %s which one does",
 			printable.Line(written), found[0].Playbook, found[1].Playbook, serviceSetting, d.ConfigPath())
 	}
+	if d.pulls(written) {
+		d.sayUnread(unread)
+		return "", nil
+	}
 	return "", jobsFault(d.unknownService(written, offers, unread))
 }
 
@@ -69,12 +75,12 @@ func (d *Driver) unknownService(written string, offers []Offer, unread []error) 
 	for _, o := range offers {
 		known = append(known, o.Written)
 	}
-	there := "no other one is there"
+	there := "no image of this host stands for any service"
 	if known != nil {
 		there = "there are: " + strings.Join(known, ", ")
 	}
-	err := fmt.Errorf("service %s: no image of this host stands for it, and images of registries are not pulled; %s; "+
-		"to let jobs have it, the administrator adds it to services in %s, or to %s in a playbook",
+	err := fmt.Errorf("service %s: no image of this host stands for it, and it is not pulled from a registry (oci_images); %s; "+
+		"to let jobs have it, the administrator adds it to services or to oci_images in %s, or to %s in a playbook",
 		printable.Line(written), there, d.ConfigPath(), serviceSetting)
 	for _, unread := range unread {
 		err = fmt.Errorf("%w; a playbook that cannot be read: %w", err, unread)

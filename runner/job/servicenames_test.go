@@ -35,7 +35,7 @@ func TestAServiceThatNoImageIsFailsTheJobAndSaysWhatThereIs(t *testing.T) {
 		"trixie": standsFor("['redis:*']"), "bookworm": standsFor("['red*:7']"), "sid": "- hosts: all\n  vars: {nspawn_runner_service: 7}\n  x: [\n",
 	})
 	for written, want := range map[string]string{
-		"mysql:8":                 "service mysql:8: no image of this host stands for it, and images of registries are not pulled; there are: postgres:*, gone, ",
+		"mysql:8":                 "service mysql:8: no image of this host stands for it, and it is not pulled from a registry (oci_images); there are: postgres:*, gone, ",
 		"bookworm":                "service bookworm: no image",
 		"debian:bookworm":         "service debian:bookworm: no image",
 		"":                        "no image of this host",

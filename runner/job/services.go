@@ -19,23 +19,12 @@ import (
 	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/machine"
 	"nspawn-runner/runner/network"
-	"nspawn-runner/runner/printable"
 )
 
 // A service of a job is a machine beside the job's own, in its network: what listens there
 // is reached on the loopback, under the names that the job gives it. When the machine has
 // booted, nspawn_runner_service_start sets it up as the job's variables say, and then
 // prepare waits until it can be used.
-
-// orderedService is a service that is to be started.
-type orderedService struct {
-	gitlab.Service
-	spec     machine.Spec
-	settings config.Config
-}
-
-// label is what people know it by.
-func (s orderedService) label() string { return "service " + printable.Line(s.Name) }
 
 // orderServices looks for the images of a job's services, holds them, and makes the plans
 // of their machines. It adds their names to the plan of the job's machine. Also with an
@@ -62,8 +51,24 @@ func (d *Driver) orderServices(ctx context.Context, main *machine.Spec, job gitl
 		d.Note("%s", line)
 	}
 	main.Names = planNames(services)
+	fromRegistry, err := d.pullServices(ctx, job, services, images)
+	if err != nil {
+		return nil, err
+	}
+	for _, image := range fromRegistry {
+		defer func() {
+			if err != nil {
+				image.release()
+			}
+		}()
+	}
 	for i, service := range services {
-		ordered, err := d.orderService(ctx, *main, job, service, images[service.Name], i+1, settings, may)
+		var ordered orderedService
+		if image, is := fromRegistry[i]; is {
+			ordered, err = d.orderProgram(*main, job, service, image, i+1, settings)
+		} else {
+			ordered, err = d.orderService(ctx, *main, job, service, images[service.Name], i+1, settings, may)
+		}
 		if ordered.spec.Recorded != nil {
 			all = append(all, ordered)
 		}
@@ -72,7 +77,7 @@ func (d *Driver) orderServices(ctx context.Context, main *machine.Spec, job gitl
 		}
 	}
 	if err := checkPorts(all); err != nil {
-		return all, jobsFault(err)
+		return all, failure.Because(failure.Service, jobsFault(err))
 	}
 	return all, nil
 }
@@ -272,6 +277,9 @@ func (d *Driver) sayWarnings(s orderedService, said []string) {
 // becomeReady waits until a service can be used, or a unit of its machine failed: then it
 // will not. said is what its command said last.
 func (d *Driver) becomeReady(ctx context.Context, job string, main host.Process, s orderedService) (said []string, err error) {
+	if s.spec.Program != nil {
+		return d.programReady(ctx, job, main, s)
+	}
 	port := servicePort(s.Service)
 	if s.settings.Ready == "" && port == 0 {
 		return nil, d.Machines.Failed(ctx, job, s.spec.Role) // it has booted, and with it what is enabled there

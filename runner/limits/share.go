@@ -55,8 +55,8 @@ func shares(dir string) ([]string, error) {
 
 // Share gives a machine its limits of what user namespaces count. leader is its first
 // process, rootUID the host's user id of its root: 0 for a privileged machine, which has
-// no such namespace.
-func Share(ctx context.Context, leader host.Process, rootUID int) error {
+// no such namespace. Of what none names, as in "max_user_namespaces", it gets nothing.
+func Share(ctx context.Context, leader host.Process, rootUID int, none ...string) error {
 	if rootUID == 0 {
 		return nil
 	}
@@ -64,6 +64,9 @@ func Share(ctx context.Context, leader host.Process, rootUID int) error {
 	limits, err := shares(sysctls)
 	if err != nil {
 		return fmt.Errorf("the host's limits of user namespaces: %w", err)
+	}
+	for _, name := range none {
+		limits = append(limits, name+"=0")
 	}
 	users, err := leader.Namespace("user")
 	if err != nil {

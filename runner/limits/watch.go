@@ -103,3 +103,6 @@ func (w *Watch) outOfTasks(image string, log []string) *OutOfTasks {
 	}
 	return &OutOfTasks{image, limit}
 }
+
+// Kills is how many processes of a control group the kernel has killed to free memory.
+func Kills(cgroup string) uint64 { return shortagesOf(cgroup).kills }

@@ -76,11 +76,11 @@ func Boot(dir string) error {
 		return err
 	}
 	fault.Here("boot: root furnished")
-	binds, err := bindOptions(filepath.Dir(root), record)
+	options, err := payload(root, record)
 	if err != nil {
 		return err
 	}
-	argv := nspawnCommand(record, root, attached, binds)
+	argv := append(nspawnCommand(record, root, attached), options...)
 	nspawn, err := exec.LookPath(argv[0])
 	if err != nil {
 		return fmt.Errorf("%w: apt-get install systemd-container", err)
@@ -92,24 +92,40 @@ func Boot(dir string) error {
 	return fmt.Errorf("execute %s: %w", nspawn, unix.Exec(nspawn, argv, os.Environ()))
 }
 
+// payload prepares what a machine sees of the host, and returns systemd-nspawn's options for
+// that, and behind them what it executes.
+func payload(root string, record Record) ([]string, error) {
+	mnt := filepath.Dir(root)
+	if record.Program != nil {
+		return programOptions(mnt, root, *record.Program)
+	}
+	options, err := bindOptions(mnt, record)
+	if err != nil {
+		return nil, err
+	}
+	// 1.1 s of a boot of trixie and newer go to a rate limit on mounts.
+	options = append(options, "--boot", "--notify-ready=yes", "--setenv=SYSTEMD_DEFAULT_MOUNT_RATE_LIMIT_BURST=1000",
+		"systemd.hostname="+record.hostname(), "systemd.show_status=auto")
+	for _, unit := range slices.Concat(masked, record.Masked) {
+		options = append(options, "systemd.mask="+unit)
+	}
+	return options, nil
+}
+
 // nspawnCommand is the command line of systemd-nspawn(1) for a machine whose root is
-// mounted.
-func nspawnCommand(record Record, root string, attached network.Network, binds []string) []string {
+// mounted, without what it executes.
+func nspawnCommand(record Record, root string, attached network.Network) []string {
 	argv := []string{
 		"systemd-nspawn",
 		"--quiet",
 		"--machine=" + Name(record.ID),
 		"--directory=" + root,
-		"--boot",
 		"--keep-unit",
 		"--register=yes",
-		"--notify-ready=yes",
 		callsOption(record),
 		"--link-journal=no",
 		"--resolv-conf=off",
 		"--timezone=off",
-		// 1.1 s of a boot of trixie and newer go to a rate limit on mounts.
-		"--setenv=SYSTEMD_DEFAULT_MOUNT_RATE_LIMIT_BURST=1000",
 	}
 	if record.Privileged {
 		argv = append(argv, "--capability=all")
@@ -126,11 +142,6 @@ func nspawnCommand(record Record, root string, attached network.Network, binds [
 	}
 	if _, err := os.Stat("/dev/fuse"); err == nil && !record.NoFUSE {
 		argv = append(argv, "--bind=/dev/fuse")
-	}
-	argv = append(argv, binds...)
-	argv = append(argv, "systemd.hostname="+record.hostname(), "systemd.show_status=auto")
-	for _, unit := range slices.Concat(masked, record.Masked) {
-		argv = append(argv, "systemd.mask="+unit)
 	}
 	return argv
 }

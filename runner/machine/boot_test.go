@@ -37,8 +37,12 @@ func TestTheCommandLineOfAMachineFollowsItsRecord(t *testing.T) {
 		if test.change != nil {
 			test.change(&record)
 		}
-		argv := nspawnCommand(record, "/root", test.attached, []string{"--bind=/a:/b"})
-		for _, word := range append(test.has, "--directory=/root", "--bind=/a:/b") {
+		options, err := payload("/root", record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		argv := append(nspawnCommand(record, "/root", test.attached), options...)
+		for _, word := range append(test.has, "--directory=/root", "--boot") {
 			if !slices.Contains(argv, word) {
 				t.Errorf("%s: no %s in %q", name, word, argv)
 			}

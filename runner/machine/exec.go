@@ -68,6 +68,9 @@ func (s Store) Exec(ctx context.Context, job string, may func(Record) error, scr
 	if err := may(record); err != nil {
 		return Outcome{}, fmt.Errorf("machine %s: %w", Name(record.ID), err)
 	}
+	if record.Program != nil {
+		return Outcome{}, fmt.Errorf("machine %s: %w", Name(record.ID), errNoInit)
+	}
 	if record.Role == Main {
 		_ = s.NoteStage(job, cmp.Or(script.Label, "script")) // for people only
 	}

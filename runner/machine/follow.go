@@ -31,6 +31,9 @@ const (
 	mostLine = 64 << 10
 )
 
+// enoughSaid ends what a job is shown of one service.
+var enoughSaid = "(it has said more than " + strconv.Itoa(mostFollowed>>10) + " KiB; the rest is left out)"
+
 // followedFile is what the directory of a machine has about what has been shown of it.
 const followedFile = "followed.json"
 
@@ -42,18 +45,6 @@ type followed struct {
 
 // errEnough ends the reading of a journal.
 var errEnough = errors.New("enough of it has been shown")
-
-// FollowAll shows what the services of a job say whose records want it, each line with the
-// names of its service before it, until enough is closed and what they had said by then is
-// shown. It goes on where it ended last. The record is that of the job's main machine.
-func (s Store) FollowAll(ctx context.Context, main Record, enough <-chan struct{}, show func(line string)) {
-	s.ofServices(main, func(r Record) []string {
-		if r.Followed && r.up() {
-			s.follow(ctx, r, enough, show)
-		}
-		return nil
-	})
-}
 
 const (
 	// followedLag is how long a line may take from a service to here, followedLagMost how long
@@ -189,7 +180,7 @@ func (j *journalLines) entry(text []byte) {
 		}
 		line = j.prefix + printable.Line(by) + ": " + line
 		if j.so.Bytes += len(line); j.so.Bytes >= mostFollowed {
-			j.show(j.prefix + "(it has said more than " + strconv.Itoa(mostFollowed>>10) + " KiB; the rest is left out)")
+			j.show(j.prefix + enoughSaid)
 			j.end(errEnough)
 			return
 		}

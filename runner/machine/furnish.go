@@ -25,24 +25,13 @@ func furnished() []string {
 // furnish gives a machine what its chroot cannot know: names for its loopback,
 // itself and services, and the host's resolver. A minbase has no /etc/hosts at all.
 func furnish(root string, record Record) error {
-	name, owner := record.hostname(), record.RootUID
+	owner := record.RootUID
 	etc, err := storage.OpenIn(root, "etc", unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return fmt.Errorf("open /etc of the chroot: %w", err)
 	}
 	defer etc.Close()
-	hosts := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-	if own, err := readIn(etc, "hosts"); err == nil && len(own) > 0 {
-		hosts = strings.TrimRight(string(own), "\n") + "\n"
-		if !strings.Contains(hosts, "localhost") {
-			hosts += "127.0.0.1\tlocalhost\n::1\tlocalhost\n"
-		}
-	}
-	hosts += "127.0.1.1\t" + name + "\n"
-	for _, name := range record.Names { // one a line: programs have bounds for lines
-		hosts += "127.0.0.1\t" + name + "\n::1\t" + name + "\n"
-	}
-	if err := replaceIn(etc, "hosts", []byte(hosts), owner); err != nil {
+	if err := replaceIn(etc, "hosts", []byte(hosts(etc, record)), owner); err != nil {
 		return fmt.Errorf("write /etc/hosts: %w", err)
 	}
 	attached, err := record.attached()
@@ -59,12 +48,31 @@ func furnish(root string, record Record) error {
 			return fmt.Errorf("write /etc/resolv.conf: %w", err)
 		}
 	}
+	if record.Program != nil {
+		return replaceIn(etc, "hostname", []byte(record.hostname()+"\n"), owner)
+	}
 	for path, text := range dropIns(network.Nameservers(resolver), record.Privileged) {
 		if err := placeIn(etc, path, text, owner); err != nil {
 			return fmt.Errorf("write /etc/%s: %w", path, err)
 		}
 	}
 	return nil
+}
+
+// hosts is the text of a machine's /etc/hosts. That of a booted image's is the beginning.
+func hosts(etc *os.File, record Record) string {
+	hosts := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+	if own, err := readIn(etc, "hosts"); err == nil && len(own) > 0 && record.Program == nil {
+		hosts = strings.TrimRight(string(own), "\n") + "\n"
+		if !strings.Contains(hosts, "localhost") {
+			hosts += "127.0.0.1\tlocalhost\n::1\tlocalhost\n"
+		}
+	}
+	hosts += "127.0.1.1\t" + record.hostname() + "\n"
+	for _, name := range record.Names { // one a line: programs have bounds for lines
+		hosts += "127.0.0.1\t" + name + "\n::1\t" + name + "\n"
+	}
+	return hosts
 }
 
 // dropIns are files below /etc that tell services of systemd what a machine is like. An
@@ -158,7 +166,10 @@ func readIn(dir *os.File, name string) ([]byte, error) {
 // link too: it is replaced, not followed.
 func replaceIn(dir *os.File, name string, data []byte, owner int) error {
 	temporary := ".nspawn-runner." + name
-	fd, err := unix.Openat(int(dir.Fd()), temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
+	if err := unix.Unlinkat(int(dir.Fd()), temporary, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err // an image may have what it likes
+	}
+	fd, err := unix.Openat(int(dir.Fd()), temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
 	if err != nil {
 		return err
 	}

@@ -22,11 +22,7 @@ const mostGroups = 2000
 // handOver takes from a machine that is up what only its boot needs, and what it could
 // take from others. From now on it is its job's.
 func handOver(ctx context.Context, bus *systemd.Bus, record Record) error {
-	limit := filepath.Join("/sys/fs/cgroup", record.Cgroup, "cgroup.max.descendants")
-	if err := os.WriteFile(limit, []byte(strconv.Itoa(mostGroups)), 0); err != nil {
-		return fmt.Errorf("limit its control groups: %w", err)
-	}
-	if err := showLimits(record.Cgroup); err != nil {
+	if err := limitGroups(record.Cgroup); err != nil {
 		return err
 	}
 	if err := delegate(record.payload(), record); err != nil {
@@ -40,6 +36,15 @@ func handOver(ctx context.Context, bus *systemd.Bus, record Record) error {
 		return fmt.Errorf("cover /run/systemd/notify: %w", err)
 	}
 	return nil
+}
+
+// limitGroups bounds the control groups of a machine, and shows it its limits.
+func limitGroups(cgroup string) error {
+	limit := filepath.Join("/sys/fs/cgroup", cgroup, "cgroup.max.descendants")
+	if err := os.WriteFile(limit, []byte(strconv.Itoa(mostGroups)), 0); err != nil {
+		return fmt.Errorf("limit its control groups: %w", err)
+	}
+	return showLimits(cgroup)
 }
 
 // showLimits writes the limits of a machine's service to the group below it that its

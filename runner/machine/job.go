@@ -88,6 +88,7 @@ func (s Store) Stop(ctx context.Context, job string, may func(Record) error) err
 			fault.Here("machine: its stop noted")
 		}
 	}
+	s.endPrograms(ctx, stopped)
 	for _, id := range stopped {
 		failed = errors.Join(failed, s.removeAtLast(ctx, id))
 	}

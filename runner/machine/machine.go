@@ -24,8 +24,11 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/network"
+	"nspawn-runner/runner/starter"
 	"nspawn-runner/runner/storage"
 )
 
@@ -116,6 +119,16 @@ type Spec struct {
 	Environment map[string]string
 	// Quiet leaves what the job used out of its log.
 	Quiet bool
+	// Program is what the machine executes in place of an init; nil boots it.
+	Program *Program
+}
+
+// Program is what a machine without an init executes.
+type Program struct {
+	// Plan is what the starter is told. It is nowhere on the disk.
+	Plan starter.Plan
+	// StopSignal asks the program to end.
+	StopSignal unix.Signal
 }
 
 // Role is what a machine is to its job: a few small letters.

@@ -144,6 +144,9 @@ func (s Store) look(ctx context.Context, r Record, k known) (what []string, now 
 	}
 	if !r.Leader.Alive() {
 		k.Ended = true
+		if end, ok := s.Ended(r); ok && end.Code == 0 {
+			return what, k // it has done what it was there for
+		}
 		what = append(what, s.whyDead(context.WithoutCancel(ctx), r, systemd.ErrGone).Error())
 	}
 	k.Told = append(k.Told, what...)
@@ -153,8 +156,12 @@ func (s Store) look(ctx context.Context, r Record, k known) (what []string, now 
 	return what, k
 }
 
-// failedServices are the services of a machine that failed.
+// failedServices are the services of a machine that failed. Where there is no init, there are
+// none.
 func (s Store) failedServices(ctx context.Context, r Record) (all []systemd.FailedService, err error) {
+	if r.Program != nil {
+		return nil, nil
+	}
 	err = s.ask(ctx, r, func(bus *systemd.Bus) (err error) {
 		all, err = failedOn(ctx, bus)
 		return err

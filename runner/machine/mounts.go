@@ -13,13 +13,15 @@ import (
 	"nspawn-runner/runner/fault"
 )
 
+// escaped makes a path one that systemd-nspawn does not split.
+var escaped = strings.NewReplacer(`\`, `\\`, ":", `\:`)
+
 // bindOptions mounts what a machine sees of the host beside the machine's root, and
 // returns nspawn's options for all of it. nspawn makes the mount points.
 func bindOptions(mnt string, record Record) ([]string, error) {
 	var options []string
-	escape := strings.NewReplacer(`\`, `\\`, ":", `\:`)
 	show := func(option, from, to string) {
-		options = append(options, option+escape.Replace(from)+":"+escape.Replace(to))
+		options = append(options, option+escaped.Replace(from)+":"+escaped.Replace(to))
 	}
 	for i, bind := range record.Binds {
 		at := filepath.Join(mnt, fmt.Sprintf("bind-%d", i))

@@ -2,11 +2,13 @@ package machine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -44,7 +46,7 @@ func (s Store) allowNested(ctx context.Context, leader host.Process, record Reco
 	// A proc shows the process namespace of the process that mounts it. So a child mounts it,
 	// in the machine's namespace of processes. The child stays the host's root, so the machine
 	// cannot trace it.
-	cmd := exec.CommandContext(ctx, s.Program, "nest", "/proc/self/fd/3")
+	cmd := exec.CommandContext(ctx, s.Program, "nest", "/proc/self/fd/3", strconv.Itoa(record.RootUID))
 	cmd.ExtraFiles = []*os.File{mounts}
 	cmd.Dir = "/"
 	cmd.WaitDelay = time.Second // the child may wait for the kernel's lock of all mounts
@@ -70,10 +72,10 @@ func outputAmong(namespace *os.File, cmd *exec.Cmd) (output []byte, err error) {
 	return output, err
 }
 
-// Nest is the command that mounts them in the mount namespace whose path is given. It
-// must be a child in the machine's namespace of processes. It leaves this thread in other
-// namespaces.
-func Nest(namespace string) error {
+// Nest is the command that mounts them in the mount namespace whose path is given, for a
+// machine whose root has a user id. It must be a child in the machine's namespace of
+// processes. It leaves this thread in other namespaces.
+func Nest(namespace string, owner int) error {
 	runtime.LockOSThread()
 	machine, err := os.Open(namespace)
 	if err != nil {
@@ -100,10 +102,45 @@ func Nest(namespace string) error {
 		return err
 	}
 	defer unix.Close(cover)
+	runtimeDir, err := detachedMount("tmpfs", "size=1m", "nr_inodes=1k", "mode=0755", fmt.Sprintf("uid=%d", owner), fmt.Sprintf("gid=%d", owner))
+	if err != nil {
+		return err
+	}
+	defer unix.Close(runtimeDir)
 	if err := unix.Setns(int(machine.Fd()), unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("enter its mounts: %w", err)
 	}
-	return attachNested(proc, sys, cover)
+	if err := attachNested(proc, sys, cover); err != nil {
+		return err
+	}
+	return attachForNspawn(runtimeDir, owner)
+}
+
+// attachForNspawn mounts what is /run/systemd/nspawn in the machine: systemd-nspawn in there
+// mounts parts of that directory in its containers, with flags of its own. With the machine's
+// /run it could not, because that was mounted outside the machine's user namespace, whose root
+// may take none of its flags away (mount_namespaces(7)).
+func attachForNspawn(mount, owner int) error {
+	// The machine's systemd, which makes /run/systemd at this moment, must be able to write there.
+	if err := unix.Setfsgid(owner); err != nil {
+		return err
+	}
+	if err := unix.Setfsuid(owner); err != nil {
+		return err
+	}
+	at, err := storage.OpenIn("/", "run", unix.O_PATH|unix.O_DIRECTORY)
+	for _, name := range []string{"systemd", "nspawn"} {
+		if err != nil {
+			return err
+		}
+		defer at.Close()
+		at, err = makeIn(at, name)
+	}
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	return moveTo(at, mount)
 }
 
 // attachNested mounts them, and an empty directory on both: what is below it nobody can
@@ -133,9 +170,9 @@ func attachNested(proc, sys, cover int) error {
 	return moveTo(place, cover)
 }
 
-// makeIn makes a directory in another one, and opens it.
+// makeIn makes a directory in another one, unless it is there, and opens it.
 func makeIn(dir *os.File, name string) (*os.File, error) {
-	if err := unix.Mkdirat(int(dir.Fd()), name, 0o755); err != nil {
+	if err := unix.Mkdirat(int(dir.Fd()), name, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, fmt.Errorf("make %s/%s: %w", dir.Name(), name, err)
 	}
 	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)

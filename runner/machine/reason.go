@@ -46,7 +46,7 @@ func (s Store) whyNotUp(ctx context.Context, host *systemd.Bus, spec Spec, recor
 			record.Leader = &leader
 		}
 	}
-	if record.Leader != nil {
+	if record.Leader != nil && record.Program == nil {
 		lines = append(lines, insideReasons(ctx, record)...)
 	}
 	if console := consoleTail(ctx, record); len(console) > 0 {
@@ -123,6 +123,13 @@ func (s Store) whyDead(ctx context.Context, record Record, err error) error {
 			reason = failure.Bus
 		}
 		return failure.Because(reason, fmt.Errorf("machine %s: %s", name, printable.Line(err.Error()))) // maybe in its bus's words
+	}
+	if record.Program != nil {
+		end, err := s.AwaitEnd(ctx, record)
+		if err == nil {
+			err = errors.New(end.String())
+		}
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*reasonTimeout)
 	defer cancel()

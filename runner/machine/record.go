@@ -88,12 +88,24 @@ type Record struct {
 	Environment map[string]string `json:"environment,omitempty"`
 	// Quiet leaves what the job used out of its log.
 	Quiet bool `json:"quiet,omitempty"`
+	// Program is set if the machine executes a program in place of an init.
+	Program *programRecord `json:"program,omitempty"`
 
 	// Leader is the machine's first process, Cgroup the path of its service's
 	// control group. Both are set once the machine is up.
 	Leader *host.Process `json:"leader,omitempty"`
 	Cgroup string        `json:"cgroup,omitempty"`
 }
+
+// programRecord is what is on record of a machine's program.
+type programRecord struct {
+	StopSignal int `json:"stop_signal"`
+	// SharedMemory is how many bytes fit into /dev/shm, 0 for the kernel's default.
+	SharedMemory uint64 `json:"shared_memory"`
+}
+
+// HasInit says whether the machine was booted: others execute one program.
+func (r Record) HasInit() bool { return r.Program == nil }
 
 // up says whether the machine came up and its first process still lives.
 func (r Record) up() bool { return r.Leader != nil && r.Leader.Alive() }

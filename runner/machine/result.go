@@ -8,7 +8,7 @@ import (
 // KeepResult keeps what is known of the result of a job in the directory of its main machine,
 // with which it goes.
 func (s Store) KeepResult(job string, text []byte) error {
-	return os.WriteFile(filepath.Join(s.dir(job), "result.json"), text, 0o600)
+	return s.writeNote(job, "result.json", text)
 }
 
 // Result returns what KeepResult kept.

@@ -26,7 +26,7 @@ func (s Store) NoteStage(job, stage string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(s.dir(job), "stage.json"), text, 0o600)
+	return s.writeNote(job, "stage.json", text)
 }
 
 // stage is the stage that works on a job, "" if none does.

@@ -136,6 +136,7 @@ func newRecord(spec Spec) Record {
 		NoFUSE:        spec.NoFUSE,
 		Environment:   spec.Environment,
 		NoNesting:     spec.NoNesting,
+		Program:       recorded(spec.Program, spec.Limits),
 	}
 }
 
@@ -222,7 +223,11 @@ func (s Store) boot(ctx context.Context, bus *systemd.Bus, spec Spec, record *Re
 	unit := unitName(record.ID)
 	s.logf("start %s: %s on backend %s", unit, spec.Chroot, spec.Backend.Name())
 	err := s.startConnected(limit, bus, spec, *record, leader)
-	if err == nil {
+	switch {
+	case err != nil:
+	case spec.Program != nil:
+		err = s.begin(limit, bus, spec.Program.Plan, record)
+	default:
 		err = s.awaitUp(limit, bus, record.ID, record)
 	}
 	switch {
@@ -274,7 +279,7 @@ func (s Store) fit(ctx context.Context, bus *systemd.Bus, record Record, known f
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error { return s.attach(ctx, leader, service, record) })
 	all.Go(func() error { return s.guard(service, record) })
-	all.Go(func() error { return limits.Share(ctx, leader, record.RootUID) })
+	all.Go(func() error { return limits.Share(ctx, leader, record.RootUID, record.without()...) })
 	all.Go(func() error { return s.allowNested(ctx, leader, record) })
 	return all.Wait()
 }

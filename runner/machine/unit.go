@@ -25,7 +25,7 @@ func (s Store) properties(spec Spec, record Record, label string) []systemd.Prop
 		set("LogExtraFields", journal.Fields{
 			Job: record.Job, Project: record.Project, Image: record.Image, Stage: journal.Console, Service: record.Service,
 		}.Extra()),
-		systemd.ExecStart(s.Program, "boot", s.dir(record.ID)),
+		systemd.ExecStart(s.Program, record.command(), s.dir(record.ID)),
 		set("Type", "notify"),
 		set("NotifyAccess", "main"),
 		set("Slice", slice),
@@ -88,6 +88,14 @@ func (s Store) properties(spec Spec, record Record, label string) []systemd.Prop
 	return properties
 }
 
+// command is which of this program's commands the service of a machine is.
+func (r Record) command() string {
+	if r.Program != nil {
+		return "supervise"
+	}
+	return "boot"
+}
+
 // describe is what systemctl says that a machine is.
 func describe(r Record) string {
 	text := "CI machine " + Name(r.ID)
@@ -99,7 +107,10 @@ func describe(r Record) string {
 
 // allowed are the devices that machines may use, and those of this one.
 func allowed(spec Spec, layer string) [][2]string {
-	pairs := [][2]string{{"char-pts", "rw"}, {"/dev/net/tun", "rwm"}}
+	pairs := [][2]string{{"char-pts", "rw"}}
+	if spec.Program == nil {
+		pairs = append(pairs, [2]string{"/dev/net/tun", "rwm"})
+	}
 	if !spec.NoFUSE {
 		pairs = append(pairs, [2]string{"/dev/fuse", "rwm"})
 	}

@@ -1,13 +1,9 @@
 package machine
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"strings"
-	"sync"
-
-	"nspawn-runner/runner/printable"
 )
 
 // lastWords prints what a machine's services and programs have said last.
@@ -22,6 +18,9 @@ func (s Store) LastWords(ctx context.Context, job string, role Role) (lines []st
 	record, err := s.RecordOf(job, role)
 	if err != nil {
 		return nil
+	}
+	if record.Program != nil {
+		return s.programWords(record)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*reasonTimeout)
 	defer cancel()
@@ -54,42 +53,4 @@ func tells(line string) bool {
 	words, systemds := strings.CutPrefix(line, "systemd[1]: ")
 	return !strings.Contains(line, unitPrefix) && !strings.HasPrefix(line, "systemd-journald[") &&
 		(!systemds || strings.Contains(words, "ailed") || strings.Contains(words, "exited"))
-}
-
-// lastOf are the last twelve of some lines.
-func lastOf(lines []string) []string { return lines[max(0, len(lines)-12):] }
-
-// Tail keeps the last bytes that are written to it.
-type Tail struct {
-	// Max is how many.
-	Max int
-
-	mu   sync.Mutex // a script has two outputs
-	text []byte
-}
-
-// Write never fails.
-func (t *Tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.text = append(t.text, p[max(0, len(p)-t.Max):]...)
-	if len(t.text) > 2*t.Max {
-		t.text = bytes.Clone(t.text[len(t.text)-t.Max:])
-	}
-	return len(p), nil
-}
-
-// Last are its last twelve lines that have something in them, fit to be printed.
-func (t *Tail) Last() []string { return lastOf(t.lines()) }
-
-// lines are all that it has kept.
-func (t *Tail) lines() (lines []string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for line := range strings.Lines(string(t.text)) {
-		if line = printable.Line(line); line != "" {
-			lines = append(lines, line)
-		}
-	}
-	return lines
 }

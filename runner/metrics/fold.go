@@ -53,6 +53,9 @@ const mostRecord = 64 << 10
 // aside and begin anew; broken says why. What is recorded while another process folds, or a
 // full disk keeps from being folded, is in what is returned all the same.
 func (s Store) Fold(ctx context.Context, families []*Family, images []string) (numbers []Number, broken error, err error) {
+	if _, err := os.Stat(filepath.Dir(s.Dir)); errors.Is(err, fs.ErrNotExist) {
+		return newSums(families, images).numbers(), nil, nil // no state directory yet
+	}
 	held, err := lock.File(ctx, filepath.Join(s.Dir, "lock"), lock.Exclusive)
 	if err != nil {
 		return nil, nil, fmt.Errorf("metrics: %w", err)

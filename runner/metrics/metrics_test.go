@@ -205,6 +205,18 @@ func TestAStageDoesNotWaitForAProcessThatHoldsTheRecords(t *testing.T) {
 	must(t, s.Record(Jobs.Sample(1, "sid", Success)))
 }
 
+func TestWithoutAStateDirectoryAllIsZeroAndNoneIsMade(t *testing.T) {
+	top := filepath.Join(t.TempDir(), "state")
+	s := Store{filepath.Join(top, "metrics")}
+	if err := s.Record(Jobs.Sample(1, "sid", Success)); err == nil {
+		t.Error("recorded")
+	}
+	wantLines(t, s.text(t), `jobs_total{image="sid",result="success"} 0`)
+	if _, err := os.Stat(top); err == nil {
+		t.Error("it was made")
+	}
+}
+
 func TestRecordsThatNobodyFoldsAreNoticed(t *testing.T) {
 	s := Store{t.TempDir()}
 	if s.IsLarge() {

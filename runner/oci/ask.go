@@ -148,6 +148,9 @@ type offer struct {
 // maxLayers bounds the layers of an image. docker makes at most 127.
 const maxLayers = 512
 
+// dockerZStd is what podman calls a layer of a docker manifest that zstd has compressed.
+const dockerZStd = types.MediaType("application/vnd.docker.image.rootfs.diff.tar.zstd")
+
 // maxConfig bounds the configuration of an image, in bytes.
 const maxConfig = 4 << 20
 
@@ -188,7 +191,7 @@ func (o *offer) accept(manifest *v1.Manifest, most uint64) error {
 	}
 	for _, layer := range manifest.Layers {
 		switch layer.MediaType {
-		case types.DockerLayer, types.DockerUncompressedLayer, types.OCILayer, types.OCILayerZStd, types.OCIUncompressedLayer:
+		case types.DockerLayer, types.DockerUncompressedLayer, types.OCILayer, types.OCILayerZStd, types.OCIUncompressedLayer, dockerZStd:
 		default:
 			return fmt.Errorf("a layer is of the kind %s, which is not known", printable.Line(string(layer.MediaType)))
 		}

@@ -38,8 +38,8 @@ type Request struct {
 	Credentials Keychain
 }
 
-// Get returns an image that the rules allow, and keeps all images from being removed until
-// release is called. By then its digest must be where InUse finds it. An image that is not on
+// Get returns an image that the rules allow, and keeps it from being removed until release is
+// called. By then its digest must be where InUse finds it. An image that is not on
 // this host, or whose tag has moved, is pulled first; others who want it wait for that.
 //
 // An image that not everybody gets is given out only to whom its registry gives it, so the
@@ -113,19 +113,20 @@ func (s *Store) get(ctx context.Context, r Request) (Image, func(), error) {
 		if err != nil {
 			return Image{}, nil, err
 		}
-		held, err := lock.File(ctx, s.hold(), lock.Shared)
+		held, err := lock.Directory(ctx, s.path(digest), lock.Shared)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed just now
+		}
 		if err != nil {
 			return Image{}, nil, err
 		}
 		image, err := s.held(digest)
-		if err == nil {
-			fault.Here("oci: image held")
-			return image, func() { held.Close() }, nil
-		}
-		held.Close()
-		if !errors.Is(err, fs.ErrNotExist) {
+		if err != nil {
+			held.Close()
 			return Image{}, nil, err
 		}
+		fault.Here("oci: image held")
+		return image, func() { held.Close() }, nil
 	}
 	return Image{}, nil, errors.New("it is removed again and again before it can be used (oci_cache_max)")
 }

@@ -239,7 +239,7 @@ func wantTidy(t *testing.T, s *Store) {
 			if _, err := s.image(strings.Replace(e.Name(), "-", ":", 1), nil); err != nil {
 				t.Errorf("%s: %v", e.Name(), err)
 			}
-		} else if !slices.Contains([]string{".pulls", ".names", ".hold"}, e.Name()) {
+		} else if !slices.Contains([]string{".pulls", ".names"}, e.Name()) {
 			t.Errorf("left is %s", e.Name())
 		}
 	}
@@ -596,7 +596,7 @@ func TestWhoWaitsForAnotherPullCanBeCancelled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := lock.File(t.Context(), s.unfinished(digest.String())+".lock", lock.Exclusive)
+	other, err := lock.File(t.Context(), s.unfinished(digest.String(), h.host+"/x")+".lock", lock.Exclusive)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -675,4 +675,44 @@ func TestARegistryWithAServerForTokensIsAsked(t *testing.T) {
 	if _, _, err := s.Get(t.Context(), request); err == nil || !strings.Contains(err.Error(), "401") || strings.Contains(err.Error(), "s3cret") {
 		t.Error(err)
 	}
+}
+
+func TestARepositoryThatNeverEndsKeepsNobodyFromTheSameImageOfAnother(t *testing.T) {
+	good, slow := newHub(t), newHub(t)
+	s, told := storeOf(t, good, slow)
+	image := imageOf(t, []string{"a", "1"}, []string{"b", "2"})
+	ref, same := good.push(t, "x", image), slow.push(t, "x", image)
+	layers, _ := image.Layers()
+	digest, _ := layers[1].Digest()
+	entered, done := make(chan struct{}), make(chan struct{})
+	slow.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == "GET" && strings.Contains(r.URL.Path, digest.String()) {
+			close(entered)
+			<-done
+		}
+		return false
+	})
+	ended := make(chan error, 1)
+	go func() {
+		_, release, err := s.Get(t.Context(), Request{Name: same})
+		if err == nil {
+			release()
+		}
+		ended <- err
+	}()
+	<-entered
+	if got := get(t, s, Request{Name: ref}); text(t, got, "b") != "2" {
+		t.Error("it is another image")
+	}
+	close(done)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if images, err := s.List(); err != nil || len(images) != 1 || len(images[0].References) != 2 {
+		t.Errorf("%+v, %v", images, err)
+	}
+	if lines := told.take(); strings.Count(lines, "Pulling ") != 2 {
+		t.Error(lines)
+	}
+	wantTidy(t, s)
 }

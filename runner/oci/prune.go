@@ -26,7 +26,11 @@ type Pruned struct {
 // Prune removes the images that were unused for the longest time, until those that stay take
 // no more than CacheMax. Those on which machines run stay.
 func (s *Store) Prune(ctx context.Context) (Pruned, error) {
-	return s.removeAll(ctx, func() ([]Image, error) { return s.excess("") })
+	excess, err := s.excess("")
+	if err != nil {
+		return Pruned{}, err
+	}
+	return s.removeAll(ctx, excess)
 }
 
 // Remove removes the images that a name or a digest stands for, but for those on which
@@ -36,7 +40,7 @@ func (s *Store) Remove(ctx context.Context, written string) (Pruned, error) {
 	if err != nil {
 		return Pruned{}, err
 	}
-	return s.removeAll(ctx, func() ([]Image, error) { return images, nil })
+	return s.removeAll(ctx, images)
 }
 
 // meant are the images of this host that a name, a digest or the beginning of one stands for.
@@ -84,74 +88,70 @@ func (s *Store) excess(but string) ([]Image, error) {
 	return excess, nil
 }
 
-// shrink makes room beside an image that was pulled, if others can go at once.
+// shrink makes room beside an image that was pulled. The trees are left in the trash, which
+// the next job empties.
 func (s *Store) shrink(ctx context.Context, pulled string) error {
 	excess, err := s.excess(pulled)
-	if err != nil || len(excess) == 0 {
-		return err
-	}
-	held, err := lock.TryFile(s.hold(), lock.Exclusive)
-	if errors.Is(err, lock.ErrBusy) {
-		return nil // another job is starting; gc and the next pull try again
-	}
 	if err != nil {
 		return err
 	}
 	_, _, err = s.forget(ctx, excess)
-	held.Close()
 	return err
 }
 
-// prunePatience is how long a removal waits for jobs that are about to start.
-var prunePatience = 5 * time.Second
-
-// removeAll removes the images that which returns while none is being put on record.
-func (s *Store) removeAll(ctx context.Context, which func() ([]Image, error)) (pruned Pruned, err error) {
-	pruned = Pruned{Removed: []Image{}, InUse: []Image{}}
-	patient, cancel := context.WithTimeoutCause(ctx, prunePatience, errors.New("jobs keep starting; try again"))
-	defer cancel()
-	held, err := lock.File(patient, s.hold(), lock.Exclusive)
-	if err != nil {
-		return pruned, err
-	}
-	images, err := which()
-	var trash []string
-	if err == nil {
-		pruned, trash, err = s.forget(ctx, images)
-	}
-	held.Close() // the slow part needs no lock
+// removeAll removes images, and their trees at once.
+func (s *Store) removeAll(ctx context.Context, images []Image) (Pruned, error) {
+	pruned, trash, err := s.forget(ctx, images)
 	for _, path := range trash {
 		err = errors.Join(err, storage.Remove(ctx, path))
 	}
 	return pruned, err
 }
 
-// forget moves images into the trash that no machine uses. It needs the lock .hold. The names
-// that lead to them mean nothing from then on.
+// forget moves images into the trash that no machine uses.
 func (s *Store) forget(ctx context.Context, images []Image) (pruned Pruned, trash []string, err error) {
 	pruned = Pruned{Removed: []Image{}, InUse: []Image{}}
 	for _, i := range images {
-		if s.InUse == nil || s.InUse(i.Digest) {
+		to, err := s.forgetOne(ctx, i)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // another removal was faster
+		case errors.Is(err, lock.ErrBusy):
 			pruned.InUse = append(pruned.InUse, i)
-			continue
-		}
-		to, err := s.throwAway(ctx, s.path(i.Digest))
-		if err != nil {
+		case err != nil:
 			return pruned, trash, err
-		}
-		fault.Here("oci: image in the trash")
-		if to != "" {
-			trash = append(trash, to)
-		}
-		pruned.Removed = append(pruned.Removed, i)
-		for _, name := range i.References {
-			if err := os.Remove(s.meaningPath(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return pruned, trash, err
+		default:
+			pruned.Removed = append(pruned.Removed, i)
+			if to != "" {
+				trash = append(trash, to)
 			}
 		}
-		fault.Here("oci: names of an image forgotten")
 	}
 	return pruned, trash, nil
+}
+
+// forgetOne moves an image into the trash and says where it is then, "" if it is nowhere. The
+// names that lead to it mean nothing from then on. If it is used, that is lock.ErrBusy.
+func (s *Store) forgetOne(ctx context.Context, i Image) (to string, err error) {
+	held, err := lock.TryDirectory(s.path(i.Digest), lock.Exclusive)
+	if err != nil {
+		return "", err
+	}
+	defer held.Close()
+	// A job that held the lock before has its machine on record by now.
+	if s.InUse == nil || s.InUse(i.Digest) {
+		return "", lock.ErrBusy
+	}
+	if to, err = s.throwAway(ctx, s.path(i.Digest)); err != nil {
+		return "", err
+	}
+	fault.Here("oci: image in the trash")
+	for _, name := range i.References {
+		if err := os.Remove(s.meaningPath(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return to, err
+		}
+	}
+	fault.Here("oci: names of an image forgotten")
+	return to, nil
 }
 
 // Leftovers lists what killed pulls left, names that mean nothing, and images that are too
@@ -200,7 +200,7 @@ func (s *Store) surplus() (all []leftover.Item, err error) {
 			continue
 		}
 		all = append(all, leftover.Item{What: "image", Path: s.path(i.Digest), Why: why[i.Digest], Remove: func(ctx context.Context) error {
-			_, err := s.removeAll(ctx, func() ([]Image, error) { return []Image{i}, nil })
+			_, err := s.removeAll(ctx, []Image{i})
 			return err
 		}})
 	}

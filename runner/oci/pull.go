@@ -31,11 +31,12 @@ const maxFiles = 500_000
 // pull makes an image that is offered one of this host, unless it is by now. written is the
 // name as the job writes it.
 func (s *Store) pull(ctx context.Context, r *registry, o offer, written string) (err error) {
-	digest := o.digest.String()
+	digest, repository := o.digest.String(), r.ref.Context().String()
 	if !wellFormed.MatchString(digest) {
 		return errors.New("the image has no proper digest")
 	}
-	held, err := s.lockPull(ctx, digest, written)
+	dir := s.unfinished(digest, repository)
+	held, err := s.lockPull(ctx, dir, written)
 	if err != nil {
 		return err
 	}
@@ -43,7 +44,6 @@ func (s *Store) pull(ctx context.Context, r *registry, o offer, written string) 
 		// Whoever waits for the lock sees that it is gone, and takes another one.
 		err = errors.Join(err, os.Remove(held.Name()), held.Close())
 	}()
-	repository := r.ref.Context().String()
 	known, err := s.readRecord(digest)
 	switch {
 	case err == nil && (known.Public || slices.Contains(known.Repositories, repository)):
@@ -54,20 +54,33 @@ func (s *Store) pull(ctx context.Context, r *registry, o offer, written string) 
 		if err := s.prove(ctx, r, o, written); err != nil {
 			return err
 		}
-		known.Repositories, known.Public = append(known.Repositories, repository), r.anonymous
-		return writeRecord(s.path(digest), known)
+		return s.proven(digest, r)
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
-	if err := s.make(ctx, r, o, written, held); err != nil {
-		return errors.Join(err, s.discard(context.WithoutCancel(ctx), s.unfinished(digest)))
+	if err = s.make(ctx, r, o, dir, written, held); err == nil {
+		return nil
 	}
-	return nil
+	discarded := s.discard(context.WithoutCancel(ctx), dir)
+	if errors.Is(err, errFaster) {
+		err = s.proven(digest, r)
+	}
+	return errors.Join(err, discarded)
+}
+
+// proven notes that a registry has shown all layers of an image of this host.
+func (s *Store) proven(digest string, r *registry) error {
+	known, err := s.readRecord(digest)
+	if err != nil {
+		return err
+	}
+	known.Repositories, known.Public = append(known.Repositories, r.ref.Context().String()), known.Public || r.anonymous
+	return writeRecord(s.path(digest), known)
 }
 
 // lockPull locks the pull of an image, and removes what a killed one left.
-func (s *Store) lockPull(ctx context.Context, digest, written string) (*os.File, error) {
-	path := s.unfinished(digest) + ".lock"
+func (s *Store) lockPull(ctx context.Context, dir, written string) (*os.File, error) {
+	path := dir + ".lock"
 	held, err := lock.TryFile(path, lock.Exclusive)
 	if errors.Is(err, lock.ErrBusy) {
 		s.note(written, "Waiting for another pull of %s", printable.Line(written))
@@ -76,7 +89,7 @@ func (s *Store) lockPull(ctx context.Context, digest, written string) (*os.File,
 	if err != nil {
 		return nil, err
 	}
-	if err := s.discard(ctx, s.unfinished(digest)); err != nil {
+	if err := s.discard(ctx, dir); err != nil {
 		held.Close()
 		return nil, fmt.Errorf("remove what a killed pull left: %w", err)
 	}
@@ -84,9 +97,8 @@ func (s *Store) lockPull(ctx context.Context, digest, written string) (*os.File,
 }
 
 // make fetches and unpacks an image.
-func (s *Store) make(ctx context.Context, r *registry, o offer, written string, held *os.File) error {
+func (s *Store) make(ctx context.Context, r *registry, o offer, dir, written string, held *os.File) error {
 	digest := o.digest.String()
-	dir := s.unfinished(digest)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
@@ -121,6 +133,9 @@ func (s *Store) make(ctx context.Context, r *registry, o offer, written string, 
 	return nil
 }
 
+// errFaster is that the pull of the same image from another repository was faster.
+var errFaster = errors.New("the image is here by now")
+
 // publish moves a whole image to where images are. After a power cut it is there, whole, or it
 // is not.
 func publish(ctx context.Context, from, to string) error {
@@ -141,7 +156,9 @@ func publish(ctx context.Context, from, to string) error {
 	if err != nil {
 		return fmt.Errorf("sync %s: %w", from, err)
 	}
-	if err := os.Rename(from, to); err != nil {
+	if err := os.Rename(from, to); errors.Is(err, fs.ErrExist) {
+		return errFaster
+	} else if err != nil {
 		return err
 	}
 	parent, err := os.Open(filepath.Dir(to))

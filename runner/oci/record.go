@@ -20,15 +20,14 @@ import (
 
 // The directory of a store holds:
 //
-//	sha256-HEX/            an image, by the digest of its manifest
+//	sha256-HEX/            an image, by the digest of its manifest; locked, shared, by whoever is
+//	                       about to put it on record, and exclusively by its removal
 //	sha256-HEX/tree/       its tree
 //	sha256-HEX/image.json  its record
 //	sha256-HEX/used        an empty file; its time is when the image was used last
 //	.names/HEX.json        what a name means: see meaning
-//	.pulls/sha256-HEX/     an image that is being pulled
-//	.pulls/sha256-HEX.lock locked by the pull, and by the process that unpacks for it
-//	.hold                  locked, shared, by whoever is about to put an image on record;
-//	                       exclusively by a removal of images
+//	.pulls/sha256-HEX-N/     an image that is being pulled from a repository
+//	.pulls/sha256-HEX-N.lock locked by the pull, and by the process that unpacks for it
 
 // record is what is noted of an image when it is pulled.
 type record struct {
@@ -64,13 +63,14 @@ func (s *Store) tree(digest string) string { return filepath.Join(s.path(digest)
 
 func (s *Store) pulls() string { return filepath.Join(s.Dir, ".pulls") }
 
-func (s *Store) unfinished(digest string) string {
-	return filepath.Join(s.pulls(), filepath.Base(s.path(digest)))
+// unfinished is where an image is made of what a repository has. Another repository may be
+// slower, or never end.
+func (s *Store) unfinished(digest, repository string) string {
+	sum := sha256.Sum256([]byte(repository))
+	return filepath.Join(s.pulls(), filepath.Base(s.path(digest))+"-"+hex.EncodeToString(sum[:4]))
 }
 
 func (s *Store) names() string { return filepath.Join(s.Dir, ".names") }
-
-func (s *Store) hold() string { return filepath.Join(s.Dir, ".hold") }
 
 // readRecord reads the record of an image; fs.ErrNotExist if it is not here.
 func (s *Store) readRecord(digest string) (record, error) {

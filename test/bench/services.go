@@ -80,13 +80,14 @@ func (b *bench) measure(driver string, took *times, prepare func(driver, id stri
 
 // pods are podman's: one at a time, with the image of jobs, PostgreSQL and Redis.
 type pods struct {
+	dir     string
 	storage []string // where podman keeps what it has
 }
 
 // newPods makes podman's images of the trees of ours.
 func (b *bench) newPods() (*pods, error) {
 	dir := filepath.Join(b.state, ".podman")
-	p := &pods{storage: []string{"--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run")}}
+	p := &pods{dir: dir, storage: []string{"--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run")}}
 	for _, image := range []string{b.image, "postgres", "redis"} {
 		tree, err := filepath.EvalSymlinks(filepath.Join(b.state, image))
 		if err != nil {
@@ -108,20 +109,18 @@ func (b *bench) newPods() (*pods, error) {
 			return nil, fmt.Errorf("podman import of %s: %w: %s", image, err, said)
 		}
 	}
-	return p, errors.Join(command("ip", "netns", "add", network), command("ip", "-n", network, "link", "set", "lo", "up"))
+	return p, nil
 }
 
 func (p *pods) podman(args ...string) error { return command("podman", append(p.storage, args...)...) }
 
-// network is the name of the network of all pods. It is made before the clock runs, and has
-// nothing but a loopback, which is less than what a job of ours has.
-const network = "bench-of-pods"
-
-// start starts a pod, and returns when both servers answer.
+// start starts a pod, and returns when both servers answer. Its network has nothing but a
+// loopback, which is less than what a job of ours has.
 func (p *pods) start() error {
-	if err := p.podman("pod", "create", "--name", "pod", "--network", "ns:/run/netns/"+network); err != nil {
+	if err := p.podman("pod", "create", "--name", "pod", "--network", "none"); err != nil {
 		return err
 	}
+	pidFile := filepath.Join(p.dir, "pid")
 	postgres := "mkdir -p /run/postgresql && chown postgres /run/postgresql && " +
 		"exec runuser -u postgres -- /usr/lib/postgresql/*/bin/postgres -D /var/lib/postgresql/data -c listen_addresses=127.0.0.1"
 	for _, run := range [][]string{
@@ -129,14 +128,18 @@ func (p *pods) start() error {
 		{"localhost/postgres", "bash", "-c", postgres},
 		{"localhost/redis", "redis-server", "--save", ""},
 	} {
-		if err := p.podman(append([]string{"run", "--detach", "--quiet", "--pod", "pod"}, run...)...); err != nil {
+		if err := p.podman(append([]string{"run", "--detach", "--quiet", "--pod", "pod", "--pidfile", pidFile}, run...)...); err != nil {
 			return err
 		}
+	}
+	pid, err := os.ReadFile(pidFile)
+	if err != nil {
+		return err
 	}
 	answered := make(chan error)
 	go func() {
 		runtime.LockOSThread() // this thread gets another network, and so ends with its goroutine
-		err := enter("/run/netns/" + network)
+		err := enter("/proc/" + strings.TrimSpace(string(pid)) + "/ns/net")
 		if err == nil {
 			err = errors.Join(answers("127.0.0.1:5432", "\x00\x00\x00\x08\x04\xd2\x16\x2f", "SN"), answers("127.0.0.1:6379", "PING\r\n", "+-"))
 		}
@@ -189,6 +192,4 @@ func ask(address, question, want string) error {
 func (p *pods) stop() error { return p.podman("pod", "rm", "--force", "--time", "0", "pod") }
 
 // remove removes all that podman has.
-func (p *pods) remove() error {
-	return errors.Join(p.podman("rmi", "--all", "--force"), command("ip", "netns", "delete", network))
-}
+func (p *pods) remove() error { return p.podman("rmi", "--all", "--force") }

@@ -154,7 +154,6 @@ chroot rootfs dpkg --audit
 		{
 			Name: "systemd-nspawn --boot",
 			Script: `
-mkdir -p /run/systemd/nspawn; mount -t tmpfs tmpfs /run/systemd/nspawn
 systemd-run --quiet --collect --property=Type=notify --unit=nested systemd-nspawn --notify-ready=yes --directory=/var/lib/lxc/built/rootfs --machine=nested --volatile=overlay --private-network --boot
 machinectl status nested
 systemctl --machine=nested --wait is-system-running

@@ -74,10 +74,17 @@ const private = "unshare --mount --propagation=private bash -c "
 
 func TestAttacksOnTheHostsFilesAreHeld(t *testing.T) {
 	a := attacker(t, onHost(t, "overlay"))
-	for _, what := range []attempt{
+	for _, what := range onFiles(a.h.state) {
+		a.attempt(t, what)
+	}
+}
+
+// onFiles are attempts on files of the host.
+func onFiles(state string) []attempt {
+	return []attempt{
 		{"read a file of the host by its path", `[ -e $CANARY ] && grep -q canary-file $CANARY`, onTheHost},
 		{"reach a file of the host through /proc", `for p in /proc/[0-9]*; do for l in root cwd fd/*; do grep -q canary-file "$p/$l$CANARY" 2>/dev/null && exit 0; done; done; exit 1`, onTheHost},
-		{"find a mount of the state directory", `grep -E 'upperdir=[^,]*/\.machines/[^,]*' /proc/self/mountinfo | grep -v fd/ || [ -e ` + a.h.state + ` ]`, onTheHost},
+		{"find a mount of the state directory", `grep -E 'upperdir=[^,]*/\.machines/[^,]*' /proc/self/mountinfo | grep -v fd/ || [ -e ` + state + ` ]`, onTheHost},
 		{"open a file of the host by its handle", openByHandle + ` /srv/shown/file / /usr/lib /var/lib/docker $(dirname $CANARY)`, onTheHost},
 		{"write behind a read-only bind", `mount -o remount,rw,bind /srv/shown; echo "as it was" > /srv/shown/file`, inAPrivilegedMachine},
 		{"uncover what lies below a mount of systemd-nspawn's", `while umount -l /proc/sys; do :; done 2>/dev/null; echo "$(cat /proc/sys/kernel/core_pattern)" > /proc/sys/kernel/core_pattern`, inAPrivilegedMachine},
@@ -86,8 +93,6 @@ func TestAttacksOnTheHostsFilesAreHeld(t *testing.T) {
 		{"mount the kernel's debugging file systems", `mkdir -p /mnt/x; for fs in debugfs tracefs securityfs; do ` + private + `"mount -t $fs none /mnt/x" && exit 0; done; exit 1`, onTheHost},
 		{"mount the host's devices", `mkdir -p /mnt/x; ` + private + `'mount -t devtmpfs none /mnt/x && [ -e /mnt/x/null ] || exit 1'`, onTheHost},
 		{"leave by pivoting into the first mount", `mkdir -p /mnt/x; ` + private + `"cd /; mount --rbind / /mnt/x || exit; for up in 1 2 3 4 5 6; do cd ..; done; [ -e .$CANARY ] && grep canary-file .$CANARY"; s=$?; [ $s = 1 ] || exit $s; cd /; chroot . bash -c "cd ../../..; [ -e .$CANARY ] && grep canary-file .$CANARY"`, onTheHost},
-	} {
-		a.attempt(t, what)
 	}
 }
 
@@ -106,25 +111,37 @@ sys.exit(1)' $HANDLE`
 
 func TestAttacksOnTheHostsProcessesAndRecordsAreHeld(t *testing.T) {
 	a := attacker(t, onHost(t, "overlay"))
-	for _, what := range []attempt{
+	for _, what := range onProcesses(a.id) {
+		a.attempt(t, what)
+	}
+}
+
+// onProcesses are attempts on what the host executes and notes. The id is that of a machine.
+func onProcesses(id string) []attempt {
+	return []attempt{
 		{"see a process of the host", `cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' '\n' | grep -a canary-[p]rocess-$MARK`, onTheHost},
 		{"see it in a /proc of its own", `mkdir -p /mnt/x; ` + private + `'mount -t proc proc /mnt/x; cat /mnt/x/[0-9]*/cmdline' 2>/dev/null | tr '\0' '\n' | grep -a canary-[p]rocess-$MARK`, onTheHost},
 		{"read the host's journal", `journalctl --quiet --no-pager --merge --since=-1h | grep -a canary-[j]ournal-$MARK`, onTheHost},
 		{"find a key of the host's", `grep canary-[k]ey-$MARK /proc/keys`, onTheHost},
 		{"ask the host's service manager", `systemctl list-units --all --no-legend 'nspawn-runner-[0-9]*' | grep -q .`, onTheHost},
-		{"ask the host's systemd-machined", `busctl call org.freedesktop.machine1 /org/freedesktop/machine1 org.freedesktop.machine1.Manager GetMachine s run-` + a.id, onTheHost},
+		{"ask the host's systemd-machined", `busctl call org.freedesktop.machine1 /org/freedesktop/machine1 org.freedesktop.machine1.Manager GetMachine s run-` + id, onTheHost},
 		{"see the host's control groups", `mkdir -p /mnt/x; ` + private + `'mount -t cgroup2 none /mnt/x; find /mnt/x /sys/fs/cgroup -name "nspawn-runner-[0-9]*"' | grep -q .`, onTheHost},
 		{"read the kernel's log", `dmesg >/dev/null 2>&1 || syscall syslog 3 0 0 || head -c 1 /dev/kmsg`, onTheHost},
-	} {
-		a.attempt(t, what)
 	}
 }
 
 func TestAttacksOnTheKernelAreHeld(t *testing.T) {
 	a := attacker(t, onHost(t, "overlay"))
+	for _, what := range onTheKernel() {
+		a.attempt(t, what)
+	}
+}
+
+// onTheKernel are attempts on the kernel.
+func onTheKernel() []attempt {
 	// same writes what a file holds into it, which changes nothing.
 	const same = `same() { local v; v=$(cat "$1" 2>/dev/null) && [ -w "$1" ] && echo "$v" 2>/dev/null > "$1"; }; `
-	for _, what := range []attempt{
+	return []attempt{
 		{"change a setting of the kernel", same + `for f in kernel/core_pattern kernel/modprobe kernel/sysrq kernel/printk kernel/panic vm/overcommit_memory vm/swappiness fs/suid_dumpable fs/file-max kernel/dmesg_restrict kernel/pid_max; do same /proc/sys/$f && exit 0; done; exit 1`, onTheHost},
 		{"change one after mounting /proc anew", `mkdir -p /mnt/x; ` + private + `'mount -t proc proc /mnt/x && echo "$(cat /mnt/x/sys/kernel/core_pattern)" > /mnt/x/sys/kernel/core_pattern'`, inAPrivilegedMachine},
 		{"change one with a new user namespace's capabilities", `unshare --user --map-root-user --mount --pid --fork --mount-proc bash -c 'echo "$(cat /proc/sys/kernel/core_pattern)" > /proc/sys/kernel/core_pattern' || ` + private + `'echo "$(cat /proc/sys/kernel/core_pattern)" > /proc/sys/kernel/core_pattern'`, onTheHost},
@@ -159,8 +176,6 @@ for n in made: os.rmdir("/sys/fs/cgroup/x%d" % n)
 sys.exit(len(made) < 3000)'`, onTheHost},
 		{"be the root of the host", `[ "$(awk '{print $2}' /proc/self/uid_map)" = 0 ]`, inAPrivilegedMachine},
 		{"raise its own limits", same + `cd /sys/fs/cgroup; for f in *.max *.high *.low *.min *.weight cgroup.max.* cgroup.freeze; do same $f && exit 0; done; exit 1`, inAPrivilegedMachine},
-	} {
-		a.attempt(t, what)
 	}
 }
 

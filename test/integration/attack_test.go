@@ -48,6 +48,17 @@ type attacked struct {
 	controls map[control]string
 	// before is put before each script.
 	before string
+	// executes, if set, executes the attempts in the place of the driver.
+	executes func(t *testing.T, script string) call
+}
+
+// execute executes an attempt's script.
+func (a attacked) execute(t *testing.T, script string) call {
+	t.Helper()
+	if a.executes != nil {
+		return a.executes(t, script)
+	}
+	return a.h.run(t, a.id, script)
 }
 
 // attempt executes an attempt and its control.
@@ -72,7 +83,7 @@ func (a attacked) attemptContained(t *testing.T, what attempt) {
 func (a attacked) compare(t *testing.T, what attempt, tried string) {
 	t.Helper()
 	text := a.before + syscalls + what.script
-	wasRefused(t, what.name, a.h.run(t, a.id, tried))
+	wasRefused(t, what.name, a.execute(t, tried))
 	var control call
 	if id := a.controls[what.control]; id != "" {
 		control = a.h.run(t, id, text)

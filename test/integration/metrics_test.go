@@ -155,6 +155,26 @@ func TestJobsRunWhateverBecomesOfTheCounters(t *testing.T) {
 	must(t, os.Remove(dir))
 }
 
+func TestTheTimerWritesTheNumbersWhereNodeExporterIs(t *testing.T) {
+	needLab(t)
+	h := onHost(t, "overlay")
+	const unit, dir = "nspawn-runner-metrics", "/var/lib/prometheus/node-exporter"
+	dropIn := "/run/systemd/system/" + unit + ".service.d"
+	must(t, os.MkdirAll(dropIn, 0o755), os.WriteFile(dropIn+"/test.conf",
+		fmt.Appendf(nil, "[Service]\nExecStart=\nExecStart=%s --config %s metrics --textfile %s\n", h.driver, h.config, dir), 0o644))
+	shell(t, "cp "+os.Getenv("NSPAWN_RUNNER_UNITS")+"/"+unit+".* /run/systemd/system/ && systemctl daemon-reload")
+	t.Cleanup(func() {
+		shell(t, "systemctl stop "+unit+".timer; rm -r /run/systemd/system/"+unit+".* /var/lib/prometheus; systemctl daemon-reload")
+	})
+	shell(t, "systemctl start "+unit+".service; ! ls "+dir+" 2>/dev/null") // no node_exporter, and no failure
+	must(t, os.MkdirAll(dir, 0o755))
+	shell(t, "systemctl start "+unit+".service && grep -q '^nspawn_runner_build_info' "+dir+"/nspawn-runner.prom && rm "+dir+"/nspawn-runner.prom")
+	shell(t, "systemctl start "+unit+".timer")
+	if out := shell(t, "systemctl list-timers --no-legend "+unit+".timer"); !strings.Contains(out, unit+".service") {
+		t.Errorf("timers: %q", out)
+	}
+}
+
 // debianTools unpacks Debian packages, without installing services that run then.
 func debianTools(t *testing.T, packages ...string) (bin string) {
 	t.Helper()

@@ -59,6 +59,9 @@ func TestRolesForRunningMachinesBuildAnImageWhoseServicesRun(t *testing.T) {
 	if c.status != 1 || !strings.Contains(c.stderr, "nothing is booted in this build; with nspawn_runner_build: booted") {
 		t.Errorf("a task that needs a server: %s", c.stderr)
 	}
+	if c := maintain(strings.ReplaceAll(server, "createuser ci\n", "createuser {{ item }}\n      loop: [ci]\n      no_log: true\n")); c.status != 1 || !strings.Contains(c.stderr, "its output is hidden by no_log; if it needs a running service, nspawn_runner_build: booted") {
+		t.Errorf("a task whose output is hidden: %s", c.stderr)
+	}
 	if c := maintain(server + "  vars:\n    nspawn_runner_build: booted\n"); c.status != 0 || !strings.Contains(c.stderr, "roles: published") {
 		t.Fatalf("booted: %s", c.stderr)
 	}

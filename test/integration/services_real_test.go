@@ -110,6 +110,7 @@ func TestJobsUseTheDatabasesOfThePlaybooks(t *testing.T) {
 		wantLog(t, r.Log, "\npostgres|C|4MB|off\n", "\nPONG\n", "\nmariadb\troot@127.0.0.1\n",
 			"warning: service postgres: POSTGRES_USER_FILE has no effect", "warning: service redis:7: REDIS_ARGS has no effect", "warning: service mariadb:lts: MARIADB_REPLICATION_USER has no effect")
 	})
+	t.Run("postgres from an image of a registry", h.postgresOfARegistry)
 	for name, c := range map[string]struct {
 		service gitlab.Image
 		want    string

@@ -122,7 +122,7 @@ func TestAServiceThatNoImageIsOrThatIsNotAllowedFailsTheJobBeforeAnythingStarts(
 		reason   gitlab.Reason
 		want     string
 	}{
-		{"", []gitlab.Image{{Name: "mysql:8"}}, gitlab.ScriptFailure, "service mysql:8: no image of this host stands for it, and images of registries are not pulled; there are: nothing:*, "},
+		{"", []gitlab.Image{{Name: "mysql:8"}}, gitlab.ScriptFailure, "service mysql:8: no image of this host stands for it, and it is not pulled from a registry (oci_images); there are: nothing:*, "},
 		{"", []gitlab.Image{{Name: "bookworm"}}, gitlab.ScriptFailure, "service bookworm: no image of this host stands for it"},
 		{"", []gitlab.Image{{Name: "any\x1b[31m\n../../etc"}}, gitlab.ScriptFailure, "service any [31m ../../etc: no image"},
 		{"", []gitlab.Image{{Name: strings.Repeat("any", 1000)}}, gitlab.ScriptFailure, "is longer than 1024 bytes"},
@@ -351,15 +351,21 @@ func TestANameHasOneServiceAndEveryServiceAName(t *testing.T) {
 // withServices gives a caller's job services of the image any.
 func (c *caller) withServices(t *testing.T, names ...string) {
 	t.Helper()
+	var services []map[string]any
+	for _, name := range names {
+		services = append(services, map[string]any{"name": "any", "alias": name})
+	}
+	c.order(t, services...)
+}
+
+// order gives a caller's job services.
+func (c *caller) order(t *testing.T, services ...map[string]any) {
+	t.Helper()
 	path := strings.TrimPrefix(c.env[0], "JOB_RESPONSE_FILE=")
 	text, err := os.ReadFile(path)
 	must(t, err)
 	var job map[string]any
 	must(t, json.Unmarshal(text, &job))
-	var services []map[string]string
-	for _, name := range names {
-		services = append(services, map[string]string{"name": "any", "alias": name})
-	}
 	job["services"] = services
 	text, err = json.Marshal(job)
 	must(t, err, os.WriteFile(path, text, 0o600))

@@ -15,8 +15,8 @@ import (
 	"nspawn-runner/runner/storage"
 )
 
-// No command starts a second machine of a job yet.
-func (h *host) startBeside(t *testing.T, job string, role machine.Role) {
+// startBeside starts a second machine of a job that is like the first one, but for changes.
+func (h *host) startBeside(t *testing.T, job string, role machine.Role, changes ...func(*machine.Spec)) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(h.state, ".machines", job, "record.json"))
 	must(t, err)
@@ -27,7 +27,7 @@ func (h *host) startBeside(t *testing.T, job string, role machine.Role) {
 	machines := machine.Store{
 		Dir: filepath.Join(h.state, ".machines"), Trash: filepath.Join(h.state, ".trash"), Program: h.driver,
 	}
-	must(t, machines.Start(t.Context(), machine.Spec{
+	spec := machine.Spec{
 		Job: job, Role: role, Owner: main.Owner, Caller: main.Caller,
 		Image: main.Image, Generation: main.Generation, Chroot: main.Chroot, Backend: backend,
 		Network: network.None, BootTimeout: 3 * time.Minute, MaxRuntime: time.Hour,
@@ -35,7 +35,14 @@ func (h *host) startBeside(t *testing.T, job string, role machine.Role) {
 			MemoryMax: math.MaxUint64, MemorySwapMax: math.MaxUint64, CPUWeight: 50, IOWeight: 100, TasksMax: 5000, OpenFiles: 1 << 16,
 		},
 		Together: machine.Together{MemoryMax: math.MaxUint64, TasksMax: math.MaxUint64},
-	}))
+	}
+	if len(changes) > 0 {
+		spec.Joins = main.Leader
+	}
+	for _, change := range changes {
+		change(&spec)
+	}
+	must(t, machines.Start(t.Context(), spec))
 }
 
 // machinesOf lists a job's machines, as "ID ROLE STATE".

@@ -8,6 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/starter"
 	"nspawn-runner/test/gitlab"
 )
 
@@ -195,4 +199,25 @@ func (h *host) left(t *testing.T) (ids []string) {
 		}
 	}
 	return ids
+}
+
+func TestInAVMAProgramThatNeedsTooMuchMemoryEndsForThatReason(t *testing.T) {
+	needVM(t)
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	h.startBeside(t, id, "service1", func(spec *machine.Spec) {
+		spec.Service, spec.NoFUSE, spec.NoNesting = "hungry", true, true
+		spec.Limits.MemoryMax, spec.Limits.MemorySwapMax = 100<<20, 0
+		spec.Program = &machine.Program{StopSignal: unix.SIGTERM, Plan: starter.Plan{
+			Command: []string{"python3", "-c", "print(open('/sys/fs/cgroup/memory.max').read(), flush=True); x = b'x' * (1 << 30)"},
+		}}
+	})
+	dir := filepath.Join(h.state, ".machines", id+"-service1")
+	await(t, "its end", func() bool { _, err := os.Stat(filepath.Join(dir, "end.json")); return err == nil })
+	if end := shell(t, "cat "+dir+"/end.json"); end != `{"code":137,"signal":"KILL","out_of_memory":true}` {
+		t.Error(end)
+	}
+	if printed := shell(t, "cat "+dir+"/output"); !strings.Contains(printed, "104857600") {
+		t.Errorf("the program does not see its limit: %q", printed)
+	}
 }

@@ -75,6 +75,9 @@ var noNodes = regexp.MustCompile(`mknod: \S+: Operation not permitted`)
 // says of Python is of itself.
 const ofCommand = "non-zero return code"
 
+// hidden is what the callback notes in place of what a task said that has no_log.
+const hidden = "its output is hidden by no_log"
+
 // hint says what cures a failure that has these words, or nothing.
 func (r run) hint(ctx context.Context, words string) string {
 	if !strings.Contains(words, ofCommand) {
@@ -93,6 +96,10 @@ func (r run) hint(ctx context.Context, words string) string {
 		return "a booted build makes no device nodes, as no job does; with nspawn_runner_build: unbooted it does"
 	case !r.booted && unbooted.MatchString(words):
 		return wantsBoot
+	case !r.booted && strings.Contains(words, hidden):
+		return "if it needs a running service, nspawn_runner_build: booted in the playbook's vars cures it; else no_log: false on the task shows what it says"
+	case strings.Contains(words, hidden):
+		return "no_log: false on the task shows what it says"
 	}
 	return ""
 }

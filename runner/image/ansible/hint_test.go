@@ -41,6 +41,11 @@ func TestAFailureForWantOfABootSaysWhichSettingCuresIt(t *testing.T) {
 			t.Errorf("%s: %q", words, got)
 		}
 	}
+	for booted, want := range map[bool]string{false: "if it needs a running service, nspawn_runner_build: booted", true: "no_log: false on the task"} {
+		if got := (run{booted: booted}).hint(t.Context(), hidden); !strings.HasPrefix(got, want) {
+			t.Errorf("hidden, booted %v: %q", booted, got)
+		}
+	}
 	const noNode = "non-zero return code\nmknod: /srv/chroot/test-dev-null: Operation not permitted"
 	if got := (run{booted: true}).hint(t.Context(), noNode); !strings.Contains(got, "nspawn_runner_build: unbooted") {
 		t.Errorf("debootstrap in a machine: %q", got)

@@ -46,7 +46,7 @@ class CallbackModule(CallbackBase):
         # A loop says only that some item failed: the first of them says why.
         failed = [item for item in outcome.get("results", []) if isinstance(item, dict) and item.get("failed")]
         reason = failed[0] if failed else outcome
-        if outcome.get("_ansible_no_log") or reason.get("_ansible_no_log"):
+        if "censored" in outcome or reason.get("_ansible_no_log"):
             reason = {"msg": "its output is hidden by no_log"}
         texts = [reason.get(key) for key in ("msg", "reason", "stderr", "module_stderr")]
         note = {

@@ -1,0 +1,288 @@
+package job
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/config"
+	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/gitlab"
+	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/image"
+	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/network"
+	"nspawn-runner/runner/oci"
+	"nspawn-runner/runner/printable"
+	"nspawn-runner/runner/starter"
+	"nspawn-runner/runner/storage"
+)
+
+// A service for which no image of this host stands may be an image of a registry. Its machine
+// executes the image's program and nothing else, and has nothing of this host: no binds, no
+// devices, and no containers in it.
+
+// pulls says whether this host pulls an image from its registry for a job.
+func (d *Driver) pulls(written string) bool {
+	return d.OCI != nil && d.OCI.Rules.Allows(written) == nil
+}
+
+// pulled is an image of a registry that is held.
+type pulled struct {
+	oci.Image
+	release func()
+}
+
+// mostPulls is how many images a job pulls at a time.
+const mostPulls = 3
+
+// pullServices gets the images of those services for which no image of this host stands, by
+// the numbers of the services. With an error it holds none.
+func (d *Driver) pullServices(ctx context.Context, job gitlab.Job, services []gitlab.Service, images map[string]string) (map[int]pulled, error) {
+	byName := map[string][]int{}
+	for i, service := range services {
+		if images[service.Name] == "" {
+			byName[service.Name] = append(byName[service.Name], i)
+		}
+	}
+	if len(byName) == 0 {
+		return nil, nil
+	}
+	keys := d.Keychain(job)
+	got := make([]pulled, len(services))
+	all, pulling := errgroup.WithContext(ctx)
+	all.SetLimit(mostPulls)
+	for _, numbers := range byName {
+		all.Go(func() error {
+			for _, i := range numbers { // the second one finds it on the disk
+				request := oci.Request{Name: services[i].Name, Credentials: keys}
+				for _, policy := range services[i].PullPolicy {
+					request.Policies = append(request.Policies, oci.Policy(policy))
+				}
+				var err error
+				if got[i].Image, got[i].release, err = d.OCI.Get(pulling, request); err != nil {
+					return fmt.Errorf("service %w", err) // which names the image
+				}
+			}
+			return nil
+		})
+	}
+	err := all.Wait()
+	byNumber := map[int]pulled{}
+	for i, p := range got {
+		switch {
+		case p.release != nil && err != nil:
+			p.release()
+		case p.release != nil:
+			byNumber[i] = p
+		}
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if oci.WouldFailAgain(err) {
+			err = jobsFault(err)
+		}
+		return nil, err
+	}
+	fault.Here("prepare: images of services pulled")
+	return byNumber, nil
+}
+
+// orderProgram makes the plan of the machine of a service whose image was pulled. With an error,
+// the image is held if the plan says how to let it go.
+func (d *Driver) orderProgram(main machine.Spec, job gitlab.Job, service gitlab.Service, from pulled, number int, settings config.Config) (ordered orderedService, err error) {
+	ordered.Service = service
+	ordered.spec.Recorded = from.release
+	ordered.settings = programSettings(d.Config, settings)
+	ordered.settings.ServicePorts = from.Config.Ports
+	command := planCommand(service, from.Config)
+	if command == nil {
+		return ordered, jobsFault(fmt.Errorf("%s: its image has no command, and the job gives none", ordered.label()))
+	}
+	if err := checkTree(from.Path); err != nil {
+		return ordered, jobsFault(fmt.Errorf("%s: broken image: %w", ordered.label(), err))
+	}
+	backend, err := storage.Choose(ordered.settings.Backend, d.Machines.Dir, from.Path)
+	if err != nil {
+		return ordered, err
+	}
+	facts, err := d.facts(backend)
+	if err != nil {
+		return ordered, err
+	}
+	name := printable.Line(service.Name)
+	spec := plan(name, image.Generation{Name: from.Digest, Path: from.Path}, ordered.settings, facts)
+	if err := d.canLimit(spec.Limits.DiskMax, backend); err != nil {
+		return ordered, fmt.Errorf("%s: %w", ordered.label(), err)
+	}
+	wait, said := planWait(service, ordered.settings)
+	if ordered.settings.ServiceTimeout = wait; said != "" {
+		d.Note("%s", said)
+	}
+	ordered.spec = planService(spec, main, service, number)
+	ordered.spec.Followed = job.DebugServices && ordered.settings.ServiceDebug
+	ordered.spec.Recorded = from.release
+	ordered.spec.Program = &machine.Program{
+		StopSignal: planSignal(from.Config.StopSignal),
+		Plan: starter.Plan{
+			Command:     command,
+			Environment: planEnvironment(service, from.Config),
+			User:        cmp.Or(service.User, from.Config.User),
+			WorkingDir:  from.Config.WorkingDir,
+		},
+	}
+	return ordered, nil
+}
+
+// checkTree says why no machine could start from the tree of an image. The directories that all
+// machines need have been seen to when it was unpacked.
+func checkTree(root string) error {
+	etc, err := storage.OpenIn(root, "etc", unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return fmt.Errorf("/etc is not a directory: %w", err)
+	}
+	defer etc.Close()
+	for _, name := range []string{"hosts", "resolv.conf", "hostname"} {
+		var st unix.Stat_t
+		if err := unix.Fstatat(int(etc.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			return fmt.Errorf("/etc/%s is a directory", name)
+		}
+	}
+	return nil
+}
+
+// programSettings are the settings of a machine for an image of a registry: the host's for
+// services, and the least that a machine can have.
+func programSettings(hosts, main config.Config) config.Config {
+	settings := serviceSettings(hosts, main)
+	settings.Privileged, settings.FUSE, settings.Nesting = false, false, false
+	settings.Binds, settings.Devices, settings.JobEnvironment = nil, nil, nil
+	settings.ServiceStart, settings.Ready = "", ""
+	return settings
+}
+
+// planCommand is the command line of a service, as docker makes it: an entrypoint of the job's
+// also replaces the command of the image, and one that is an empty word is none. Where nothing
+// is left, it is nil.
+func planCommand(service gitlab.Service, config oci.Config) []string {
+	entrypoint, command := config.Entrypoint, config.Command
+	if len(service.Entrypoint) > 0 {
+		entrypoint, command = service.Entrypoint, nil
+		if len(entrypoint) == 1 && entrypoint[0] == "" {
+			entrypoint = nil
+		}
+	}
+	if len(service.Command) > 0 {
+		command = service.Command
+	}
+	all := slices.Concat(entrypoint, command)
+	if len(all) == 0 || all[0] == "" {
+		return nil
+	}
+	return all
+}
+
+// planEnvironment is the environment of a service: the image's, then the job's public variables,
+// then what the job gives to the service.
+func planEnvironment(service gitlab.Service, config oci.Config) []string {
+	all := slices.Clone(config.Environment)
+	for _, name := range slices.Sorted(maps.Keys(service.Environment)) {
+		all = append(all, name+"="+service.Environment[name])
+	}
+	return all
+}
+
+// planSignal is the signal that an image names, SIGTERM if it names none that there is.
+func planSignal(written string) unix.Signal {
+	if number, err := strconv.Atoi(written); err == nil && number > 0 && number <= 64 {
+		return unix.Signal(number)
+	}
+	name := strings.ToUpper(written)
+	if !strings.HasPrefix(name, "SIG") {
+		name = "SIG" + name
+	}
+	for _, base := range []struct {
+		name  string
+		first int
+		sign  string
+	}{{"SIGRTMIN", 34, "+"}, {"SIGRTMAX", 64, "-"}} { // as glibc has it
+		if rest, is := strings.CutPrefix(name, base.name); is {
+			offset, err := strconv.Atoi(strings.TrimPrefix(rest, base.sign))
+			switch {
+			case rest == "":
+				return unix.Signal(base.first)
+			case err != nil || offset < 0 || offset > 30 || rest[:1] != base.sign:
+				return unix.SIGTERM
+			case base.sign == "-":
+				offset = -offset
+			}
+			return unix.Signal(base.first + offset)
+		}
+	}
+	if signal := unix.SignalNum(name); signal != 0 {
+		return signal
+	}
+	return unix.SIGTERM
+}
+
+// settled is how long a program runs before it counts as ready that says of no port that it
+// listens there.
+const settled = time.Second
+
+// programReady waits until the program of a service can be used: until the first of its ports
+// takes connections, or it has run for a moment.
+func (d *Driver) programReady(ctx context.Context, job string, main host.Process, s orderedService) (said []string, err error) {
+	ports, who := s.settings.ServicePorts, "EXPOSE of its image"
+	if port := servicePort(s.Service); port != 0 {
+		ports, who = []uint16{port}, "HEALTHCHECK_TCP_PORT"
+	}
+	record, err := d.Machines.RecordOf(job, s.spec.Role)
+	if err != nil {
+		return nil, err
+	}
+	enough := time.After(settled)
+	for {
+		if record.State() != "running" {
+			end, err := d.Machines.AwaitEnd(ctx, record)
+			if err != nil {
+				return nil, err
+			}
+			return nil, errors.New(end.String())
+		}
+		if slices.ContainsFunc(ports, func(port uint16) bool { return network.Answers(main, port) }) {
+			return nil, nil
+		}
+		select {
+		case <-ctx.Done():
+			return []string{fmt.Sprintf("nothing takes connections at %s (%s)", listPorts(ports), who)}, context.Cause(ctx)
+		case <-enough:
+			if len(ports) == 0 {
+				return nil, nil
+			}
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// listPorts words numbers of ports.
+func listPorts(ports []uint16) string {
+	var words []string
+	for _, port := range ports {
+		words = append(words, strconv.Itoa(int(port)))
+	}
+	if len(words) == 1 {
+		return "port " + words[0]
+	}
+	return "ports " + strings.Join(words, ", ")
+}

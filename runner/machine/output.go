@@ -1,0 +1,84 @@
+package machine
+
+import (
+	"encoding/binary"
+	"os"
+	"path/filepath"
+)
+
+// outputFile is a file in the directory of a machine with a program: what the program wrote
+// last.
+const outputFile = "output"
+
+// ring is a file that keeps the last bytes of what is written to it. It begins with the
+// number of all bytes that were ever written. Where a byte lies follows from its number, so a
+// reader needs nothing else.
+type ring struct {
+	file  *os.File
+	total uint64
+}
+
+const (
+	// ringSize is how many bytes a ring keeps.
+	ringSize = 64 << 10
+	// ringHead is how many bytes the number has.
+	ringHead = 8
+)
+
+func newRing(path string) (*ring, error) {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &ring{file: file}, nil
+}
+
+// Write keeps what fits. That the disk is full does not keep a program from writing.
+func (r *ring) Write(p []byte) (int, error) {
+	length := len(p)
+	if skip := len(p) - ringSize; skip > 0 {
+		r.total += uint64(skip)
+		p = p[skip:]
+	}
+	for len(p) > 0 {
+		at := r.total % ringSize
+		n := min(uint64(len(p)), ringSize-at)
+		_, _ = r.file.WriteAt(p[:n], int64(ringHead+at))
+		r.total += n
+		p = p[n:]
+	}
+	var head [ringHead]byte
+	binary.LittleEndian.PutUint64(head[:], r.total)
+	_, _ = r.file.WriteAt(head[:], 0)
+	return length, nil
+}
+
+// Output is what the program of a machine has written since a byte: 0 is the first one it ever
+// wrote. skipped is how many of these bytes are not kept any more, next the number of the
+// byte that comes next. A machine that has no program has no output.
+func (s Store) Output(record Record, since uint64) (text []byte, skipped, next uint64) {
+	data, err := os.ReadFile(filepath.Join(s.dir(record.ID), outputFile))
+	if err != nil || len(data) < ringHead {
+		return nil, 0, since
+	}
+	total := binary.LittleEndian.Uint64(data)
+	kept := data[ringHead:]
+	first := since
+	if total > ringSize {
+		first = max(since, total-ringSize)
+	}
+	for n := first; n < total; n++ {
+		if at := n % ringSize; at < uint64(len(kept)) {
+			text = append(text, kept[at])
+		}
+	}
+	return text, first - since, max(total, since)
+}
+
+// programWords are the last lines that a program has written.
+func (s Store) programWords(record Record) []string {
+	words := Tail{Max: ringSize}
+	text, _, _ := s.Output(record, 0)
+	_, _ = words.Write(text)
+	return words.Last()
+}

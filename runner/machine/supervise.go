@@ -1,0 +1,207 @@
+package machine
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/limits"
+	"nspawn-runner/runner/starter"
+)
+
+// The service of a machine with a program is this program, which has systemd-nspawn for a
+// child. It outlives the machine by a moment. So what the program wrote last is complete, and
+// it is known how the program ended; of its last lines, the journal has no more than its limit
+// of lines lets through.
+
+// Supervise is the command of the service of a machine with a program. It returns with the
+// exit code of the machine.
+func Supervise(dir string) (code int, err error) {
+	service, err := stepAside()
+	if err != nil {
+		return 1, err
+	}
+	defer service.Close()
+	fault.Here("supervise: stepped aside")
+	output, err := newRing(filepath.Join(dir, outputFile))
+	if err != nil {
+		return 1, err
+	}
+	machine, err := newChild(dir, service)
+	if err != nil {
+		return 1, err
+	}
+	var end End
+	var reading sync.WaitGroup
+	reading.Go(func() { machine.relay(io.MultiWriter(output, deaf{os.Stdout})) })
+	reading.Go(func() { end.Signal = machine.listen(os.Stderr) })
+	err = machine.cmd.Wait()
+	reading.Wait()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		end.Code = exit.ExitCode()
+	} else if err != nil {
+		return 1, err
+	}
+	if end.Signal != "" {
+		end.Code = 128 + int(unix.SignalNum("SIG"+end.Signal))
+	}
+	end.OutOfMemory = limits.Kills(strings.TrimPrefix(service.Name(), "/sys/fs/cgroup")) > 0
+	if !machine.greeted {
+		return max(end.Code, 1), errors.New("the machine ended before its program could begin")
+	}
+	text, err := json.Marshal(end)
+	if err != nil {
+		return end.Code, err
+	}
+	return end.Code, os.WriteFile(filepath.Join(dir, endFile), text, 0o600)
+}
+
+// keeperGroup is the control group of this process, beside those that systemd-nspawn makes. In
+// the service's own group must be no process when those get their limits.
+const keeperGroup = "keeper"
+
+// stepAside moves this process into a group of its own, and opens that of the service, in which
+// systemd started it.
+func stepAside() (*os.File, error) {
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return nil, err
+	}
+	_, group, found := strings.Cut(strings.TrimSpace(string(text)), "0::")
+	if !found {
+		return nil, fmt.Errorf("no control group in %q", text)
+	}
+	group, _, _ = strings.Cut(group, "\n")
+	path := filepath.Join("/sys/fs/cgroup", group)
+	own := filepath.Join(path, keeperGroup)
+	if err := os.Mkdir(own, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(own, "cgroup.procs"), []byte("0"), 0); err != nil {
+		return nil, fmt.Errorf("move to %s: %w", own, err)
+	}
+	return os.Open(path)
+}
+
+// child is the process that becomes systemd-nspawn.
+type child struct {
+	cmd *exec.Cmd
+	// output is what the machine writes, errors what systemd-nspawn itself has to say.
+	output, errors *os.File
+	// greeted says whether the starter came to say hello.
+	greeted bool
+}
+
+func newChild(dir string, service *os.File) (*child, error) {
+	path := filepath.Join(dir, planPipe)
+	if err := unix.Mkfifo(path, 0o600); err != nil && !errors.Is(err, unix.EEXIST) {
+		return nil, fmt.Errorf("make %s: %w", path, err)
+	}
+	plan, err := os.OpenFile(path, os.O_RDWR, 0) // so that it waits for who writes
+	if err != nil {
+		return nil, err
+	}
+	defer plan.Close()
+	record, err := readRecord(dir)
+	if err != nil {
+		return nil, err
+	}
+	c := &child{}
+	var writers [2]*os.File
+	for i, reader := range []**os.File{&c.output, &c.errors} {
+		if *reader, writers[i], err = os.Pipe(); err != nil {
+			return nil, err
+		}
+		defer writers[i].Close()
+	}
+	// So that the starter can give it to the program's user.
+	if err := writers[0].Chown(record.RootUID, record.RootUID); err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	c.cmd = exec.Command(self, "boot", dir)
+	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = plan, writers[0], writers[1]
+	for _, pair := range os.Environ() {
+		if !strings.HasPrefix(pair, "NOTIFY_SOCKET=") { // the machine has nothing to say there
+			c.cmd.Env = append(c.cmd.Env, pair)
+		}
+	}
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(service.Fd())}
+	if err := c.cmd.Start(); err != nil {
+		return nil, err
+	}
+	fault.Here("supervise: systemd-nspawn begins")
+	return c, nil
+}
+
+// relay tells systemd when the starter says hello, and passes on all that comes behind that.
+func (c *child) relay(to io.Writer) {
+	var hello [1]byte
+	if _, err := io.ReadFull(c.output, hello[:]); err != nil || hello[0] != starter.Hello {
+		return
+	}
+	c.greeted = true
+	if err := notifyReady(); err != nil {
+		fmt.Fprintf(os.Stderr, "tell systemd that the machine is ready: %v\n", err)
+	}
+	_, _ = io.Copy(to, c.output)
+}
+
+// terminated is what systemd-nspawn says of a machine whose program a signal killed: to its
+// parent, it ends with 1.
+var terminated = regexp.MustCompile(`^Container \S+ terminated by signal ([A-Z0-9+]+)\.$`)
+
+// listen passes on what systemd-nspawn says, and returns the signal that it tells of. No
+// program in the machine can write there: the starter has replaced it.
+func (c *child) listen(to io.Writer) (signal string) {
+	lines := bufio.NewScanner(c.errors)
+	for lines.Scan() {
+		if match := terminated.FindStringSubmatch(lines.Text()); match != nil {
+			signal = match[1]
+			continue
+		}
+		fmt.Fprintln(to, lines.Text())
+	}
+	return signal
+}
+
+// deaf is a writer to which nothing fails, so that the other one gets all: journald may be
+// restarted.
+type deaf struct{ io.Writer }
+
+func (d deaf) Write(p []byte) (int, error) {
+	_, _ = d.Writer.Write(p)
+	return len(p), nil
+}
+
+// notifyReady is sd_notify(3).
+func notifyReady() error {
+	name := os.Getenv("NOTIFY_SOCKET")
+	if name == "" {
+		return errors.New("NOTIFY_SOCKET is not set")
+	}
+	conn, err := net.DialTimeout("unixgram", name, time.Second) // net makes @ of an abstract one
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = conn.Write([]byte("READY=1"))
+	return err
+}

@@ -1,0 +1,64 @@
+package machine
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// piped is a pipe from which a text can be read.
+func piped(t *testing.T, text string) *os.File {
+	t.Helper()
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { reader.Close() })
+	if _, err := writer.WriteString(text); err != nil {
+		t.Fatal(err)
+	}
+	writer.Close()
+	return reader
+}
+
+func TestTheSignalThatEndedAProgramIsWhatSystemdNspawnSays(t *testing.T) {
+	for said, want := range map[string][2]string{
+		"Container run-7-service1 terminated by signal SEGV.\n":                      {"SEGV", ""},
+		"a warning\nContainer run-7-service1 terminated by signal RTMIN+3.\nanother": {"RTMIN+3", "a warning\nanother\n"},
+		"Container run-7 terminated by signal \x1b[31m.\n":                           {"", "Container run-7 terminated by signal \x1b[31m.\n"},
+		"": {"", ""},
+	} {
+		var passed bytes.Buffer
+		c := child{errors: piped(t, said)}
+		if signal := c.listen(&passed); signal != want[0] || passed.String() != want[1] {
+			t.Errorf("%q: %q, %q", said, signal, &passed)
+		}
+	}
+}
+
+func TestAMachineIsReadyWhenItsStarterSaysHello(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	var passed bytes.Buffer
+	c := child{output: piped(t, "\x00the first line\n")}
+	c.relay(&passed)
+	told := make([]byte, 100)
+	n, err := socket.Read(told)
+	if !c.greeted || passed.String() != "the first line\n" || err != nil || string(told[:n]) != "READY=1" {
+		t.Errorf("%v, %q, %v, %q", c.greeted, &passed, err, told[:n])
+	}
+	for _, other := range []string{"", "an error of something else"} {
+		passed.Reset()
+		c := child{output: piped(t, other)}
+		if c.relay(&passed); c.greeted || passed.Len() > 0 {
+			t.Errorf("%q counts as hello, %q", other, &passed)
+		}
+	}
+}

@@ -1,0 +1,109 @@
+package starter
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Exit codes are those of docker-run(1).
+const (
+	// Unable is for a plan that the image does not fit.
+	Unable = 125
+	// NotExecutable is for a program that cannot be executed.
+	NotExecutable = 126
+	// NotFound is for a program that is not there.
+	NotFound = 127
+)
+
+// failure is why a program could not be started, and the exit code that says so.
+type failure struct {
+	code int
+	error
+}
+
+// execute becomes a program, and returns only why it cannot.
+func execute(command, environment []string) error {
+	file, err := lookUp(command[0], pathIn(environment))
+	if err != nil {
+		return err
+	}
+	err = unix.Exec(file, command, environment)
+	switch {
+	case errors.Is(err, unix.ENOENT): // the file is there
+		return failure{NotFound, fmt.Errorf("%s: the image does not have the interpreter that it names in its first line, or its dynamic loader", file)}
+	case errors.Is(err, unix.ENOEXEC):
+		return failure{NotExecutable, fmt.Errorf("%s: %w: it is for another architecture, or a script without #!", file, err)}
+	}
+	return failure{NotExecutable, fmt.Errorf("execute %s: %w", file, err)}
+}
+
+// pathIn is the value of PATH.
+func pathIn(environment []string) string {
+	for _, pair := range environment {
+		if value, is := strings.CutPrefix(pair, "PATH="); is {
+			return value
+		}
+	}
+	return ""
+}
+
+// lookUp finds the file of a program as execvp(3) does.
+func lookUp(name, path string) (string, error) {
+	if strings.Contains(name, "/") {
+		if err := executable(name); err != nil {
+			return "", notStarted(name, err)
+		}
+		return name, nil
+	}
+	why := error(fs.ErrNotExist)
+	for _, dir := range filepath.SplitList(path) {
+		if dir == "" {
+			dir = "."
+		}
+		file := filepath.Join(dir, name)
+		if dir == "." {
+			file = "./" + name
+		}
+		err := executable(file)
+		if err == nil {
+			return file, nil
+		}
+		if errors.Is(err, fs.ErrPermission) {
+			why = err
+		}
+	}
+	if errors.Is(why, fs.ErrNotExist) {
+		return "", failure{NotFound, fmt.Errorf("%q is not in the PATH of the image (%s)", name, path)}
+	}
+	return "", notStarted(name, why)
+}
+
+// executable says why a file cannot be executed by this process's user.
+func executable(file string) error {
+	info, err := os.Stat(file)
+	switch {
+	case err != nil:
+		return err
+	case info.IsDir():
+		return fmt.Errorf("it is a directory: %w", fs.ErrPermission)
+	}
+	return unix.Faccessat(unix.AT_FDCWD, file, unix.X_OK, unix.AT_EACCESS)
+}
+
+func notStarted(name string, err error) error {
+	code := NotExecutable
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		code = NotFound
+	}
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = path.Err
+	}
+	return failure{code, fmt.Errorf("%q: %w", name, err)}
+}

@@ -97,7 +97,7 @@ func TestMetricsCountWhatJobsDid(t *testing.T) {
 		}
 	}
 	h.playOn(t, cancelled, gitlab.Job{Script: []string{"sleep 60"}})
-	h.play(t, gitlab.Job{Script: []string{"sleep 60"}, Timeout: 10 * time.Second})
+	h.play(t, gitlab.Job{Script: []string{"sleep 60"}, Timeout: 6 * time.Second})
 	_, die := h.preparedByRunner(t)
 	die()
 	h.drives(t, "gc")

@@ -17,9 +17,16 @@ import (
 // both are the services of the measured jobs, as gitlab-runner names them to a driver.
 const both = `CUSTOM_ENV_CI_JOB_SERVICES=[{"name":"postgres","variables":{"POSTGRES_PASSWORD":"secret"}},{"name":"redis"}]`
 
+// startPostgres and startRedis start the servers in containers of our trees.
+var (
+	startPostgres = []string{"bash", "-c", "mkdir -p /run/postgresql && chown postgres /run/postgresql && " +
+		"exec runuser -u postgres -- /usr/lib/postgresql/*/bin/postgres -D /var/lib/postgresql/data -c listen_addresses=127.0.0.1"}
+	startRedis = []string{"redis-server", "--save", ""}
+)
+
 // services measures how long it takes until a job can use PostgreSQL and Redis, by turns with
-// a pod of podman's that has the same trees, and with another build of the driver, if there
-// is one. In all of them the data directory of PostgreSQL is there already.
+// a pod of podman's that has the same trees, with services from a registry that are made of
+// them too, and with another build of the driver, if there is one. In all of them the data directory of PostgreSQL is there already.
 func (b *bench) services() (err error) {
 	if err := b.drive("chroot-maintenance", "--jobs", "2"); err != nil { // builds postgres and redis
 		return err
@@ -29,25 +36,21 @@ func (b *bench) services() (err error) {
 		defer func() { err = errors.Join(err, pods.remove()) }()
 		noPods = errors.Join(pods.start(), pods.stop()) // the first one may find something missing
 	}
-	prepare := func(driver, id string, env ...string) func() error {
-		return func() error {
-			cmd := exec.Command(driver, "--config", b.config, "prepare", "--id", id, b.image)
-			cmd.Env = append(os.Environ(), env...)
-			out, err := cmd.CombinedOutput()
-			if err == nil && strings.Contains(string(out), "warning") {
-				err = errors.New("a warning")
-			}
-			if err != nil {
-				return fmt.Errorf("prepare: %w: %s", err, out)
-			}
-			return nil
-		}
+	images, err := b.serveImages()
+	if err != nil {
+		return err
 	}
-	var without, with, other, pod times
+	defer images.close()
+	ours, none := variant{b.driver, b.config, both}, variant{b.driver, b.config, ""}
+	theirs := variant{b.driver, images.config, images.both()}
+	if err := b.measure(theirs, &times{}); err != nil { // pulls the images
+		return err
+	}
+	var without, with, pulled, other, pod times
 	for range b.rounds {
-		err := errors.Join(b.measure(b.driver, &without, prepare), b.measure(b.driver, &with, prepare, both))
+		err := errors.Join(b.measure(none, &without), b.measure(ours, &with), b.measure(theirs, &pulled))
 		if b.other != "" {
-			err = errors.Join(err, b.measure(b.other, &other, prepare, both))
+			err = errors.Join(err, b.measure(variant{b.other, b.config, both}, &other))
 		}
 		if noPods == nil {
 			err = errors.Join(err, timed(&pod.prepare, pods.start), timed(&pod.cleanup, pods.stop))
@@ -59,7 +62,9 @@ func (b *bench) services() (err error) {
 	fmt.Printf("%-34s %9s   %-42s %9s  %s\n", "nspawn-runner", "median", "beside", "median", "ratio")
 	if noPods == nil {
 		row("prepare with postgres and redis", with.prepare, "podman: a pod of three, until both answer", pod.prepare)
+		row("the same, images of a registry", pulled.prepare, "podman: the same", pod.prepare)
 		row("cleanup of them", with.cleanup, "podman pod rm --force", pod.cleanup)
+		row("the same, images of a registry", pulled.cleanup, "podman: the same", pod.cleanup)
 	}
 	row("prepare with postgres and redis", with.prepare, "prepare without services", without.prepare)
 	row("run of an empty script beside them", with.run, "without services", without.run)
@@ -72,12 +77,30 @@ func (b *bench) services() (err error) {
 // times are those of a job's stages.
 type times struct{ prepare, run, cleanup []time.Duration }
 
+// variant is a kind of job that is measured: a driver, its configuration, and what
+// gitlab-runner says of the job's services, "" for a job without.
+type variant struct{ driver, config, services string }
+
+// prepare prepares a job.
+func (v variant) prepare(id, image string) error {
+	cmd := exec.Command(v.driver, "--config", v.config, "prepare", "--id", id, image)
+	cmd.Env = append(os.Environ(), v.services)
+	out, err := cmd.CombinedOutput()
+	if err == nil && strings.Contains(string(out), "warning") {
+		err = errors.New("a warning")
+	}
+	if err != nil {
+		return fmt.Errorf("prepare: %w: %s", err, out)
+	}
+	return nil
+}
+
 // measure measures a job.
-func (b *bench) measure(driver string, took *times, prepare func(driver, id string, env ...string) func() error, env ...string) error {
+func (b *bench) measure(v variant, took *times) error {
 	id := b.next()
 	empty := func() error { return b.drive("run", "--id", id, "/dev/stdin", "bench") }
 	return errors.Join(
-		timed(&took.prepare, prepare(driver, id, env...)),
+		timed(&took.prepare, func() error { return v.prepare(id, b.image) }),
 		empty(), // it pays for the machine
 		timed(&took.run, empty), timed(&took.run, empty),
 		timed(&took.cleanup, func() error { return b.drive("cleanup", "--id", id) }))
@@ -127,12 +150,10 @@ func (p *pods) start() error {
 		return err
 	}
 	pidFile := filepath.Join(p.dir, "pid")
-	postgres := "mkdir -p /run/postgresql && chown postgres /run/postgresql && " +
-		"exec runuser -u postgres -- /usr/lib/postgresql/*/bin/postgres -D /var/lib/postgresql/data -c listen_addresses=127.0.0.1"
 	for _, run := range [][]string{
 		{"localhost/bookworm", "sleep", "infinity"},
-		{"localhost/postgres", "bash", "-c", postgres},
-		{"localhost/redis", "redis-server", "--save", ""},
+		append([]string{"localhost/postgres"}, startPostgres...),
+		append([]string{"localhost/redis"}, startRedis...),
 	} {
 		if err := p.podman(append([]string{"run", "--detach", "--quiet", "--pod", "pod", "--pidfile", pidFile}, run...)...); err != nil {
 			return err

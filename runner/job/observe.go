@@ -81,7 +81,7 @@ func (o *observation) endRun(ctx context.Context, machines machine.Store, script
 		err = nil // the job has failed before, and this comes of it
 	}
 	o.end(machines, err, result)
-	if o.reason(err) != "" { // else the exit code says all
+	if err != nil && (o.why(err, result) != "" || result == metrics.Timeout || result == metrics.Canceled) { // else the exit code says all
 		o.say(err, result, "job %s: %s: %s", o.job.ID, cmp.Or(script, "script"), o.words(err))
 	}
 }
@@ -130,10 +130,10 @@ func (o *observation) say(err error, result, format string, args ...any) {
 		return // somebody called the stage without a job
 	}
 	fields := journal.Fields{
-		Job: o.job.ID, Project: o.job.Project, Image: o.image, Stage: o.stage, Result: result, Reason: string(o.reason(err)),
+		Job: o.job.ID, Project: o.job.Project, Image: o.image, Stage: o.stage, Result: result, Reason: string(o.why(err, result)),
 	}
 	line := fmt.Sprintf(format, args...)
-	if fields.Reason == "" || result == metrics.Canceled {
+	if fields.Reason == "" {
 		journal.Info(fields, line)
 	} else {
 		journal.Warning(fields, line)
@@ -174,8 +174,7 @@ func (d *Driver) Count(samples ...metrics.Sample) { _ = counters(d.Machines).Rec
 // it failed.
 func (o *observation) end(machines machine.Store, err error, result string) {
 	o.add(metrics.StageDuration.Sample(time.Since(o.began).Seconds(), o.stage))
-	stopped := result == metrics.Canceled || result == metrics.Timeout
-	if reason := o.reason(err); reason != "" && (!stopped || reason == failure.Timeout) {
+	if reason := o.why(err, result); reason != "" {
 		o.add(metrics.Failures.Sample(1, string(reason)))
 	}
 	_ = counters(machines).Record(o.samples...)
@@ -183,10 +182,13 @@ func (o *observation) end(machines machine.Store, err error, result string) {
 
 func (o *observation) add(samples ...metrics.Sample) { o.samples = append(o.samples, samples...) }
 
-// reason is why the stage failed, "" if the exit code of a script says it, or it did not fail.
-func (o *observation) reason(err error) failure.Reason {
+// why is why the stage failed, "" if the exit code of a script says it, if gitlab-runner
+// stopped it, or if it did not fail.
+func (o *observation) why(err error, result string) failure.Reason {
 	reason := failure.Of(err)
 	switch {
+	case result == metrics.Canceled || result == metrics.Timeout && reason != failure.Timeout:
+		return ""
 	case err == nil || reason != "":
 		return reason
 	case len(o.reached) > 0:

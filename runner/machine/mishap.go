@@ -144,7 +144,7 @@ func (s Store) look(ctx context.Context, r Record, k known) (what []string, now 
 	}
 	if !r.Leader.Alive() {
 		k.Ended = true
-		if end, ok := s.Ended(r); ok && end.Code == 0 {
+		if end, err := s.endOf(ctx, r); err == nil && end.Code == 0 {
 			return what, k // it has done what it was there for
 		}
 		what = append(what, s.whyDead(context.WithoutCancel(ctx), r, systemd.ErrGone).Error())
@@ -154,6 +154,14 @@ func (s Store) look(ctx context.Context, r Record, k known) (what []string, now 
 		k.Told = k.Told[:mostTold]
 	}
 	return what, k
+}
+
+// endOf is how the program of a machine ended, if it is one with a program.
+func (s Store) endOf(ctx context.Context, r Record) (End, error) {
+	if r.Program == nil {
+		return End{}, errors.New("it has an init")
+	}
+	return s.AwaitEnd(ctx, r)
 }
 
 // failedServices are the services of a machine that failed. Where there is no init, there are

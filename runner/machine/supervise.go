@@ -2,6 +2,7 @@ package machine
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,7 +48,7 @@ func Supervise(dir string) (code int, err error) {
 	}
 	var end End
 	var reading sync.WaitGroup
-	reading.Go(func() { machine.relay(io.MultiWriter(output, deaf{os.Stdout})) })
+	reading.Go(func() { machine.relay(io.MultiWriter(output, &journalled{to: os.Stdout})) })
 	reading.Go(func() { end.Signal = machine.listen(os.Stderr) })
 	err = machine.cmd.Wait()
 	reading.Wait()
@@ -182,12 +183,23 @@ func (c *child) listen(to io.Writer) (signal string) {
 	return signal
 }
 
-// deaf is a writer to which nothing fails, so that the other one gets all: journald may be
-// restarted.
-type deaf struct{ io.Writer }
+// journalled is a writer for the host's journal, which takes consoleLines of a service in an
+// hour (see properties). What is more would only keep journald busy. Nothing fails to it, so that
+// the file beside it gets all: journald may be restarted.
+type journalled struct {
+	to    io.Writer
+	lines int
+	since time.Time
+}
 
-func (d deaf) Write(p []byte) (int, error) {
-	_, _ = d.Writer.Write(p)
+func (j *journalled) Write(p []byte) (int, error) {
+	if time.Since(j.since) > time.Hour {
+		j.lines, j.since = 0, time.Now()
+	}
+	if j.lines <= consoleLines {
+		j.lines += max(1, bytes.Count(p, []byte("\n")))
+		_, _ = j.to.Write(p)
+	}
 	return len(p), nil
 }
 

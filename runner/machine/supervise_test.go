@@ -62,3 +62,16 @@ func TestAMachineIsReadyWhenItsStarterSaysHello(t *testing.T) {
 		}
 	}
 }
+
+func TestTheJournalIsNotFlooded(t *testing.T) {
+	var journal bytes.Buffer
+	j := journalled{to: &journal}
+	for range 1000 {
+		if n, err := j.Write([]byte("a line\nanother\n")); n != 15 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if lines := bytes.Count(journal.Bytes(), []byte("\n")); lines < consoleLines || lines > consoleLines+2 {
+		t.Errorf("%d lines", lines)
+	}
+}

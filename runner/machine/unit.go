@@ -12,6 +12,9 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
+// consoleLines is how many lines of a machine's console the host's journal takes in an hour.
+const consoleLines = 200
+
 // properties are the settings of a machine's service: what they mean is in
 // systemd.service(5), systemd.exec(5), systemd.kill(5) and
 // systemd.resource-control(5). What both spec and record say, the record says. label is that of
@@ -53,7 +56,7 @@ func (s Store) properties(spec Spec, record Record, label string) []systemd.Prop
 		// terminal, nor to push out all else there is: a line may have 48 KiB.
 		set("SyslogLevelPrefix", false),
 		set("LogRateLimitIntervalUSec", microseconds(time.Hour)),
-		set("LogRateLimitBurst", uint32(200)),
+		set("LogRateLimitBurst", uint32(consoleLines)),
 		// Nobody needs a machine to shut down in good order.
 		set("KillMode", "mixed"),
 		set("KillSignal", int32(unix.SIGKILL)),

@@ -38,7 +38,7 @@ func execute(command, environment []string) error {
 	case errors.Is(err, unix.ENOENT): // the file is there
 		return failure{NotFound, fmt.Errorf("%s: the image does not have the interpreter that it names in its first line, or its dynamic loader", file)}
 	case errors.Is(err, unix.ENOEXEC):
-		return failure{NotExecutable, fmt.Errorf("%s: %w: it is for another architecture, or a script without #!", file, err)}
+		return failure{NotExecutable, fmt.Errorf("%s: %w: it is for another architecture, or a script that names no interpreter", file, err)}
 	}
 	return failure{NotExecutable, fmt.Errorf("execute %s: %w", file, err)}
 }

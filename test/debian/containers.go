@@ -14,7 +14,7 @@ tar -C /srv/box -c . | docker import - box
 	Cases: []Case{
 		{
 			Name: "docker with overlay2 as its storage",
-			Note: "on btrfs, docker of bookworm uses its own btrfs driver",
+			Note: "on btrfs, docker of bookworm uses its own btrfs driver, unless `/etc/docker/daemon.json` names another",
 			Script: `
 driver=$(docker info --format '{{.Driver}}')
 case $suite$(stat --file-system --format %T /var/lib/docker) in
@@ -84,6 +84,18 @@ docker-compose down --timeout 0
 privileged=--privileged
 [ "$suite" != bookworm ] || privileged='--cap-add=SYS_ADMIN --cap-add=NET_ADMIN --security-opt=seccomp=unconfined'
 docker run --rm $privileged box sh -ec 'mkdir /m; mount -t tmpfs none /m; ip link add made type bridge; unshare -m true'
+`,
+		},
+		{
+			Name: "docker with the storage that /etc/docker/daemon.json names",
+			Note: "such as `{\"storage-driver\": \"overlay2\"}`",
+			Script: `
+systemctl stop docker docker.socket
+mkdir -p /etc/docker; echo '{"storage-driver": "overlay2"}' >/etc/docker/daemon.json
+systemctl start docker
+test "$(docker info --format '{{.Driver}}')" = overlay2
+tar -C /srv/box -c . | docker import - box2
+test "$(docker run --rm box2 echo out)" = out
 `,
 		},
 	},

@@ -67,6 +67,13 @@ func (h host) try(t *testing.T, script string) (string, error) {
 	return outcome(h.command(t, script))
 }
 
+// quietly runs a command that prints a lot, and shows that only if it fails.
+const quietly = `
+quietly() {
+	"$@" >/root/quiet 2>&1 || { cat /root/quiet; return 1; }
+}
+`
+
 func outcome(cmd *exec.Cmd) (string, error) {
 	out, err := cmd.CombinedOutput()
 	return string(out), err
@@ -80,7 +87,7 @@ func (h host) command(t *testing.T, script string) *exec.Cmd {
 		t.Fatalf("want one package: %q, %v", found, err)
 	}
 	name := filepath.Base(found[0])
-	cmd := h.lab.Command(t.Context(), "bash", "-euo", "pipefail", "-c", script)
+	cmd := h.lab.Command(t.Context(), "bash", "-euo", "pipefail", "-c", quietly+script)
 	cmd.Env = append(cmd.Env, "DEBIAN_FRONTEND=noninteractive", "deb="+debs+"/"+name, "version="+strings.Split(name, "_")[1],
 		"older=/root/older.deb", "newer=/root/newer.deb")
 	return cmd
@@ -106,15 +113,13 @@ for v in older:0.0.9 newer:9.0; do
 done
 `
 
-// jobs plays short jobs one after the other until $1 is gone, and fails with the first one.
-const jobs = `
-jobs() {
+// playing plays short jobs, those of $1.yaml, one after the other until $1 is gone, and fails
+// with the first one that does.
+const playing = `
+play() {
 	while [ -e "$1" ]; do
-		` + tools + `/simulate --driver /usr/bin/nspawn-runner ` + short + ` >"$1.log" 2>&1 || { cat "$1.log"; return 1; }
+		` + tools + `/simulate --driver /usr/bin/nspawn-runner "$1.yaml" >"$1.log" 2>&1 || { cat "$1.log"; return 1; }
 		echo >>"$1.played"
 	done
 }
 `
-
-// short is the file of a short job.
-const short = "/root/short.yaml"

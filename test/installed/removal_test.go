@@ -15,22 +15,22 @@ func refusesRemoval(t *testing.T, h host) {
 		want(t, out, "nspawn-runner: machines are running: nspawn-runner-75")
 	}
 	out := h.bash(t, `
-dpkg-query --show --showformat='${db:Status-Abbrev}\n' nspawn-runner
+dpkg-query --show --showformat='${db:Status-Status}\n' nspawn-runner
 systemctl is-active nspawn-runner-maintenance.timer
 echo 'echo works' >/root/script
 nspawn-runner run --id 75 /root/script
 nspawn-runner cleanup --id 75
 `)
-	want(t, out, "ii ", "\nactive\n", "\nworks\n")
+	want(t, out, "installed\nactive\n", "\nworks\n")
 }
 
 func removes(t *testing.T, h host) {
 	out := h.bash(t, `
-apt-get remove -qq -y nspawn-runner >/dev/null
+quietly apt-get remove -qq -y nspawn-runner
 systemctl list-units --all --plain --no-legend 'nspawn-runner*'
 ls /var/lib/nspawn-runner /etc/nspawn-runner.yaml /etc/nspawn-runner/small.yaml
 ! command -v nspawn-runner
-apt-get install -qq -y $deb >/dev/null
+quietly apt-get install -qq -y $deb
 nspawn-runner try base -- echo again
 systemctl is-active nspawn-runner-maintenance.timer
 `)
@@ -43,7 +43,7 @@ systemctl is-active nspawn-runner-maintenance.timer
 func purges(t *testing.T, h host) {
 	// A machine whose unit is there is one that another program of the same directory runs.
 	out, err := h.try(t, `
-apt-get remove -qq -y nspawn-runner >/dev/null
+quietly apt-get remove -qq -y nspawn-runner
 systemd-run --quiet --unit=nspawn-runner-76.service sleep infinity
 apt-get purge -qq -y nspawn-runner`)
 	if err == nil {
@@ -117,5 +117,5 @@ nspawn-runner try plain -- echo maintained
 `)
 	want(t, out, "/usr/bin/nspawn-runner\n", "usage: false\n", "\n700\n", "\nactive\n",
 		"ExecStart=/usr/bin/nspawn-runner ", "\nworks\n", "\nmaintained\n")
-	h.bash(t, "apt-get purge -qq -y nspawn-runner >/dev/null && ! [ -e /var/lib/nspawn-runner/plain ]")
+	h.bash(t, "quietly apt-get purge -qq -y nspawn-runner && ! [ -e /var/lib/nspawn-runner/plain ]")
 }

@@ -37,7 +37,7 @@ for begun, whole in lines:
 
 func shells(t *testing.T, h host) {
 	h.bash(t, `
-apt-get install -qq -y --no-install-recommends bash-completion zsh fish >/dev/null
+quietly apt-get install -qq -y --no-install-recommends bash-completion zsh fish
 printf 'autoload -Uz compinit\ncompinit -u\n' >/root/.zshrc
 printf '. /usr/share/bash-completion/bash_completion\n' >/root/.bashrc
 cat >/root/typed.py <<'END'

@@ -56,7 +56,7 @@ print(made)"'`)
 	held("raise its share in a user namespace of its own")
 	// While it keeps what it got, others boot.
 	c = h.run(t, id, `systemd-run -q --collect python3 -c '`+exhausting+`
-for _ in range(20000): libc.inotify_init() # in vain, unless the host has more than enough
+for _ in range(min(20000, most // 2)): libc.inotify_init() # in vain, unless the host has more than enough
 open("/ready", "w")
 time.sleep(10000)'; while [ ! -e /ready ]; do sleep 0.01; done`)
 	if c.status != 0 {

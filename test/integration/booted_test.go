@@ -50,6 +50,7 @@ const seenInside = `- ansible.builtin.shell:
       test $(hostname) = booted; grep -qw booted /etc/hosts
       loginctl enable-linger nobody; timedatectl set-timezone Asia/Tokyo
       sysctl -w vm.swappiness=10 net.ipv4.ip_forward=1; test $(cat /proc/sys/net/ipv4/ip_forward) = 1
+      echo 'vm.swappiness = 10' >/etc/sysctl.d/own.conf; test $(sysctl -e -n vm.swappiness) = 10; rm /etc/sysctl.d/own.conf
       test -d /srv/shown/doc; echo works >/dev/stderr
       grep -q '0::/nspawn-runner$' /proc/self/cgroup
       test "$(grep CapBnd /proc/self/status)" = "$(grep CapBnd /proc/1/status)"

@@ -97,7 +97,7 @@ func TestMetricsCountWhatJobsDid(t *testing.T) {
 		}
 	}
 	h.playOn(t, cancelled, gitlab.Job{Script: []string{"sleep 60"}})
-	h.play(t, gitlab.Job{Script: []string{"sleep 60"}, Timeout: 10 * time.Second})
+	h.play(t, gitlab.Job{Script: []string{"sleep 60"}, Timeout: 6 * time.Second})
 	id, die := h.preparedByRunner(t)
 	var runs sync.WaitGroup // such as the stage that a gitlab-runner leaves that is killed
 	runs.Go(func() {

@@ -81,7 +81,7 @@ mkdir -p %[1]s/bookworm; cp -a %[3]s/. %[1]s/bookworm; mkdir -p %[1]s.playbooks
 printf 'state_dir: %%s\nplaybook_dir: %%s\n' %[1]s %[1]s.playbooks > %[1]s.yaml
 if [ "${1-}" = -services ]; then
 	cp %[5]s/postgres.yaml %[5]s/redis.yaml %[1]s.playbooks
-	command -v podman >/dev/null || { apt-get update && apt-get install -y --no-install-recommends podman crun catatonit; } >/tmp/apt.log 2>&1 || { cat /tmp/apt.log; exit 1; }
+	command -v podman >/dev/null || { apt-get update && apt-get install -y --no-install-recommends podman runc catatonit; } >/tmp/apt.log 2>&1 || { cat /tmp/apt.log; exit 1; }
 	printf '[containers]\npids_limit = 0\n' >/etc/containers/containers.conf
 fi
 exec %[4]s/bench -driver %[4]s/nspawn-runner -config %[1]s.yaml -state %[1]s "$@" </dev/null`, state, on.fs, hostBase, hostBuild, hostPlaybooks)

@@ -54,6 +54,9 @@ var noPython = regexp.MustCompile(`python[0-9.]*: (No such file|not found)|No py
 // tooOldAnsible are those of an ansible that does not know what the playbook asks for.
 var tooOldAnsible = regexp.MustCompile(`couldn't resolve module/action|Unsupported parameters for|is not a valid attribute for a`)
 
+// tooNewAnsible are those of an ansible that does not know any more what old roles ask for.
+var tooNewAnsible = regexp.MustCompile(`Unsupported parameters for \(\S*\.command\) module: warn\b`)
+
 // reboots are the words in which what is built refuses to be rebooted or turned off.
 var reboots = regexp.MustCompile(`(?i)call to (reboot|poweroff|halt|kexec) failed|failed to start (reboot|poweroff|halt|kexec)\.target|reboot command failed|failed to talk to init daemon`)
 
@@ -86,8 +89,10 @@ func (r run) hint(ctx context.Context, words string) string {
 		}
 	}
 	switch {
+	case tooNewAnsible.MatchString(words):
+		return fmt.Sprintf("this host has ansible-core %s, and 2.14 took this parameter away: a newer version of the role is without it", ansibleVersion(ctx))
 	case tooOldAnsible.MatchString(words):
-		return fmt.Sprintf("this host has ansible-core %s: a newer one may know it, or a collection that 'ansible-galaxy collection install' brings", ansibleVersion(ctx))
+		return fmt.Sprintf("this host has ansible-core %s: a newer one may know it, or a collection: Debian's package ansible has many, 'ansible-galaxy collection install' brings others", ansibleVersion(ctx))
 	case reboots.MatchString(words):
 		return "what is built is not rebooted, nor turned off, by its playbook: its jobs' machines boot anew"
 	case noRsync.MatchString(words):

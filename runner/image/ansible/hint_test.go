@@ -83,6 +83,7 @@ func TestAnImageTooOldForTheHostsAnsibleSaysBothVersions(t *testing.T) {
 		"ansible-core requires a minimum of Python2 version 2.7 or Python3 version 3.5. Current version: 3.4.2": "ansible_python_interpreter",
 		"ModuleNotFoundError: No module named 'ansible.module_utils.six.moves'":                                 "ansible-core 2.17.1, which is too old for the image's Python 3.6",
 		"/bin/sh: 1: /usr/bin/python3: not found":                                                               "apt-get -y install python3",
+		"Unsupported parameters for (ansible.legacy.command) module: warn. Supported parameters include: argv":  "ansible-core 2.17.1, and 2.14 took this parameter away",
 		"couldn't resolve module/action 'deb822_repository'.":                                                   "this host has ansible-core 2.17.1: a newer one may know it",
 	} {
 		if got := r.hint(t.Context(), words); !strings.Contains(got, want) {

@@ -57,8 +57,13 @@ func (o *observation) endPrepare(ctx context.Context, machines machine.Store, er
 
 // endRun counts a run stage, and keeps what its script means for the job.
 //
-// may says whether it was the job's machine.
+// may says whether it was the job's machine. Whoever removed the machine of a dead gitlab-runner
+// counts that, see [Abandoned].
 func (o *observation) endRun(ctx context.Context, machines machine.Store, script string, may func(machine.Record) error, err error) {
+	if failure.Of(err) == failure.Abandoned {
+		o.end(machines, nil, "")
+		return
+	}
 	began, result := o.began, ""
 	record, unknown := machines.RecordOf(o.job.ID, machine.Main)
 	mine := unknown == nil && may(record) == nil

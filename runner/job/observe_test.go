@@ -155,6 +155,20 @@ func TestAJobWithoutACleanupCountsOnceItsMachineIsRemoved(t *testing.T) {
 	}
 }
 
+func TestAScriptWhoseGitlabRunnerDiedIsCountedByWhoRemovesItsMachine(t *testing.T) {
+	for reason, want := range map[failure.Reason][]string{
+		failure.Abandoned:   {"stage_duration_seconds run"},
+		failure.MachineDied: {"stage_duration_seconds run", "failures_total machine_died"},
+	} {
+		d, _ := newDriver(t, "", nil)
+		may := func(machine.Record) error { return nil }
+		observe("run").endRun(t.Context(), d.Machines, gitlab.LastScript, may, failure.Because(reason, os.ErrNotExist))
+		if got := counted(t, d); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", reason, got, want)
+		}
+	}
+}
+
 // aMachine puts a machine of image sid on record, which is up.
 func aMachine(t testing.TB, d *Driver, job string) {
 	t.Helper()

@@ -131,6 +131,9 @@ func (s Store) whyDead(ctx context.Context, record Record, err error) error {
 		}
 		return err
 	}
+	if caller := record.Caller; caller != nil && !caller.Alive() { // so gc has removed the machine
+		return failure.Because(failure.Abandoned, fmt.Errorf("machine %s is gone: its gitlab-runner (process %d) has died", name, caller.PID))
+	}
 	ctx, cancel := context.WithTimeout(ctx, 2*reasonTimeout)
 	defer cancel()
 	host, hostErr := systemd.Host(ctx)

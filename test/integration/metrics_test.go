@@ -98,9 +98,19 @@ func TestMetricsCountWhatJobsDid(t *testing.T) {
 	}
 	h.playOn(t, cancelled, gitlab.Job{Script: []string{"sleep 60"}})
 	h.play(t, gitlab.Job{Script: []string{"sleep 60"}, Timeout: 6 * time.Second})
-	_, die := h.preparedByRunner(t)
+	id, die := h.preparedByRunner(t)
+	var runs sync.WaitGroup // such as the stage that a gitlab-runner leaves that is killed
+	runs.Go(func() {
+		if c := h.run(t, id, "touch /begun; sleep 60"); !strings.Contains(c.stderr, "is gone: its gitlab-runner (process ") {
+			t.Errorf("exit %d: %s", c.status, c.stderr)
+		}
+	})
+	if c := h.run(t, id, "until [ -e /begun ]; do sleep 0.1; done"); c.status != 0 {
+		t.Errorf("exit %d: %s", c.status, c.stderr)
+	}
 	die()
 	h.drives(t, "gc")
+	runs.Wait()
 	wantGrown(t, ran, h.metrics(t), map[string]float64{
 		`jobs_total{image="bookworm",result="success"}`:        0,
 		`jobs_total{image="bookworm",result="script_failure"}`: 1,
@@ -114,7 +124,7 @@ func TestMetricsCountWhatJobsDid(t *testing.T) {
 		`failures_total{reason="other"}`:                       0,
 	})
 
-	id := h.prepared(t, "bookworm")
+	id = h.prepared(t, "bookworm")
 	now := h.metrics(t)
 	if now[`machines{state="running",kind="job"}`] != 1 || now[`image_generations{image="bookworm"}`] != 1 || now[`state_free_bytes`] == 0 {
 		t.Errorf("with machine %s: %v", id, now)

@@ -35,9 +35,7 @@ func (s Store) LastWords(ctx context.Context, job string, role Role) (lines []st
 	return append(insideReasons(ctx, record), lastOf(telling(words.lines()))...)
 }
 
-// telling are the lines of a journal that say what went wrong: without their times, without
-// what its service manager says of what went well and the journal of itself, and without what
-// this program executes.
+// telling are the lines of a journal that say what went wrong, without their times.
 func telling(journal []string) (lines []string) {
 	for _, line := range journal {
 		line = line[min(len(line), len("Jan 02 15:04:05 ")):]
@@ -48,9 +46,17 @@ func telling(journal []string) (lines []string) {
 	return lines
 }
 
-// tells says so of one line, which begins with who said it.
+// tells says so of one line, which begins with who said it: not what the service manager says
+// of what went well, not what its journal and logind say of themselves, nothing of what this
+// program executes, and not that the bus cannot raise a limit, as in each machine without
+// CAP_SYS_RESOURCE.
 func tells(line string) bool {
 	words, systemds := strings.CutPrefix(line, "systemd[1]: ")
-	return !strings.Contains(line, unitPrefix) && !strings.HasPrefix(line, "systemd-journald[") &&
-		(!systemds || strings.Contains(words, "ailed") || strings.Contains(words, "exited"))
+	switch {
+	case strings.Contains(line, unitPrefix), strings.HasPrefix(line, "systemd-journald["), strings.HasPrefix(line, "systemd-logind["):
+		return false
+	case strings.HasPrefix(line, "dbus-daemon[") && strings.Contains(line, "Failed to set fd limit"):
+		return false
+	}
+	return !systemds || strings.Contains(words, "ailed") || strings.Contains(words, "exited")
 }

@@ -16,6 +16,7 @@ const (
 	BootTimeout Reason = "boot_timeout" // the machine did not come up in time
 	Network     Reason = "network"      // the machine's network could not be made
 	Service     Reason = "service"      // a service of the job could not be used
+	Pull        Reason = "pull"         // the image of a service could not be had from its registry
 	OOM         Reason = "oom"          // the machine ran out of memory
 	Tasks       Reason = "tasks"        // the machine reached its limit of processes
 	Disk        Reason = "disk"         // the machine's disk is full
@@ -27,7 +28,7 @@ const (
 )
 
 // Reasons are all of them.
-var Reasons = []Reason{NoImage, Policy, NoDisk, NoMemory, BootTimeout, Network, Service, OOM, Tasks, Disk, MachineDied, Timeout, Bus, Abandoned, Other}
+var Reasons = []Reason{NoImage, Policy, NoDisk, NoMemory, BootTimeout, Network, Service, Pull, OOM, Tasks, Disk, MachineDied, Timeout, Bus, Abandoned, Other}
 
 // because is an error with its reason.
 type because struct {

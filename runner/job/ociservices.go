@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/config"
+	"nspawn-runner/runner/failure"
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/host"
@@ -93,7 +94,7 @@ func (d *Driver) pullServices(ctx context.Context, job gitlab.Job, services []gi
 		if oci.WouldFailAgain(err) {
 			err = jobsFault(err)
 		}
-		return nil, err
+		return nil, failure.Because(failure.Pull, err)
 	}
 	fault.Here("prepare: images of services pulled")
 	return byNumber, nil

@@ -100,6 +100,7 @@ nspawn-runner prepare --id 81 plain
 `)
 	out := h.bash(t, `apt-get install -qq -y -o Dpkg::Options::=--force-confold $deb 2>&1`)
 	want(t, out, "/usr/local/bin/nspawn-runner hides the program of this package.")
+	out = strings.ReplaceAll(out, "\r", "") // apt shows it at a terminal of its own
 	remove := strings.TrimSpace(out[strings.Index(out, "  rm -f /usr/local"):])
 	remove, _, _ = strings.Cut(remove, "daemon-reload")
 	out = h.bash(t, remove+`daemon-reload

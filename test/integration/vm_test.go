@@ -167,12 +167,19 @@ func TestAfterAPowerCutGarbageCollectionRemovesWhatWasLeft(t *testing.T) {
 func TestLeaveTwoMachinesRunning(t *testing.T) { leaveRunning(t, 2) }
 func TestLeaveTenMachinesRunning(t *testing.T) { leaveRunning(t, 10) }
 
+// leaveRunning leaves an even number of machines running: those of jobs, and of their services
+// without an init.
 func leaveRunning(t *testing.T, machines int) {
 	t.Helper()
 	needVM(t)
 	h := install(t, "overlay")
-	for range machines {
-		h.drives(t, "prepare", "--id", newID(), "bookworm")
+	for range machines / 2 {
+		id := newID()
+		h.drives(t, "prepare", "--id", id, "bookworm")
+		h.startBeside(t, id, "service1", func(spec *machine.Spec) {
+			spec.Service, spec.NoFUSE, spec.NoNesting = "sleeper", true, true
+			spec.Program = &machine.Program{StopSignal: unix.SIGTERM, Plan: starter.Plan{Command: []string{"sleep", "infinity"}}}
+		})
 	}
 	shell(t, "sync")
 }

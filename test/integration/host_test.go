@@ -47,6 +47,19 @@ func onHost(t *testing.T, backend string) *host {
 	return h
 }
 
+// allowManyMachines raises for a test the host's limit of inotify instances, as the doctor
+// advises. A lab shares this limit with all that runs beside it.
+func allowManyMachines(t *testing.T) {
+	t.Helper()
+	const limit, enough = "/proc/sys/fs/inotify/max_user_instances", 1024
+	before := shell(t, "cat "+limit)
+	if number(t, before) >= enough {
+		return
+	}
+	must(t, os.WriteFile(limit, []byte(strconv.Itoa(enough)), 0))
+	t.Cleanup(func() { must(t, os.WriteFile(limit, []byte(before), 0)) })
+}
+
 // onEach runs a test on each backend.
 func onEach(t *testing.T, test func(*testing.T, *host)) {
 	for _, backend := range backends {

@@ -294,6 +294,7 @@ func TestAJobSeesWhatItsServicesSayIfItWantsToAndMay(t *testing.T) {
 // Half of the jobs have a network of their own with a way out, half have one without.
 func TestTenJobsAtOnceHaveTwoServicesEach(t *testing.T) {
 	h := onHost(t, "overlay")
+	allowManyMachines(t) // 30 of them take minutes with a limit of 128
 	h.addService(t, "any", anyPlaybook, "")
 	cut := filepath.Join(h.playbooks, "cut.yaml")
 	must(t, os.WriteFile(cut, []byte("- hosts: all\n  vars:\n    nspawn_runner_network: none\n"), 0o644))

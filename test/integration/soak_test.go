@@ -274,11 +274,7 @@ func TestManyJobsOfAllEndsBesideAGarbageCollectorLeaveTheHostAsItWas(t *testing.
 	if err != nil {
 		seed = rand.Uint64N(1e6)
 	}
-	// What the doctor says. Labs share this limit with all that runs beside them.
-	const limit = "/proc/sys/fs/inotify/max_user_instances"
-	before, err := os.ReadFile(limit)
-	must(t, err, os.WriteFile(limit, []byte("1024"), 0))
-	t.Cleanup(func() { must(t, os.WriteFile(limit, before, 0)) })
+	allowManyMachines(t)
 	onEach(t, func(t *testing.T, h *host) {
 		if h.backend == "btrfs" {
 			quotas(t, h.state, true)

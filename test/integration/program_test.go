@@ -255,3 +255,20 @@ func TestAKillOfAPrepareWithAServiceFromARegistryIsMendedByWhatComesNext(t *test
 	}
 	c.cleanup(t)
 }
+
+// The helper of such a machine has marks of its own; the others kill the job's machine, too.
+func TestAKillOfTheHelperOfAProgramFailsPrepareAndLeavesNothing(t *testing.T) {
+	needLab(t)
+	h := onHost(t, "overlay")
+	r := h.serves(t, "")
+	image := r.pushLayers(t, "static", exposing("8001"), programLayer(t))
+	for _, mark := range []string{"supervise: stepped aside", "supervise: systemd-nspawn begins", "boot: network joined", "boot: starter bound"} {
+		tellHelper(t, killAt(mark))
+		c := h.caller(t, "bookworm")
+		c.order(t, map[string]any{"name": image})
+		if status, output := c.call(t, faults(), nil, "prepare"); status != 2 || !strings.Contains(output, "killed at: "+mark) {
+			t.Errorf("%s: exit %d: %s", mark, status, output)
+		}
+		h.checkNothingLeft(t)
+	}
+}

@@ -44,6 +44,24 @@ func TestInAVMAJobThatNeedsTooMuchMemoryLosesAProcessAndIsToldSo(t *testing.T) {
 	}
 }
 
+func TestInAVMAServiceThatNeedsTooMuchMemoryIsToldToItsJob(t *testing.T) {
+	needVM(t)
+	h := onHost(t, "overlay")
+	h.addService(t, "any", anyPlaybook, "service_memory_max: 150M\nmemory_swap_max: 0\n")
+	r := h.play(t, gitlab.Job{
+		Services: []gitlab.Image{{Name: "any", Command: once("8001", `x = bytearray(1 << 30); x[::4096] = b"x" * len(x[::4096])`)}},
+		Script: []string{
+			"until (exec 3<>/dev/tcp/127.0.0.1/8001) 2>/dev/null; do sleep 0.1; done",
+			"while (exec 3<>/dev/tcp/127.0.0.1/8001) 2>/dev/null; do sleep 0.1; done; sleep 1; exit 5",
+		},
+	})
+	if r.Reason != gitlab.ScriptFailure || r.ExitCode != 5 {
+		t.Errorf("%s %d", r.Reason, r.ExitCode)
+	}
+	wantLog(t, r.Log, "warning: service any: out of memory: the service used 150 MiB, the limit of image any is 150 MiB (service_memory_max)",
+		"the server says goodbye\n")
+}
+
 func TestInAVMAJobsLogEndsWithTheMemoryItUsed(t *testing.T) {
 	needVM(t)
 	h := onHost(t, "overlay")

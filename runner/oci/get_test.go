@@ -1,16 +1,11 @@
 package oci
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"log"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -21,234 +16,13 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	server "github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"nspawn-runner/runner/lock"
-	"nspawn-runner/runner/oci/unpack"
 )
-
-// TestMain makes the test binary the process that unpacks, or an operation that is killed.
-func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == unpack.Command {
-		if err := unpack.Run(os.Args[2:], os.Stdin, os.Stdout); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	if os.Getenv("TEST_KILL_AT") != "" {
-		killedPull()
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
-
-// hub is a registry in memory.
-type hub struct {
-	*httptest.Server
-	host string
-
-	mu sync.Mutex
-	// before, if set, may answer a request; it returns true if it has.
-	before func(http.ResponseWriter, *http.Request) bool
-	asked  []string // METHOD PATH of each request
-}
-
-func newHub(t *testing.T) *hub {
-	t.Helper()
-	h := &hub{}
-	inner := server.New(server.Logger(log.New(io.Discard, "", 0)))
-	h.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.mu.Lock()
-		before := h.before
-		h.asked = append(h.asked, r.Method+" "+r.URL.Path)
-		h.mu.Unlock()
-		if before == nil || !before(w, r) {
-			inner.ServeHTTP(w, r)
-		}
-	}))
-	t.Cleanup(h.Close)
-	h.host = strings.TrimPrefix(h.URL, "http://")
-	return h
-}
-
-// intercept has a function see all requests first.
-func (h *hub) intercept(before func(http.ResponseWriter, *http.Request) bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.before = before
-}
-
-// requests returns what was asked since the last call.
-func (h *hub) requests() []string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	asked := h.asked
-	h.asked = nil
-	return asked
-}
-
-// count is how many of them are for a part of a path.
-func count(requests []string, what string) (n int) {
-	for _, r := range requests {
-		if strings.Contains(r, what) {
-			n++
-		}
-	}
-	return n
-}
-
-// layerOf is a layer with files, NAME and content by turns.
-func layerOf(t *testing.T, files ...string) v1.Layer {
-	t.Helper()
-	var out bytes.Buffer
-	w := tar.NewWriter(&out)
-	for i := 0; i < len(files); i += 2 {
-		if err := w.WriteHeader(&tar.Header{Name: files[i], Mode: 0o755, Typeflag: tar.TypeReg, Size: int64(len(files[i+1]))}); err != nil {
-			t.Fatal(err)
-		}
-		_, _ = io.WriteString(w, files[i+1])
-	}
-	_ = w.Close()
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(out.Bytes())), nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	return layer
-}
-
-// imageOf is an image for this host with one layer for each list of files.
-func imageOf(t *testing.T, layers ...[]string) v1.Image {
-	t.Helper()
-	image, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: runtime.GOARCH, RootFS: v1.RootFS{Type: "layers"}, Config: v1.Config{
-		Entrypoint: []string{"/entry"}, Cmd: []string{"run"}, Env: []string{"A=1"}, User: "70:70", WorkingDir: "/srv", StopSignal: "SIGINT",
-		ExposedPorts: map[string]struct{}{"5432/tcp": {}, "53/udp": {}, "80": {}, "x/tcp": {}, "0": {}},
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, files := range layers {
-		if image, err = mutate.AppendLayers(image, layerOf(t, files...)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return image
-}
-
-// push puts an image into the registry, and returns its whole reference.
-func (h *hub) push(t *testing.T, to string, image v1.Image) string {
-	t.Helper()
-	ref, err := name.ParseReference(h.host+"/"+to, name.Insecure)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := remote.Write(ref, image); err != nil {
-		t.Fatal(err)
-	}
-	h.requests()
-	return ref.Name()
-}
-
-// storeOf is a store that may pull all images, from these registries without TLS.
-func storeOf(t *testing.T, hubs ...*hub) (*Store, *notes) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("unpacking needs root: the tree has files of many users")
-	}
-	top := t.TempDir()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := &notes{}
-	s := &Store{
-		Dir: filepath.Join(top, ".oci"), Trash: filepath.Join(top, ".trash"), Program: self,
-		Rules: Rules{Images: []string{"*"}}, CacheMax: 1 << 30, ImageMax: 64 << 20,
-		Environment: func(string) string { return "" },
-		Progress:    n.add,
-		InUse:       func(string) bool { return false },
-	}
-	for _, h := range hubs {
-		s.Rules.Insecure = append(s.Rules.Insecure, h.host)
-	}
-	return s, n
-}
-
-// notes are what a store told.
-type notes struct {
-	mu  sync.Mutex
-	all []string
-}
-
-func (n *notes) add(e Event) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.all = append(n.all, e.Note)
-}
-
-// take returns what was told since the last call.
-func (n *notes) take() string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	all := n.all
-	n.all = nil
-	return strings.Join(all, "\n")
-}
-
-// peek returns what was told, and leaves it.
-func (n *notes) peek() string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return strings.Join(n.all, "\n")
-}
-
-// get gets an image and lets it go.
-func get(t *testing.T, s *Store, r Request) Image {
-	t.Helper()
-	image, release, err := s.Get(t.Context(), r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	release()
-	return image
-}
-
-func text(t *testing.T, i Image, file string) string {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(i.Path, file))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
-// wantTidy checks that a store has nothing but whole images, their names and its locks.
-func wantTidy(t *testing.T, s *Store) {
-	t.Helper()
-	entries, err := os.ReadDir(s.Dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		if wellFormed.MatchString(e.Name()) {
-			if _, err := s.image(strings.Replace(e.Name(), "-", ":", 1), nil); err != nil {
-				t.Errorf("%s: %v", e.Name(), err)
-			}
-		} else if !slices.Contains([]string{".pulls", ".names"}, e.Name()) {
-			t.Errorf("left is %s", e.Name())
-		}
-	}
-	for _, dir := range []string{s.pulls(), s.Trash} {
-		if entries, _ := os.ReadDir(dir); len(entries) > 0 {
-			t.Errorf("left in %s: %v", filepath.Base(dir), entries)
-		}
-	}
-}
 
 func TestAnImageIsPulledOnceAndStartsFromDiskThen(t *testing.T) {
 	h := newHub(t)
@@ -454,74 +228,6 @@ func TestThePolicyOfAJobSaysWhenTheRegistryIsAsked(t *testing.T) {
 	}
 }
 
-// private has a registry ask for user and password.
-func (h *hub) private(user, password string) {
-	h.intercept(func(w http.ResponseWriter, r *http.Request) bool {
-		if u, p, _ := r.BasicAuth(); u == user && p == password {
-			return false
-		}
-		w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
-		w.WriteHeader(http.StatusUnauthorized)
-		_, _ = io.WriteString(w, `{"errors":[{"code":"UNAUTHORIZED","message":"you sent `+r.Header.Get("Authorization")+`"}]}`)
-		return true
-	})
-}
-
-func TestAPrivateImageIsGivenOutOnlyToWhomTheRegistryGivesIt(t *testing.T) {
-	h := newHub(t)
-	s, _ := storeOf(t, h)
-	ref := h.push(t, "secret/x:1", imageOf(t, []string{"a", "1"}))
-	h.private("user", "pass")
-	ours := Keychain{{Server: h.host + "/secret", Username: "user", Password: "pass"}}
-	image := get(t, s, Request{Name: ref, Credentials: ours})
-	for _, name := range []string{ref, h.host + "/secret/x@" + image.Digest} {
-		for _, keys := range []Keychain{nil, {{Server: h.host, Username: "user", Password: "s3cret"}}, {{Server: h.host + "/other", Username: "user", Password: "pass"}}} {
-			for _, policies := range [][]Policy{nil, {Always}, {IfNotPresent}, {Never}, {Always, IfNotPresent, Never}} {
-				_, _, err := s.Get(t.Context(), Request{Name: name, Policies: policies, Credentials: keys})
-				if err == nil || strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), "dXNlc") {
-					t.Errorf("%s %v %v: %v", name, keys, policies, err)
-				}
-			}
-		}
-	}
-	for _, policies := range [][]Policy{nil, {Always}, {IfNotPresent}, {Never}} {
-		get(t, s, Request{Name: ref, Policies: policies, Credentials: ours})
-	}
-	// Without its registry nobody knows who may have it.
-	h.Close()
-	if _, _, err := s.Get(t.Context(), Request{Name: ref, Credentials: ours, Policies: []Policy{IfNotPresent}}); err == nil {
-		t.Error("given out without asking")
-	}
-}
-
-func TestWhoKnowsAManifestDoesNotGetLayersOfAnother(t *testing.T) {
-	theirs, evil := newHub(t), newHub(t)
-	s, _ := storeOf(t, theirs, evil)
-	image := imageOf(t, []string{"a", "secret"})
-	ref := theirs.push(t, "secret/x", image)
-	theirs.private("user", "pass")
-	get(t, s, Request{Name: ref, Credentials: Keychain{{Server: theirs.host, Username: "user", Password: "pass"}}})
-	// The attacker has the manifest and the configuration, not the layer.
-	copied := evil.push(t, "mine", image)
-	layers, _ := image.Layers()
-	digest, _ := layers[0].Digest()
-	evil.intercept(func(w http.ResponseWriter, r *http.Request) bool {
-		if r.Method == "GET" && strings.Contains(r.URL.Path, digest.String()) {
-			_, _ = io.WriteString(w, "something else")
-			return true
-		}
-		return false
-	})
-	if _, _, err := s.Get(t.Context(), Request{Name: copied}); err == nil {
-		t.Error("the tree was given out")
-	}
-	evil.intercept(nil)
-	if got := get(t, s, Request{Name: copied}); text(t, got, "a") != "secret" {
-		t.Error("who has all layers gets it")
-	}
-	wantTidy(t, s)
-}
-
 func TestMirrorAndDefaultRegistryAreAskedInPlaceOfTheDefault(t *testing.T) {
 	h := newHub(t)
 	s, _ := storeOf(t, h)
@@ -639,42 +345,6 @@ func TestOnlyFailuresOfTheMomentAreWorthAnotherTry(t *testing.T) {
 	try("a registry with troubles", Request{Name: ref}, false)
 	h.Close()
 	try("no registry", Request{Name: ref}, false)
-}
-
-func TestARegistryWithAServerForTokensIsAsked(t *testing.T) {
-	h := newHub(t)
-	s, _ := storeOf(t, h)
-	ref := h.push(t, "team/x", imageOf(t, []string{"a", "1"}))
-	tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if user, password, _ := r.BasicAuth(); user != "user" || password != "pass" || r.URL.Query().Get("scope") != "repository:team/x:pull" || r.URL.Query().Get("service") != "registry" {
-			w.WriteHeader(http.StatusUnauthorized)
-			return
-		}
-		_, _ = io.WriteString(w, `{"token": "granted"}`)
-	}))
-	defer tokens.Close()
-	// Another host than the registry, as it often is.
-	at := "localhost" + tokens.URL[strings.LastIndexByte(tokens.URL, ':'):]
-	h.intercept(func(w http.ResponseWriter, r *http.Request) bool {
-		if r.Header.Get("Authorization") == "Bearer granted" {
-			return false
-		}
-		w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+at+`/token",service="registry",scope="repository:team/x:pull"`)
-		w.WriteHeader(http.StatusUnauthorized)
-		return true
-	})
-	request := Request{Name: ref, Credentials: Keychain{{Server: h.host, Username: "user", Password: "pass"}}}
-	if _, _, err := s.Get(t.Context(), request); err == nil {
-		t.Error("a server for tokens without TLS that nobody names")
-	}
-	s.Rules.Insecure = append(s.Rules.Insecure, at)
-	if image := get(t, s, request); text(t, image, "a") != "1" {
-		t.Error("it is another image")
-	}
-	request.Credentials[0].Password = "s3cret"
-	if _, _, err := s.Get(t.Context(), request); err == nil || !strings.Contains(err.Error(), "401") || strings.Contains(err.Error(), "s3cret") {
-		t.Error(err)
-	}
 }
 
 func TestARepositoryThatNeverEndsKeepsNobodyFromTheSameImageOfAnother(t *testing.T) {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"nspawn-runner/runner/pattern"
 	"regexp"
 	"strconv"
 	"strings"
@@ -49,7 +50,7 @@ func meanings(n *yaml.Node, out *[]Meaning) error {
 			return &lineError{key.Line, fmt.Errorf("%q is there twice", key.Value)}
 		}
 		seen[key.Value] = true
-		m := Meaning{Pattern: Pattern{key.Value, glob(key.Value)}}
+		m := Meaning{Pattern: patternOf(key.Value)}
 		if err := image(value, &m.Image); err != nil {
 			return &lineError{value.Line, fmt.Errorf("%q: %w", key.Value, err)}
 		}
@@ -57,16 +58,6 @@ func meanings(n *yaml.Node, out *[]Meaning) error {
 	}
 	*out = all
 	return nil
-}
-
-// glob is a pattern, or nil if it is a plain name: * stands for any characters, slashes
-// too, and ? for one.
-func glob(pattern string) *regexp.Regexp {
-	if !strings.ContainsAny(pattern, "*?") {
-		return nil
-	}
-	text := strings.NewReplacer(`\*`, ".*", `\?`, ".").Replace(regexp.QuoteMeta(pattern))
-	return regexp.MustCompile("^(?s:" + text + ")$")
 }
 
 // alias is another name of an image: with a slash or colon all of what jobs write.
@@ -79,13 +70,22 @@ func aliases(n *yaml.Node, out *[]string) error {
 	}
 	for _, word := range *out {
 		switch {
-		case glob(word) != nil:
+		case pattern.Is(word):
 			return fmt.Errorf("%q is a pattern: write it to images: in the configuration file, where it is known which one comes first", word)
 		case !alias.MatchString(word):
 			return fmt.Errorf("%q is not a name that a job can write", word)
 		}
 	}
 	return nil
+}
+
+// patternOf reads a name or a pattern.
+func patternOf(written string) Pattern {
+	p := Pattern{Written: written}
+	if pattern.Is(written) {
+		p.pattern = pattern.Compile(written)
+	}
+	return p
 }
 
 // patterns takes names and patterns: a list or words.
@@ -96,7 +96,7 @@ func patterns(n *yaml.Node, out *[]Pattern) error {
 	}
 	*out = nil
 	for _, word := range written {
-		*out = append(*out, Pattern{word, glob(word)})
+		*out = append(*out, patternOf(word))
 	}
 	return nil
 }

@@ -127,13 +127,7 @@ func (d *Driver) orderProgram(main machine.Spec, job gitlab.Job, service gitlab.
 	if err := d.canLimit(spec.Limits.DiskMax, backend); err != nil {
 		return ordered, fmt.Errorf("%s: %w", ordered.label(), err)
 	}
-	wait, said := planWait(service, ordered.settings)
-	if ordered.settings.ServiceTimeout = wait; said != "" {
-		d.Note("%s", said)
-	}
-	ordered.spec = planService(spec, main, service, number)
-	ordered.spec.Followed = job.DebugServices && ordered.settings.ServiceDebug
-	ordered.spec.Recorded = from.release
+	d.place(&ordered, spec, main, job, number)
 	ordered.spec.Program = &machine.Program{
 		StopSignal: planSignal(from.Config.StopSignal),
 		Plan: starter.Plan{

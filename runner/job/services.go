@@ -99,13 +99,7 @@ func (d *Driver) orderService(ctx context.Context, main machine.Spec, job gitlab
 	if err != nil {
 		return ordered, fmt.Errorf("%s: %w", ordered.label(), err)
 	}
-	wait, said := planWait(service, ordered.settings)
-	if ordered.settings.ServiceTimeout = wait; said != "" {
-		d.Note("%s", said)
-	}
-	ordered.spec = planService(spec, main, service, number)
-	ordered.spec.Followed = job.DebugServices && ordered.settings.ServiceDebug
-	ordered.spec.Recorded = release
+	d.place(&ordered, spec, main, job, number)
 	return ordered, nil
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 
+	"nspawn-runner/runner/pattern"
 	"nspawn-runner/runner/printable"
 )
 
@@ -72,8 +73,8 @@ func (r Rules) Allows(written string) error {
 	if err != nil {
 		return err
 	}
-	for _, pattern := range r.Images {
-		if r.fits(pattern, written, ref) {
+	for _, allowed := range r.Images {
+		if r.fits(allowed, written, ref) {
 			return nil
 		}
 	}
@@ -86,38 +87,38 @@ func (r Rules) Allows(written string) error {
 }
 
 // fits says whether a pattern is for the image that a job writes so.
-func (r Rules) fits(pattern, written string, ref name.Reference) bool {
-	if pattern == "*" {
+func (r Rules) fits(allowed, written string, ref name.Reference) bool {
+	if allowed == "*" {
 		return true
 	}
 	repository := ref.Context()
 	full := repository.RepositoryStr()
-	registry, rest, of := ofRegistry(pattern)
+	registry, rest, of := ofRegistry(allowed)
 	if of {
-		if named, err := name.NewRegistry(registry); err == nil && !strings.ContainsAny(registry, "*?") {
+		if named, err := name.NewRegistry(registry); err == nil && !pattern.Is(registry) {
 			registry = named.RegistryStr() // docker's has two names
 		}
-		return glob(registry, repository.RegistryStr()) && fitsPath(rest, full, ref)
+		return pattern.Fits(registry, repository.RegistryStr()) && fitsPath(rest, full, ref)
 	}
 	if repository.RegistryStr() != r.defaultRegistry() {
 		return false
 	}
 	short, official := strings.CutPrefix(full, "library/")
-	return fitsPath(pattern, full, ref) || official && fitsPath(pattern, short, ref)
+	return fitsPath(allowed, full, ref) || official && fitsPath(allowed, short, ref)
 }
 
 // fitsPath compares without registry: a pattern without a tag, or with :*, is for all tags and
 // digests.
-func fitsPath(pattern, repository string, ref name.Reference) bool {
+func fitsPath(allowed, repository string, ref name.Reference) bool {
 	if _, ok := ref.(name.Digest); ok {
-		return glob(pattern, repository+"@"+ref.Identifier()) || glob(strings.TrimSuffix(pattern, ":*"), repository)
+		return pattern.Fits(allowed, repository+"@"+ref.Identifier()) || pattern.Fits(strings.TrimSuffix(allowed, ":*"), repository)
 	}
-	return glob(pattern, repository+":"+ref.Identifier()) || glob(pattern, repository)
+	return pattern.Fits(allowed, repository+":"+ref.Identifier()) || pattern.Fits(allowed, repository)
 }
 
 // ofRegistry splits a pattern that is for a registry that it names.
-func ofRegistry(pattern string) (registry, rest string, is bool) {
-	registry, rest, is = strings.Cut(pattern, "/")
+func ofRegistry(allowed string) (registry, rest string, is bool) {
+	registry, rest, is = strings.Cut(allowed, "/")
 	if !is || !strings.ContainsAny(registry, ".:") && !strings.HasPrefix(registry, "*") && registry != "localhost" {
 		return "", "", false
 	}
@@ -126,13 +127,6 @@ func ofRegistry(pattern string) (registry, rest string, is bool) {
 
 // defaultRegistry is where names without a registry lie.
 func (r Rules) defaultRegistry() string { return cmp.Or(r.Registry, name.DefaultRegistry) }
-
-// glob says whether a pattern is for all of a text.
-func glob(pattern, text string) bool {
-	expression := strings.NewReplacer(`\*`, ".*", `\?`, ".").Replace(regexp.QuoteMeta(pattern))
-	is, err := regexp.MatchString("^(?s:"+expression+")$", text)
-	return is && err == nil
-}
 
 // withPort is a host with its port, or with the one given; 80 if that is none.
 func withPort(host, port string) string {
@@ -158,8 +152,8 @@ func (r Rules) isNamed(to string) bool {
 	}
 	mirror, _, _ := strings.Cut(r.Mirror, "/")
 	named := []string{r.Registry, mirror}
-	for _, pattern := range r.Images {
-		if registry, _, of := ofRegistry(pattern); of && !strings.ContainsAny(registry, "*?") {
+	for _, allowed := range r.Images {
+		if registry, _, of := ofRegistry(allowed); of && !pattern.Is(registry) {
 			named = append(named, registry)
 		}
 	}

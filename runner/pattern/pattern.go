@@ -1,0 +1,20 @@
+// Package pattern matches names of images against patterns, as administrators write them in
+// settings: * stands for any characters, slashes too, and ? for one.
+package pattern
+
+import (
+	"regexp"
+	"strings"
+)
+
+// Is says whether a text is a pattern and not a plain name.
+func Is(text string) bool { return strings.ContainsAny(text, "*?") }
+
+// Compile makes an expression of a pattern, which matches a name only as a whole.
+func Compile(text string) *regexp.Regexp {
+	expression := strings.NewReplacer(`\*`, ".*", `\?`, ".").Replace(regexp.QuoteMeta(text))
+	return regexp.MustCompile("^(?s:" + expression + ")$")
+}
+
+// Fits says whether a pattern, or a plain name, is for all of a name.
+func Fits(text, name string) bool { return Compile(text).MatchString(name) }

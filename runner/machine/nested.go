@@ -46,7 +46,8 @@ func (s Store) allowNested(ctx context.Context, leader host.Process, record Reco
 	// A proc shows the process namespace of the process that mounts it. So a child mounts it,
 	// in the machine's namespace of processes. The child stays the host's root, so the machine
 	// cannot trace it.
-	cmd := exec.CommandContext(ctx, s.Program, "nest", "/proc/self/fd/3", strconv.Itoa(record.RootUID))
+	cmd := exec.CommandContext(ctx, s.Self, "nest", "/proc/self/fd/3", strconv.Itoa(record.RootUID))
+	cmd.Args[0] = s.Program
 	cmd.ExtraFiles = []*os.File{mounts}
 	cmd.Dir = "/"
 	cmd.WaitDelay = time.Second // the child may wait for the kernel's lock of all mounts

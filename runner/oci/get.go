@@ -108,9 +108,6 @@ func WouldFailAgain(err error) bool {
 // attempts bounds how often an image is pulled that is removed before it is held.
 const attempts = 5
 
-// errRemoved is that an image was removed before it could be held.
-var errRemoved = errors.New("it is removed again and again before it can be used (oci_cache_max)")
-
 func (s *Store) get(ctx context.Context, r Request) (Image, func(), error) {
 	if err := os.MkdirAll(s.pulls(), 0o700); err != nil {
 		return Image{}, nil, err

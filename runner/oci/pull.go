@@ -68,6 +68,9 @@ func (s *Store) pull(ctx context.Context, r *registry, o offer, written string) 
 	return errors.Join(err, discarded)
 }
 
+// errRemoved is that an image was removed before it could be held.
+var errRemoved = errors.New("it is removed again and again before it can be used (oci_cache_max)")
+
 // proven notes that a registry has shown all layers of an image of this host. Of two that note
 // this at the same time, one may get lost, and shows them again next time.
 func (s *Store) proven(ctx context.Context, digest string, r *registry) error {

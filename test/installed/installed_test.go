@@ -38,6 +38,7 @@ realpath $(systemctl show -P FragmentPath nspawn-runner-maintenance.service)
 systemctl cat nspawn-runner-maintenance.service | grep ^ExecStart
 find /var/lib/nspawn-runner /etc/nspawn-runner -mindepth 1
 dpkg-query --show --showformat='${Conffiles}\n' nspawn-runner | awk 'NF {print $1}'
+systemctl start nspawn-runner-metrics.service && journalctl --quiet --unit=nspawn-runner-metrics.service
 nspawn-runner version | grep -o "package $version"
 nspawn-runner chroot-list
 `)
@@ -122,8 +123,9 @@ func restarts(t *testing.T, h host) {
 	out := h.bash(t, `
 mv /etc/needrestart/conf.d/nspawn-runner.conf /root
 nspawn-runner prepare --id 73 base
-echo 'sleep infinity' >/root/waits`+renewed+`
+echo 'echo begun; sleep infinity' >/root/waits`+renewed+`
 nspawn-runner run --id 73 /root/waits >/root/said 2>&1 & waits=$!
+until [ -s /root/said ]; do sleep 0.1; done
 needrestart -r a
 wait $waits && s=0 || s=$?
 echo "the job ended with $s"
@@ -132,7 +134,7 @@ nspawn-runner cleanup --id 73
 nspawn-runner machine list
 mv /root/nspawn-runner.conf /etc/needrestart/conf.d
 `)
-	want(t, out, "systemctl restart ", "nspawn-runner-73.service", "the job ended with 2\n", "machine run-73 died")
+	want(t, out, "systemctl restart ", "nspawn-runner-73.service", "the job ended with 2\nbegun\n")
 	h.bash(t, `
 nspawn-runner prepare --id 73 base
 echo 'until [ -e /root/go ]; do sleep 0.1; done; echo survived' >/root/waits

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -122,20 +121,6 @@ func start() *cobra.Command {
 	return &cobra.Command{
 		Use: "start", Hidden: true, Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return exitStatus(starter.Run()) },
-	}
-}
-
-// nest is what prepare has a child do in a machine.
-func nest() *cobra.Command {
-	return &cobra.Command{
-		Use: "nest NAMESPACE OWNER", Hidden: true, Args: cobra.ExactArgs(2),
-		RunE: func(_ *cobra.Command, args []string) error {
-			owner, err := strconv.Atoi(args[1])
-			if err != nil {
-				return err
-			}
-			return machine.Nest(args[0], owner)
-		},
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -124,7 +125,7 @@ func maintain(ctx context.Context, o *options, h *runner.Host, how runner.Mainte
 		}
 	}
 	if failed != nil {
-		return fmt.Errorf("maintenance of %d of %d images failed: %q", len(failed), len(all), failed)
+		return fmt.Errorf("maintenance of %d of %d images failed: %s", len(failed), len(all), strings.Join(failed, ", "))
 	}
 	return nil
 }

@@ -94,9 +94,13 @@ func doctorCommand(o *options) *cobra.Command {
 			if asJSON {
 				err = printJSON(os.Stdout, findings)
 			} else {
-				err = printFindings(os.Stdout, findings)
+				err = printFindings(os.Stdout, findings, looksOf(os.Stdout))
 			}
-			return errors.Join(unfixed, cmp.Or(err, problems(findings)))
+			err = cmp.Or(err, problems(findings))
+			if unfixed != nil && err != nil {
+				return fmt.Errorf("%w; %w", unfixed, err)
+			}
+			return cmp.Or(unfixed, err)
 		}),
 	}
 	c.Flags().BoolVar(&fix, "fix", false, "mend what can be mended without harm, and say each step")
@@ -121,7 +125,7 @@ func applyFixes(ctx context.Context, findings []doctor.Finding, dryRun bool, say
 		}
 		if err := f.Fix.Do(ctx); err != nil {
 			say("not fixed: %s: %v", f.Check, err)
-			failed = fmt.Errorf("not everything could be fixed")
+			failed = errors.New("not everything could be fixed")
 			continue
 		}
 		say("fixed %s: %s", f.Check, f.Fix.What)

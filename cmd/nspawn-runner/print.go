@@ -119,7 +119,7 @@ func printContents(out io.Writer, s runner.ImageContents) error {
 			notes = append(notes, "stale")
 		}
 		notes = append(notes, "built "+age.Ago(g.Built), from(g.Record), size(g))
-		if !g.Maintained.IsZero() {
+		if g.Maintained.After(g.Built) {
 			notes = append(notes, "maintained "+age.Ago(g.Maintained))
 		}
 		if len(g.Jobs) > 0 {

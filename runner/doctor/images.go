@@ -138,6 +138,9 @@ func (d Doctor) checkImage(i image.Image) []Finding {
 	if err != nil {
 		return append(isWarning("", "%v", err), all...)
 	}
+	if record.OtherSuite(settings.ChrootSuite) {
+		all = append(all, isWarning("nspawn-runner chroot-maintenance --recreate "+i.Name, "%s: it was made of %s, and its playbook says %s", i.Name, record.Suite, settings.ChrootSuite)...)
+	}
 	switch {
 	case record.Stale(settings.MaxAge):
 		all = append(all, isWarning(maintain, "%s: it was maintained %s (max_age %s)", i.Name, age.Ago(record.LastMaintained()), age.Days(settings.MaxAge))...)

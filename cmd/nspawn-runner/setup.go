@@ -19,7 +19,10 @@ func toml(o *options) *cobra.Command {
 	var allowed job.Permission
 	c := &cobra.Command{
 		Use: "toml", Short: "Print the block for gitlab-runner's config.toml",
-		Args: cobra.NoArgs,
+		Long: "Print the block of a runner to append to /etc/gitlab-runner/config.toml. What no flag\n" +
+			"fills in has to be filled in there.",
+		Example: "  nspawn-runner toml --url https://gitlab.example.org/ --token-file /root/token --name ci >>/etc/gitlab-runner/config.toml",
+		Args:    cobra.NoArgs,
 		RunE: o.on(func(_ context.Context, h *runner.Host, _ []string) error {
 			text, err := h.TOML(name, url, tokenFile, defaultImage, allowed)
 			fmt.Print(text)

@@ -52,7 +52,6 @@ func assemble(settings config.Config, o Options, self string) *Host {
 		Dir:     filepath.Join(settings.StateDir, statedir.Machines),
 		Trash:   filepath.Join(settings.StateDir, statedir.Trash),
 		Program: o.Program,
-		Self:    self,
 	}
 	h.machines.Collected = func(main machine.Collected) { job.Abandoned(h.machines, main) }
 	h.images = &image.Store{

@@ -38,9 +38,8 @@ type Store struct {
 	// Dir holds a directory for each machine, Trash what waits for deletion.
 	// Both lie on one file system.
 	Dir, Trash string
-	// Program is the absolute path of this program, for services of the host. Self is the path by
-	// which this process executes it as its child.
-	Program, Self string
+	// Program is the absolute path of this program, for services of the host.
+	Program string
 	// Collected, if set, is told of each main machine that Collect has removed: no cleanup was
 	// called for its job.
 	Collected func(Collected)

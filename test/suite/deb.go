@@ -94,11 +94,7 @@ func Package(release string) func(*Suite, context.Context) error {
 				return err
 			})
 			all.Go(func() error {
-				if err := command(ctx, "go", "build", "-trimpath", "-o", buildDir+"/", "./test/gitlab/simulate"); err != nil {
-					return err
-				}
-				_, err := packaging.Build(ctx, filepath.Join(buildDir, "faults"), "-tags=faults")
-				return err
+				return command(ctx, "go", "build", "-trimpath", "-o", buildDir+"/", "./test/gitlab/simulate")
 			})
 			return all.Wait()
 		})

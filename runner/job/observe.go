@@ -47,6 +47,9 @@ func (o *observation) endPrepare(ctx context.Context, machines machine.Store, er
 	if err == nil {
 		o.end(machines, nil, "")
 		o.say(err, "", "job %s began: image %s, generation %s", o.job.ID, o.image, filepath.Base(o.generation))
+		if line := crowd(machines.Dir, inotifyLimit); line != "" {
+			journal.Warning(o.fields(), line)
+		}
 		return
 	}
 	result := o.resultOf(ctx, err, o.began)
@@ -129,15 +132,19 @@ func (o *observation) say(err error, result, format string, args ...any) {
 	if o.job.ID == "" {
 		return // somebody called the stage without a job
 	}
-	fields := journal.Fields{
-		Job: o.job.ID, Project: o.job.Project, Image: o.image, Stage: o.stage, Result: result, Reason: string(o.why(err, result)),
-	}
+	fields := o.fields()
+	fields.Result, fields.Reason = result, string(o.why(err, result))
 	line := fmt.Sprintf(format, args...)
 	if fields.Reason == "" {
 		journal.Info(fields, line)
 	} else {
 		journal.Warning(fields, line)
 	}
+}
+
+// fields are those of lines about the stage.
+func (o *observation) fields() journal.Fields {
+	return journal.Fields{Job: o.job.ID, Project: o.job.Project, Image: o.image, Stage: o.stage}
 }
 
 // foldCounters folds what was counted, if nothing else has done that for long.

@@ -189,11 +189,12 @@ func (c *collector) state(ctx context.Context) {
 	for name, f := range map[string]*metrics.Family{statedir.Downloads: metrics.StateDownloads, statedir.Trash: metrics.StateTrash} {
 		limit, cancel := context.WithTimeout(ctx, measureLimit)
 		size, err := storage.Usage(limit, filepath.Join(dir, name))
+		late := limit.Err() != nil
 		cancel()
 		switch {
-		case err == nil || os.IsNotExist(err):
+		case err == nil || errors.Is(err, fs.ErrNotExist):
 			c.set(f, float64(size))
-		case limit.Err() == nil: // else there is much, which is no reason for a warning each minute
+		case !late: // else there is much, which is no reason for a warning each minute
 			c.missing(strings.TrimPrefix(name, "."), err)
 		}
 	}

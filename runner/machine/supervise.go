@@ -51,6 +51,7 @@ func Supervise(dir string) (code int, err error) {
 	reading.Go(func() { machine.relay(io.MultiWriter(output, &journalled{to: os.Stdout})) })
 	reading.Go(func() { end.Signal = machine.listen(os.Stderr) })
 	err = machine.cmd.Wait()
+	machine.readFor(outputLag)
 	reading.Wait()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		end.Code = exit.ExitCode()
@@ -168,6 +169,16 @@ func (c *child) relay(to io.Writer) {
 		fmt.Fprintf(os.Stderr, "tell systemd that the machine is ready: %v\n", err)
 	}
 	_, _ = io.Copy(to, c.output)
+}
+
+// outputLag is how long what the program wrote last may be on its way when the machine has ended.
+const outputLag = time.Second
+
+// readFor ends the reading of what the machine writes after a time. A program may have handed its
+// output to a process outside, such as in the job's machine, which keeps it open.
+func (c *child) readFor(d time.Duration) {
+	end := time.Now().Add(d)
+	_ = errors.Join(c.output.SetReadDeadline(end), c.errors.SetReadDeadline(end)) // pipes have deadlines
 }
 
 // terminated is what systemd-nspawn says of a machine whose program a signal killed: to its

@@ -126,6 +126,10 @@ func allImports(t *testing.T) map[string]map[string]bool {
 
 func TestEachBuildTagIsLookedAt(t *testing.T) {
 	err := filepath.WalkDir("..", func(path string, _ fs.DirEntry, err error) error {
+		// A mage at work has its main program there for a moment, which is not of the module.
+		if filepath.Base(path) == "mage_output_file.go" {
+			return nil
+		}
 		if err != nil || filepath.Ext(path) != ".go" {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/storage"
 )
 
 // The tree of a build whose playbook or test failed is kept, so that an administrator
@@ -48,6 +49,16 @@ func (s *Store) keepFailed(name, root string, err error) error {
 	}
 	fault.Here("image: failed tree kept")
 	return &KeptError{Image: name, Err: err}
+}
+
+// removeFailed removes the failed tree of an image. It needs the lock .build.
+func (s *Store) removeFailed(ctx context.Context, name string) error {
+	var moved []string
+	err := s.throwAway(ctx, s.failed(name), name+"/failed", &moved) // in one step: see keepFailed
+	for _, path := range moved {
+		err = errors.Join(err, storage.Remove(ctx, path))
+	}
+	return err
 }
 
 // ErrNothingFailed is the cause when there is no failed build to look at.

@@ -182,11 +182,11 @@ func dialMachine(ctx context.Context, leader host.Process, owner int) (*Bus, err
 	}
 	link, err := newLink(machine.(*net.UnixConn))
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, machine.Close())
 	}
 	conn, err := link.connect()
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, link.Close())
 	}
 	if err := greet(ctx, conn, []dbus.Auth{dbus.AuthExternal("0")}); err != nil {
 		if reason := link.reason(); !errors.Is(reason, ErrGone) {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"nspawn-runner/packaging"
 	"nspawn-runner/test/harness"
@@ -26,6 +27,10 @@ func SetUp(ctx context.Context, out io.Writer) error {
 
 // unitPackages are what the race detector needs.
 var unitPackages = []string{"gcc", "libc6-dev"}
+
+// repetitions is a pattern for tests that do again and again what others do once: with the race
+// detector, which sees the same in each, they would take longer than all others together.
+const repetitions = "^TestWhateverIsKilledAtAnyMoment|^TestWhereverTheDiskGetsFull"
 
 // Unit runs the unit tests, plain and with the race detector.
 func Unit(s *Suite, ctx context.Context) error {
@@ -47,7 +52,7 @@ func Unit(s *Suite, ctx context.Context) error {
 		return s.goTest(ctx, "unit", append([]string{"test", "-v"}, units...)...)
 	})
 	race := s.phase("unit tests with the race detector", func() error {
-		return s.goTest(ctx, "race", append([]string{"test", "-race", "-v"}, units...)...)
+		return s.goTest(ctx, "race", append([]string{"test", "-race", "-v", "-skip=" + repetitions}, units...)...)
 	})
 	return errors.Join(plain, race)
 }
@@ -152,8 +157,18 @@ func testCommand(host, base, run string, more ...string) []string {
 	}, more, []string{hostBuild + "/integration.test", "-test.v", "-test.timeout=40m", "-test.run=" + run})
 }
 
-// prepareHost compiles what runs in a host.
+// prepareHost compiles what runs in a host, once: a lab may be running from it already.
 func prepareHost(ctx context.Context) error {
+	prepared.Do(func() { prepared.err = compileHost(ctx) })
+	return prepared.err
+}
+
+var prepared struct {
+	sync.Once
+	err error
+}
+
+func compileHost(ctx context.Context) error {
 	dir, err := Compile(ctx, "./test/gitlab/simulate")
 	if err != nil {
 		return err

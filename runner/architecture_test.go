@@ -27,7 +27,7 @@ var mayImport = map[string]string{
 	"runner/metrics":       "runner/failure runner/fault runner/lock",
 	"runner/pattern":       "",
 	"runner/spelling":      "",
-	"runner/config":        "runner/network runner/pattern runner/spelling runner/storage",
+	"runner/config":        "runner/gitlab runner/network runner/pattern runner/spelling runner/storage",
 	"runner/apparmor":      "",
 	"runner/fault":         "",
 	"runner/lock":          "",

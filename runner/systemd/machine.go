@@ -10,10 +10,10 @@ import (
 	"syscall"
 	"time"
 
-	"nspawn-runner/runner/host"
-
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/host"
 )
 
 // AwaitLeader waits until a machine is registered, and returns its first

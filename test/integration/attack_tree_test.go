@@ -1,9 +1,7 @@
 package integration
 
 import (
-	"maps"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 )
@@ -11,7 +9,7 @@ import (
 // What jobs write goes with their machines, however hard it is to remove. Each of
 // these is made by root in a machine; onHost looks that nothing of it stays.
 func TestAttacksByTreesThatAreHardToRemoveAreHeld(t *testing.T) {
-	trees := map[string]string{
+	for name, text := range map[string]string{
 		"names with newlines, escape codes and bytes that are no text": `mkdir -p $'/x/a\nb/\x1b[31m' $'/x/\xff\xfe' && touch $'/x/a\nb/\x1b[31m/-rf' $'/x/\xff\xfe/ *' && mkdir /x/$(head -c 255 /dev/zero | tr '\0' n)`,
 		"directories 10,000 deep":                                      deep(10000, ""),
 		"immutable and append-only files":                              `mkdir -p /x/y; touch /x/y/a /x/y/b; chattr +i /x/y/a; chattr +a /x/y/b; chattr +i /x/y; true`,
@@ -20,35 +18,23 @@ func TestAttacksByTreesThatAreHardToRemoveAreHeld(t *testing.T) {
 		"setuid programs, fifos and sockets":                           `mkdir /x; install -m 6755 /usr/bin/id /x/id; mkfifo /x/fifo; python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("/x/socket")'; setfattr -n user.x -v y /x/id; true`,
 		"files that a detached daemon holds open":                      `systemd-run -q --collect bash -c 'trap "" TERM HUP; mkdir /x; cd /x; exec 7>/x/held; rm /x/held; touch /ready; while :; do echo x >&7; sleep 0.01; done'; while [ ! -e /ready ]; do sleep 0.01; done`,
 		"files that are made as fast as they are removed":              `systemd-run -q --collect bash -c 'mkdir /x; touch /ready; while :; do mkdir -p /x/$RANDOM/$RANDOM/$RANDOM; done'; while [ ! -e /ready ]; do sleep 0.01; done`,
+	} {
+		t.Run(name, func(t *testing.T) { onEach(t, func(t *testing.T, h *host) { h.leave(t, name, text) }) })
 	}
 	// In a tmpfs they go with their mount.
-	onDisk := map[string]string{
-		"200,000 files": `python3 -c 'import os; os.mkdir("/x"); [open(f"/x/{n}", "w").close() for n in range(200000)]'`,
-	}
-	onBtrfs := map[string]string{
+	const many = "200,000 files"
+	t.Run(many, func(t *testing.T) {
+		onDisks(t, func(t *testing.T, h *host) {
+			h.leave(t, many, `python3 -c 'import os; os.mkdir("/x"); [open(f"/x/{n}", "w").close() for n in range(200000)]'`)
+		})
+	})
+	for name, text := range map[string]string{
 		"nested and read-only subvolumes":     subvolumes,
 		"a read-only subvolume 3,000 deep":    deep(3000, subvolumeHere),
 		"a hundred subvolumes in one another": `python3 -c '` + subvolume + "\nfor n in range(100): sub(\"s\"); os.chdir(\"s\")\nopen(\"f\", \"w\")'",
+	} {
+		t.Run(name, func(t *testing.T) { h := onHost(t, "btrfs"); h.leave(t, name, text) })
 	}
-	onEach(t, func(t *testing.T, h *host) {
-		all := maps.Clone(trees)
-		if h.backend != "tmpfs" {
-			maps.Copy(all, onDisk)
-		}
-		if h.backend == "btrfs" {
-			maps.Copy(all, onBtrfs)
-		}
-		var wait sync.WaitGroup
-		for name, text := range all {
-			wait.Go(func() { h.leave(t, name, text) })
-		}
-		wait.Wait()
-		if h.checkNothingLeft(t); !t.Failed() {
-			for name := range all {
-				held("leave " + name + " (" + h.backend + ")")
-			}
-		}
-	})
 }
 
 // leave makes a machine that executes a script, and cleans up after it.
@@ -56,8 +42,7 @@ func (h *host) leave(t *testing.T, name, text string) {
 	t.Helper()
 	id := newID()
 	if c := h.drive(t, "prepare", "--id", id, "bookworm"); c.status != 0 {
-		t.Errorf("%s: %s", name, c.stderr)
-		return
+		t.Fatal(c.stderr)
 	}
 	c := h.run(t, id, text)
 	start := time.Now()
@@ -67,6 +52,10 @@ func (h *host) leave(t *testing.T, name, text string) {
 	}
 	if took := time.Since(start); cleanup.status != 0 || cleanup.stderr != "" || took > 60*time.Second {
 		t.Errorf("got through: leave %s: after %v %+v", name, took, cleanup)
+	}
+	h.checkNothingLeft(t)
+	if !t.Failed() {
+		held("leave " + name + " (" + h.backend + ")")
 	}
 }
 

@@ -48,10 +48,22 @@ func Unit(s *Suite, ctx context.Context) error {
 			units = append(units, pkg)
 		}
 	}
+	// Where there are no loop devices, as in a machine, the tests take longer.
+	if dir, unmount, err := newFileSystem(ctx); err == nil {
+		s.env = []string{"TMPDIR=" + dir}
+		defer func() {
+			s.env = nil
+			if err := unmount(); err != nil {
+				fmt.Fprintln(s.Out, err)
+			}
+		}()
+	}
 	plain := s.phase("unit tests", func() error {
 		return s.goTest(ctx, "unit", append([]string{"test", "-v"}, units...)...)
 	})
 	race := s.phase("unit tests with the race detector", func() error {
+		// Each program with the detector sleeps a second before it exits, and tests start many.
+		s.env = append(s.env, "GORACE=atexit_sleep_ms=0")
 		return s.goTest(ctx, "race", append([]string{"test", "-race", "-v", "-skip=" + repetitions}, units...)...)
 	})
 	return errors.Join(plain, race)
@@ -101,7 +113,9 @@ var imagePackages = []string{"systemd-container", "mmdebstrap", "debootstrap", "
 
 // goTest runs `go ARGS` and reads what the tests say.
 func (s *Suite) goTest(ctx context.Context, where string, args ...string) error {
-	return s.tests(&reader{where: where, brief: true}, exec.CommandContext(ctx, "go", args...))
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Env = append(os.Environ(), s.env...)
+	return s.tests(&reader{where: where, brief: true}, cmd)
 }
 
 // tests runs a command that prints like `go test -v`.

@@ -25,6 +25,7 @@ type Suite struct {
 	Out     io.Writer
 	phases  []phase
 	results results
+	env     []string // what go gets in its environment besides
 }
 
 type phase struct {

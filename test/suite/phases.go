@@ -49,10 +49,10 @@ func Unit(s *Suite, ctx context.Context) error {
 		}
 	}
 	// Where there are no loop devices, as in a machine, the tests take longer.
+	defer func() { s.env = nil }()
 	if dir, unmount, err := newFileSystem(ctx); err == nil {
 		s.env = []string{"TMPDIR=" + dir}
 		defer func() {
-			s.env = nil
 			if err := unmount(); err != nil {
 				fmt.Fprintln(s.Out, err)
 			}

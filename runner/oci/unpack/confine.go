@@ -84,7 +84,10 @@ func confine(tree string) error {
 	if err := enter(tree); err != nil {
 		return err
 	}
-	return giveUpRights()
+	if err := giveUpRights(); err != nil {
+		return err
+	}
+	return filterCalls()
 }
 
 // enter makes the tree the root directory, and unmounts all else.

@@ -18,12 +18,18 @@ type removal struct {
 	// fresh are the inodes that the current layer has made: what it marks as removed is of the
 	// layers below only.
 	fresh map[uint64]struct{}
+	// cleared are the inodes of directories below which there is nothing else any more: a layer
+	// may say a thousand times that one is empty.
+	cleared map[uint64]struct{}
 	// freed is how many bytes of disk that made free.
 	freed uint64
 }
 
-// blocks is what a file of a size takes on disk, about.
-func blocks(size uint64) uint64 { return (size + 4095) &^ 4095 }
+// begin begins a layer.
+func (r *removal) begin() { r.fresh, r.cleared = map[uint64]struct{}{}, map[uint64]struct{}{} }
+
+// blocks is what a file of a size takes on disk, about: at least one for its inode and name.
+func blocks(size uint64) uint64 { return max(1, (size+4095)/4096) * 4096 }
 
 // whiteOut removes what the layers below have under a name.
 func (r *removal) whiteOut(dir, name string) error {
@@ -46,8 +52,7 @@ func (r *removal) empty(dir string) error {
 	if err != nil {
 		return err
 	}
-	_, err = r.emptyAt(os.NewFile(uintptr(at), dir), true, 0)
-	return err
+	return r.emptyAt(os.NewFile(uintptr(at), dir), true, 0)
 }
 
 // remove removes a file or a tree; with older only what is not of this layer. What a link
@@ -58,55 +63,65 @@ func (r *removal) remove(name string, older bool) error {
 		return err
 	}
 	defer unix.Close(dir)
-	_, err = r.removeAt(dir, path.Base(name), older, 0)
-	return err
+	return r.removeAt(dir, path.Base(name), older, 0)
 }
 
-// removeAt says whether all of it is gone.
-func (r *removal) removeAt(dir int, name string, older bool, depth int) (gone bool, err error) {
+// removeAt removes what has a name in an open directory.
+func (r *removal) removeAt(dir int, name string, older bool, depth int) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return false, err
+		return err
 	}
 	_, fresh := r.fresh[st.Ino]
 	keep := older && fresh
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		if keep {
-			return false, nil
+			return nil
 		}
 		if st.Nlink == 1 {
 			r.freed += blocks(uint64(st.Size))
 		}
-		return true, unix.Unlinkat(dir, name, 0)
+		return unix.Unlinkat(dir, name, 0)
 	}
 	if depth > maxDepth {
-		return false, fmt.Errorf("it has more than %d directories in each other", maxDepth)
+		return fmt.Errorf("it has more than %d directories in each other", maxDepth)
 	}
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return false, err
+		return err
 	}
-	gone, err = r.emptyAt(os.NewFile(uintptr(fd), name), older, depth+1)
-	if err != nil || !gone || keep {
-		return false, err
+	if err := r.emptyAt(os.NewFile(uintptr(fd), name), older, depth+1); err != nil || keep {
+		return err
 	}
-	return true, unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
+	err = unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
+	switch {
+	case err == nil:
+		r.freed += blocks(1)
+	case older && err == unix.ENOTEMPTY:
+		return nil // something of this layer is in it
+	}
+	return err
 }
 
 // emptyAt does so for all that is in an open directory, and closes it.
-func (r *removal) emptyAt(dir *os.File, older bool, depth int) (gone bool, err error) {
+func (r *removal) emptyAt(dir *os.File, older bool, depth int) error {
 	defer dir.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return err
+	}
+	if _, cleared := r.cleared[st.Ino]; cleared && older {
+		return nil
+	}
 	names, err := dir.Readdirnames(-1)
 	if err != nil && err != io.EOF {
-		return false, err
+		return err
 	}
-	gone = true
 	for _, name := range names {
-		one, err := r.removeAt(int(dir.Fd()), name, older, depth)
-		if err != nil {
-			return false, err
+		if err := r.removeAt(int(dir.Fd()), name, older, depth); err != nil {
+			return err
 		}
-		gone = gone && one
 	}
-	return gone, nil
+	r.cleared[st.Ino] = struct{}{}
+	return nil
 }

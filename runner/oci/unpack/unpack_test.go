@@ -184,7 +184,7 @@ func TestLayersAreUnpackedOneAboveTheOther(t *testing.T) {
 		if got := list(t, tree); got != want {
 			t.Errorf("%s:\n%s", name, got)
 		}
-		if result.Files != 33 || result.Bytes == 0 || result.Bytes > 200000 {
+		if result.Files != 35 || result.Bytes == 0 || result.Bytes > 200000 {
 			t.Errorf("%s: %+v", name, result)
 		}
 	}
@@ -354,6 +354,7 @@ func TestAttacksByTheSizeOfAnImageAreHeld(t *testing.T) {
 		"a bomb behind the end":          {[][2][]byte{{behind, zip(behind)}}, "oci_image_max"},
 		"layers that are large together": {plain(layer(t, file("a", string(make([]byte, 9<<20)))), layer(t, file("a", string(make([]byte, 9<<20))))), "oci_image_max"},
 		"more files than may be":         {plain(layer(t, many...)), "more than 1000 files"},
+		"a name of 1500 directories":     {plain(layer(t, file(strings.Repeat("d/", 1500)+"x", ""))), "more than 1000 files"},
 		"a file of a terabyte":           {plain(sparse.Bytes()), "oci_image_max"},
 		"a header of two megabytes":      {plain(huge), "header field too long"},
 		"another digest":                 {[][2][]byte{{zeros, zip(layer(t, file("a", "")))}}, "the image says sha256:"},
@@ -367,6 +368,56 @@ func TestAttacksByTheSizeOfAnImageAreHeld(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// What is small in a layer and has no content still takes an inode and a name. An image of it
+// must count to what is kept, also what its later layers remove.
+func TestWhatHasNoContentCountsToTheSizeOfAnImage(t *testing.T) {
+	const many = 200
+	links, names := []entry{dir("s")}, []entry{dir("s")}
+	for i := range many {
+		links = append(links, link(fmt.Sprint("s/", i), strings.Repeat("x", 4000), tar.TypeSymlink))
+		names = append(names, file(fmt.Sprint("s/.wh.", i), ""))
+	}
+	hard := []entry{file("f", "")}
+	empty := []entry{}
+	for i := range many {
+		hard = append(hard, link(fmt.Sprint(strings.Repeat("n", 200), i), "f", tar.TypeLink))
+		empty = append(empty, file(fmt.Sprint("e", i), ""))
+	}
+	large := file("large", strings.Repeat("x", many<<12))
+	for name, layers := range map[string][][2][]byte{
+		"empty files":                      plain(layer(t, empty...)),
+		"directories that no entry is for": plain(layer(t, file(strings.Repeat("d/", many)+"x", ""))),
+		"links":                            plain(layer(t, links...)),
+		"hard links":                       plain(layer(t, hard...)),
+		"links that were removed":          plain(layer(t, append(links, large)...), layer(t, names...)),
+	} {
+		if _, result, err := unpackAll(t, enough, layers...); err != nil || result.Bytes < many<<12 || result.Bytes > 3*many<<12 {
+			t.Errorf("%s: %+v, %v", name, result, err)
+		}
+	}
+}
+
+// Each of these marks would have the process look at all files of the layer.
+func TestALayerThatMarksADirectoryAThousandTimesIsUnpackedInTime(t *testing.T) {
+	const many = 10000
+	entries := []entry{dir("d")}
+	for i := range many {
+		entries = append(entries, file(fmt.Sprint("d/", i), ""))
+	}
+	for range many {
+		entries = append(entries, file("d/.wh..wh..opq", ""), file(".wh.d", ""))
+	}
+	one := layer(t, entries...)
+	began := time.Now()
+	tree, _, err := unpackAll(t, Limits{Bytes: 1 << 30, Files: 4 * many}, plain(one)...)
+	if took := time.Since(began); err != nil || took > 20*time.Second {
+		t.Errorf("%v, after %s", err, took)
+	}
+	if kept, err := os.ReadDir(filepath.Join(tree, "d")); err != nil || len(kept) != many {
+		t.Errorf("%d files, %v", len(kept), err)
 	}
 }
 
@@ -399,7 +450,7 @@ func TestTheProcessThatUnpacksSeesNothingOfTheHost(t *testing.T) {
 		t.Errorf("its mounts: %s, %v", mounts, err)
 	}
 	status, _ := os.ReadFile(in + "status")
-	for _, line := range []string{"NoNewPrivs:\t1", fmt.Sprintf("CapEff:\t%016x", uint64(needed)), fmt.Sprintf("CapPrm:\t%016x", uint64(needed))} {
+	for _, line := range []string{"NoNewPrivs:\t1", "Seccomp:\t2", fmt.Sprintf("CapEff:\t%016x", uint64(needed)), fmt.Sprintf("CapPrm:\t%016x", uint64(needed))} {
 		if !strings.Contains(string(status), line) {
 			t.Errorf("no %q in its status: %s", line, status)
 		}

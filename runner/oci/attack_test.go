@@ -2,9 +2,12 @@ package oci
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -284,6 +287,53 @@ func TestTheDoorDecidesByAddressesWhenItConnects(t *testing.T) {
 		if err := named.mayReach(to, netip.MustParseAddr("127.0.0.1")); (err == nil) != may {
 			t.Errorf("%s: %v", to, err)
 		}
+	}
+}
+
+// elsewhere is a connection that seems to lead to another address.
+type elsewhere struct {
+	net.Conn
+	address string
+}
+
+func (e elsewhere) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(e.address), 443))
+}
+
+// A name may lead to somebody else's server on a private address first, and then to the internet.
+func TestARegistryWithoutACertificateAtAPrivateAddressHasNone(t *testing.T) {
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	host := strings.TrimPrefix(server.URL, "https://")
+	door := newDoor(Rules{Images: []string{host + "/*"}}, host, func(string) string { return "" })
+	address := "10.0.0.7"
+	door.DialContext = func(ctx context.Context, protocol, to string) (net.Conn, error) {
+		connection, err := door.dial(ctx, protocol, to)
+		return elsewhere{connection, address}, err
+	}
+	ask := func() error {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/v2/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := door.RoundTrip(request)
+		if err == nil {
+			answer.Body.Close()
+			door.CloseIdleConnections()
+		}
+		return err
+	}
+	if err := ask(); err == nil || !strings.Contains(err.Error(), "certificate") || door.private.Load() {
+		t.Errorf("without a certificate: %v, private: %v", err, door.private.Load())
+	}
+	door.TLSClientConfig = &tls.Config{RootCAs: x509.NewCertPool()}
+	door.TLSClientConfig.RootCAs.AddCert(server.Certificate())
+	if err := ask(); err != nil || !door.private.Load() {
+		t.Errorf("with one: %v, private: %v", err, door.private.Load())
+	}
+	address = "192.0.2.1"
+	if err := ask(); err != nil || door.private.Load() {
+		t.Errorf("in the internet: %v, private: %v", err, door.private.Load())
 	}
 }
 

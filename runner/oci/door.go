@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -37,7 +38,8 @@ type door struct {
 	rules Rules
 	// registry is the one that is asked, as HOST:PORT.
 	registry string
-	// private says that it has a private address.
+	// private says that it has answered from a private address, with its certificate: what takes
+	// connections there may be somebody else.
 	private atomic.Bool
 	proxy   func(*url.URL) (*url.URL, error)
 	proxies []string // HOST:PORT
@@ -115,16 +117,29 @@ func (d *door) RoundTrip(request *http.Request) (*http.Response, error) {
 	} else if host = strings.TrimSuffix(strings.ToLower(host), "."); (host == "localhost" || strings.HasSuffix(host, ".localhost")) && !d.rules.isNamed(to) {
 		return nil, closedError{to, "this host itself"}
 	}
-	answer, err := d.Transport.RoundTrip(request)
+	var from net.Addr
+	traced := httptrace.WithClientTrace(request.Context(), &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { from = c.Conn.RemoteAddr() }})
+	answer, err := d.Transport.RoundTrip(request.WithContext(traced))
 	if err != nil {
 		return nil, err
 	}
+	d.learn(to, request, from)
 	most := int64(maxAnswer)
 	if asked.Method == http.MethodGet && strings.Contains(asked.URL.Path, "/blobs/") {
 		most = -1 // whoever reads it knows the size
 	}
 	answer.Body = newSteadyBody(answer.Body, most)
 	return answer, nil
+}
+
+// learn notes from what address the registry has answered, unless it was a proxy's.
+func (d *door) learn(to string, request *http.Request, from net.Addr) {
+	if proxy, err := d.proxy(request.URL); to != d.registry || err != nil || proxy != nil {
+		return
+	}
+	if at, ok := from.(*net.TCPAddr); ok {
+		d.private.Store(isPrivate(at.AddrPort().Addr()))
+	}
 }
 
 // first is the request that was redirected to this one, in so many steps.
@@ -144,13 +159,7 @@ func (d *door) dial(ctx context.Context, protocol, to string) (net.Conn, error) 
 		}
 		return d.mayReach(strings.ToLower(to), address.Addr())
 	}}
-	connection, err := dialer.DialContext(ctx, protocol, to)
-	if err == nil && strings.EqualFold(to, d.registry) {
-		if at, ok := connection.RemoteAddr().(*net.TCPAddr); ok && isPrivate(at.AddrPort().Addr()) {
-			d.private.Store(true)
-		}
-	}
-	return connection, err
+	return dialer.DialContext(ctx, protocol, to)
 }
 
 // closedError is an address to which the door does not lead.

@@ -39,7 +39,7 @@ func Run(args []string, layers io.Reader, result io.Writer) error {
 	// Where this program is linked with a C library, as tests may be, only this thread can give
 	// up its capabilities.
 	runtime.LockOSThread()
-	if err := confine(args[0]); err != nil {
+	if err := confine(args[0], limits.processor()); err != nil {
 		return fmt.Errorf("leave the host: %w", err)
 	}
 	// Made under the host's umask. A layer may say otherwise.
@@ -66,13 +66,17 @@ func Run(args []string, layers io.Reader, result io.Writer) error {
 	return json.NewEncoder(result).Encode(t.result)
 }
 
+// processor is how many seconds of a processor layers may take: ten minutes, and one for each
+// 4 MiB. Links may make each name long to look up.
+func (l Limits) processor() uint64 { return 600 + l.Bytes>>22 }
+
 // confine makes the tree all that this process sees.
-func confine(tree string) error {
+func confine(tree string, seconds uint64) error {
 	debug.SetMemoryLimit(memory / 2)
 	for _, limit := range []struct {
 		resource int
 		most     uint64
-	}{{unix.RLIMIT_DATA, memory}, {unix.RLIMIT_NOFILE, 1024}, {unix.RLIMIT_CORE, 0}, {unix.RLIMIT_MEMLOCK, 0}} {
+	}{{unix.RLIMIT_DATA, memory}, {unix.RLIMIT_CPU, seconds}, {unix.RLIMIT_NOFILE, 1024}, {unix.RLIMIT_CORE, 0}, {unix.RLIMIT_MEMLOCK, 0}} {
 		if err := unix.Setrlimit(limit.resource, &unix.Rlimit{Cur: limit.most, Max: limit.most}); err != nil {
 			return fmt.Errorf("limit resource %d: %w", limit.resource, err)
 		}

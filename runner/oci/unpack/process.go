@@ -92,6 +92,9 @@ func (p *Process) wait() (result Result, err error) {
 	p.ended = true
 	p.layers.Close()
 	if err := p.cmd.Wait(); err != nil {
+		if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signal() == syscall.SIGKILL {
+			err = errors.New("the process was killed: it had no memory, or its layers take longer than any of their size should")
+		}
 		if line := printable.Line(string(p.said.last)); line != "" {
 			err = errors.New(line)
 		}

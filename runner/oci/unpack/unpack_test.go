@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -454,6 +455,10 @@ func TestTheProcessThatUnpacksSeesNothingOfTheHost(t *testing.T) {
 		if !strings.Contains(string(status), line) {
 			t.Errorf("no %q in its status: %s", line, status)
 		}
+	}
+	limits, _ := os.ReadFile(in + "limits")
+	if !regexp.MustCompile(`Max cpu time +616 +616`).Match(limits) {
+		t.Errorf("no limit of its time: %s", limits)
 	}
 	for _, namespace := range []string{"user", "mnt", "pid", "net", "ipc", "uts", "cgroup"} {
 		its, err := os.Readlink(in + "ns/" + namespace)

@@ -10,6 +10,7 @@ import (
 	"net/http/httptrace"
 	"net/netip"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -38,8 +39,7 @@ type door struct {
 	rules Rules
 	// registry is the one that is asked, as HOST:PORT.
 	registry string
-	// private says that it has answered from a private address, with its certificate: what takes
-	// connections there may be somebody else.
+	// private says that it has a private address.
 	private atomic.Bool
 	proxy   func(*url.URL) (*url.URL, error)
 	proxies []string // HOST:PORT
@@ -117,30 +117,24 @@ func (d *door) RoundTrip(request *http.Request) (*http.Response, error) {
 	} else if host = strings.TrimSuffix(strings.ToLower(host), "."); (host == "localhost" || strings.HasSuffix(host, ".localhost")) && !d.rules.isNamed(to) {
 		return nil, closedError{to, "this host itself"}
 	}
-	var from net.Addr
-	traced := httptrace.WithClientTrace(request.Context(), &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { from = c.Conn.RemoteAddr() }})
-	answer, err := d.Transport.RoundTrip(request.WithContext(traced))
+	if proxy, _ := d.proxy(request.URL); to == d.registry && proxy == nil {
+		request = request.WithContext(httptrace.WithClientTrace(request.Context(), &httptrace.ClientTrace{GotConn: d.connected}))
+	}
+	answer, err := d.Transport.RoundTrip(request)
 	if err != nil {
 		return nil, err
 	}
-	d.learn(to, request, from)
 	most := int64(maxAnswer)
-	if asked.Method == http.MethodGet && strings.Contains(asked.URL.Path, "/blobs/") {
+	if asked.Method == http.MethodGet && isBlob(asked.URL.Path) {
 		most = -1 // whoever reads it knows the size
 	}
 	answer.Body = newSteadyBody(answer.Body, most)
 	return answer, nil
 }
 
-// learn notes from what address the registry has answered, unless it was a proxy's.
-func (d *door) learn(to string, request *http.Request, from net.Addr) {
-	if proxy, err := d.proxy(request.URL); to != d.registry || err != nil || proxy != nil {
-		return
-	}
-	if at, ok := from.(*net.TCPAddr); ok {
-		d.private.Store(isPrivate(at.AddrPort().Addr()))
-	}
-}
+// isBlob says whether a path is that of a blob, .../blobs/DIGEST. The name of a repository may
+// have a part "blobs" too.
+func isBlob(of string) bool { return path.Base(path.Dir(of)) == "blobs" }
 
 // first is the request that was redirected to this one, in so many steps.
 func first(request *http.Request) (asked *http.Request, steps int) {
@@ -160,6 +154,14 @@ func (d *door) dial(ctx context.Context, protocol, to string) (net.Conn, error) 
 		return d.mayReach(strings.ToLower(to), address.Addr())
 	}}
 	return dialer.DialContext(ctx, protocol, to)
+}
+
+// connected notes whether the registry has a private address. It is called when the registry
+// has shown its certificate: before, any address could be that of a name of a job's choice.
+func (d *door) connected(info httptrace.GotConnInfo) {
+	if at, ok := info.Conn.RemoteAddr().(*net.TCPAddr); ok && isPrivate(at.AddrPort().Addr()) {
+		d.private.Store(true)
+	}
 }
 
 // closedError is an address to which the door does not lead.

@@ -18,15 +18,12 @@ type removal struct {
 	// fresh are the inodes that the current layer has made: what it marks as removed is of the
 	// layers below only.
 	fresh map[uint64]struct{}
-	// cleared are the inodes of directories below which there is nothing else any more: a layer
-	// may say a thousand times that one is empty.
-	cleared map[uint64]struct{}
+	// emptied are the inodes of directories in which the current layer has removed what the layers
+	// below had. A layer may ask for that again and again, and has nothing more to remove there.
+	emptied map[uint64]struct{}
 	// freed is how many bytes of disk that made free.
 	freed uint64
 }
-
-// begin begins a layer.
-func (r *removal) begin() { r.fresh, r.cleared = map[uint64]struct{}{}, map[uint64]struct{}{} }
 
 // blocks is what a file of a size takes on disk, about: at least one for its inode and name.
 func blocks(size uint64) uint64 { return max(1, (size+4095)/4096) * 4096 }
@@ -52,7 +49,8 @@ func (r *removal) empty(dir string) error {
 	if err != nil {
 		return err
 	}
-	return r.emptyAt(os.NewFile(uintptr(at), dir), true, 0)
+	_, err = r.emptyAt(os.NewFile(uintptr(at), dir), true, 0)
+	return err
 }
 
 // remove removes a file or a tree; with older only what is not of this layer. What a link
@@ -63,65 +61,71 @@ func (r *removal) remove(name string, older bool) error {
 		return err
 	}
 	defer unix.Close(dir)
-	return r.removeAt(dir, path.Base(name), older, 0)
+	_, err = r.removeAt(dir, path.Base(name), older, 0)
+	return err
 }
 
-// removeAt removes what has a name in an open directory.
-func (r *removal) removeAt(dir int, name string, older bool, depth int) error {
+// removeAt says whether all of it is gone.
+func (r *removal) removeAt(dir int, name string, older bool, depth int) (gone bool, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return err
+		return false, err
 	}
 	_, fresh := r.fresh[st.Ino]
 	keep := older && fresh
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		if keep {
-			return nil
+			return false, nil
 		}
 		if st.Nlink == 1 {
 			r.freed += blocks(uint64(st.Size))
 		}
-		return unix.Unlinkat(dir, name, 0)
+		return true, unix.Unlinkat(dir, name, 0)
 	}
 	if depth > maxDepth {
-		return fmt.Errorf("it has more than %d directories in each other", maxDepth)
+		return false, fmt.Errorf("it has more than %d directories in each other", maxDepth)
 	}
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if err := r.emptyAt(os.NewFile(uintptr(fd), name), older, depth+1); err != nil || keep {
-		return err
+	gone, err = r.emptyAt(os.NewFile(uintptr(fd), name), older, depth+1)
+	if err != nil || !gone || keep {
+		return false, err
 	}
-	err = unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
-	switch {
-	case err == nil:
+	if err = unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); err == unix.ENOTEMPTY && older {
+		return false, nil // it was emptied before, and has files of this layer
+	}
+	if err == nil {
 		r.freed += blocks(1)
-	case older && err == unix.ENOTEMPTY:
-		return nil // something of this layer is in it
 	}
-	return err
+	return err == nil, err
 }
 
 // emptyAt does so for all that is in an open directory, and closes it.
-func (r *removal) emptyAt(dir *os.File, older bool, depth int) error {
+func (r *removal) emptyAt(dir *os.File, older bool, depth int) (gone bool, err error) {
 	defer dir.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
-		return err
-	}
-	if _, cleared := r.cleared[st.Ino]; cleared && older {
-		return nil
+	if older {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+			return false, err
+		}
+		if _, before := r.emptied[st.Ino]; before {
+			return true, nil
+		}
+		r.emptied[st.Ino] = struct{}{}
 	}
 	names, err := dir.Readdirnames(-1)
 	if err != nil && err != io.EOF {
-		return err
+		return false, err
 	}
+	gone = true
 	for _, name := range names {
-		if err := r.removeAt(int(dir.Fd()), name, older, depth); err != nil {
-			return err
+		one, err := r.removeAt(int(dir.Fd()), name, older, depth)
+		if err != nil {
+			return false, err
 		}
+		gone = gone && one
 	}
-	r.cleared[st.Ino] = struct{}{}
-	return nil
+	return gone, nil
 }

@@ -61,7 +61,7 @@ func (t *tree) layer(compressed io.Reader, sum [32]byte) error {
 
 // apply writes the entries of a layer.
 func (t *tree) apply(layer io.Reader) error {
-	t.begin()
+	t.fresh, t.emptied = map[uint64]struct{}{}, map[uint64]struct{}{}
 	entries := tar.NewReader(layer)
 	for {
 		header, err := entries.Next()
@@ -71,26 +71,45 @@ func (t *tree) apply(layer io.Reader) error {
 		if err != nil {
 			return fmt.Errorf("read a layer: %w", err)
 		}
-		err = t.count(1)
-		if err == nil {
-			err = t.entry(header, entries)
+		if err := t.count(); err != nil {
+			return err
 		}
-		if err != nil {
+		if err := t.entry(header, entries); err != nil {
 			return fmt.Errorf("%.200q: %w", header.Name, err)
 		}
 	}
 }
 
-// count counts files, each as a block at least: that much an empty one may take, with its inode
-// and its name.
-func (t *tree) count(files uint64) error {
-	if t.result.Files += files; t.result.Files > t.limits.Files {
+// count counts one more file, as a block at least: that much an empty one may take.
+func (t *tree) count() error {
+	if t.result.Files++; t.result.Files > t.limits.Files {
 		return fmt.Errorf("the image has more than %d files", t.limits.Files)
 	}
-	if t.result.Bytes += files * blocks(1); t.result.Bytes > t.limits.Bytes {
+	if t.result.Bytes += blocks(1); t.result.Bytes > t.limits.Bytes {
 		return errTooMuch
 	}
 	return nil
+}
+
+// makeAbove makes a directory that an entry needs and that no entry is for. One name may need two
+// thousand of them, so they count.
+func (t *tree) makeAbove(dir string) error {
+	info, err := os.Stat(dir)
+	switch {
+	case err == nil && info.IsDir():
+		return nil
+	case err == nil:
+		return unix.ENOTDIR
+	case !errors.Is(err, fs.ErrNotExist):
+		return cause(err)
+	}
+	if err := t.makeAbove(path.Dir(dir)); err != nil {
+		return err
+	}
+	if err := t.count(); err != nil {
+		return err
+	}
+	return cause(os.Mkdir(dir, 0o755))
 }
 
 // Marks in the layers of images: image-spec/layer.md, "Whiteouts".
@@ -121,7 +140,7 @@ func (t *tree) entry(header *tar.Header, content io.Reader) error {
 	if header.Uid < 0 || header.Uid > MaxID || header.Gid < 0 || header.Gid > MaxID {
 		return fmt.Errorf("it belongs to user %d and group %d; machines have ids from 0 to %d", header.Uid, header.Gid, MaxID)
 	}
-	if err := t.makeParents(dir); err != nil {
+	if err := t.makeAbove(path.Clean(dir)); err != nil {
 		return err
 	}
 	directory := header.Typeflag == tar.TypeDir
@@ -135,22 +154,6 @@ func (t *tree) entry(header *tar.Header, content io.Reader) error {
 		}
 	}
 	return t.write(name, header, content)
-}
-
-// makeParents makes a directory, and those above it, which layers need not mention. One name has
-// two thousand of them, so they count like files.
-func (t *tree) makeParents(dir string) error {
-	missing := uint64(0)
-	for above := path.Clean(dir); ; above = path.Dir(above) {
-		if _, err := os.Stat(above); !errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		missing++
-	}
-	if err := t.count(missing); err != nil {
-		return err
-	}
-	return cause(os.MkdirAll(dir, 0o755))
 }
 
 // write writes an entry where there is nothing, or a directory where there may be one.

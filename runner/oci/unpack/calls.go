@@ -10,7 +10,7 @@ import (
 // of Go's runtime. Threads are apart.
 var made = []uint32{
 	// files
-	unix.SYS_READ, unix.SYS_WRITE, unix.SYS_OPENAT, unix.SYS_CLOSE, unix.SYS_LSEEK, unix.SYS_FCNTL,
+	unix.SYS_READ, unix.SYS_PREAD64, unix.SYS_WRITE, unix.SYS_OPENAT, unix.SYS_CLOSE, unix.SYS_LSEEK, unix.SYS_FCNTL,
 	unix.SYS_FSTAT, unix.SYS_NEWFSTATAT, unix.SYS_GETDENTS64,
 	unix.SYS_MKDIRAT, unix.SYS_SYMLINKAT, unix.SYS_LINKAT, unix.SYS_UNLINKAT,
 	unix.SYS_FCHOWNAT, unix.SYS_FCHMODAT, unix.SYS_UTIMENSAT, unix.SYS_LSETXATTR,

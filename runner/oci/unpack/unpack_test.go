@@ -450,6 +450,9 @@ func TestTheProcessThatUnpacksSeesNothingOfTheHost(t *testing.T) {
 	if err := p.cmd.Process.Signal(unix.SIGXCPU); err != nil {
 		t.Fatal(err)
 	}
+	if err := unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := p.Finish(); err == nil || !strings.Contains(err.Error(), "longer to unpack") || errors.As(err, &HostError{}) {
 		t.Errorf("when its time is over: %v", err)
 	}

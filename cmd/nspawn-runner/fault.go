@@ -10,13 +10,16 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/systemd"
 )
 
-// Built for tests, the program does at its marks what these variables say.
+// Built for tests, the program does at its marks what these variables say. With
+// NSPAWN_RUNNER_ANSWER_LIMIT it waits for that time, and not longer, for a bus to answer.
 //
 // With NSPAWN_RUNNER_MARKS it prints a line at each: that word, a colon, and the
 // mark, so that whoever reads it can do something to the host at that moment.
@@ -27,6 +30,9 @@ import (
 // With NSPAWN_RUNNER_KILL_AT it dies at the mark of that number, or that name,
 // as if by kill -9.
 func init() {
+	if limit, err := time.ParseDuration(os.Getenv("NSPAWN_RUNNER_ANSWER_LIMIT")); err == nil {
+		systemd.AnswerLimit = limit
+	}
 	var hooks []func(mark string)
 	if who := os.Getenv("NSPAWN_RUNNER_MARKS"); who != "" {
 		hooks = append(hooks, func(mark string) { fmt.Fprintf(os.Stderr, "%s: %s\n", who, mark) })

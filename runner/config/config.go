@@ -17,6 +17,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 
 	"gopkg.in/yaml.v3"
 

@@ -127,7 +127,7 @@ func (s service) dockerUser() string {
 // policies are words: one, or a list.
 type policies []string
 
-// UnmarshalJSON takes what it can read. Another type is no reason to refuse the job.
+// UnmarshalJSON takes what it can read. Another type does not fail the job.
 func (p *policies) UnmarshalJSON(text []byte) error {
 	var one string
 	if json.Unmarshal(text, &one) == nil {

@@ -47,7 +47,7 @@ var mayImport = map[string]string{
 	"runner/age":           "runner/config",
 	"runner/statedir":      "",
 	"runner/oci":           "runner/fault runner/leftover runner/lock runner/network runner/oci/unpack runner/pattern runner/printable runner/storage",
-	"runner/oci/unpack":    "runner/printable",
+	"runner/oci/unpack":    "runner/printable runner/seccomp",
 	"runner/job":           "runner/age runner/cache runner/config runner/failure runner/fault runner/gitlab runner/host runner/image runner/image/box runner/journal runner/limits runner/machine runner/metrics runner/network runner/oci runner/printable runner/starter runner/statedir runner/storage runner/systemd",
 	"runner/doctor":        "runner/age runner/apparmor runner/config runner/gitlab runner/host runner/image runner/job runner/leftover runner/machine runner/network runner/packages runner/printable runner/statedir runner/storage runner/systemd",
 	"runner":               "runner/age runner/cache runner/config runner/doctor runner/fault runner/gitlab runner/host runner/image runner/image/debian runner/job runner/leftover runner/limits runner/machine runner/metrics runner/oci runner/statedir runner/storage",

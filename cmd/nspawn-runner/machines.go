@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -73,11 +72,7 @@ func machines(o *options) *cobra.Command {
 			"limits. 'top' shows the same live.",
 		Args: cobra.NoArgs,
 		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error {
-			machines, err := h.Machines(ctx, nil)
-			if err != nil || asJSON {
-				return printed(machines, err)
-			}
-			return printMachines(os.Stdout, machines)
+			return listMachines(ctx, h, asJSON)
 		}),
 	}
 	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -96,6 +91,15 @@ func machines(o *options) *cobra.Command {
 	}
 	c.AddCommand(list, login)
 	return c
+}
+
+// listMachines prints the machines there are, once.
+func listMachines(ctx context.Context, h *runner.Host, asJSON bool) error {
+	machines, err := h.Machines(ctx, nil)
+	if err != nil || asJSON {
+		return printed(machines, err)
+	}
+	return printMachines(os.Stdout, machines)
 }
 
 // boot, emptyTrash and pruneCaches are the commands of services that this program starts;
@@ -126,20 +130,6 @@ func start() *cobra.Command {
 	return &cobra.Command{
 		Use: "start", Hidden: true, Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return exitStatus(starter.Run()) },
-	}
-}
-
-// nest is what prepare has a child do in a machine.
-func nest() *cobra.Command {
-	return &cobra.Command{
-		Use: "nest NAMESPACE OWNER", Hidden: true, Args: cobra.ExactArgs(2),
-		RunE: func(_ *cobra.Command, args []string) error {
-			owner, err := strconv.Atoi(args[1])
-			if err != nil {
-				return err
-			}
-			return machine.Nest(args[0], owner)
-		},
 	}
 }
 

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -8,6 +9,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 )
 
 // aged has images pulled and used at different times: the last name was used last.
@@ -159,6 +163,37 @@ func TestGarbageAreImagesWithoutANameAndNamesWithoutAnImage(t *testing.T) {
 	}
 	if left, err := s.List(); err != nil || len(left) != 1 {
 		t.Errorf("%+v, %v", left, err)
+	}
+}
+
+func TestAnImageThatIsAllConfigurationCountsToWhatIsKept(t *testing.T) {
+	h := newHub(t)
+	s, _ := storeOf(t, h)
+	empty := imageOf(t)
+	got := get(t, s, Request{Name: h.push(t, "empty", empty)})
+	large, err := mutate.Config(empty, v1.Config{Env: []string{"A=" + strings.Repeat("x", 3<<20)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again := get(t, s, Request{Name: h.push(t, "large", large)}); got.Size < 1<<20 || again.Size < 4<<20 {
+		t.Errorf("%d, %d bytes", got.Size, again.Size)
+	}
+}
+
+// A job may give an image a new tag each time. The last names are known, and the image by them.
+func TestAnImageHasNoMoreNamesThanAreReadForEachJob(t *testing.T) {
+	h := newHub(t)
+	s, _ := storeOf(t, h)
+	image := imageOf(t, []string{"a", "1"})
+	var last Image
+	for i := range mostNames + 3 {
+		last = get(t, s, Request{Name: h.push(t, fmt.Sprintf("a:%d", i), image)})
+	}
+	if len(last.References) != mostNames || !slices.Contains(last.References, h.host+fmt.Sprintf("/a:%d", mostNames+2)) || slices.Contains(last.References, h.host+"/a:0") {
+		t.Errorf("%d names: %v", len(last.References), last.References)
+	}
+	if again := get(t, s, Request{Name: h.host + "/a:0"}); again.Digest != last.Digest || len(again.References) != mostNames {
+		t.Errorf("a forgotten name: %+v", again)
 	}
 }
 

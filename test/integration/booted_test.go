@@ -86,6 +86,8 @@ func TestAPlaybookOfABootedBuildHasServicesThatRunAndAJobWhatTheyWrote(t *testin
 	began := time.Now()
 	if c := h.drive(t, "chroot-maintenance", "booted"); c.status != 0 || !strings.Contains(c.stderr, "booted: published, generation booted/") {
 		t.Fatalf("%+v", c)
+	} else if !strings.Contains(c.stderr, " tasks: ansible.builtin.copy, ansible.builtin.systemd, again\n") {
+		t.Errorf("which tasks changed something? %s", c.stderr)
 	}
 	t.Logf("a booted maintenance: %v", time.Since(began))
 	if after := left(); after != before {

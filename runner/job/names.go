@@ -1,16 +1,11 @@
 package job
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
-	"os"
 	"slices"
 	"strings"
-
-	"gopkg.in/yaml.v3"
 
 	"nspawn-runner/runner/config"
 	"nspawn-runner/runner/gitlab"
@@ -134,38 +129,16 @@ type Aliases struct {
 
 const aliasesSetting = config.VariablePrefix + "aliases"
 
-// Aliases reads all playbooks, but only those that have the word in them as YAML, which
-// takes twenty times as long.
-func (d *Driver) Aliases() Aliases {
-	images, err := d.Images.List()
-	if err != nil {
-		return Aliases{Unread: []error{err}}
-	}
-	var known Aliases
-	for _, i := range images {
-		text, err := os.ReadFile(i.Playbook)
-		if i.Playbook == "" || err == nil && !bytes.Contains(text, []byte(aliasesSetting)) {
-			continue
-		}
-		settings, err := d.readSetting(i, aliasesSetting)
-		if err != nil {
-			known.Unread = append(known.Unread, err)
-		}
-		for _, name := range settings.Aliases {
-			known.All = append(known.All, Alias{name, i.Name, i.Playbook})
+// Aliases reads the aliases of all images.
+func (d *Driver) Aliases() (known Aliases) {
+	playbooks, unread := d.playbooksWith(aliasesSetting)
+	known.Unread = unread
+	for _, p := range playbooks {
+		for _, name := range p.settings.Aliases {
+			known.All = append(known.All, Alias{name, p.Name, p.Playbook})
 		}
 	}
 	return known
-}
-
-// readSetting reads one setting of a playbook, whatever its other settings are.
-func (d *Driver) readSetting(i image.Image, wanted string) (config.Config, error) {
-	book, err := i.ReadPlaybook()
-	if err != nil {
-		return config.Config{}, err
-	}
-	maps.DeleteFunc(book.Settings, func(name string, _ yaml.Node) bool { return name != wanted })
-	return d.Config.ForImage(book.Path, book.Settings)
 }
 
 // Find is the image with an alias, "" if there is none. That there are two is an error.

@@ -58,7 +58,7 @@ func (d *Driver) pullServices(ctx context.Context, job gitlab.Job, services []gi
 	if len(byName) == 0 {
 		return nil, nil
 	}
-	keys := d.Keychain(job)
+	keys := d.keychain(job)
 	got := make([]pulled, len(services))
 	all, pulling := errgroup.WithContext(ctx)
 	all.SetLimit(mostPulls)
@@ -100,12 +100,11 @@ func (d *Driver) pullServices(ctx context.Context, job gitlab.Job, services []gi
 	return byNumber, nil
 }
 
-// orderProgram makes the plan of the machine of a service whose image was pulled. With an error,
-// the image is held if the plan says how to let it go.
-func (d *Driver) orderProgram(main machine.Spec, job gitlab.Job, service gitlab.Service, from pulled, number int, settings config.Config) (ordered orderedService, err error) {
+// orderProgram plans the machine of a service whose image was pulled. The image stays held.
+func (d *Driver) orderProgram(of ordering, service gitlab.Service, number int, from pulled) (ordered orderedService, err error) {
 	ordered.Service = service
 	ordered.spec.Recorded = from.release
-	ordered.settings = programSettings(d.Config, settings)
+	ordered.settings = programSettings(d.Config, of.settings)
 	ordered.settings.ServicePorts = from.Config.Ports
 	command := planCommand(service, from.Config)
 	if command == nil {
@@ -127,7 +126,7 @@ func (d *Driver) orderProgram(main machine.Spec, job gitlab.Job, service gitlab.
 	if err := d.canLimit(spec.Limits.DiskMax, backend); err != nil {
 		return ordered, fmt.Errorf("%s: %w", ordered.label(), err)
 	}
-	d.place(&ordered, spec, main, job, number)
+	d.place(&ordered, spec, of, number)
 	ordered.spec.Program = &machine.Program{
 		StopSignal: planSignal(from.Config.StopSignal),
 		Plan: starter.Plan{

@@ -40,8 +40,8 @@ func (d *Driver) Gives(settings config.Config) []string {
 // others: patterns as in path.Match.
 type Permission []string
 
-// Everything is for who may choose at will: the host's root.
-var Everything = Permission{"*"}
+// everything is for who may choose at will: the host's root.
+var everything = Permission{"*"}
 
 // Check finds patterns that are none.
 func (p Permission) Check() error {

@@ -1,9 +1,7 @@
 package job
 
 import (
-	"bytes"
 	"fmt"
-	"os"
 	"strings"
 
 	"nspawn-runner/runner/config"
@@ -41,9 +39,9 @@ func (d *Driver) findService(written string) (name string, err error) {
 			}
 		}
 	}
-	offers, unread := d.Offers()
+	offers, unread := d.offers()
 	for _, pattern := range []bool{false, true} {
-		var found []Offer
+		var found []offer
 		for _, o := range offers {
 			if fits(o.Pattern, pattern) && (len(found) == 0 || found[0].Image != o.Image) {
 				found = append(found, o)
@@ -67,7 +65,7 @@ func (d *Driver) findService(written string) (name string, err error) {
 }
 
 // unknownService says what a job can write, and who can change that.
-func (d *Driver) unknownService(written string, offers []Offer, unread []error) error {
+func (d *Driver) unknownService(written string, offers []offer, unread []error) error {
 	var known []string
 	for _, m := range d.Config.Services {
 		known = append(known, m.Written)
@@ -88,29 +86,18 @@ func (d *Driver) unknownService(written string, offers []Offer, unread []error) 
 	return err
 }
 
-// Offer is a name or a pattern of services that the playbook of an image says it stands for.
-type Offer struct {
+// offer is a name or a pattern of services that the playbook of an image says it stands for.
+type offer struct {
 	config.Pattern
 	Image, Playbook string
 }
 
-// Offers are those of all playbooks that can be read, and why others cannot.
-func (d *Driver) Offers() (all []Offer, unread []error) {
-	images, err := d.Images.List()
-	if err != nil {
-		return nil, []error{err}
-	}
-	for _, i := range images {
-		text, err := os.ReadFile(i.Playbook)
-		if i.Playbook == "" || err == nil && !bytes.Contains(text, []byte(serviceSetting)) {
-			continue // parsing takes twenty times as long
-		}
-		settings, err := d.readSetting(i, serviceSetting)
-		if err != nil {
-			unread = append(unread, err)
-		}
-		for _, p := range settings.Service {
-			all = append(all, Offer{p, i.Name, i.Playbook})
+// offers reads the services of all images.
+func (d *Driver) offers() (all []offer, unread []error) {
+	playbooks, unread := d.playbooksWith(serviceSetting)
+	for _, book := range playbooks {
+		for _, p := range book.settings.Service {
+			all = append(all, offer{p, book.Name, book.Playbook})
 		}
 	}
 	return all, unread

@@ -96,7 +96,8 @@ func (d *Driver) start(ctx context.Context, job gitlab.Job, from *host.Process, 
 	}
 	spec = planJob(spec, job, settings)
 	spec.Caller = from
-	services, err := d.orderServices(ctx, &spec, job, settings, may)
+	var services []orderedService
+	services, spec.Names, err = d.orderServices(ctx, ordering{job, spec, settings, may})
 	for _, s := range services {
 		defer s.spec.Recorded()
 	}

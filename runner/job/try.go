@@ -28,7 +28,7 @@ func (d *Driver) Try(ctx context.Context, image string, script machine.Script) (
 	}
 	job := gitlab.Job{ID: ownID("try"), Image: image}
 	job.Owner = job.ID
-	if err := d.start(ctx, job, &self, Everything, new(observation)); err != nil {
+	if err := d.start(ctx, job, &self, everything, new(observation)); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.end(ctx, job.ID)) }()

@@ -38,8 +38,8 @@ func (e End) String() string {
 	return fmt.Sprintf("it has ended with exit code %d", e.Code)
 }
 
-// Ended is how the program of a machine ended. ok is false if it runs, or if nobody knows.
-func (s Store) Ended(record Record) (end End, ok bool) {
+// ended is how the program of a machine ended. ok is false if it runs, or if nobody knows.
+func (s Store) ended(record Record) (end End, ok bool) {
 	text, err := os.ReadFile(filepath.Join(s.dir(record.ID), endFile))
 	if err != nil || json.Unmarshal(text, &end) != nil {
 		return End{}, false
@@ -61,7 +61,7 @@ func (s Store) AwaitEnd(ctx context.Context, record Record) (End, error) {
 	}
 	defer bus.Close()
 	_, _, err = bus.AwaitStopped(ctx, unitName(record.ID))
-	if end, ok := s.Ended(record); ok {
+	if end, ok := s.ended(record); ok {
 		return end, nil
 	}
 	if err == nil {

@@ -58,7 +58,7 @@ func (s Store) followProgram(ctx context.Context, r Record, enough <-chan struct
 // showOutput shows the lines that a program has printed since, and returns how far that is.
 func (s Store) showOutput(r Record, so followed, show func(line string)) followed {
 	since, _ := strconv.ParseUint(so.Cursor, 10, 64)
-	text, skipped, next := s.Output(r, since)
+	text, skipped, next := s.output(r, since)
 	prefix := ServicePrefix(r.Aliases)
 	if skipped > 0 {
 		show(prefix + "(" + strconv.FormatUint(skipped, 10) + " bytes were printed faster than they could be shown)")

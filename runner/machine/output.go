@@ -53,10 +53,10 @@ func (r *ring) Write(p []byte) (int, error) {
 	return length, nil
 }
 
-// Output is what the program of a machine has written since a byte: 0 is the first one it ever
+// output is what the program of a machine has written since a byte: 0 is the first one it ever
 // wrote. skipped is how many of these bytes are not kept any more, next the number of the
 // byte that comes next. A machine that has no program has no output.
-func (s Store) Output(record Record, since uint64) (text []byte, skipped, next uint64) {
+func (s Store) output(record Record, since uint64) (text []byte, skipped, next uint64) {
 	data, err := os.ReadFile(filepath.Join(s.dir(record.ID), outputFile))
 	if err != nil || len(data) < ringHead {
 		return nil, 0, since
@@ -78,7 +78,7 @@ func (s Store) Output(record Record, since uint64) (text []byte, skipped, next u
 // programWords are the last lines that a program has written.
 func (s Store) programWords(record Record) []string {
 	words := Tail{Max: ringSize}
-	text, _, _ := s.Output(record, 0)
+	text, _, _ := s.output(record, 0)
 	_, _ = words.Write(text)
 	return words.Last()
 }

@@ -40,7 +40,7 @@ var platform = v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
 // ask prepares to ask for an image.
 func ask(rules Rules, ref name.Reference, keys Keychain, environment func(string) string) (*registry, error) {
 	ref = rules.mirrored(ref)
-	credential, found := keys.Find(ref.Context().String())
+	credential, found := keys.find(ref.Context().String())
 	door := newDoor(rules, ref.Context().RegistryStr(), environment)
 	puller, err := remote.NewPuller(
 		remote.WithTransport(door),

@@ -394,7 +394,7 @@ func TestCredentialsGoToTheirRegistryOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, found := (Keychain{{Server: h.host, Username: "user", Password: "pass"}}).Find(parsed.Context().String()); found {
+	if _, found := (Keychain{{Server: h.host, Username: "user", Password: "pass"}}).find(parsed.Context().String()); found {
 		t.Error("another registry has credentials")
 	}
 }

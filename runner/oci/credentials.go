@@ -75,8 +75,8 @@ func ParseKeychain(text []byte) (Keychain, error) {
 	return all, nil
 }
 
-// Find returns the credential for a repository, given with its registry; false if there is none.
-func (k Keychain) Find(repository string) (best Credential, found bool) {
+// find returns the credential for a repository, given with its registry; false if there is none.
+func (k Keychain) find(repository string) (best Credential, found bool) {
 	length := -1
 	for _, c := range k {
 		server := c.place()
@@ -109,7 +109,7 @@ func (c Credential) place() string {
 
 // Resolve implements authn.Keychain.
 func (k Keychain) Resolve(target authn.Resource) (authn.Authenticator, error) {
-	c, found := k.Find(target.String())
+	c, found := k.find(target.String())
 	if !found {
 		return authn.Anonymous, nil
 	}

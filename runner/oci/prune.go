@@ -23,16 +23,6 @@ type Pruned struct {
 	InUse   []Image `json:"in_use"` // would be removed, but machines run on them
 }
 
-// Prune removes the images that were unused for the longest time, until those that stay take
-// no more than CacheMax. Those on which machines run stay.
-func (s *Store) Prune(ctx context.Context) (Pruned, error) {
-	excess, err := s.excess("")
-	if err != nil {
-		return Pruned{}, err
-	}
-	return s.removeAll(ctx, excess)
-}
-
 // Remove removes the images that a name or a digest stands for, but for those on which
 // machines run.
 func (s *Store) Remove(ctx context.Context, written string) (Pruned, error) {

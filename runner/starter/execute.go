@@ -14,12 +14,12 @@ import (
 
 // Exit codes are those of docker-run(1).
 const (
-	// Unable is for a plan that the image does not fit.
-	Unable = 125
-	// NotExecutable is for a program that cannot be executed.
-	NotExecutable = 126
-	// NotFound is for a program that is not there.
-	NotFound = 127
+	// unable is for a plan that the image does not fit.
+	unable = 125
+	// notExecutable is for a program that cannot be executed.
+	notExecutable = 126
+	// notFound is for a program that is not there.
+	notFound = 127
 )
 
 // failure is why a program could not be started, and the exit code that says so.
@@ -37,11 +37,11 @@ func execute(command, environment []string) error {
 	err = unix.Exec(file, command, environment)
 	switch {
 	case errors.Is(err, unix.ENOENT): // the file is there
-		return failure{NotFound, fmt.Errorf("%s: the image does not have the interpreter that it names in its first line, or its dynamic loader", file)}
+		return failure{notFound, fmt.Errorf("%s: the image does not have the interpreter that it names in its first line, or its dynamic loader", file)}
 	case errors.Is(err, unix.ENOEXEC):
-		return failure{NotExecutable, fmt.Errorf("%s: %w: it is for another architecture, or a script that names no interpreter", file, err)}
+		return failure{notExecutable, fmt.Errorf("%s: %w: it is for another architecture, or a script that names no interpreter", file, err)}
 	}
-	return failure{NotExecutable, fmt.Errorf("execute %s: %w", file, err)}
+	return failure{notExecutable, fmt.Errorf("execute %s: %w", file, err)}
 }
 
 // pathIn is the value of PATH.
@@ -74,7 +74,7 @@ func lookUp(name, path string) (string, error) {
 		}
 	}
 	if errors.Is(why, fs.ErrNotExist) {
-		return "", failure{NotFound, fmt.Errorf("%q is not in the PATH of the image (%s)", name, path)}
+		return "", failure{notFound, fmt.Errorf("%q is not in the PATH of the image (%s)", name, path)}
 	}
 	return "", notStarted(name, why)
 }
@@ -92,9 +92,9 @@ func executable(file string) error {
 }
 
 func notStarted(name string, err error) error {
-	code := NotExecutable
+	code := notExecutable
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-		code = NotFound
+		code = notFound
 	}
 	var path *fs.PathError
 	if errors.As(err, &path) {

@@ -58,7 +58,7 @@ func Run() int {
 	if errors.As(err, &failed) {
 		return failed.code
 	}
-	return Unable
+	return unable
 }
 
 func run() error {

@@ -3,7 +3,6 @@ package storage
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 )
 
 // InPlace is the way to give a machine a tree itself for its root, and no view of it:
@@ -26,15 +25,8 @@ func (inPlace) Prepare(string, string, int, uint64) (*os.File, error) { return n
 func (inPlace) Used(string) (bytes, files uint64, err error) { return 0, 0, nil }
 
 func (inPlace) Mount(dir, chroot string, owner int, _ Disk) (string, error) {
-	mnt, err := scratch(dir, "")
+	root, err := bindRoot(dir, chroot, owner)
 	if err != nil {
-		return "", err
-	}
-	root := filepath.Join(mnt, "root")
-	if err := os.Mkdir(root, 0o755); err != nil {
-		return "", err
-	}
-	if err := bindTree(chroot, root, owner); err != nil {
 		return "", fmt.Errorf("boot a tree in place: %w", err)
 	}
 	return root, nil

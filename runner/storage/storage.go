@@ -96,6 +96,19 @@ func FileSystem(path string) (string, error) {
 	return fmt.Sprintf("file system %#x", fs.Type), nil
 }
 
+// bindRoot gives a machine a tree, as it is, for its root: on dir/mnt/root, which it returns.
+func bindRoot(dir, tree string, owner int) (root string, err error) {
+	mnt, err := scratch(dir, "")
+	if err != nil {
+		return "", err
+	}
+	root = filepath.Join(mnt, "root")
+	if err := os.Mkdir(root, 0o755); err != nil {
+		return "", err
+	}
+	return root, bindTree(tree, root, owner)
+}
+
 // scratch mounts an empty tmpfs on dir/mnt, the private place where a
 // machine's root is put together, and returns its path.
 func scratch(dir string, options string) (string, error) {

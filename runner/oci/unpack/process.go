@@ -30,7 +30,7 @@ type Process struct {
 // process keeps held open, so that a lock on it lasts as long as anybody writes to the tree.
 func Start(ctx context.Context, program, tree string, limits Limits, held *os.File) (*Process, error) {
 	p := &Process{cmd: exec.CommandContext(ctx, program, Command, tree, number(limits.Bytes), number(limits.Files))}
-	ids := []syscall.SysProcIDMap{{Size: MaxID + 1}}
+	ids := []syscall.SysProcIDMap{{Size: maxID + 1}}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET |
 			unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,

@@ -135,8 +135,8 @@ func (t *tree) entry(header *tar.Header, content io.Reader) error {
 	case strings.HasPrefix(base, whiteout):
 		return t.whiteOut(dir, strings.TrimPrefix(base, whiteout))
 	}
-	if header.Uid < 0 || header.Uid > MaxID || header.Gid < 0 || header.Gid > MaxID {
-		return fmt.Errorf("it belongs to user %d and group %d; machines have ids from 0 to %d", header.Uid, header.Gid, MaxID)
+	if header.Uid < 0 || header.Uid > maxID || header.Gid < 0 || header.Gid > maxID {
+		return fmt.Errorf("it belongs to user %d and group %d; machines have ids from 0 to %d", header.Uid, header.Gid, maxID)
 	}
 	if err := t.makeAbove(path.Clean(dir)); err != nil {
 		return err

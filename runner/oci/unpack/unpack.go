@@ -25,8 +25,8 @@ import (
 // limits.
 const Command = "unpack-layers"
 
-// MaxID is the highest user id and group id that a file may belong to.
-const MaxID = 1<<16 - 1
+// maxID is the highest user id and group id that a file may belong to.
+const maxID = 1<<16 - 1
 
 // Limits bound an image.
 type Limits struct {

@@ -21,9 +21,9 @@ import (
 	"nspawn-runner/runner/network"
 )
 
-// startWithServices starts a job's machine and, while that boots, the machines of its services.
-// It returns when they can be used, or had their time. With an error, some of them may be
-// there.
+// startWithServices starts a job's machine and, while that boots, the machines of its services. It
+// returns when the services are ready, or their time is over. After an error, some of the machines
+// may exist.
 func (d *Driver) startWithServices(ctx context.Context, main machine.Spec, services []orderedService) error {
 	for _, s := range services {
 		d.Note("Starting %s...", s.label())
@@ -38,7 +38,7 @@ func (d *Driver) startWithServices(ctx context.Context, main machine.Spec, servi
 	if err != nil {
 		return err
 	}
-	// From here on, their machines execute what the job may have chosen.
+	// From here on, this process talks to machines that a job controls.
 	if err := limitOwnMemory(); err != nil {
 		return fmt.Errorf("limit this program's memory: %w", err)
 	}
@@ -52,8 +52,8 @@ func (d *Driver) startWithServices(ctx context.Context, main machine.Spec, servi
 	return nil
 }
 
-// startServices starts the machines of services in the network of a job's machine, whose first
-// process is given.
+// startServices starts the machines of services in the network of a job's machine. main is its first
+// process.
 func (d *Driver) startServices(ctx context.Context, main host.Process, services []orderedService) error {
 	fault.Here("prepare: network of services there")
 	starts, ctx := errgroup.WithContext(ctx)
@@ -69,8 +69,8 @@ func (d *Driver) startServices(ctx context.Context, main host.Process, services 
 	return starts.Wait()
 }
 
-// awaitServices waits until all services can be used. One that is late is told of in the
-// job's log, or fails the job where it is required.
+// awaitServices waits until all services are ready. A service that is late gets a warning in the job's
+// log, or fails the job if services are required (services_required).
 func (d *Driver) awaitServices(ctx context.Context, job string, main host.Process, services []orderedService) error {
 	var longest time.Duration
 	for _, s := range services {
@@ -113,16 +113,16 @@ func (d *Driver) awaitServices(ctx context.Context, job string, main host.Proces
 	return nil
 }
 
-// lateError is that a service did not get ready in time.
+// lateError is the error of a service that was not ready in time.
 type lateError struct{ error }
 
 func (e *lateError) Unwrap() error { return e.error }
 
-// errLate is why the wait for a service ends.
+// errLate is the cause of a context whose service is late.
 var errLate = errors.New("late")
 
-// awaitService sets a service up and waits until it can be used. That it is late is a
-// *lateError; all other errors are failures of the job's.
+// awaitService sets a service up and waits until it is ready. If the service is late, the error is a
+// *lateError. All other errors are the job's failure.
 func (d *Driver) awaitService(ctx context.Context, job string, main host.Process, s orderedService) error {
 	limit, cancel := context.WithTimeoutCause(ctx, s.settings.ServiceTimeout, errLate)
 	defer cancel()
@@ -151,8 +151,7 @@ func (d *Driver) awaitService(ctx context.Context, job string, main host.Process
 	return d.whyNotReady(ctx, job, s, err, said)
 }
 
-// sayWarnings puts into the job's log of what a service's script said the lines that are
-// warnings.
+// sayWarnings writes the warnings in the output of a service's script to the job's log.
 func (d *Driver) sayWarnings(s orderedService, said []string) {
 	for _, line := range said {
 		if warning, is := strings.CutPrefix(line, "warning: "); is {
@@ -161,15 +160,15 @@ func (d *Driver) sayWarnings(s orderedService, said []string) {
 	}
 }
 
-// becomeReady waits until a service can be used, or a unit of its machine failed: then it
-// will not. said is what its command said last.
+// becomeReady waits until a service is ready, or a unit of its machine has failed. said is the last
+// output of its readiness command.
 func (d *Driver) becomeReady(ctx context.Context, job string, main host.Process, s orderedService) (said []string, err error) {
 	if s.spec.Program != nil {
 		return d.programReady(ctx, job, main, s)
 	}
 	port := servicePort(s.Service)
 	if s.settings.Ready == "" && port == 0 {
-		return nil, d.Machines.Failed(ctx, job, s.spec.Role) // it has booted, and with it what is enabled there
+		return nil, d.Machines.Failed(ctx, job, s.spec.Role) // the boot has started its enabled units
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
@@ -198,12 +197,12 @@ func (d *Driver) becomeReady(ctx context.Context, job string, main host.Process,
 // startSetting is the script that sets a service up.
 const startSetting = config.VariablePrefix + "service_start"
 
-// mostSaid bounds what is kept of what scripts of services print, in bytes.
+// mostSaid bounds the output of a service's script that is kept, in bytes.
 const mostSaid = 16 << 10
 
-// inService executes a setting's script in the machine of a service, with the service's variables.
-// Its error is that the script failed, or could not be executed; said is what it printed
-// last.
+// inService executes the script of a setting in the machine of a service, with the service's
+// variables. It returns an error if the script fails or cannot be executed. said are the last lines of
+// its output.
 func (d *Driver) inService(ctx context.Context, job string, s orderedService, setting, script string) (said []string, err error) {
 	output := machine.Tail{Max: mostSaid}
 	outcome, err := d.Machines.Exec(ctx, job, allowed, machine.Script{
@@ -221,10 +220,9 @@ func (d *Driver) inService(ctx context.Context, job string, s orderedService, se
 	return output.Last(), err
 }
 
-// prologue are shell commands that set and export the variables of a service, and make the
-// words of its command the arguments of a script: all in one line, unless a value has
-// several. They are part of the script, since its command line has less room, and is for all
-// to see in the machine.
+// prologue returns shell commands that export the variables of a service, and make the words of its
+// command the arguments of the script. They are on one line, unless a value has several. They are part
+// of the script, because a command line has less room, and every user of the machine can read it.
 func prologue(service gitlab.Service) string {
 	var text strings.Builder
 	variables := serviceEnvironment(service)
@@ -234,10 +232,10 @@ func prologue(service gitlab.Service) string {
 	return text.String() + "set -- " + shellescape.QuoteCommand(service.Command) + "; "
 }
 
-// whyNotReady is a failure of the job's, with what a service said last.
+// whyNotReady returns a failure of the job, with the last lines of a service.
 func (d *Driver) whyNotReady(ctx context.Context, job string, s orderedService, err error, said []string) error {
 	if ctx.Err() != nil {
-		return context.Cause(ctx) // another service failed, or somebody ends the job
+		return context.Cause(ctx) // another service failed, or the job was cancelled
 	}
 	lines := append(said, d.Machines.LastWords(ctx, job, s.spec.Role)...)
 	text := ""

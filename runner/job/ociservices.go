@@ -28,11 +28,11 @@ import (
 	"nspawn-runner/runner/storage"
 )
 
-// A service for which no image of this host stands may be an image of a registry. Its machine
-// executes the image's program and nothing else, and has nothing of this host: no binds, no
-// devices, and no containers in it.
+// A service that is no image of this host may be an image of a registry. Its machine executes the
+// program of the image and nothing else. It has no binds and no devices of the host, and cannot hold
+// containers.
 
-// pulls says whether this host pulls an image from its registry for a job.
+// pulls says whether this host may pull an image from its registry for a job.
 func (d *Driver) pulls(written string) bool {
 	return d.OCI != nil && d.OCI.Rules.Allows(written) == nil
 }
@@ -46,8 +46,8 @@ type pulled struct {
 // mostPulls is how many images a job pulls at a time.
 const mostPulls = 3
 
-// pullServices gets the images of those services for which no image of this host stands, by
-// the numbers of the services. With an error it holds none.
+// pullServices pulls the images of the services that are no images of this host, and holds them. The
+// result has the index of each such service. After an error, no image is held.
 func (d *Driver) pullServices(ctx context.Context, job gitlab.Job, services []gitlab.Service, images map[string]string) (map[int]pulled, error) {
 	byName := map[string][]int{}
 	for i, service := range services {
@@ -64,14 +64,14 @@ func (d *Driver) pullServices(ctx context.Context, job gitlab.Job, services []gi
 	all.SetLimit(mostPulls)
 	for _, numbers := range byName {
 		all.Go(func() error {
-			for _, i := range numbers { // the second one finds it on the disk
+			for _, i := range numbers { // services with the same image: one pull is enough
 				request := oci.Request{Name: services[i].Name, Credentials: keys}
 				for _, policy := range services[i].PullPolicy {
 					request.Policies = append(request.Policies, oci.Policy(policy))
 				}
 				var err error
 				if got[i].Image, got[i].release, err = d.OCI.Get(pulling, request); err != nil {
-					return fmt.Errorf("service %w", err) // which names the image
+					return fmt.Errorf("service %w", err) // err names the image
 				}
 			}
 			return nil
@@ -139,8 +139,8 @@ func (d *Driver) orderProgram(of ordering, service gitlab.Service, number int, f
 	return ordered, nil
 }
 
-// checkTree says why no machine could start from the tree of an image. The directories that all
-// machines need have been seen to when it was unpacked.
+// checkTree returns an error if no machine could start from the tree of an image. The directories that
+// all machines need were made when it was unpacked.
 func checkTree(root string) error {
 	etc, err := storage.OpenIn(root, "etc", unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
@@ -156,8 +156,8 @@ func checkTree(root string) error {
 	return nil
 }
 
-// programSettings are the settings of a machine for an image of a registry: the host's for
-// services, and the least that a machine can have.
+// programSettings returns the settings of a machine for an image of a registry: those of the host for
+// services, without anything that needs permission.
 func programSettings(hosts, main config.Config) config.Config {
 	settings := serviceSettings(hosts, main)
 	settings.Privileged, settings.FUSE, settings.Nesting = false, false, false
@@ -166,9 +166,9 @@ func programSettings(hosts, main config.Config) config.Config {
 	return settings
 }
 
-// planCommand is the command line of a service, as docker makes it: an entrypoint of the job's
-// also replaces the command of the image, and one that is an empty word is none. Where nothing
-// is left, it is nil.
+// planCommand returns the command line of a service, or nil if there is none. It follows docker: an
+// entrypoint of the job also replaces the command of the image, and an entrypoint that is one empty
+// word stands for no entrypoint.
 func planCommand(service gitlab.Service, config oci.Config) []string {
 	entrypoint, command := config.Entrypoint, config.Command
 	if len(service.Entrypoint) > 0 {
@@ -187,8 +187,8 @@ func planCommand(service gitlab.Service, config oci.Config) []string {
 	return all
 }
 
-// planEnvironment is the environment of a service: the image's, then the job's public variables,
-// then what the job gives to the service.
+// planEnvironment returns the environment of a service: that of the image, then the variables that the
+// job gives to the service.
 func planEnvironment(service gitlab.Service, config oci.Config) []string {
 	all := slices.Clone(config.Environment)
 	for _, name := range slices.Sorted(maps.Keys(service.Environment)) {
@@ -197,7 +197,7 @@ func planEnvironment(service gitlab.Service, config oci.Config) []string {
 	return all
 }
 
-// planSignal is the signal that an image names, SIGTERM if it names none that there is.
+// planSignal returns the signal that an image names, SIGTERM if there is no such signal.
 func planSignal(written string) unix.Signal {
 	if number, err := strconv.Atoi(written); err == nil && number > 0 && number <= 64 {
 		return unix.Signal(number)
@@ -230,12 +230,11 @@ func planSignal(written string) unix.Signal {
 	return unix.SIGTERM
 }
 
-// settled is how long a program runs before it counts as ready that says of no port that it
-// listens there.
+// settled is how long a program must run to count as ready, if it is not known at which port it listens.
 const settled = time.Second
 
-// programReady waits until the program of a service can be used: until the first of its ports
-// takes connections, or it has run for a moment.
+// programReady waits until the program of a service is ready: one of its ports takes connections, or,
+// without a known port, it has run for a moment.
 func (d *Driver) programReady(ctx context.Context, job string, main host.Process, s orderedService) (said []string, err error) {
 	ports, who := s.settings.ServicePorts, "EXPOSE of its image"
 	if port := servicePort(s.Service); port != 0 {

@@ -23,7 +23,7 @@ type orderedService struct {
 	settings config.Config
 }
 
-// label is what people know it by.
+// label names the service for people.
 func (s orderedService) label() string { return "service " + printable.Line(s.Name) }
 
 // place plans a service's machine, from the plan of any machine of its image. It keeps the function

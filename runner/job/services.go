@@ -11,10 +11,10 @@ import (
 	"nspawn-runner/runner/network"
 )
 
-// A service of a job is a machine beside the job's own, in its network: what listens there
-// is reached on the loopback, under the names that the job gives it. When the machine has
-// booted, nspawn_runner_service_start sets it up as the job's variables say, and then
-// prepare waits until it can be used.
+// A service of a job is a machine of its own, in the network of the job's machine. So the job reaches
+// its ports on the loopback, under the names that the job gives it. When the machine has booted,
+// nspawn_runner_service_start sets it up with the variables of the job. Then prepare waits until the
+// service is ready.
 
 // orderServices finds the images of a job's services, holds them, and plans their machines. names
 // are the host names that the services add to all machines of the job. With an error, it also
@@ -95,7 +95,7 @@ func (d *Driver) orderService(ctx context.Context, of ordering, service gitlab.S
 	return ordered, nil
 }
 
-// checkPorts says which services of a job listen at the same port, as far as that is known.
+// checkPorts returns an error if two services of a job are known to listen at the same port.
 func checkPorts(services []orderedService) error {
 	by := map[uint16]orderedService{}
 	for _, s := range services {
@@ -111,7 +111,7 @@ func checkPorts(services []orderedService) error {
 	return nil
 }
 
-// specsOf are the plans of all machines of a job.
+// specsOf returns the plans of all machines of a job.
 func specsOf(main machine.Spec, services []orderedService) []machine.Spec {
 	all := []machine.Spec{main}
 	for _, s := range services {

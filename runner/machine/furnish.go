@@ -1,14 +1,12 @@
 package machine
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/network"
 	"nspawn-runner/runner/storage"
 )
@@ -118,72 +116,3 @@ ConditionDirectoryNotEmpty=|/run/binfmt.d
 [Service]
 ExecStartPre=/bin/sh -c 'test -e /proc/sys/fs/binfmt_misc/status || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc'
 `
-
-// placeIn puts a file below a directory, and makes directories on the way where there are
-// none. An image with something else on the way has an arrangement of its own.
-func placeIn(dir *os.File, path, text string, owner int) error {
-	name, rest, deeper := strings.Cut(path, "/")
-	if !deeper {
-		return replaceIn(dir, name, []byte(text), owner)
-	}
-	err := unix.Mkdirat(int(dir.Fd()), name, 0o755)
-	if err == nil {
-		err = unix.Fchownat(int(dir.Fd()), name, owner, owner, unix.AT_SYMLINK_NOFOLLOW)
-	}
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return err
-	}
-	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	next := os.NewFile(uintptr(fd), name)
-	defer next.Close()
-	return placeIn(next, rest, text, owner)
-}
-
-// readIn reads a regular file in a directory, not following a link.
-func readIn(dir *os.File, name string) ([]byte, error) {
-	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	file := os.NewFile(uintptr(fd), name)
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil || !info.Mode().IsRegular() || info.Size() > 1<<20 {
-		return nil, errors.New("no small regular file")
-	}
-	data := make([]byte, info.Size())
-	n, err := file.ReadAt(data, 0)
-	return data[:n], err
-}
-
-// replaceIn puts a file in a directory in place of whatever has that name, a
-// link too: it is replaced, not followed.
-func replaceIn(dir *os.File, name string, data []byte, owner int) error {
-	temporary := ".nspawn-runner." + name
-	if err := unix.Unlinkat(int(dir.Fd()), temporary, 0); err != nil && !errors.Is(err, unix.ENOENT) {
-		return err // an image may have what it likes
-	}
-	fd, err := unix.Openat(int(dir.Fd()), temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
-	if err != nil {
-		return err
-	}
-	file := os.NewFile(uintptr(fd), name)
-	defer file.Close()
-	if _, err := file.Write(data); err != nil {
-		return err
-	}
-	if err := file.Chmod(0o644); err != nil {
-		return err
-	}
-	if err := file.Chown(owner, owner); err != nil {
-		return err
-	}
-	fault.Here("boot: next " + name + " written")
-	return unix.Renameat(int(dir.Fd()), temporary, int(dir.Fd()), name)
-}

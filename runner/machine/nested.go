@@ -2,11 +2,9 @@ package machine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -168,18 +166,6 @@ func attachNested(proc, sys, cover int) error {
 		}
 	}
 	return moveTo(place, cover)
-}
-
-// makeIn makes a directory in another one, unless it is there, and opens it.
-func makeIn(dir *os.File, name string) (*os.File, error) {
-	if err := unix.Mkdirat(int(dir.Fd()), name, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
-		return nil, fmt.Errorf("make %s/%s: %w", dir.Name(), name, err)
-	}
-	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open %s/%s: %w", dir.Name(), name, err)
-	}
-	return os.NewFile(uintptr(fd), filepath.Join(dir.Name(), name)), nil
 }
 
 // moveTo mounts on a directory what is mounted nowhere yet.

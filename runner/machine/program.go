@@ -182,14 +182,6 @@ func bindRun(mnt, root string) (options []string, err error) {
 	return options, nil
 }
 
-func openDirectory(at *os.File, name string) (*os.File, error) {
-	fd, err := unix.Openat(int(at.Fd()), name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), name), nil
-}
-
 // without are what of the host's limits of user namespaces a machine has nothing: in one with
 // a program, nobody makes further user namespaces, as in docker's, since root in them could do
 // what the program's user cannot.

@@ -12,7 +12,7 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
-// endFile is a file in the directory of a machine with a program: how the program ended.
+// endFile is a file in the directory of a machine with a program. It says how the program ended.
 const endFile = "end.json"
 
 // End is how the program of a machine ended.
@@ -25,7 +25,7 @@ type End struct {
 	OutOfMemory bool `json:"out_of_memory,omitempty"`
 }
 
-// String words it.
+// String describes the end for people.
 func (e End) String() string {
 	switch {
 	case e.OutOfMemory && e.Code != 0:
@@ -38,7 +38,7 @@ func (e End) String() string {
 	return fmt.Sprintf("it has ended with exit code %d", e.Code)
 }
 
-// ended is how the program of a machine ended. ok is false if it runs, or if nobody knows.
+// ended returns how the program of a machine ended. ok is false if it runs, or its end is not known.
 func (s Store) ended(record Record) (end End, ok bool) {
 	text, err := os.ReadFile(filepath.Join(s.dir(record.ID), endFile))
 	if err != nil || json.Unmarshal(text, &end) != nil {
@@ -47,11 +47,10 @@ func (s Store) ended(record Record) (end End, ok bool) {
 	return end, true
 }
 
-// endKnown bounds how long it may take after the end of a program until it is known how it
-// ended.
+// endKnown bounds the time from the end of a program until its endFile exists.
 const endKnown = 5 * time.Second
 
-// AwaitEnd waits for the end of a machine whose program has ended, and says how that did.
+// AwaitEnd waits for the end of a machine whose program has ended, and returns how the program ended.
 func (s Store) AwaitEnd(ctx context.Context, record Record) (End, error) {
 	ctx, cancel := context.WithTimeout(ctx, endKnown)
 	defer cancel()
@@ -70,5 +69,5 @@ func (s Store) AwaitEnd(ctx context.Context, record Record) (End, error) {
 	return End{}, fmt.Errorf("machine %s: %w", Name(record.ID), err)
 }
 
-// errKilled is why it is not known how a program ended.
+// errKilled is the error if it is not known how a program ended.
 var errKilled = errors.New("it has ended: it was stopped, or ran longer than the job may")

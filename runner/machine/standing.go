@@ -9,19 +9,18 @@ import (
 	"nspawn-runner/runner/limits"
 )
 
-// Standing is a machine with what it is doing.
+// Standing is a machine and what it does at the moment.
 type Standing struct {
 	Record
-	// Now is starting, running, stopping, or leftover: one that nobody will remove but
-	// Collect.
+	// Now is starting, running, stopping or leftover. Only Collect will remove a leftover.
 	Now string
-	// Stage is what gitlab-runner has the machine do, "" for nothing: prepare, a sub-stage
-	// such as build_script, services while prepare waits for them, cleanup.
+	// Stage is the stage of the job: prepare, services (while prepare waits for them), a sub-stage
+	// such as build_script, or cleanup. It is "" between stages.
 	Stage string
 }
 
-// Standings lists all machines with what they are doing: those of a job beside each other, its
-// main machine first.
+// Standings lists all machines and what they do. The machines of a job follow each other, the main
+// machine first.
 func (s Store) Standings() ([]Standing, error) {
 	records, err := s.Records()
 	if err != nil {
@@ -49,22 +48,22 @@ func (s Store) Standings() ([]Standing, error) {
 		all = append(all, m)
 	}
 	slices.SortFunc(all, func(a, b Standing) int {
-		return cmp.Or(cmp.Compare(a.Job, b.Job), -cmp.Compare(rank(a), rank(b)), cmp.Compare(a.ID, b.ID))
+		return cmp.Or(cmp.Compare(a.Job, b.Job), cmp.Compare(rank(a), rank(b)), cmp.Compare(a.ID, b.ID))
 	})
 	return all, nil
 }
 
-// rank is higher for main machines.
+// rank sorts main machines before others.
 func rank(m Standing) int {
 	if m.Role == Main {
-		return 1
+		return 0
 	}
-	return 0
+	return 1
 }
 
-// UseNow reads what a machine has used, what it uses at the moment, and how much of its
-// disk_max, in percent; that is 0 without one, or where it is not known. up is false for a
-// machine of which nothing is known, as before it has come up.
+// UseNow returns what a machine has used, what it uses at the moment, and how much of its disk_max it has
+// used, in percent. disk is 0 if there is no limit, or its use is not known. up is false if nothing is
+// known, such as before the machine is up.
 func (s Store) UseNow(ctx context.Context, r Record) (used limits.Usage, now limits.Current, disk uint64, up bool) {
 	if r.Cgroup == "" {
 		return used, now, 0, false

@@ -6,7 +6,7 @@ import (
 	"nspawn-runner/runner/limits"
 )
 
-// Usage reads what a job's main machine has used up to now, and its record.
+// Usage returns what a job's main machine has used so far, and its record.
 func (s Store) Usage(job string) (Record, limits.Usage, error) {
 	record, err := s.RecordOf(job, Main)
 	if err != nil {
@@ -19,14 +19,14 @@ func (s Store) Usage(job string) (Record, limits.Usage, error) {
 	return record, usage, nil
 }
 
-// MachineUsage is what one machine of a job has used up to now.
+// MachineUsage is what one machine of a job has used so far.
 type MachineUsage struct {
 	Record
 	limits.Usage
 }
 
-// UsageOfAll reads what the machines of a job have used up to now, whose main machine is
-// given. Those of which that is not known are left out.
+// UsageOfAll returns what the machines of a job have used so far, as far as it is known. main is the
+// record of its main machine.
 func (s Store) UsageOfAll(main Record) (all []MachineUsage) {
 	for _, r := range append([]Record{main}, s.beside(main)...) {
 		if r.Cgroup == "" {
@@ -39,8 +39,8 @@ func (s Store) UsageOfAll(main Record) (all []MachineUsage) {
 	return all
 }
 
-// UsageBeside words what the services of a job have used up to now, whose main machine is
-// given.
+// UsageBeside returns lines about what the services of a job have used so far. main is the record of its
+// main machine.
 func (s Store) UsageBeside(main Record) (lines []string) {
 	for _, r := range s.beside(main) {
 		if usage, err := limits.UsageOf(r.Cgroup, r.Age()); err == nil && r.Service != "" {

@@ -237,7 +237,11 @@ func (d *Driver) whyNotReady(ctx context.Context, job string, s orderedService, 
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // another service failed, or the job was cancelled
 	}
-	lines := append(said, d.Machines.LastWords(ctx, job, s.spec.Role)...)
+	lines := said
+	if !errors.As(err, new(*machine.FailedError)) { // a FailedError names the units itself
+		lines = append(lines, d.Machines.Unsettled(ctx, job, s.spec.Role)...)
+	}
+	lines = append(lines, d.Machines.LastWords(ctx, job, s.spec.Role)...)
 	text := ""
 	if len(lines) > 0 {
 		text = "; its last lines:\n  " + strings.Join(lines, "\n  ")

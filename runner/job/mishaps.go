@@ -50,7 +50,7 @@ func (d *Driver) sayMishaps(ctx context.Context, machines machine.Store, main ma
 // sayLastWords ends the log of a failed job with the last lines of each service that had a mishap: it
 // may be why the job failed. The section is collapsed, because it may not.
 func (d *Driver) sayLastWords(ctx context.Context, machines machine.Store, main machine.Record) {
-	if d.Env("CUSTOM_ENV_CI_JOB_STATUS") != "failed" {
+	if status := gitlab.Status(d.Env); status != gitlab.ScriptFailed && status != gitlab.ScriptTimedOut {
 		return
 	}
 	for _, m := range machines.AllMishaps(main) {

@@ -60,7 +60,11 @@ func Supervise(dir string) (code int, err error) {
 	if end.Signal != "" {
 		end.Code = 128 + int(unix.SignalNum("SIG"+end.Signal))
 	}
-	end.OutOfMemory = limits.Kills(strings.TrimPrefix(service.Name(), "/sys/fs/cgroup")) > 0
+	group := strings.TrimPrefix(service.Name(), "/sys/fs/cgroup")
+	end.OutOfMemory = limits.Kills(group) > 0
+	if used, err := limits.UsageOf(group, machine.record.Age()); err == nil {
+		end.Usage = &used
+	}
 	if !machine.greeted {
 		return max(end.Code, 1), errors.New("the machine ended before its program could begin")
 	}
@@ -101,6 +105,8 @@ func stepAside() (*os.File, error) {
 // child is the process that becomes systemd-nspawn.
 type child struct {
 	cmd *exec.Cmd
+	// record is that of its machine.
+	record Record
 	// output is the output of the machine, errors that of systemd-nspawn itself.
 	output, errors *os.File
 	// greeted says whether the starter has said hello.
@@ -117,11 +123,10 @@ func newChild(dir string, service *os.File) (*child, error) {
 		return nil, err
 	}
 	defer plan.Close()
-	record, err := readRecord(dir)
-	if err != nil {
+	c := &child{}
+	if c.record, err = readRecord(dir); err != nil {
 		return nil, err
 	}
-	c := &child{}
 	var writers [2]*os.File
 	for i, reader := range []**os.File{&c.output, &c.errors} {
 		if *reader, writers[i], err = os.Pipe(); err != nil {
@@ -130,7 +135,7 @@ func newChild(dir string, service *os.File) (*child, error) {
 		defer writers[i].Close()
 	}
 	// So the starter can give it to the program's user.
-	if err := writers[0].Chown(record.RootUID, record.RootUID); err != nil {
+	if err := writers[0].Chown(c.record.RootUID, c.record.RootUID); err != nil {
 		return nil, err
 	}
 	self, err := os.Executable()

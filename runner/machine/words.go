@@ -4,6 +4,9 @@ import (
 	"context"
 	"io"
 	"strings"
+
+	"nspawn-runner/runner/printable"
+	"nspawn-runner/runner/systemd"
 )
 
 // lastWords is a script that prints the last lines of a machine's journal.
@@ -12,7 +15,7 @@ const lastWords = "journalctl --quiet --no-pager --no-hostname --output=short --
 // mostWords bounds how much of its output is kept, in bytes.
 const mostWords = 64 << 10
 
-// LastWords returns the last lines of a job's machine, and which of its units failed.
+// LastWords returns the last lines of a job's machine.
 func (s Store) LastWords(ctx context.Context, job string, role Role) (lines []string) {
 	record, err := s.RecordOf(job, role)
 	if err != nil {
@@ -31,7 +34,25 @@ func (s Store) LastWords(ctx context.Context, job string, role Role) (lines []st
 	if _, err := s.Exec(ctx, job, func(Record) error { return nil }, script); err != nil {
 		return consoleTail(ctx, record)
 	}
-	return append(insideReasons(ctx, record), lastOf(telling(words.lines()))...)
+	return lastOf(telling(words.lines()))
+}
+
+// Unsettled returns lines about the units of a job's machine that still start, or have failed.
+func (s Store) Unsettled(ctx context.Context, job string, role Role) (lines []string) {
+	record, err := s.RecordOf(job, role)
+	if err != nil || record.Program != nil || !record.up() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, reasonTimeout)
+	defer cancel()
+	err = s.ask(ctx, record, func(bus *systemd.Bus) error {
+		lines = unsettled(ctx, bus)
+		return nil
+	})
+	if err != nil {
+		return []string{"its bus does not answer: " + printable.Line(err.Error())}
+	}
+	return lines
 }
 
 // telling returns the lines of a journal that may say what went wrong, without their times.

@@ -17,16 +17,15 @@ import (
 	"nspawn-runner/runner/storage"
 )
 
-// The kernel lets nobody in a user namespace mount a proc or a sysfs who does not see
-// one already of which nothing is covered (mount_too_revealing() in fs/namespace.c).
-// systemd-nspawn covers parts of both, and so containers in a machine, which have user
-// namespaces, could have neither. A machine therefore has one of each, at a place where
-// nobody comes to; the kernel does not ask for that.
+// In a user namespace, the kernel allows a mount of proc or sysfs only if one is visible already, with nothing
+// mounted over parts of it (mount_too_revealing() in fs/namespace.c). systemd-nspawn covers parts of both. So
+// containers in a machine, which have user namespaces, could mount neither. A machine therefore has one of
+// each in a directory that no process in it can reach, which is enough for the kernel.
 
-// nestedPlace is that place, in /dev, a tmpfs of systemd-nspawn's.
+// nestedPlace is that directory, in /dev, which is a tmpfs of systemd-nspawn.
 const nestedPlace = ".nspawn-runner"
 
-// allowNested gives a machine, whose first process is there, what containers in it need.
+// allowNested mounts what containers in a machine need. leader is the machine's first process.
 func (s Store) allowNested(ctx context.Context, leader host.Process, record Record) error {
 	if record.NoNesting {
 		return nil
@@ -59,8 +58,8 @@ func outputAmong(namespace *os.File, cmd *exec.Cmd) (output []byte, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		// This goroutine's thread is never unlocked, so that it ends with it: its children
-		// are born there.
+		// The thread is never unlocked, so it ends with this goroutine: its children are born in
+		// the namespace.
 		runtime.LockOSThread()
 		if err = unix.Setns(int(namespace.Fd()), unix.CLONE_NEWPID); err == nil {
 			output, err = cmd.CombinedOutput()
@@ -70,9 +69,9 @@ func outputAmong(namespace *os.File, cmd *exec.Cmd) (output []byte, err error) {
 	return output, err
 }
 
-// Nest is the command that mounts them in the mount namespace whose path is given, for a
-// machine whose root has a user id. It must be a child in the machine's namespace of
-// processes. It leaves this thread in other namespaces.
+// Nest is the hidden command that mounts what containers need in a mount namespace, given by its path. owner
+// is the user id of the machine's root. It must run as a child in the machine's process namespace. It leaves
+// its thread in other namespaces.
 func Nest(namespace string, owner int) error {
 	runtime.LockOSThread()
 	machine, err := os.Open(namespace)
@@ -85,8 +84,8 @@ func Nest(namespace string, owner int) error {
 		return err
 	}
 	defer unix.Close(proc)
-	// A sysfs is its network's, and that of the machine's own network is read-only for
-	// good; so it is that of one where there is nothing.
+	// A sysfs belongs to a network namespace. The sysfs of the machine's own network stays
+	// read-only, so this one belongs to an empty network namespace.
 	if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_FS); err != nil {
 		return fmt.Errorf("unshare the network: %w", err)
 	}
@@ -95,7 +94,7 @@ func Nest(namespace string, owner int) error {
 		return err
 	}
 	defer unix.Close(sys)
-	cover, err := detachedMount("tmpfs", "size=0", "nr_inodes=1", "mode=0555") // of no size, so that df leaves it out
+	cover, err := detachedMount("tmpfs", "size=0", "nr_inodes=1", "mode=0555") // df does not show a file system without a size
 	if err != nil {
 		return err
 	}
@@ -114,12 +113,12 @@ func Nest(namespace string, owner int) error {
 	return attachForNspawn(runtimeDir, owner)
 }
 
-// attachForNspawn mounts what is /run/systemd/nspawn in the machine: systemd-nspawn in there
-// mounts parts of that directory in its containers, with flags of its own. With the machine's
-// /run it could not, because that was mounted outside the machine's user namespace, whose root
-// may take none of its flags away (mount_namespaces(7)).
+// attachForNspawn mounts a tmpfs on /run/systemd/nspawn of the machine. A systemd-nspawn in the machine mounts
+// parts of this directory in its containers, with other flags. It could not do this with the machine's /run,
+// which was mounted outside the machine's user namespace: root in the machine cannot clear its flags
+// (mount_namespaces(7)).
 func attachForNspawn(mount, owner int) error {
-	// The machine's systemd, which makes /run/systemd at this moment, must be able to write there.
+	// The machine's systemd may make /run/systemd at this moment, and must be able to write there.
 	if err := unix.Setfsgid(owner); err != nil {
 		return err
 	}
@@ -141,9 +140,9 @@ func attachForNspawn(mount, owner int) error {
 	return moveTo(at, mount)
 }
 
-// attachNested mounts them, and an empty directory on both: what is below it nobody can
-// name. It follows no link: the image's first programs run by now, and one through /proc
-// leads to what other threads of this program see, the host.
+// attachNested mounts proc and sysfs, and an empty directory over both, so that no process can reach them. It
+// follows no link: programs of the image run by now, and a link through /proc could lead to the mount
+// namespace of other threads of this program, which is the host's.
 func attachNested(proc, sys, cover int) error {
 	dev, err := storage.OpenIn("/", "dev", unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
@@ -168,7 +167,7 @@ func attachNested(proc, sys, cover int) error {
 	return moveTo(place, cover)
 }
 
-// moveTo mounts on a directory what is mounted nowhere yet.
+// moveTo attaches a detached mount to a directory.
 func moveTo(at *os.File, mount int) error {
 	if err := unix.MoveMount(mount, "", int(at.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
 		return fmt.Errorf("move_mount to %s: %w", at.Name(), err)
@@ -176,7 +175,7 @@ func moveTo(at *os.File, mount int) error {
 	return nil
 }
 
-// detachedMount makes a file system that is mounted nowhere yet.
+// detachedMount makes a file system that is not attached to any directory.
 func detachedMount(kind string, options ...string) (int, error) {
 	fs, err := unix.Fsopen(kind, unix.FSOPEN_CLOEXEC)
 	if err != nil {

@@ -6,8 +6,7 @@ import (
 	"path/filepath"
 )
 
-// btrfs is the backend that snapshots the chroot's subvolume. A limit is the
-// file system's own, see quota.go.
+// btrfs is the backend that makes a snapshot of the chroot's subvolume. quota.go limits it.
 type btrfs struct{}
 
 func (btrfs) Name() string { return "btrfs" }

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Free is how many bytes can still be written to the file system of a path,
-// without what it keeps for root: statvfs(3), f_bavail.
+// Free returns how many bytes can still be written to the file system of a path, without the reserve for root:
+// f_bavail of statvfs(3).
 func Free(path string) (int64, error) {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(path, &fs); err != nil {
@@ -21,8 +21,7 @@ func Free(path string) (int64, error) {
 	return int64(fs.Bavail) * fs.Bsize, nil
 }
 
-// CloneCost is how many bytes a Clone of the tree at path into the same file
-// system needs: none where blocks are shared.
+// CloneCost returns how many bytes a Clone of a tree needs on the same file system: 0 if the clone shares blocks.
 func CloneCost(ctx context.Context, path string) (int64, error) {
 	if sharesBlocks(filepath.Dir(path)) {
 		return 0, nil
@@ -30,12 +29,12 @@ func CloneCost(ctx context.Context, path string) (int64, error) {
 	return Usage(ctx, path)
 }
 
-// sharesBlocks asks the file system of a directory whether its files can share
-// blocks, as on btrfs and most xfs: ioctl_ficlone(2).
+// sharesBlocks tries whether files on the file system of a directory can share blocks, as on btrfs and most xfs:
+// ioctl_ficlone(2).
 func sharesBlocks(dir string) bool {
 	var files [2]int
 	for i := range files {
-		// Without a name, which a kill could leave behind.
+		// A file without a name is never left behind.
 		file, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 		if err != nil {
 			return false
@@ -46,8 +45,8 @@ func sharesBlocks(dir string) bool {
 	return unix.IoctlFileClone(files[0], files[1]) == nil
 }
 
-// Exclusive is how many bytes of a btrfs subvolume no other one shares: what its
-// removal would free. It is known only where there is the program btrfs.
+// Exclusive returns how many bytes of a btrfs subvolume no other subvolume shares: its removal frees them. They
+// are known only if the host has the program btrfs.
 func Exclusive(ctx context.Context, path string) (bytes int64, known bool) {
 	if is, err := IsSubvolume(path); err != nil || !is {
 		return 0, false

@@ -10,11 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"nspawn-runner/runner/storage"
-
 	"nspawn-runner/runner/fault"
-
 	"nspawn-runner/runner/lock"
+	"nspawn-runner/runner/storage"
 )
 
 func TestChrootOfTheOriginalIsUsedAndBecomesTheFirstGeneration(t *testing.T) {

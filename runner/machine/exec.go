@@ -8,17 +8,11 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
-	"time"
 
-	"nspawn-runner/runner/failure"
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/limits"
-	"nspawn-runner/runner/printable"
 	"nspawn-runner/runner/systemd"
 )
-
-// stopTimeout bounds how long a script may take to stop before the whole machine is stopped.
-const stopTimeout = 10 * time.Second
 
 // Outcome is how a script ended.
 type Outcome struct {
@@ -114,13 +108,13 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 			return Outcome{}, err
 		}
 	}
-	unit := unitPrefix + strings.ToLower(rand.Text()[:10]) + ".service"
+	unit := scriptUnit{Store: s, record: record, bus: bus, name: unitPrefix + strings.ToLower(rand.Text()[:10]) + ".service"}
 	properties := s.scriptProperties(script, body, output)
 	fault.Here("run: nothing else runs")
 	watch := limits.Begin(record.Cgroup)
 	defer watch.Close()
 	output.start()
-	exit, err := s.execUnit(ctx, bus, unit, properties, record, output.broken)
+	exit, err := unit.run(ctx, properties, output.broken)
 	fault.Here("run: script at its end")
 	if finishErr := output.finish(); finishErr != nil && err == nil {
 		err = fmt.Errorf("write the job's log: %w", finishErr)
@@ -133,46 +127,6 @@ func (s Store) exec(ctx context.Context, record Record, script Script) (Outcome,
 	}
 	s.logf("the script has ended: status %d, signal %d", exit.Status, exit.Signal)
 	return s.outcome(ctx, record, exit, watch), nil
-}
-
-// execUnit executes a script as a unit of the machine and waits for its end. When ctx ends, or the log is
-// broken, it stops the unit. If the machine does not obey, it stops the machine.
-func (s Store) execUnit(ctx context.Context, bus *systemd.Bus, unit string, properties []systemd.Property, record Record, broken <-chan error) (systemd.Exit, error) {
-	type ended struct {
-		exit systemd.Exit
-		err  error
-	}
-	done := make(chan ended, 1)
-	waiting, abandon := context.WithCancel(context.WithoutCancel(ctx))
-	defer abandon()
-	go func() {
-		exit, err := s.wait(waiting, bus, unit, properties, record)
-		done <- ended{exit, err}
-	}()
-	// giveUp ends the wait first, so that no request to start the script can follow the request to
-	// stop it.
-	giveUp := func(err error) ended {
-		abandon()
-		<-done
-		return ended{err: err}
-	}
-	var end ended
-	select {
-	case end = <-done:
-	case <-ctx.Done():
-		end = giveUp(context.Cause(ctx))
-	case err := <-broken:
-		// Without a reader of the log, the result of the script does not matter.
-		end = giveUp(fmt.Errorf("write the job's log: %w", err))
-	}
-	fault.Here("run: no more waiting")
-	if end.err != nil && s.stopScript(context.WithoutCancel(ctx), bus, unit, record) {
-		if errors.Is(end.err, systemd.ErrGone) {
-			end.err = errNoBus
-		}
-		end.err = stoppedError{end.err}
-	}
-	return end.exit, end.err
 }
 
 // outcome returns how a script ended that was executed.
@@ -189,103 +143,4 @@ func (s Store) outcome(ctx context.Context, record Record, exit systemd.Exit, wa
 		outcome.DiskFull = diskFull(ctx, s.dir(record.ID), record)
 	}
 	return outcome
-}
-
-// redials is how often a machine may lose its bus while a script runs. A bus of the job's own may end each
-// connection at once.
-const redials = 50
-
-// wait starts a script and waits for its end. If the job restarts its machine's D-Bus, wait connects again
-// and goes on.
-func (s Store) wait(ctx context.Context, bus *systemd.Bus, unit string, properties []systemd.Property, record Record) (systemd.Exit, error) {
-	exit, err := bus.Wait(ctx, unit, properties)
-	for tries := 0; errors.Is(err, systemd.ErrGone) && record.Leader.Alive(); tries++ {
-		if tries == redials {
-			return exit, errNoBus
-		}
-		again, dialErr := redial(ctx, record)
-		if dialErr != nil {
-			if record.Leader.Alive() {
-				err = errNoBus
-			}
-			break
-		}
-		s.logf("connected to the bus of %s again", Name(record.ID))
-		exit, err = again.Rejoin(ctx, unit)
-		again.Close()
-		if systemd.IsNoSuchUnit(err) {
-			err = errors.New("its D-Bus went away; the exit status of the script is unknown")
-		}
-	}
-	return exit, err
-}
-
-// errNoBus is the cause if a machine lives on without a bus.
-var errNoBus = failure.Because(failure.Bus, errors.New("its D-Bus went away, so the script was stopped"))
-
-// redialLimit is how long a machine may be without a bus.
-const redialLimit = 5 * time.Second
-
-// redial connects again to the bus of a machine, whose connection was lost.
-func redial(ctx context.Context, record Record) (*systemd.Bus, error) {
-	ctx, cancel := context.WithTimeout(ctx, redialLimit)
-	defer cancel()
-	for {
-		bus, err := systemd.Machine(ctx, *record.Leader, record.RootUID)
-		if err == nil || !record.Leader.Alive() || ctx.Err() != nil {
-			return bus, err
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-		}
-	}
-}
-
-// stopScript stops a script's unit. If the machine does not obey, it stops the machine, and returns true.
-func (s Store) stopScript(ctx context.Context, bus *systemd.Bus, unit string, record Record) (machine bool) {
-	limit, cancel := context.WithTimeout(ctx, stopTimeout)
-	defer cancel()
-	err := bus.Stop(limit, unit)
-	if errors.Is(err, systemd.ErrGone) && record.Leader.Alive() {
-		if again, dialErr := redial(limit, record); dialErr == nil {
-			err = again.Stop(limit, unit)
-			again.Close()
-		}
-	}
-	if err == nil || !record.Leader.Alive() {
-		return false
-	}
-	return s.stopMachine(ctx, record, err)
-}
-
-// stopMachine stops a machine that does not obey. It returns false if it cannot connect to the host's bus.
-func (s Store) stopMachine(ctx context.Context, record Record, why error) bool {
-	s.logf("stop %s, which does not obey: %s", Name(record.ID), printable.Line(why.Error()))
-	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
-	defer cancel()
-	host, err := systemd.Host(ctx)
-	if err != nil {
-		return false
-	}
-	defer host.Close()
-	unit := unitName(record.ID)
-	err = record.withoutFUSE(func() error { return stopService(ctx, host, unit, record, emptyLimit) })
-	if err != nil {
-		s.logf("stop %s: %v", unit, err)
-	}
-	return true
-}
-
-// stopEarlier stops the scripts that still run in a machine.
-func (s Store) stopEarlier(ctx context.Context, bus *systemd.Bus, record Record) error {
-	units, err := bus.RunningUnits(ctx, unitPrefix+"*.service")
-	if err != nil {
-		return err
-	}
-	for _, unit := range units {
-		s.logf("stop %s, which an earlier call left running", printable.Line(unit.Name))
-		s.stopScript(ctx, bus, unit.Name, record)
-	}
-	return nil
 }

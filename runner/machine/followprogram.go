@@ -16,14 +16,13 @@ import (
 // what they had said by that time. Each line begins with the names of its service. A later call goes on
 // where the last one ended. main is the record of the job's main machine.
 func (s Store) FollowAll(ctx context.Context, main Record, enough <-chan struct{}, show func(line string)) {
-	s.ofServices(main, func(r Record) []string {
+	together(s.servicesOf(main), func(_ int, r Record) {
 		switch {
 		case r.Followed && r.Program != nil:
 			s.followProgram(ctx, r, enough, show)
 		case r.Followed && r.up():
 			s.follow(ctx, r, enough, show)
 		}
-		return nil
 	})
 }
 

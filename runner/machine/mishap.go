@@ -38,7 +38,7 @@ const mishapLimit = 2 * time.Second
 // Mishaps returns what has happened to the services of a job since the last call. main is the record of the
 // job's main machine.
 func (s Store) Mishaps(ctx context.Context, main Record) []Mishap {
-	return s.ofServices(main, func(r Record) []string {
+	return s.mishapsOf(main, func(r Record) []string {
 		ctx, cancel := context.WithTimeout(ctx, mishapLimit)
 		defer cancel()
 		known := s.knownOf(r.ID)
@@ -53,37 +53,43 @@ func (s Store) Mishaps(ctx context.Context, main Record) []Mishap {
 // KnowMishaps notes the units that have failed so far in the services of a job as known: the services are
 // ready all the same. main is the record of the job's main machine.
 func (s Store) KnowMishaps(ctx context.Context, main Record) {
-	s.ofServices(main, func(r Record) []string {
+	together(s.servicesOf(main), func(_ int, r Record) {
 		ctx, cancel := context.WithTimeout(ctx, mishapLimit)
 		defer cancel()
 		if _, now := s.look(ctx, r, known{}); !now.Ended && now.Failed != nil {
 			s.note(r.ID, known{Failed: now.Failed})
 		}
-		return nil
 	})
 }
 
 // AllMishaps returns everything that [Store.Mishaps] has returned for the services of a job.
 func (s Store) AllMishaps(main Record) []Mishap {
-	return s.ofServices(main, func(r Record) []string { return s.knownOf(r.ID).Told })
+	return s.mishapsOf(main, func(r Record) []string { return s.knownOf(r.ID).Told })
 }
 
-// ofServices calls what for each service of a job, all at once. It returns the services for which what
-// returned lines.
-func (s Store) ofServices(main Record, what func(Record) []string) (all []Mishap) {
+// mishapsOf calls what for each service of a job, all at once. It returns those for which what returned lines.
+func (s Store) mishapsOf(main Record, what func(Record) []string) []Mishap {
+	records := s.servicesOf(main)
+	all := make([]Mishap, len(records))
+	together(records, func(i int, r Record) { all[i] = Mishap{r.Service, r.Role, what(r)} })
+	return slices.DeleteFunc(all, func(m Mishap) bool { return m.What == nil })
+}
+
+// servicesOf returns the records of a job's services. main is the record of the job's main machine.
+func (s Store) servicesOf(main Record) []Record {
 	if len(main.Names) == 0 {
 		return nil // a job without services, as most are, need not read all records
 	}
-	records := s.beside(main)
-	each := make([]Mishap, len(records))
-	var asked sync.WaitGroup
+	return slices.DeleteFunc(s.beside(main), func(r Record) bool { return r.Service == "" })
+}
+
+// together calls do for each of several machines, all at once, and waits for all.
+func together(records []Record, do func(i int, r Record)) {
+	var all sync.WaitGroup
 	for i, r := range records {
-		if r.Service != "" {
-			asked.Go(func() { each[i] = Mishap{r.Service, r.Role, what(r)} })
-		}
+		all.Go(func() { do(i, r) })
 	}
-	asked.Wait()
-	return slices.DeleteFunc(each, func(m Mishap) bool { return m.What == nil })
+	all.Wait()
 }
 
 // knownFile is a file in a machine's directory. It has the mishaps that the job's log has got.

@@ -77,7 +77,7 @@ func (Chroot) Maintenance(ctx context.Context) error {
 			}
 		}
 		if failed != nil {
-			return fmt.Errorf("maintenance of %d of %d images failed: %q", len(failed), len(all), failed)
+			return fmt.Errorf("maintenance of %d of %d images failed: %s", len(failed), len(all), strings.Join(failed, ", "))
 		}
 		return err
 	})

@@ -31,6 +31,8 @@ func chrootList(o *options) *cobra.Command {
 	var long, asJSON bool
 	c := &cobra.Command{
 		Use: "chroot-list", Short: "List images, including those that are not built yet",
+		Long: "Print the name of each image and the path of its chroot, one image per line: those that\n" +
+			"are built, those that have only a playbook yet, and images of registries on this host.",
 		Args: cobra.NoArgs,
 		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error {
 			if long {
@@ -76,7 +78,7 @@ func chrootShow(o *options) *cobra.Command {
 }
 
 func chrootDiff(o *options) *cobra.Command {
-	return namedCommand(o, "chroot-diff", "Show which packages changed since the previous generation",
+	c := namedCommand(o, "chroot-diff", "Show which packages changed since the previous generation",
 		func(_ context.Context, h *runner.Host, name string, asJSON bool) error {
 			diff, err := h.Diff(name)
 			if err != nil || asJSON {
@@ -86,6 +88,9 @@ func chrootDiff(o *options) *cobra.Command {
 			printDiff(os.Stdout, diff)
 			return nil
 		})
+	c.Long = "Show which packages differ between the current generation and the one that it replaced:\n" +
+		"'+' for added ones, '-' for removed ones, and both versions of the others."
+	return c
 }
 
 func chrootRollback(o *options) *cobra.Command {

@@ -15,6 +15,7 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"nspawn-runner/runner/job"
 	"nspawn-runner/runner/leftover"
@@ -45,7 +46,7 @@ func (f Fix) MarshalText() ([]byte, error) { return []byte(f.What), nil }
 // Do does it.
 func (f Fix) Do(ctx context.Context) error {
 	if err := f.do(ctx); err != nil {
-		return fmt.Errorf("%s: %s", f.What, printable.Line(err.Error()))
+		return fmt.Errorf("%s: %s", f.What, printable.Line(strings.ReplaceAll(err.Error(), "\n", "; ")))
 	}
 	return nil
 }

@@ -266,7 +266,7 @@ func checkCoreDumps(context.Context) []Finding {
 func checkGuard(context.Context) []Finding {
 	if err := machine.CheckGuard(); err != nil {
 		return isWarning("boot Linux 6.0 or newer with the security module bpf: lsm= on the kernel command line sets the modules, /sys/kernel/security/lsm lists them",
-			"with i386 system calls or io_uring, jobs can reach the hypervisor if the host has AF_VSOCK, make the kernel load file systems, and start threads beyond their limits: %v", err)
+			"filters of system calls do not see i386 calls and io_uring, by which a job can open sockets of AF_VSOCK to the hypervisor, load modules of file systems, and start threads beyond its limits: %v", err)
 	}
 	return isGood("the kernel supports security programs for machines")
 }

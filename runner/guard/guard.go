@@ -31,7 +31,7 @@ const (
 )
 
 // ErrNone is the error for a kernel that does not support such programs.
-var ErrNone = errors.New("the kernel asks no programs")
+var ErrNone = errors.New("the kernel's security module bpf is off")
 
 // Slice attaches the programs to a slice, unless it has them. group is the directory of its control group. A kernel
 // may refuse some of them: see Check.
@@ -60,7 +60,7 @@ func attachAll(path string) error {
 		return fmt.Errorf("%w: %w", ErrNone, err)
 	}
 	if !slices.Contains(strings.Split(strings.TrimSpace(string(modules)), ","), "bpf") {
-		return fmt.Errorf("%w: bpf is not among its security modules %s", ErrNone, modules)
+		return fmt.Errorf("%w: active are %s", ErrNone, bytes.TrimSpace(modules))
 	}
 	group, err := os.Open(path)
 	if err != nil {

@@ -116,14 +116,14 @@ func TestAScriptsSurroundingsAreSane(t *testing.T) {
 	id := h.prepared(t, "bookworm")
 	c := h.driveWith(t, []string{"HOSTS_SECRET=leaked", "CUSTOM_ENV_X=leaked"}, "run", "--id", id, script(t, `set -u
 cat        # end of file at once, not the rest of this script
-echo "$HOME $USER $LOGNAME $SHELL $PATH"
+echo "$HOME $USER $LOGNAME $SHELL $PATH $DEBIAN_FRONTEND"
 env | grep -c leaked
 getent hosts localhost >/dev/null && getent hosts $(hostname) && test -s /etc/resolv.conf && echo resolves
 ulimit -n
 stat -f -c %T /tmp
 command -v ps git python3 >/dev/null && echo tools
 true`), "label")
-	want := "/root root root /bin/bash /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n0\n"
+	want := "/root root root /bin/bash /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin noninteractive\n0\n"
 	if c.status != 0 || !strings.HasPrefix(c.stdout, want) {
 		t.Errorf("exit %d:\n%s\n%s", c.status, c.stdout, c.stderr)
 	}

@@ -22,9 +22,23 @@ import (
 )
 
 // startWithServices starts a job's machine and, while that boots, the machines of its services. It
-// returns when the services are ready, or their time is over. After an error, some of the machines
-// may exist.
+// returns when the services are ready, or their time is over. After an error, nothing is left of the
+// machines.
 func (d *Driver) startWithServices(ctx context.Context, main machine.Spec, services []orderedService) error {
+	begun, recorded := false, main.Recorded
+	main.Recorded = func() {
+		begun = true
+		recorded()
+	}
+	err := d.startAll(ctx, main, services)
+	if err != nil && begun { // before, a machine with this id is not this job's
+		err = errors.Join(err, d.end(ctx, main.Job, main.Owner))
+	}
+	return err
+}
+
+// startAll is startWithServices. After an error, some of the machines may exist.
+func (d *Driver) startAll(ctx context.Context, main machine.Spec, services []orderedService) error {
 	for _, s := range services {
 		d.Note("Starting %s...", s.label())
 	}

@@ -30,14 +30,14 @@ func (d *Driver) BootGeneration(ctx context.Context, order image.Order) (*box.Ma
 	}
 	entrance, err := d.Machines.Entrance(spec.Job)
 	if err != nil {
-		return nil, errors.Join(err, d.end(ctx, spec.Job))
+		return nil, errors.Join(err, d.end(ctx, spec.Job, spec.Owner))
 	}
 	return &box.Machine{
 		PID: entrance.Leader.PID, Alive: entrance.Leader.Alive,
 		Owner: entrance.RootUID, Group: entrance.Group,
 		LastWords: func(ctx context.Context) []string { return d.Machines.LastWords(ctx, spec.Job, machine.Main) },
 		Shutdown:  func(ctx context.Context) error { return d.Machines.Shutdown(ctx, spec.Job) },
-		Kill:      func(ctx context.Context) error { return d.end(ctx, spec.Job) },
+		Kill:      func(ctx context.Context) error { return d.end(ctx, spec.Job, spec.Owner) },
 	}, nil
 }
 
@@ -79,7 +79,7 @@ func (d *Driver) HaltGeneration(ctx context.Context, generation string) error {
 	}
 	for _, record := range records {
 		if record.Generation == generation {
-			if err := d.end(ctx, record.Job); err != nil {
+			if err := d.end(ctx, record.Job, record.Owner); err != nil {
 				return err
 			}
 		}

@@ -106,11 +106,12 @@ func (d *Driver) machinesOf(job gitlab.Job) (machine.Store, error) {
 // CleanupTimeout bounds the whole of cleanup.
 const CleanupTimeout = 100 * time.Second
 
-// end removes the machines of a job that this process started, also if ctx has ended.
-func (d *Driver) end(ctx context.Context, id string) error {
+// end removes the machines of a job, also if ctx has ended. It leaves machines of another owner alone, whose
+// job may have the same id.
+func (d *Driver) end(ctx context.Context, id, owner string) error {
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), CleanupTimeout)
 	defer cancel()
-	return d.Machines.Stop(ending, id, allowed)
+	return d.Machines.Stop(ending, id, mayTouch(gitlab.Job{Owner: owner}, ""))
 }
 
 // allowed permits everything with a machine: for the process that started it.

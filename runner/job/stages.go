@@ -2,7 +2,6 @@ package job
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -124,10 +123,7 @@ func (d *Driver) start(ctx context.Context, job gitlab.Job, from *host.Process, 
 	if len(services) == 0 {
 		return d.Machines.Start(ctx, spec)
 	}
-	if err := d.startWithServices(ctx, spec, services); err != nil {
-		return errors.Join(err, d.end(ctx, job.ID))
-	}
-	return nil
+	return d.startWithServices(ctx, spec, services)
 }
 
 // holds are functions that release what is held for a job. Each may be called twice.

@@ -43,7 +43,7 @@ func (d *Driver) TryGeneration(ctx context.Context, name string, generation imag
 	if err := d.Machines.Start(ctx, spec); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.end(ctx, spec.Job)) }()
+	defer func() { err = errors.Join(err, d.end(ctx, spec.Job, spec.Owner)) }()
 
 	// In a job, gitlab-runner's script sets -e. It is set on the first line of the test here, so that
 	// line numbers in errors are those of the playbook.

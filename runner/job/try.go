@@ -31,7 +31,7 @@ func (d *Driver) Try(ctx context.Context, image string, script machine.Script) (
 	if err := d.start(ctx, job, &self, everything, new(observation)); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.end(ctx, job.ID)) }()
+	defer func() { err = errors.Join(err, d.end(ctx, job.ID, job.Owner)) }()
 	return d.exec(ctx, job, "", script, new(observation))
 }
 

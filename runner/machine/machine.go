@@ -15,6 +15,67 @@
 // stop the machine. Scripts are executed without the lock. The service executes the hidden command
 // "boot" of this program (Boot), which mounts the machine's root in a mount namespace of its own and
 // becomes systemd-nspawn.
+//
+// Records and locks:
+//
+//	record.go         what is known of a machine
+//	job.go            the machines of a job, and their stop
+//	lock.go           the lock of a machine
+//	index.go          finds a machine without the configuration
+//	ids.go            ranges of user ids
+//	note.go           short files in a machine's directory: result.go, stage.go
+//
+// Start, in the driver:
+//
+//	start.go          the steps of a start
+//	unit.go           the settings of the service
+//	slice.go          limits for all machines together
+//	alongside.go      what happens while a machine boots
+//	nested.go         what containers in the machine need
+//	handover.go       the last step: delegate.go and limits of control groups
+//
+// Start, in the machine's service:
+//
+//	boot.go           becomes systemd-nspawn
+//	furnish.go        files that depend on the machine: rootfiles.go writes them
+//	binds.go          files of the host in the machine: mounts.go mounts them
+//	beneath.go        mounts beneath the root, for containers
+//	calls.go          filters of system calls
+//	coredump.go       whether core dumps are allowed
+//
+// Machines without an init:
+//
+//	program.go        what they have in place of a boot
+//	supervise.go      their service, and output.go, what the program printed last
+//	ended.go          how the program ended
+//	endprograms.go    asks programs to end
+//
+// Scripts:
+//
+//	exec.go           executes a script
+//	script.go         its command line, variables and settings
+//	scriptunit.go     its unit in the machine
+//	streams.go        its output
+//	entrance.go       commands of a build, which do not use the machine's bus
+//
+// What happens to machines:
+//
+//	reason.go         why a machine is not up, or has ended
+//	words.go, tail.go last lines
+//	mishap.go         what happened to the services of a job
+//	follow.go         shows what services say: followprogram.go for programs
+//	standing.go       what machines do: the table of machines
+//	usage.go, disk.go what they use
+//
+// End:
+//
+//	stop.go           removes a machine
+//	halt.go           stops its service, and cgroup.go, the last processes
+//	fuse.go           aborts its FUSE connections
+//	shutdown.go       shuts a build's machine down: witness.go reports how
+//	collect.go        removes abandoned machines
+//	callerdir.go      removes the directory of a dead gitlab-runner
+//	leftover.go       lists what gc removes
 package machine
 
 import (

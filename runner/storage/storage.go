@@ -14,6 +14,19 @@
 // Each machine has a range of RangeSize user ids. The chroot on the disk belongs to the host's root, and
 // the machine's root is another user. An idmapped mount translates between them (mount_setattr(2)), so no
 // file changes its owner.
+//
+//	storage.go    the interface of backends
+//	choose.go     which backend a machine gets
+//	btrfs.go      snapshots: quota.go and quotafilter.go limit them
+//	overlay.go    overlays: layer.go limits them, stores.go has directories for containers
+//	inplace.go    machines of builds, which write to the tree itself
+//	idmap.go      binds and idmapped mounts
+//	place.go      opens paths of the host, and paths in a machine's root
+//	tree.go       copies trees
+//	remove.go     removes trees: open.go opens files in them
+//	subvolume.go  subvolumes of btrfs
+//	space.go      free space, and what a copy would take
+//	usage.go      the size of a tree
 package storage
 
 import (

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -123,17 +124,17 @@ func chrootPrune(o *options) *cobra.Command {
 	c := imageCommand(o, "chroot-prune", "Remove older generations that no job uses, and trees of failed builds",
 		func(ctx context.Context, h *runner.Host, args []string) error {
 			all, err := h.Prune(ctx, first(args), keep)
-			if err != nil || asJSON {
-				return printed(all, err)
+			if asJSON && all != nil {
+				return errors.Join(err, printJSON(os.Stdout, all))
 			}
 			said := 0
 			for _, pruned := range all {
 				said += sayPruned(o.display, pruned)
 			}
-			if said == 0 {
+			if said == 0 && err == nil {
 				o.display.say("nothing to remove")
 			}
-			return nil
+			return err
 		})
 	c.Flags().IntVar(&keep, "keep", runner.KeptGenerations, "how many generations to keep: the current one and those that it replaced")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")

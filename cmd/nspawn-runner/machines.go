@@ -72,11 +72,7 @@ func machines(o *options) *cobra.Command {
 			"limits. 'top' shows the same live.",
 		Args: cobra.NoArgs,
 		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error {
-			machines, err := h.Machines(ctx, nil)
-			if err != nil || asJSON {
-				return printed(machines, err)
-			}
-			return printMachines(os.Stdout, machines)
+			return listMachines(ctx, h, asJSON)
 		}),
 	}
 	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -95,6 +91,15 @@ func machines(o *options) *cobra.Command {
 	}
 	c.AddCommand(list, login)
 	return c
+}
+
+// listMachines prints the machines there are, once.
+func listMachines(ctx context.Context, h *runner.Host, asJSON bool) error {
+	machines, err := h.Machines(ctx, nil)
+	if err != nil || asJSON {
+		return printed(machines, err)
+	}
+	return printMachines(os.Stdout, machines)
 }
 
 // boot, emptyTrash and pruneCaches are the commands of services that this program starts;

@@ -12,6 +12,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -61,14 +62,17 @@ func Load(path string) (Config, error) {
 	}
 	var doc, second yaml.Node
 	documents := yaml.NewDecoder(bytes.NewReader(data))
-	if err := documents.Decode(&doc); err != nil {
-		if len(bytes.TrimSpace(data)) == 0 || strings.Contains(err.Error(), "EOF") {
-			return c, nil
-		}
+	switch err := documents.Decode(&doc); {
+	case errors.Is(err, io.EOF):
+		return c, nil
+	case err != nil:
 		return c, fmt.Errorf("configuration %s: %w", path, err)
 	}
-	if documents.Decode(&second) == nil {
+	switch err := documents.Decode(&second); {
+	case err == nil:
 		return c, fmt.Errorf("configuration %s:%d: a second document: want one", path, second.Line)
+	case !errors.Is(err, io.EOF):
+		return c, fmt.Errorf("configuration %s: %w", path, err)
 	}
 	mapping := doc.Content[0]
 	if mapping.Tag == "!!null" {

@@ -53,6 +53,8 @@ func TestMistakesAreNamedWithFileAndLine(t *testing.T) {
 		"state_dir: relative\n":              "want an absolute path",
 		"state_dir: //\n":                    "want a directory of its own",
 		"tasks_max: 99\n---\ncpus: 1\n":      ":2: a second document",
+		"tasks_max: 99\n---\n[\n":            "line 3: did not find",
+		"network: *EOF\n":                    "unknown anchor 'EOF'",
 		"memory_max: 0\n":                    "want at least 16M",
 		"disk_max: 1M\n":                     "want at least 64M",
 		"memory_max: 500%\n":                 "want an amount like",

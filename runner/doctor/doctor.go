@@ -1,15 +1,16 @@
 // Package doctor says whether this host can run jobs, and what to do if not. A check looks
 // at one thing, changes nothing, and asks the packages that do the work.
 //
-//	examine.go  all the checks, in their order
-//	system.go   the kernel and systemd
-//	apparmor.go profiles of AppArmor
-//	room.go     directories, user ids, disk and memory
-//	images.go   images, and what makes them
-//	names.go    names of images that mean none, or two
-//	gitlab.go   gitlab-runner
-//	installed.go what is installed beside the program, or twice
-//	fix.go      what the doctor mends by itself
+//	examine.go    all the checks, in their order
+//	system.go     the kernel and systemd
+//	sysctl.go     the limits that it advises, as a file of sysctl.d(5)
+//	apparmor.go   profiles of AppArmor
+//	room.go       directories, user ids, disk and memory
+//	images.go     images, and what makes them
+//	names.go      names of images that mean none, or two
+//	gitlab.go     gitlab-runner
+//	installed.go  what is installed beside the program, or twice
+//	fix.go        what the doctor mends by itself
 package doctor
 
 import (

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+
 	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/printable"
 )

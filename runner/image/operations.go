@@ -131,7 +131,7 @@ func (s *Store) Edit(ctx context.Context, name string, change func(ctx context.C
 // An exit status of the shell other than 0 is an *exec.ExitError.
 func (s *Store) Shell(ctx context.Context, root string, stdin io.Reader, stdout, stderr io.Writer) error {
 	image := filepath.Base(filepath.Dir(root)) // .generations/IMAGE/STAMP
-	return box.Tree{Root: root, Hostname: hostname(image)}.Shell(ctx, s.Environment, stdin, stdout, stderr)
+	return box.Tree{Root: root, Hostname: hostname(image), Name: boxName(image)}.Shell(ctx, s.Environment, stdin, stdout, stderr)
 }
 
 // runnable reads the playbook of an image that is about to be built, and looks

@@ -5,7 +5,10 @@
 //
 //	stages.go         prepare, run, cleanup
 //	try.go            the three in one call, for a person
-//	observe.go        metrics and journal: what stages count, and how jobs end
+//	observe.go        what stages count, and write to the journal
+//	result.go         how jobs end
+//	counters.go       the counters of a state directory
+//	crowd.go          a warning when many machines boot slowly
 //	caller.go         the gitlab-runner that calls
 //	memory.go         a limit for this program while it talks to machines
 //

@@ -3,7 +3,6 @@ package job
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -11,12 +10,10 @@ import (
 
 	"nspawn-runner/runner/failure"
 	"nspawn-runner/runner/gitlab"
-	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/journal"
 	"nspawn-runner/runner/limits"
 	"nspawn-runner/runner/machine"
 	"nspawn-runner/runner/metrics"
-	"nspawn-runner/runner/statedir"
 )
 
 // observation collects what metrics and the journal say about one call of a stage. Its errors never
@@ -46,6 +43,9 @@ func (o *observation) endPrepare(ctx context.Context, machines machine.Store, er
 	if err == nil {
 		o.end(machines, nil, "")
 		o.say(err, "", "job %s began: image %s, generation %s", o.job.ID, o.image, filepath.Base(o.generation))
+		if line := crowd(machines.Dir, inotifyLimit); line != "" {
+			journal.Warning(o.fields(), line)
+		}
 		return
 	}
 	result := o.resultOf(ctx, err, o.began)
@@ -129,8 +129,10 @@ func (o *observation) say(err error, result, format string, args ...any) {
 	if o.job.ID == "" {
 		return // the stage was called without a job
 	}
-	fields := journal.Fields{
-		Job: o.job.ID, Project: o.job.Project, Image: o.image, Stage: o.stage, Result: result, Reason: string(o.why(err, result)),
+	fields := o.fields()
+	fields.Result, fields.Reason = result, string(o.why(err, result))
+	if o.stage == "run" && result == metrics.Canceled {
+		fields.Result = "" // cleanup will know whether its time was over
 	}
 	line := fmt.Sprintf(format, args...)
 	if fields.Reason == "" {
@@ -140,36 +142,10 @@ func (o *observation) say(err error, result, format string, args ...any) {
 	}
 }
 
-// foldCounters folds the records of counters if they have become large.
-func (d *Driver) foldCounters(ctx context.Context) {
-	c := counters(d.Machines)
-	if d.Unread != nil || !c.IsLarge() {
-		return
-	}
-	if images, err := d.Images.List(); err == nil {
-		_, _, _ = c.Fold(ctx, metrics.Kept, imageNames(images))
-	}
+// fields returns those of journal lines about the stage.
+func (o *observation) fields() journal.Fields {
+	return journal.Fields{Job: o.job.ID, Project: o.job.Project, Image: o.image, Stage: o.stage}
 }
-
-func imageNames(images []image.Image) (names []string) {
-	for _, i := range images {
-		names = append(names, i.Name)
-	}
-	return names
-}
-
-// Counted returns what stages and maintenances have counted. broken is an error because of which some
-// counts are lost.
-func (d *Driver) Counted(ctx context.Context) (numbers []metrics.Number, broken error, err error) {
-	images, err := d.Images.List()
-	if err != nil {
-		return nil, nil, err
-	}
-	return counters(d.Machines).Fold(ctx, metrics.Kept, imageNames(images))
-}
-
-// Count adds samples that belong to no stage.
-func (d *Driver) Count(samples ...metrics.Sample) { _ = counters(d.Machines).Record(samples...) }
 
 // end counts the stage in the state directory of machines. result is its result if it failed.
 func (o *observation) end(machines machine.Store, err error, result string) {
@@ -199,12 +175,6 @@ func (o *observation) why(err error, result string) failure.Reason {
 	return failure.Other
 }
 
-// counters returns the counters in the state directory of machines. The configuration may name another
-// state directory by now.
-func counters(machines machine.Store) metrics.Store {
-	return metrics.Store{Dir: filepath.Join(filepath.Dir(machines.Dir), statedir.Metrics)}
-}
-
 // resultOf returns the result of a stage that failed, in the words of metrics. ctx has ended if
 // gitlab-runner stopped the stage.
 func (o *observation) resultOf(ctx context.Context, err error, jobBegan time.Time) string {
@@ -219,65 +189,6 @@ func (o *observation) resultOf(ctx context.Context, err error, jobBegan time.Tim
 		return metrics.ScriptFailure
 	}
 	return metrics.SystemFailure
-}
-
-// jobResult is what is known of a job's result while it runs.
-type jobResult struct {
-	// Script is the sub-stage that decided the result. Both are "" as long as nothing failed.
-	Script string `json:"script,omitempty"`
-	Result string `json:"result,omitempty"`
-	// Complete says that gitlab-runner has executed the last script of the job.
-	Complete bool `json:"complete,omitempty"`
-}
-
-// after returns the result after one more script. The first script that fails decides the result,
-// unless gitlab-runner tries it again and it succeeds. Later failures change nothing.
-func (r jobResult) after(script, result string) jobResult {
-	switch {
-	case script == gitlab.LastScript:
-		r.Complete = true
-	case script == gitlab.AfterScript:
-	case result != "" && r.Result == "":
-		r.Script, r.Result = script, result
-	case result == "" && r.Script == script:
-		r.Script, r.Result = "", ""
-	}
-	return r
-}
-
-// final returns the result of the job when its machine is removed.
-func (r jobResult) final() string {
-	switch {
-	case r.Result != "":
-		return r.Result
-	case r.Complete:
-		return metrics.Success
-	}
-	return metrics.Canceled
-}
-
-// keepResult keeps what the end of a script means for the job's result. result is "" if the script
-// succeeded. It writes only if something changes. decided says whether another script had decided the
-// result before.
-func keepResult(machines machine.Store, job, script, result string) (decided bool) {
-	was := readResult(machines, job)
-	now := was.after(script, result)
-	if now != was {
-		if text, err := json.Marshal(now); err == nil {
-			_ = machines.KeepResult(job, text)
-		}
-	}
-	return was.Result != "" && was.Script != script
-}
-
-func readResult(machines machine.Store, job string) jobResult {
-	text, _ := machines.Result(job)
-	return parseResult(text)
-}
-
-func parseResult(text []byte) (r jobResult) {
-	_ = json.Unmarshal(text, &r) // there is no text as long as nothing has failed
-	return r
 }
 
 // Abandoned counts a job whose cleanup was never called: its gitlab-runner died, or the host was

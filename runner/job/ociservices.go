@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -139,17 +141,21 @@ func (d *Driver) orderProgram(of ordering, service gitlab.Service, number int, f
 	return ordered, nil
 }
 
-// checkTree returns an error if no machine could start from the tree of an image. The directories that
-// all machines need were made when it was unpacked.
+// realDirectories are directories of an image that must not be links. systemd-nspawn makes files and device
+// nodes in them by their paths, before the machine's root is its root: a link to /opt led to the host's /opt.
+var realDirectories = []string{"dev", "etc", "proc", "run", "sys", "usr"}
+
+// checkTree returns an error if no machine can start from the tree of an image.
 func checkTree(root string) error {
-	etc, err := storage.OpenIn(root, "etc", unix.O_PATH|unix.O_DIRECTORY)
-	if err != nil {
-		return fmt.Errorf("/etc is not a directory: %w", err)
+	for _, name := range realDirectories {
+		if info, err := os.Lstat(filepath.Join(root, name)); err != nil {
+			return err
+		} else if !info.IsDir() {
+			return fmt.Errorf("/%s is not a directory", name)
+		}
 	}
-	defer etc.Close()
-	for _, name := range []string{"hosts", "resolv.conf", "hostname"} {
-		var st unix.Stat_t
-		if err := unix.Fstatat(int(etc.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+	for _, name := range []string{"hosts", "resolv.conf", "hostname", "machine-id"} {
+		if info, err := os.Lstat(filepath.Join(root, "etc", name)); err == nil && info.IsDir() {
 			return fmt.Errorf("/etc/%s is a directory", name)
 		}
 	}

@@ -46,6 +46,9 @@ func furnish(root string, record Record) error {
 		}
 	}
 	if record.Program != nil {
+		if err := forgetLink(etc, "machine-id", owner); err != nil {
+			return fmt.Errorf("write /etc/machine-id: %w", err)
+		}
 		return replaceIn(etc, "hostname", []byte(record.hostname()+"\n"), owner)
 	}
 	for path, text := range dropIns(network.Nameservers(resolver), record.Privileged) {

@@ -98,3 +98,17 @@ func replaceIn(dir *os.File, name string, data []byte, owner int) error {
 	fault.Here("boot: next " + name + " written")
 	return unix.Renameat(int(dir.Fd()), temporary, int(dir.Fd()), name)
 }
+
+// forgetLink replaces anything but a regular file by an empty file. systemd-nspawn reads the file and follows a
+// link out of the machine, to the host's id, or to a fifo without a writer.
+func forgetLink(dir *os.File, name string, owner int) error {
+	var st unix.Stat_t
+	err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) || err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return replaceIn(dir, name, nil, owner)
+}

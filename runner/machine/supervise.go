@@ -105,6 +105,7 @@ func stepAside() (*os.File, error) {
 // child is the process that becomes systemd-nspawn.
 type child struct {
 	cmd *exec.Cmd
+	pid int
 	// record is that of its machine.
 	record Record
 	// output is the output of the machine, errors that of systemd-nspawn itself.
@@ -153,8 +154,17 @@ func newChild(dir string, service *os.File) (*child, error) {
 	if err := c.cmd.Start(); err != nil {
 		return nil, err
 	}
+	c.pid = c.cmd.Process.Pid
+	spare(os.Getpid()) // not before, as the child would inherit it
 	fault.Here("supervise: systemd-nspawn begins")
 	return c, nil
+}
+
+// spare makes the kernel kill other processes for lack of memory, as long as there are some. If files fill a
+// machine's memory, its largest processes are the two of the host. Without them it would not be known how the
+// program ended. In a container, the host may not be allowed to do this.
+func spare(pid int) {
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("-1000"), 0)
 }
 
 // relay tells systemd when the starter says hello, and copies the output that follows.
@@ -164,6 +174,7 @@ func (c *child) relay(to io.Writer) {
 		return
 	}
 	c.greeted = true
+	spare(c.pid) // it starts no processes any more, which would inherit it
 	if err := notifyReady(); err != nil {
 		fmt.Fprintf(os.Stderr, "tell systemd that the machine is ready: %v\n", err)
 	}

@@ -261,11 +261,20 @@ func sum(digits string) (sum [32]byte) {
 // errNoRoom is the error if less than MinFree is free.
 var errNoRoom = errors.New("the disk has too little space left for the image (min_free_disk)")
 
-// watchRoom cancels the pull when less than MinFree is free.
+// errNoInodes is the error if too few inodes are free.
+var errNoInodes = fmt.Errorf("%w: fewer than one in %d inodes of its file system is free (df -i)", errNoRoom, inodeShare)
+
+// inodeShare is the part of all inodes that a pull leaves free: one in so many. Images may have very many files.
+const inodeShare = 20
+
+// watchRoom cancels the pull when less than MinFree, or too few inodes, are free.
 func (s *Store) watchRoom(ctx context.Context, cancel context.CancelCauseFunc) {
 	for {
 		if free, err := storage.Free(s.Dir); err == nil && uint64(max(free, 0)) < s.MinFree {
 			cancel(errNoRoom)
+		}
+		if free, err := storage.FreeInodes(s.Dir); err == nil && free < 1.0/inodeShare {
+			cancel(errNoInodes)
 		}
 		select {
 		case <-ctx.Done():

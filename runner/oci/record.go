@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -124,6 +125,32 @@ func (s *Store) meanings() (all []meaning, err error) {
 		}
 	}
 	return all, nil
+}
+
+// mostNames bounds how many names of one image are kept. Each job reads all of them.
+const mostNames = 64
+
+// forgetNames removes the oldest names of an image that has more than mostNames: jobs choose tags. If a job uses
+// such a name again, the registry is asked for its meaning.
+func (s *Store) forgetNames(digest string) error {
+	all, err := s.meanings()
+	if err != nil {
+		return err
+	}
+	written := map[string]time.Time{} // by path
+	for _, m := range all {
+		path := s.meaningPath(m.Name)
+		if info, err := os.Stat(path); err == nil && m.Digest == digest {
+			written[path] = info.ModTime()
+		}
+	}
+	oldest := slices.SortedFunc(maps.Keys(written), func(a, b string) int { return written[a].Compare(written[b]) })
+	for _, path := range oldest[:max(0, len(oldest)-mostNames)] {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // touch sets the time of an image's last use.

@@ -21,6 +21,19 @@ func Free(path string) (int64, error) {
 	return int64(fs.Bavail) * fs.Bsize, nil
 }
 
+// FreeInodes returns which part of a path's file system's inodes is free, from 0 to 1. Without a free inode, no file can
+// be made. It is 1 if the file system makes inodes when they are needed, as btrfs does.
+func FreeInodes(path string) (float64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(path, &fs); err != nil {
+		return 0, fmt.Errorf("statfs %s: %w", path, err)
+	}
+	if fs.Files == 0 {
+		return 1, nil
+	}
+	return float64(fs.Ffree) / float64(fs.Files), nil
+}
+
 // CloneCost returns how many bytes a Clone of a tree needs on the same file system: 0 if the clone shares blocks.
 func CloneCost(ctx context.Context, path string) (int64, error) {
 	if sharesBlocks(filepath.Dir(path)) {

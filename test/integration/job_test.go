@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -283,29 +282,6 @@ func TestAnImageMayHaveItsOwnGitlabRunner(t *testing.T) {
 	if c.stdout != "of the image\n" {
 		t.Errorf("%q %q", c.stdout, c.stderr)
 	}
-}
-
-func TestTenJobsRunAtOnce(t *testing.T) {
-	onEach(t, func(t *testing.T, h *host) {
-		var wait sync.WaitGroup
-		for range 10 {
-			wait.Go(func() {
-				id := newNumber()
-				r, err := func() (gitlab.Result, error) {
-					runner := h.runner()
-					return runner.Run(t.Context(), gitlab.Job{ID: id, Image: gitlab.Image{Name: "bookworm"}, Script: []string{"hostname", "echo $(hostname) > /mine; sleep 0.2; test $(cat /mine) = $(hostname)"}})
-				}()
-				if err != nil || r.Status != gitlab.Success || !strings.Contains(r.Log, fmt.Sprintf("run-%d", id)) {
-					t.Errorf("job %d: %v %s\n%s", id, err, r.Status, r.Log)
-				}
-			})
-		}
-		wait.Wait()
-		ranges := shell(t, "ls "+filepath.Join(h.state, ".machines"))
-		if ranges != "" {
-			t.Errorf("left: %s", ranges)
-		}
-	})
 }
 
 func TestTryEndsWithTheCommandsCode(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -48,7 +49,7 @@ func run(args []string, layers io.Reader) (Result, error) {
 	// If this program is linked with a C library, as tests may be, only this thread can drop its
 	// capabilities.
 	runtime.LockOSThread()
-	if err := confine(args[0]); err != nil {
+	if err := confine(args[0], limits.processor()); err != nil {
 		return Result{}, fmt.Errorf("leave the host: %w", err)
 	}
 	// The tree was made under the host's umask. A layer may set another mode.
@@ -75,8 +76,12 @@ func run(args []string, layers io.Reader) (Result, error) {
 	return t.result, nil
 }
 
-// confine limits this process, and makes the tree its root directory.
-func confine(tree string) error {
+// processor returns how many seconds of processor time the layers may take: ten minutes, and one second for each
+// 4 MiB. With links in its path, each name may take long to look up.
+func (l Limits) processor() uint64 { return 600 + l.Bytes>>22 }
+
+// confine limits this process, and makes the tree its root directory. seconds bounds its processor time.
+func confine(tree string, seconds uint64) error {
 	debug.SetMemoryLimit(memory / 2)
 	for _, limit := range []struct {
 		resource int
@@ -86,6 +91,9 @@ func confine(tree string) error {
 			return fmt.Errorf("limit resource %d: %w", limit.resource, err)
 		}
 	}
+	if err := limitTime(seconds); err != nil {
+		return fmt.Errorf("limit the processor time: %w", err)
+	}
 	unix.Umask(0)
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
@@ -93,7 +101,23 @@ func confine(tree string) error {
 	if err := enter(tree); err != nil {
 		return err
 	}
-	return giveUpRights()
+	if err := giveUpRights(); err != nil {
+		return err
+	}
+	return filterCalls()
+}
+
+// limitTime ends the process when it has used so many seconds of processor time. The kernel kills it a little later in
+// any case.
+func limitTime(seconds uint64) error {
+	over := make(chan os.Signal, 1)
+	signal.Notify(over, unix.SIGXCPU)
+	go func() {
+		<-over
+		fmt.Fprintln(os.Stderr, "the layers take longer to unpack than any of their size should")
+		os.Exit(1)
+	}()
+	return unix.Setrlimit(unix.RLIMIT_CPU, &unix.Rlimit{Cur: seconds, Max: seconds + 10})
 }
 
 // enter makes the tree the root directory, and unmounts everything else.

@@ -25,8 +25,8 @@ type removal struct {
 	freed uint64
 }
 
-// blocks returns about how many bytes a file of a size takes on the disk.
-func blocks(size uint64) uint64 { return (size + 4095) &^ 4095 }
+// blocks returns about how many bytes a file of a size takes on the disk: at least one block for its inode and its name.
+func blocks(size uint64) uint64 { return max(1, (size+4095)/4096) * 4096 }
 
 // whiteOut removes the file or tree with a name, as far as it is of the layers below.
 func (r *removal) whiteOut(dir, name string) error {
@@ -94,6 +94,9 @@ func (r *removal) removeAt(dir int, name string, older bool, depth int) (gone bo
 	}
 	if err = unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); err == unix.ENOTEMPTY && older {
 		return false, nil // it was emptied before, and still has files of this layer
+	}
+	if err == nil {
+		r.freed += blocks(1)
 	}
 	return err == nil, err
 }

@@ -8,6 +8,7 @@
 //	unpack.go      the protocol between both processes
 //	process.go     starts the process and sends it layers
 //	confine.go     the process: confines itself, and reads layers
+//	calls.go       the system calls that the process may make
 //	tree.go        writes the entries of layers
 //	decompress.go  decompresses layers
 //	remove.go      removes files that a later layer replaces

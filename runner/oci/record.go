@@ -54,6 +54,14 @@ type meaning struct {
 	Public bool `json:"public"`
 }
 
+// beside returns how many bytes an image counts besides its tree: its configuration, which may be as large as maxConfig,
+// and 1 MiB for the files and the time that each image takes. Otherwise a hostile registry could fill the store with a
+// hundred thousand empty images.
+func beside(c Config) uint64 {
+	text, _ := json.Marshal(c) // strings and numbers
+	return uint64(len(text)) + 1<<20
+}
+
 // wellFormed matches a digest, or the name of a directory for it.
 var wellFormed = regexp.MustCompile(`^sha256[:-][0-9a-f]{64}$`)
 

@@ -149,6 +149,7 @@ const (
 	hostPlaybooks = "/opt/playbooks"
 	hostRegistry  = "/opt/docker-registry"
 	hostPackaging = "/opt/packaging"
+	hostDeb       = hostBuild + "/nspawn-runner.deb"
 )
 
 // testCommand is the command that runs the integration tests in a host, with more
@@ -168,6 +169,7 @@ func testCommand(host, base, run string, more ...string) []string {
 		"NSPAWN_RUNNER_PLAYBOOKS=" + hostPlaybooks,
 		"NSPAWN_RUNNER_REGISTRY=" + hostRegistry + "/usr/bin/docker-registry",
 		"NSPAWN_RUNNER_PACKAGING=" + hostPackaging,
+		"NSPAWN_RUNNER_DEB=" + hostDeb,
 	}, more, []string{hostBuild + "/integration.test", "-test.v", "-test.timeout=40m", "-test.run=" + run})
 }
 

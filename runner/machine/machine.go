@@ -98,7 +98,7 @@ type Store struct {
 	// Dir has a directory for each machine, Trash the trees that are to be deleted. Both are on
 	// one file system.
 	Dir, Trash string
-	// Program is the absolute path of this program.
+	// Program is the absolute path of this program, for services of the host.
 	Program string
 	// Collected, if set, is called for each main machine that Collect has removed. The cleanup of
 	// its job was never called.

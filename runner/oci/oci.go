@@ -68,7 +68,7 @@ type Image struct {
 type Store struct {
 	// Dir has the images: .oci in the state directory. Trash is on the same file system.
 	Dir, Trash string
-	// Program is the path of this program, which unpacks layers as a child.
+	// Program is the path by which this process executes this program as its child, which unpacks layers.
 	Program string
 	// Rules say what may be pulled, and from where.
 	Rules Rules

@@ -121,7 +121,7 @@ func TestEachNameBelongsToOneService(t *testing.T) {
 		"warning: service b: service a already has the name X",
 		"warning: service b: service a already has the name LOCALHOST",
 		"warning: service c: service a already has the name x",
-		"warning: service c is not started, because no name is left for it",
+		"warning: service c is not started, because no name is left for it: give it an alias of its own",
 	}
 	if !slices.Equal(said, want) || len(services) != 2 {
 		t.Errorf("%q", said)

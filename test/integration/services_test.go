@@ -345,7 +345,7 @@ func TestANameHasOneServiceAndEveryServiceAName(t *testing.T) {
 	}
 	wantLog(t, r.Log, "warning: service any: bad [31mname is not a host name", "warning: service any: 10.0.0.1 is not a host name",
 		"warning: service any:7: service any already has the name any", "warning: service any:7: service any already has the name DB",
-		"warning: service any:8 is not started, because no name is left for it", "page PRETTY_NAME")
+		"warning: service any:8 is not started, because no name is left for it: give it an alias of its own", "page PRETTY_NAME")
 	if strings.Contains(r.Log, "Starting service any:8") || strings.Contains(r.Log, "\x1b[31mname is") {
 		t.Error(r.Log)
 	}

@@ -117,7 +117,11 @@ func limitTime(seconds uint64) error {
 		fmt.Fprintln(os.Stderr, "the layers take longer to unpack than any of their size should")
 		os.Exit(1)
 	}()
-	return unix.Setrlimit(unix.RLIMIT_CPU, &unix.Rlimit{Cur: seconds, Max: seconds + 10})
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_CPU, &limit); err != nil {
+		return err
+	}
+	return unix.Setrlimit(unix.RLIMIT_CPU, &unix.Rlimit{Cur: min(seconds, limit.Max), Max: min(seconds+10, limit.Max)})
 }
 
 // enter makes the tree the root directory, and unmounts everything else.

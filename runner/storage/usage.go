@@ -20,7 +20,7 @@ func Usage(ctx context.Context, root string) (int64, error) {
 			return context.Cause(ctx)
 		}
 		if errors.Is(err, fs.ErrNotExist) && path != root {
-			return nil // a directory that somebody deletes
+			return nil // it was deleted meanwhile
 		}
 		if err != nil {
 			return err

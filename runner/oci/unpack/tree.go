@@ -80,7 +80,7 @@ func (t *tree) apply(layer io.Reader) error {
 	}
 }
 
-// count counts one more file, as a block at least: that much an empty one may take.
+// count counts one more file, with the one block that also an empty file may take.
 func (t *tree) count() error {
 	if t.result.Files++; t.result.Files > t.limits.Files {
 		return fmt.Errorf("the image has more than %d files", t.limits.Files)

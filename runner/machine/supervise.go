@@ -222,9 +222,17 @@ func (j *journalled) Write(p []byte) (int, error) {
 	if time.Since(j.since) > time.Hour {
 		j.lines, j.since = 0, time.Now()
 	}
-	if j.lines <= consoleLines {
-		j.lines += max(1, bytes.Count(p, []byte("\n")))
-		_, _ = j.to.Write(p)
+	rest := p
+	for j.lines <= consoleLines && len(rest) > 0 {
+		end := bytes.IndexAny(rest, "\n\x00") // both end a line for journald
+		if end < 0 {
+			end = len(rest) - 1
+		}
+		rest = rest[end+1:]
+		j.lines++
+	}
+	if n := len(p) - len(rest); n > 0 {
+		_, _ = j.to.Write(p[:n])
 	}
 	return len(p), nil
 }

@@ -69,12 +69,14 @@ func telling(journal []string) (lines []string) {
 
 // tells says so of one line, which begins with who said it: not what the service manager says
 // of what went well, not what its journal and logind say of themselves, nothing of what this
-// program executes, and not that the bus cannot raise a limit, as in each machine without
+// program executes, not that files of trixie's tmpfiles.d name a path twice, and not that the bus cannot raise a limit, as in each machine without
 // CAP_SYS_RESOURCE.
 func tells(line string) bool {
 	words, systemds := strings.CutPrefix(line, "systemd[1]: ")
 	switch {
 	case strings.Contains(line, unitPrefix), strings.HasPrefix(line, "systemd-journald["), strings.HasPrefix(line, "systemd-logind["):
+		return false
+	case strings.HasPrefix(line, "systemd-tmpfiles[") && strings.Contains(line, "Duplicate line for path"):
 		return false
 	case strings.HasPrefix(line, "dbus-daemon[") && strings.Contains(line, "Failed to set fd limit"):
 		return false

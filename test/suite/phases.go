@@ -64,6 +64,7 @@ func Unit(s *Suite, ctx context.Context) error {
 	race := s.phase("unit tests with the race detector", func() error {
 		// Each program with the detector sleeps a second before it exits, and tests start many.
 		s.env = append(s.env, "GORACE=atexit_sleep_ms=0")
+		s.results.skips = append(s.results.skips, "race: "+repetitions+": they repeat what other tests do once")
 		return s.goTest(ctx, "race", append([]string{"test", "-race", "-v", "-skip=" + repetitions}, units...)...)
 	})
 	return errors.Join(plain, race)

@@ -32,7 +32,7 @@ func TestAttacksFromTheMachineOfAServiceAreHeld(t *testing.T) {
 		"make device nodes":                      "mknod /disk b 7 0 && head -c1 /disk",
 	} {
 		jobs.Go(func() {
-			r := h.play(t, gitlab.Job{Script: []string{"true"}, Services: []gitlab.Image{
+			r := h.play(t, gitlab.Job{ID: newNumber(), Script: []string{"true"}, Services: []gitlab.Image{
 				{Name: "any", Command: []string{"bash", "-c", "if (" + attack + "); then echo SUCCEEDED; fi; exit 9"}},
 			}})
 			if r.Reason != gitlab.ScriptFailure || strings.Contains(r.Log, "  SUCCEEDED") {
@@ -45,6 +45,7 @@ func TestAttacksFromTheMachineOfAServiceAreHeld(t *testing.T) {
 	// with control characters in its name, a bus that is silent, and one that passes descriptors.
 	jobs.Go(func() {
 		r := h.play(t, gitlab.Job{
+			ID:        newNumber(),
 			Variables: serviceVariables("CI_DEBUG_SERVICES", "true"),
 			Script:    []string{"sleep 5; exit 6"},
 			Services: []gitlab.Image{
@@ -64,7 +65,7 @@ chmod 755 /usr/local/bin/journalctl; systemd-run --quiet --unit='x\x1b[31m' bash
 	})
 	// What the job writes does not get out of the variables and words that it is.
 	jobs.Go(func() {
-		r := h.play(t, gitlab.Job{Script: []string{"true"}, Services: []gitlab.Image{{
+		r := h.play(t, gitlab.Job{ID: newNumber(), Script: []string{"true"}, Services: []gitlab.Image{{
 			Name: "any:$(touch /PWNED)'`;x", Alias: "a", Command: []string{"bash", "-c", `ls /; printf '<%s>' "$EVIL" "$SERVICE_NAME" "$1"; exit 9`, "x", "';\"$(id)"},
 			Variables: serviceVariables("EVIL", "'; touch /PWNED; '$(touch /PWNED)`touch /PWNED`", "A;touch /PWNED", "x", "LD_PRELOAD\n", "x"),
 		}}})
@@ -75,7 +76,7 @@ chmod 755 /usr/local/bin/journalctl; systemd-run --quiet --unit='x\x1b[31m' bash
 	})
 	// A machine whose bus and journal lie costs its own job only.
 	jobs.Go(func() {
-		r := h.play(t, gitlab.Job{Script: []string{"true"}, Services: []gitlab.Image{{
+		r := h.play(t, gitlab.Job{ID: newNumber(), Script: []string{"true"}, Services: []gitlab.Image{{
 			Name: "any", Command: []string{"bash", "-c", `printf '#!/bin/sh\nprintf "\\033[31mred\\r"; exec yes\n' >/usr/local/bin/journalctl; chmod 755 /usr/local/bin/journalctl; yes $'\e[31m' | head -c 100M; exit 9`},
 		}}})
 		if r.Reason != gitlab.ScriptFailure || strings.Contains(r.Log, "\x1b[31mred") || len(r.Log) > 20000 {

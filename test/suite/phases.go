@@ -102,10 +102,12 @@ func newFileSystem(ctx context.Context) (dir string, unmount func() error, err e
 		return "", nil, errors.Join(fmt.Errorf("a file system for images: %w: %s", err, out), os.Remove(dir))
 	}
 	return dir, func() error {
-		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
-			return fmt.Errorf("umount: %w: %s", err, out)
+		out, err := exec.Command("umount", dir).CombinedOutput()
+		if err != nil { // a process is still in it
+			err = fmt.Errorf("umount: %w: %s", err, out)
+			_ = exec.Command("umount", "--lazy", dir).Run()
 		}
-		return os.Remove(dir)
+		return errors.Join(err, os.Remove(dir))
 	}, nil
 }
 

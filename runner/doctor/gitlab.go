@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -42,7 +43,7 @@ func (d Doctor) checkRegistration(path string) []Finding {
 	ours := 0
 	var allowed job.Permission
 	for _, r := range known.Runners {
-		if r.Executor != "custom" || !slices.ContainsFunc(r.Stages(), d.isCalledBy) {
+		if r.Executor != "custom" || !slices.ContainsFunc(r.Stages(), d.meansThis) {
 			continue
 		}
 		ours++
@@ -54,7 +55,7 @@ func (d Doctor) checkRegistration(path string) []Finding {
 		all = append(all, problems...)
 	}
 	if ours == 0 {
-		return isBad(paste, "%s: none of its %d runners has the executor \"custom\" and calls %s", path, len(known.Runners), d.Jobs.Program)
+		return isBad(paste, "%s: no runner has the executor \"custom\" and calls %s", path, d.Jobs.Program)
 	}
 	all = append(all, d.checkAllowed(allowed)...)
 	if known.Concurrent < 2 {
@@ -71,6 +72,12 @@ func (d Doctor) isCalledBy(stage gitlab.StageCommand) bool {
 	}
 	program, err := os.Stat(d.Jobs.Program)
 	return err == nil && os.SameFile(theirs, program)
+}
+
+// meansThis says whether a stage's command is this program, or another of its name: a
+// second installation, or one that is gone.
+func (d Doctor) meansThis(stage gitlab.StageCommand) bool {
+	return d.isCalledBy(stage) || filepath.Base(stage.Exec) == "nspawn-runner"
 }
 
 // checkRunner looks at the four commands of a runner that calls this program for

@@ -68,12 +68,14 @@ func telling(journal []string) (lines []string) {
 
 // tells says whether one line may say what went wrong. The line begins with the name of its program. These
 // do not: lines of the service manager about success, lines of journald and logind, lines about scripts of
-// this program, and that of dbus-daemon about a limit, which comes in each machine without
-// CAP_SYS_RESOURCE.
+// this program, that of systemd-tmpfiles about a path that trixie's tmpfiles.d names twice, and that of
+// dbus-daemon about a limit, which comes in each machine without CAP_SYS_RESOURCE.
 func tells(line string) bool {
 	words, systemds := strings.CutPrefix(line, "systemd[1]: ")
 	switch {
 	case strings.Contains(line, unitPrefix), strings.HasPrefix(line, "systemd-journald["), strings.HasPrefix(line, "systemd-logind["):
+		return false
+	case strings.HasPrefix(line, "systemd-tmpfiles[") && strings.Contains(line, "Duplicate line for path"):
 		return false
 	case strings.HasPrefix(line, "dbus-daemon[") && strings.Contains(line, "Failed to set fd limit"):
 		return false

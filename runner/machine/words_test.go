@@ -15,6 +15,7 @@ func TestOfAJournalCountsWhatWentWrong(t *testing.T) {
 		"Nov 26 01:35:10 systemd[1]: postgres.service: Failed with result 'exit-code'.",
 		"Nov 26 01:35:10 systemd[1]: nspawn-runner-script-x.service: Failed with result 'exit-code'.",
 		"Nov 26 01:35:10 dbus-daemon[20]: [system] Failed to set fd limit to 65536: Operation not permitted",
+		"Nov 26 01:35:10 systemd-tmpfiles[24]: /usr/lib/tmpfiles.d/legacy.conf:14: Duplicate line for path \"/run/lock\", ignoring.",
 		"Nov 26 01:35:10 systemd-logind[21]: New seat seat0.",
 		"short",
 	})

@@ -61,7 +61,7 @@ func commands() *cobra.Command {
 	add("machines", try(&o), machines(&o), top(&o))
 	add("stages", gitlabConfig(&o), prepare(&o), run(&o), cleanup(&o))
 	add("setup", toml(&o), doctorCommand(&o), gc(&o), metrics(&o), version())
-	root.AddCommand(boot(), supervise(), start(), nest(), unpackLayers(), emptyTrash(), pruneCaches(&o))
+	root.AddCommand(boot(), supervise(), start(), unpackLayers(), emptyTrash(), pruneCaches(&o))
 	sayUsage(root)
 	completeNothing(root)
 	return root

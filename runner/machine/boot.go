@@ -67,6 +67,11 @@ func Boot(dir string) error {
 		return fmt.Errorf("make / a slave: %w", err)
 	}
 	fault.Here("boot: namespace made")
+	if !record.NoNesting {
+		if err := mountBeneath(); err != nil {
+			return fmt.Errorf(`mount a proc and a sysfs for containers: %w; "nesting: false" turns this off`, err)
+		}
+	}
 	root, err := backend.Mount(dir, record.Chroot, record.RootUID, storage.Disk{Limit: record.DiskMax, Device: record.Layer})
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -53,6 +54,25 @@ func TestWhatWasUnusedForTheLongestTimeGoesFirstAndWhatIsUsedStays(t *testing.T)
 	}
 	_ = os.RemoveAll(s.Trash) // the next job empties it
 	wantTidy(t, s)
+}
+
+func TestANameThatMeansAnotherImageByNowStays(t *testing.T) {
+	h := newHub(t)
+	s, _ := storeOf(t, h)
+	ref := h.push(t, "x", imageOf(t, []string{"a", "1"}))
+	get(t, s, Request{Name: ref})
+	listed, err := s.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.push(t, "x", imageOf(t, []string{"a", "2"}))
+	get(t, s, Request{Name: ref})
+	if _, err := s.removeAll(t.Context(), listed); err != nil {
+		t.Error(err)
+	}
+	if images, err := s.List(); err != nil || len(images) != 1 || !slices.Equal(images[0].References, []string{ref}) {
+		t.Errorf("%+v, %v", images, err)
+	}
 }
 
 func TestAnImageThatIsHeldIsNotRemoved(t *testing.T) {
@@ -140,6 +160,23 @@ func TestGarbageAreImagesWithoutANameAndNamesWithoutAnImage(t *testing.T) {
 	}
 	if left, err := s.List(); err != nil || len(left) != 1 {
 		t.Errorf("%+v, %v", left, err)
+	}
+}
+
+// A job may give an image a new tag each time. The last names are known, and the image by them.
+func TestAnImageHasNoMoreNamesThanAreReadForEachJob(t *testing.T) {
+	h := newHub(t)
+	s, _ := storeOf(t, h)
+	image := imageOf(t, []string{"a", "1"})
+	var last Image
+	for i := range mostNames + 3 {
+		last = get(t, s, Request{Name: h.push(t, fmt.Sprintf("a:%d", i), image)})
+	}
+	if len(last.References) != mostNames || !slices.Contains(last.References, h.host+fmt.Sprintf("/a:%d", mostNames+2)) || slices.Contains(last.References, h.host+"/a:0") {
+		t.Errorf("%d names: %v", len(last.References), last.References)
+	}
+	if again := get(t, s, Request{Name: h.host + "/a:0"}); again.Digest != last.Digest || len(again.References) != mostNames {
+		t.Errorf("a forgotten name: %+v", again)
 	}
 }
 

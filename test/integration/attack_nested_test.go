@@ -20,9 +20,16 @@ func TestAttacksFromContainersAreHeld(t *testing.T) {
 	host := strings.TrimSpace(shell(t, "comm -23 <(ls /sys/class/net | sort) <(unshare --net --mount sh -c 'mount -t sysfs none /mnt && ls /mnt/class/net' | sort) | xargs"))
 	interfaces := "for i in " + host + "; do [ -e $sys/class/net/$i ] && exit 0; done; exit 1"
 	const own = "proc=/proc sys=/sys; " + same
-	// The machine's root can take away what lies on the machine's own.
-	// Its own limits a container's root may write; those of the machine are others.
-	const found = "more=user/max_user_namespaces; umount /dev/.nspawn-runner 2>/dev/null; proc=/dev/.nspawn-runner/proc sys=/dev/.nspawn-runner/sys; [ -e $proc/1 ] || proc=/proc sys=/sys; " + same
+	// The machine's root can mount others, and the sysfs of a network of its own can be written
+	// to. The host has what it has. Its own limits a container's root may write; those of the
+	// machine are others.
+	const found = `more=user/max_user_namespaces; proc=/proc sys=/sys; read -r _ root _ </proc/self/uid_map
+if [ $root != 0 ]; then
+	proc=/mnt/found/proc sys=/mnt/found/sys; mkdir -p $proc $sys
+	mountpoint -q $proc || mount -t proc none $proc || exit 9
+	mountpoint -q $sys || unshare --net mount -t sysfs none $sys || exit 9
+fi
+` + same
 	for _, what := range []attempt{
 		{"change a setting of the kernel", settings, onTheHost},
 		{"press a magic SysRq key", press, onTheHost},
@@ -45,10 +52,48 @@ func TestAttacksFromContainersAreHeld(t *testing.T) {
 		{"read the kernel's log", `syscall syslog 3 0 0 || head -c 1 /dev/kmsg`, onTheHost},
 		{"make a device node", `mknod /node b 7 0; s=$?; rm -f /node; exit $s`, onTheHost},
 		{"open a file of the host by its handle", openByHandle + ` /srv/shown/file / /usr/lib /var/lib/docker $(dirname $CANARY)`, onTheHost},
+		{"take away the root, to see what lies beneath", takeAwayRoot, inAPrivilegedMachine},
 	} {
 		a.attemptContained(t, what)
 	}
+	a.attempt(t, attempt{"take away the root, to see what lies beneath", takeAwayRoot, inAPrivilegedMachine})
 }
+
+// takeAwayRoot ends with 0 if a process that enters its mount namespace anew finds another root,
+// after it removed its root, moved it, or put another one in its place and removed that.
+const takeAwayRoot = `python3 - <<'END'
+import ctypes, os, platform, sys
+libc = ctypes.CDLL(None, use_errno=True)
+pivot_root = {"x86_64": 155, "aarch64": 41}[platform.machine()]
+NEWNS, BIND, MOVE, REC, PRIVATE, DETACH = 0x20000, 4096, 8192, 16384, 1 << 18, 2
+os.makedirs("/mnt/place", exist_ok=True)
+def remove():
+    libc.umount2(b"/", DETACH)
+def move():
+    libc.mount(b"/", b"/mnt/place", None, MOVE, None)
+def pivot():
+    if libc.mount(b"/", b"/mnt/place", None, BIND | REC, None) < 0: os._exit(9)
+    os.chdir("/mnt/place")
+    if libc.syscall(pivot_root, b".", b".") < 0: os._exit(8)
+    libc.umount2(b".", DETACH)
+    libc.umount2(b".", DETACH)
+    libc.umount2(b"/", DETACH)
+def root():
+    s = os.stat("/")
+    return s.st_dev, s.st_ino
+ends = []
+for attempt in remove, move, pivot:
+    child = os.fork()
+    if child == 0:
+        if libc.unshare(NEWNS) < 0 or libc.mount(None, b"/", None, REC | PRIVATE, None) < 0: os._exit(7)
+        own, before = os.open("/proc/self/ns/mnt", os.O_RDONLY), root()
+        attempt()
+        if libc.setns(own, NEWNS) < 0: os._exit(6)
+        os._exit(root() == before)
+    ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(ends)
+sys.exit(0 if 0 in ends else max(ends))
+END`
 
 // keyctl is a program for keyctl(2); see keyrings(7) for what the numbers are.
 const keyctl = `python3 - <<'END'

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"syscall"
 	"unsafe"
@@ -22,52 +24,65 @@ const memory = 512 << 20
 // Run is the command [Command]: it unpacks the layers that it reads into the tree, and writes
 // the result. It must be a child in namespaces of its own, since the tree becomes the root
 // directory of this process.
-func Run(args []string, layers io.Reader, result io.Writer) error {
+func Run(args []string, layers io.Reader, out io.Writer) error {
+	result, err := run(args, layers)
+	said := end{result, slices.ContainsFunc(hostErrors, func(of error) bool { return errors.Is(err, of) })}
+	return errors.Join(err, json.NewEncoder(out).Encode(said))
+}
+
+// hostErrors are those of a host that lacks something, or is broken.
+var hostErrors = []error{unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EROFS, unix.ENOMEM, unix.EMFILE, unix.ENFILE}
+
+func run(args []string, layers io.Reader) (Result, error) {
 	if len(args) != 3 {
-		return fmt.Errorf("usage: %s TREE BYTES FILES", Command)
+		return Result{}, fmt.Errorf("usage: %s TREE BYTES FILES", Command)
 	}
 	var limits Limits
 	for i, limit := range []*uint64{&limits.Bytes, &limits.Files} {
 		var err error
 		if *limit, err = strconv.ParseUint(args[i+1], 10, 64); err != nil {
-			return err
+			return Result{}, err
 		}
 	}
 	if os.Getpid() != 1 {
-		return errors.New("this is a part of pulling an image, and no command for people")
+		return Result{}, errors.New("this is a part of pulling an image, and no command for people")
 	}
 	// Where this program is linked with a C library, as tests may be, only this thread can give
 	// up its capabilities.
 	runtime.LockOSThread()
-	if err := confine(args[0]); err != nil {
-		return fmt.Errorf("leave the host: %w", err)
+	if err := confine(args[0], limits.processor()); err != nil {
+		return Result{}, fmt.Errorf("leave the host: %w", err)
 	}
 	// Made under the host's umask. A layer may say otherwise.
 	if err := unix.Chmod("/", 0o755); err != nil {
-		return err
+		return Result{}, err
 	}
 	t := newTree(limits)
 	for {
 		next, err := readFrame(layers)
 		if err != nil {
-			return err
+			return Result{}, err
 		}
 		if next.Size == endOfLayers {
 			break
 		}
 		if err := t.layer(io.LimitReader(layers, next.Size), next.Sum); err != nil {
-			return err
+			return Result{}, err
 		}
 	}
 	if err := furnish(); err != nil {
-		return err
+		return Result{}, err
 	}
 	t.result.Bytes -= min(t.result.Bytes, t.freed)
-	return json.NewEncoder(result).Encode(t.result)
+	return t.result, nil
 }
 
+// processor is how many seconds of a processor layers may take: ten minutes, and one for each
+// 4 MiB. Links may make each name long to look up.
+func (l Limits) processor() uint64 { return 600 + l.Bytes>>22 }
+
 // confine makes the tree all that this process sees.
-func confine(tree string) error {
+func confine(tree string, seconds uint64) error {
 	debug.SetMemoryLimit(memory / 2)
 	for _, limit := range []struct {
 		resource int
@@ -77,6 +92,9 @@ func confine(tree string) error {
 			return fmt.Errorf("limit resource %d: %w", limit.resource, err)
 		}
 	}
+	if err := limitTime(seconds); err != nil {
+		return fmt.Errorf("limit the processor time: %w", err)
+	}
 	unix.Umask(0)
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
@@ -84,7 +102,23 @@ func confine(tree string) error {
 	if err := enter(tree); err != nil {
 		return err
 	}
-	return giveUpRights()
+	if err := giveUpRights(); err != nil {
+		return err
+	}
+	return filterCalls()
+}
+
+// limitTime has the process end when it has used so many seconds of a processor, or in any case
+// a little later.
+func limitTime(seconds uint64) error {
+	over := make(chan os.Signal, 1)
+	signal.Notify(over, unix.SIGXCPU)
+	go func() {
+		<-over
+		fmt.Fprintln(os.Stderr, "the layers take longer to unpack than any of their size should")
+		os.Exit(1)
+	}()
+	return unix.Setrlimit(unix.RLIMIT_CPU, &unix.Rlimit{Cur: seconds, Max: seconds + 10})
 }
 
 // enter makes the tree the root directory, and unmounts all else.

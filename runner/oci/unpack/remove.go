@@ -18,12 +18,15 @@ type removal struct {
 	// fresh are the inodes that the current layer has made: what it marks as removed is of the
 	// layers below only.
 	fresh map[uint64]struct{}
+	// emptied are the inodes of directories in which the current layer has removed what the layers
+	// below had. A layer may ask for that again and again, and has nothing more to remove there.
+	emptied map[uint64]struct{}
 	// freed is how many bytes of disk that made free.
 	freed uint64
 }
 
-// blocks is what a file of a size takes on disk, about.
-func blocks(size uint64) uint64 { return (size + 4095) &^ 4095 }
+// blocks is what a file of a size takes on disk, about: at least one for its inode and name.
+func blocks(size uint64) uint64 { return max(1, (size+4095)/4096) * 4096 }
 
 // whiteOut removes what the layers below have under a name.
 func (r *removal) whiteOut(dir, name string) error {
@@ -90,12 +93,28 @@ func (r *removal) removeAt(dir int, name string, older bool, depth int) (gone bo
 	if err != nil || !gone || keep {
 		return false, err
 	}
-	return true, unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
+	if err = unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); err == unix.ENOTEMPTY && older {
+		return false, nil // it was emptied before, and has files of this layer
+	}
+	if err == nil {
+		r.freed += blocks(1)
+	}
+	return err == nil, err
 }
 
 // emptyAt does so for all that is in an open directory, and closes it.
 func (r *removal) emptyAt(dir *os.File, older bool, depth int) (gone bool, err error) {
 	defer dir.Close()
+	if older {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+			return false, err
+		}
+		if _, before := r.emptied[st.Ino]; before {
+			return true, nil
+		}
+		r.emptied[st.Ino] = struct{}{}
+	}
 	names, err := dir.Readdirnames(-1)
 	if err != nil && err != io.EOF {
 		return false, err

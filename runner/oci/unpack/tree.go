@@ -61,7 +61,7 @@ func (t *tree) layer(compressed io.Reader, sum [32]byte) error {
 
 // apply writes the entries of a layer.
 func (t *tree) apply(layer io.Reader) error {
-	t.fresh = map[uint64]struct{}{}
+	t.fresh, t.emptied = map[uint64]struct{}{}, map[uint64]struct{}{}
 	entries := tar.NewReader(layer)
 	for {
 		header, err := entries.Next()
@@ -71,13 +71,45 @@ func (t *tree) apply(layer io.Reader) error {
 		if err != nil {
 			return fmt.Errorf("read a layer: %w", err)
 		}
-		if t.result.Files++; t.result.Files > t.limits.Files {
-			return fmt.Errorf("the image has more than %d files", t.limits.Files)
+		if err := t.count(); err != nil {
+			return err
 		}
 		if err := t.entry(header, entries); err != nil {
 			return fmt.Errorf("%.200q: %w", header.Name, err)
 		}
 	}
+}
+
+// count counts one more file, as a block at least: that much an empty one may take.
+func (t *tree) count() error {
+	if t.result.Files++; t.result.Files > t.limits.Files {
+		return fmt.Errorf("the image has more than %d files", t.limits.Files)
+	}
+	if t.result.Bytes += blocks(1); t.result.Bytes > t.limits.Bytes {
+		return errTooMuch
+	}
+	return nil
+}
+
+// makeAbove makes a directory that an entry needs and that no entry is for. One name may need two
+// thousand of them, so they count.
+func (t *tree) makeAbove(dir string) error {
+	info, err := os.Stat(dir)
+	switch {
+	case err == nil && info.IsDir():
+		return nil
+	case err == nil:
+		return unix.ENOTDIR
+	case !errors.Is(err, fs.ErrNotExist):
+		return cause(err)
+	}
+	if err := t.makeAbove(path.Dir(dir)); err != nil {
+		return err
+	}
+	if err := t.count(); err != nil {
+		return err
+	}
+	return cause(os.Mkdir(dir, 0o755))
 }
 
 // Marks in the layers of images: image-spec/layer.md, "Whiteouts".
@@ -108,8 +140,8 @@ func (t *tree) entry(header *tar.Header, content io.Reader) error {
 	if header.Uid < 0 || header.Uid > MaxID || header.Gid < 0 || header.Gid > MaxID {
 		return fmt.Errorf("it belongs to user %d and group %d; machines have ids from 0 to %d", header.Uid, header.Gid, MaxID)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return cause(err)
+	if err := t.makeAbove(path.Clean(dir)); err != nil {
+		return err
 	}
 	directory := header.Typeflag == tar.TypeDir
 	var there unix.Stat_t
@@ -131,7 +163,6 @@ func (t *tree) write(name string, header *tar.Header, content io.Reader) error {
 		if err := os.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return cause(err)
 		}
-		t.result.Bytes += blocks(1)
 	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
 		if err := t.file(name, header.Size, content); err != nil {
 			return err
@@ -169,7 +200,7 @@ func (t *tree) file(name string, size int64, content io.Reader) error {
 		return cause(err)
 	}
 	n, err := io.Copy(file, content)
-	t.result.Bytes += blocks(uint64(n))
+	t.result.Bytes += blocks(uint64(n)) - blocks(1) // which is counted
 	return cause(errors.Join(err, file.Close()))
 }
 
@@ -215,8 +246,8 @@ func clean(name string) (string, error) {
 // setMetadata gives a file its owner, attributes, mode and time, in this order: a change of
 // the owner takes setuid and capabilities away.
 func setMetadata(name string, header *tar.Header) error {
-	if err := os.Lchown(name, header.Uid, header.Gid); err != nil {
-		return cause(err)
+	if err := unix.Fchownat(unix.AT_FDCWD, name, header.Uid, header.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
 	}
 	if header.Typeflag != tar.TypeSymlink {
 		if err := setAttributes(name, header.PAXRecords); err != nil {

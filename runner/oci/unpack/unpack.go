@@ -9,6 +9,7 @@
 //	unpack.go      what both sides agree on
 //	process.go     this program's side: starts the process and sends it layers
 //	confine.go     the process: leaves the host
+//	calls.go       the system calls that it may make
 //	tree.go        writes the entries of layers
 //	decompress.go  decompresses them
 //	remove.go      removes what later layers replace
@@ -39,8 +40,15 @@ type Limits struct {
 type Result struct {
 	// Bytes is about how many bytes the files take on disk.
 	Bytes uint64 `json:"bytes"`
-	// Files is how many entries the layers had.
+	// Files is how many entries the layers had, and directories that no entry is for.
 	Files uint64 `json:"files"`
+}
+
+// end is what the process says when it ends.
+type end struct {
+	Result
+	// OfHost says that it failed for a reason that lies with the host.
+	OfHost bool `json:"of_host,omitempty"`
 }
 
 // frame is in front of each layer on the way to the process.

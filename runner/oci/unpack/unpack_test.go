@@ -5,11 +5,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -184,7 +186,7 @@ func TestLayersAreUnpackedOneAboveTheOther(t *testing.T) {
 		if got := list(t, tree); got != want {
 			t.Errorf("%s:\n%s", name, got)
 		}
-		if result.Files != 33 || result.Bytes == 0 || result.Bytes > 200000 {
+		if result.Files != 35 || result.Bytes == 0 || result.Bytes > 200000 {
 			t.Errorf("%s: %+v", name, result)
 		}
 	}
@@ -285,13 +287,13 @@ func TestAttacksByTheNamesAndLinksOfAnImageAreHeld(t *testing.T) {
 		"a whiteout of the parent":       {[]entry{dir("a"), file("a/.wh...", "")}, "marks no file"},
 		"a whiteout of nothing":          {[]entry{file(".wh.", "")}, "marks no file"},
 		"a root that is a link":          {[]entry{link("./", outside, tar.TypeSymlink), file("victim", "bad")}, "root of the tree"},
-		"links in a circle":              {[]entry{link("a", "b", tar.TypeSymlink), link("b", "a", tar.TypeSymlink), file("a/x", "")}, "file exists"},
+		"links in a circle":              {[]entry{link("a", "b", tar.TypeSymlink), link("b", "a", tar.TypeSymlink), file("a/x", "")}, "too many levels"},
 		"a name of 5000 bytes":           {[]entry{dir(strings.Repeat("x/", 2500))}, "has 5000 bytes"},
 		"a part of a name of 300 bytes":  {[]entry{file(strings.Repeat("x", 300), "")}, "name too long"},
 		"a fifo in place of a directory": {[]entry{link("etc", "", tar.TypeFifo)}, ""},
 		"another user's file":            {[]entry{{tar.Header{Name: "f", Typeflag: tar.TypeReg, Uid: 70000}, ""}}, "user 70000"},
 		"another group's file":           {[]entry{{tar.Header{Name: "f", Typeflag: tar.TypeReg, Gid: 1 << 31}, ""}}, "group 2147483648"},
-		"proc as a link to the host":     {[]entry{link("proc", up+"proc", tar.TypeSymlink), file("proc/sys/kernel/core_pattern", "|bad")}, ""},
+		"proc as a link to the host":     {[]entry{link("proc", up+"proc", tar.TypeSymlink), file("proc/sys/kernel/core_pattern", "|bad")}, "too many levels"},
 		"names with control characters":  {[]entry{file("a\x1b[31m\nb", ""), file("c\x01/..", "")}, `"c\x01/.."`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -354,6 +356,7 @@ func TestAttacksByTheSizeOfAnImageAreHeld(t *testing.T) {
 		"a bomb behind the end":          {[][2][]byte{{behind, zip(behind)}}, "oci_image_max"},
 		"layers that are large together": {plain(layer(t, file("a", string(make([]byte, 9<<20)))), layer(t, file("a", string(make([]byte, 9<<20))))), "oci_image_max"},
 		"more files than may be":         {plain(layer(t, many...)), "more than 1000 files"},
+		"more directories than may be":   {plain(layer(t, file(strings.Repeat("a/", 600)+"x", ""), file(strings.Repeat("b/", 600)+"x", ""))), "more than 1000 files"},
 		"a file of a terabyte":           {plain(sparse.Bytes()), "oci_image_max"},
 		"a header of two megabytes":      {plain(huge), "header field too long"},
 		"another digest":                 {[][2][]byte{{zeros, zip(layer(t, file("a", "")))}}, "the image says sha256:"},
@@ -367,6 +370,35 @@ func TestAttacksByTheSizeOfAnImageAreHeld(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// What is small in a layer and has no content still takes an inode and a name. An image of it
+// must count to what is kept, also what its later layers remove.
+func TestWhatHasNoContentCountsToTheSizeOfAnImage(t *testing.T) {
+	const many = 200
+	links, names := []entry{dir("s")}, []entry{dir("s")}
+	for i := range many {
+		links = append(links, link(fmt.Sprint("s/", i), strings.Repeat("x", 4000), tar.TypeSymlink))
+		names = append(names, file(fmt.Sprint("s/.wh.", i), ""))
+	}
+	hard := []entry{file("f", "")}
+	empty := []entry{}
+	for i := range many {
+		hard = append(hard, link(fmt.Sprint(strings.Repeat("n", 200), i), "f", tar.TypeLink))
+		empty = append(empty, file(fmt.Sprint("e", i), ""))
+	}
+	large := file("large", strings.Repeat("x", many<<12))
+	for name, layers := range map[string][][2][]byte{
+		"empty files":                      plain(layer(t, empty...)),
+		"directories that no entry is for": plain(layer(t, file(strings.Repeat("d/", many)+"x", ""))),
+		"links":                            plain(layer(t, links...)),
+		"hard links":                       plain(layer(t, hard...)),
+		"links that were removed":          plain(layer(t, append(links, large)...), layer(t, names...)),
+	} {
+		if _, result, err := unpackAll(t, enough, layers...); err != nil || result.Bytes < many<<12 || result.Bytes > 3*many<<12 {
+			t.Errorf("%s: %+v, %v", name, result, err)
+		}
 	}
 }
 
@@ -399,10 +431,14 @@ func TestTheProcessThatUnpacksSeesNothingOfTheHost(t *testing.T) {
 		t.Errorf("its mounts: %s, %v", mounts, err)
 	}
 	status, _ := os.ReadFile(in + "status")
-	for _, line := range []string{"NoNewPrivs:\t1", fmt.Sprintf("CapEff:\t%016x", uint64(needed)), fmt.Sprintf("CapPrm:\t%016x", uint64(needed))} {
+	for _, line := range []string{"NoNewPrivs:\t1", "Seccomp:\t2", fmt.Sprintf("CapEff:\t%016x", uint64(needed)), fmt.Sprintf("CapPrm:\t%016x", uint64(needed))} {
 		if !strings.Contains(string(status), line) {
 			t.Errorf("no %q in its status: %s", line, status)
 		}
+	}
+	limits, _ := os.ReadFile(in + "limits")
+	if !regexp.MustCompile(`Max cpu time +616 +626`).Match(limits) {
+		t.Errorf("no limit of its time: %s", limits)
 	}
 	for _, namespace := range []string{"user", "mnt", "pid", "net", "ipc", "uts", "cgroup"} {
 		its, err := os.Readlink(in + "ns/" + namespace)
@@ -410,6 +446,15 @@ func TestTheProcessThatUnpacksSeesNothingOfTheHost(t *testing.T) {
 		if err != nil || its == ours {
 			t.Errorf("namespace %s: %q, %v", namespace, its, err)
 		}
+	}
+	if err := p.cmd.Process.Signal(unix.SIGXCPU); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Finish(); err == nil || !strings.Contains(err.Error(), "longer to unpack") || errors.As(err, &HostError{}) {
+		t.Errorf("when its time is over: %v", err)
 	}
 }
 
@@ -425,6 +470,71 @@ func TestWhenTheProgramIsGoneTheUnpackingEnds(t *testing.T) {
 	p.layers.Close() // as the kernel does for a program that was killed
 	if err := p.cmd.Wait(); err == nil || !strings.Contains(string(p.said.last), "EOF") {
 		t.Errorf("%v: %s", err, p.said.last)
+	}
+}
+
+func TestAProcessThatIsKilledAndADiskThatIsFullAreTheHostsTrouble(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("unpacking needs root: the tree has files of many users")
+	}
+	small := t.TempDir()
+	if err := unix.Mount("small", small, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skip("needs to mount: ", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(small, unix.MNT_DETACH) })
+	self, _ := os.Executable()
+	one := layer(t, file("a", string(make([]byte, 1<<20))))
+	for what, test := range map[string]struct {
+		tree string
+		kill bool
+	}{"killed": {t.TempDir(), true}, "full": {small, false}} {
+		p, err := Start(t.Context(), self, test.tree, enough, os.Stdin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if test.kill {
+			_ = p.cmd.Process.Kill()
+		}
+		err = p.Layer(bytes.NewReader(one), int64(len(one)), sha256.Sum256(one))
+		if err == nil {
+			_, err = p.Finish()
+		}
+		if !errors.As(err, &HostError{}) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// A layer may mark one directory as opaque a hundred thousand times, and fill it before.
+func TestADirectoryIsEmptiedOnceInALayer(t *testing.T) {
+	dir := t.TempDir()
+	r := removal{fresh: map[uint64]struct{}{}, emptied: map[uint64]struct{}{}}
+	for i := range 2000 {
+		path := filepath.Join(dir, fmt.Sprint(i))
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			t.Fatal(err)
+		}
+		r.fresh[st.Ino] = struct{}{}
+	}
+	times := func(n int) time.Duration {
+		began := time.Now()
+		for range n {
+			if err := errors.Join(r.empty(dir), r.whiteOut(filepath.Dir(dir), filepath.Base(dir))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return time.Since(began)
+	}
+	once := times(1)
+	if many := times(500); many > 100*once {
+		t.Errorf("once takes %s, 500 times %s", once, many)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 2000 {
+		t.Errorf("%d files of this layer are left, %v", len(left), err)
 	}
 }
 

@@ -38,7 +38,7 @@ type Store struct {
 	// Dir holds a directory for each machine, Trash what waits for deletion.
 	// Both lie on one file system.
 	Dir, Trash string
-	// Program is the absolute path of this program.
+	// Program is the absolute path of this program, for services of the host.
 	Program string
 	// Collected, if set, is told of each main machine that Collect has removed: no cleanup was
 	// called for its job.

@@ -70,7 +70,7 @@ type Image struct {
 type Store struct {
 	// Dir is where they lie, .oci in the state directory; Trash is on the same file system.
 	Dir, Trash string
-	// Program is this program, which unpacks.
+	// Program is the path by which this process executes this program as its child, which unpacks.
 	Program string
 	// Rules say what may be pulled, and from where.
 	Rules Rules

@@ -130,7 +130,7 @@ func (s *Store) make(ctx context.Context, r *registry, o offer, dir, written str
 	}
 	fault.Here("oci: all layers unpacked")
 	err = writeRecord(dir, record{
-		Digest: digest, Size: result.Bytes, Config: o.config, Pulled: time.Now().UTC().Truncate(time.Second),
+		Digest: digest, Size: result.Bytes + beside(o.config), Config: o.config, Pulled: time.Now().UTC().Truncate(time.Second),
 		Repositories: []string{r.ref.Context().String()}, Public: r.anonymous,
 	})
 	if err != nil {

@@ -53,6 +53,14 @@ type meaning struct {
 	Public bool `json:"public"`
 }
 
+// beside is how many bytes an image counts besides its tree: its configuration, of which a registry
+// sends as much as maxConfig, and a MiB for files and time that each image takes. A hostile one
+// could have a hundred thousand empty images kept.
+func beside(c Config) uint64 {
+	text, _ := json.Marshal(c) // strings and numbers
+	return uint64(len(text)) + 1<<20
+}
+
 // wellFormed is a digest that a directory may be called after.
 var wellFormed = regexp.MustCompile(`^sha256[:-][0-9a-f]{64}$`)
 

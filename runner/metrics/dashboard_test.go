@@ -1,4 +1,4 @@
-package packaging
+package metrics
 
 import (
 	"encoding/json"
@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"nspawn-runner/runner/metrics"
 )
 
 // panel is what these tests read of a panel of the dashboard.
@@ -37,7 +35,7 @@ type panel struct {
 
 func dashboard(t *testing.T) (panels []panel, text string) {
 	t.Helper()
-	read, err := os.ReadFile("grafana/nspawn-runner.json")
+	read, err := os.ReadFile("../../packaging/grafana/nspawn-runner.json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,8 +51,8 @@ func dashboard(t *testing.T) (panels []panel, text string) {
 
 func TestDashboardShowsAllNumbers(t *testing.T) {
 	_, text := dashboard(t)
-	for _, f := range metrics.Families {
-		if !regexp.MustCompile(metrics.Prefix + f.Name + `(_bucket)?\b`).MatchString(text) {
+	for _, f := range Families {
+		if !regexp.MustCompile(Prefix + f.Name + `(_bucket)?\b`).MatchString(text) {
 			t.Errorf("no panel shows %s", f.Name)
 		}
 	}
@@ -85,7 +83,7 @@ func TestPanelsOfTheDashboardAreWholeAndApart(t *testing.T) {
 
 func TestQueriesOfTheDashboardAreOfTheChosenHosts(t *testing.T) {
 	panels, _ := dashboard(t)
-	selector := regexp.MustCompile(`\b(` + metrics.Prefix + `|node_|ALERTS)\w*(\{[^}]*\})?`)
+	selector := regexp.MustCompile(`\b(` + Prefix + `|node_|ALERTS)\w*(\{[^}]*\})?`)
 	for _, p := range panels {
 		refs := map[string]bool{}
 		for _, target := range p.Targets {
@@ -153,7 +151,7 @@ func TestOverridesOfTheDashboardMatchSomething(t *testing.T) {
 // legends are all names that a format of a legend may give, of labels with declared values.
 func legends(format string) []string {
 	names := []string{format}
-	for _, f := range metrics.Families {
+	for _, f := range Families {
 		for _, label := range f.Labels {
 			for _, name := range names {
 				if place := "{{" + label.Name + "}}"; strings.Contains(name, place) {

@@ -301,19 +301,27 @@ func TestPrometheusReadsTheNumbersThroughNodeExporter(t *testing.T) {
 	}
 }
 
-// dashboardExpressions are the queries of the panels of the dashboard that ships with the
-// program, for all hosts.
+// dashboardExpressions are the queries of the panels and annotations of the dashboard that
+// ships with the program, for all hosts.
 func dashboardExpressions(t *testing.T) (all []string) {
 	t.Helper()
 	var dashboard struct {
 		Panels []struct {
 			Targets []struct{ Expr string }
 		}
+		Annotations struct {
+			List []struct{ Expr string }
+		}
 	}
 	must(t, json.Unmarshal([]byte(read(t, filepath.Join(os.Getenv("NSPAWN_RUNNER_PACKAGING"), "grafana/nspawn-runner.json"))), &dashboard))
 	for _, panel := range dashboard.Panels {
 		for _, target := range panel.Targets {
 			all = append(all, strings.ReplaceAll(target.Expr, "$instance", ".*"))
+		}
+	}
+	for _, annotation := range dashboard.Annotations.List {
+		if annotation.Expr != "" {
+			all = append(all, strings.ReplaceAll(annotation.Expr, "$instance", ".*"))
 		}
 	}
 	if len(all) < 20 {

@@ -18,7 +18,7 @@ var mayImport = map[string]string{
 	"runner/image/box":       "runner/apparmor runner/host runner/seccomp",
 	"runner/image/build":     "runner/fault runner/image/box runner/image/downloads runner/storage",
 	"runner/image/debian":    "runner/fault runner/host runner/image/box runner/image/build runner/image/downloads runner/lock runner/storage",
-	"runner/image/ansible":   "runner/image/box runner/image/build",
+	"runner/image/ansible":   "runner/image/box runner/image/build runner/printable",
 	"runner/image":           "runner/fault runner/host runner/image/ansible runner/image/box runner/image/build runner/image/debian runner/image/downloads runner/leftover runner/lock runner/spelling runner/storage",
 
 	"runner/gitlab":        "",

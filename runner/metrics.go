@@ -3,7 +3,9 @@ package runner
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,14 +30,8 @@ func (h *Host) Metrics(ctx context.Context) ([]byte, error) {
 	if err := host.NeedRoot(); err != nil {
 		return nil, err
 	}
-	numbers, broken, err := h.Jobs.Counted(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if broken != nil {
-		h.note("warning: %v", broken)
-	}
-	g := gauges{host: h, numbers: numbers}
+	g := gauges{host: h}
+	g.counted(ctx)
 	g.build(ctx)
 	g.machines()
 	g.images()
@@ -45,26 +41,34 @@ func (h *Host) Metrics(ctx context.Context) ([]byte, error) {
 		return nil, context.Cause(ctx)
 	}
 	var text bytes.Buffer
-	err = metrics.Write(&text, metrics.Families, g.numbers)
+	err := metrics.Write(&text, metrics.Families, g.numbers)
 	return text.Bytes(), err
 }
 
 // WriteTextfile writes Metrics into a directory of node_exporter's textfile collector, which
 // reads the old file or the new one. The directory must be there.
 func (h *Host) WriteTextfile(ctx context.Context, dir string) error {
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return fmt.Errorf("textfile directory %s: it is a file", dir)
+	} else if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("textfile directory %s: it does not exist: name the directory that node_exporter reads (its --collector.textfile.directory), or make it", dir)
+	}
 	text, err := h.Metrics(ctx)
 	if err != nil {
 		return err
 	}
 	// Its temporary file does not end in .prom, so node_exporter does not read it.
 	err = renameio.WriteFile(filepath.Join(dir, TextfileName), text, 0o644, renameio.WithTempDir(dir), renameio.WithStaticPermissions(0o644))
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		err = path.Err // without the name of that file, which tells nobody anything
+	}
 	if err != nil {
 		return fmt.Errorf("textfile directory %s: %w", dir, err)
 	}
 	return nil
 }
 
-// gauges collects what is so at the moment.
+// gauges collects what is counted, and what is so at the moment.
 type gauges struct {
 	host    *Host
 	numbers []metrics.Number
@@ -77,6 +81,20 @@ func (g *gauges) set(f *metrics.Family, value float64, labels ...string) {
 // missing notes why a number is missing.
 func (g *gauges) missing(what string, err error) {
 	g.host.note("warning: metrics without %s: %v", what, err)
+}
+
+// counted takes what stages and maintenances counted. What keeps it from that, such as a broken
+// disk, is most often what the other numbers tell of.
+func (g *gauges) counted(ctx context.Context) {
+	numbers, broken, err := g.host.Jobs.Counted(ctx)
+	if broken != nil {
+		g.host.note("warning: %v", broken)
+	}
+	if err != nil {
+		g.missing("counters", err)
+		return
+	}
+	g.numbers = numbers
 }
 
 func (g *gauges) build(ctx context.Context) {

@@ -29,6 +29,19 @@ const LastScript = "cleanup_file_variables"
 // AfterScript is what it calls the script after the job's own, whose failure is a warning.
 const AfterScript = "after_script"
 
+// Status says how the job's script ended, or "running" before that: CI_JOB_STATUS, which
+// gitlab-runner sets before after_script, and which stays so up to and with cleanup
+// (executeAfterScript in common/build.go of gitlab-runner 19). When the whole job's time is
+// over, gitlab-runner no longer gets there. A job may set the variable to anything.
+func Status(env Env) string { return env("CUSTOM_ENV_CI_JOB_STATUS") }
+
+// What Status says of a script that failed, and of one that took longer than the job's
+// RUNNER_SCRIPT_TIMEOUT.
+const (
+	ScriptFailed   = "failed"
+	ScriptTimedOut = "timedout"
+)
+
 // BuildsDir and CacheDir are where in the machine the job works and keeps its
 // cache. Neither may lie behind a symlink: scripts reach the second from the
 // first by a relative path.

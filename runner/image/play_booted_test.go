@@ -47,7 +47,9 @@ func fakeMachine(t *testing.T, s *Store, done *[]string, shutdown error) {
 			}
 		}
 		alive := func() bool { return cmd.Process.Signal(syscall.Signal(0)) == nil }
-		words := func(context.Context) []string { return []string{"failed: db.service", "db[7]: no such option"} }
+		words := func(context.Context) []string {
+			return []string{"systemd[1]: db.service: Failed", "db[7]: no such option"}
+		}
 		return &box.Machine{PID: cmd.Process.Pid, Alive: alive, Group: t.TempDir(), LastWords: words, Shutdown: end("shut down", shutdown), Kill: end("kill", nil)}, nil
 	}
 }
@@ -128,7 +130,7 @@ func TestAServiceThatFailsInABootedBuildSaysWhyInTheError(t *testing.T) {
 		fakeMachine(t, s, new([]string), nil)
 		t.Setenv("FAKE_FAILURE", `{"task": "fake", "lines": ["`+said+`"]}`)
 		_, err := s.Create(t.Context(), "sid", CreateOptions{Booted: true})
-		if err == nil || strings.Contains(err.Error(), said+"\nthe last lines of its machine's journal:\n  failed: db.service\n  db[7]: no such option") != want {
+		if err == nil || strings.Contains(err.Error(), said+"\nthe last lines of its machine's journal:\n  systemd[1]: db.service: Failed\n  db[7]: no such option") != want {
 			t.Errorf("%s: %v", said, err)
 		}
 	}

@@ -31,13 +31,17 @@ func (d *draft) isUnchanged() bool {
 			why = "it cannot be compared with the old one: " + err.Error()
 		}
 	}
-	if record, err := d.store.Record(d.current); why == "" && err == nil && record.Format == 0 {
+	record, err := d.store.Record(d.current)
+	if why == "" && err == nil && record.Format == 0 {
 		why = "it makes a first generation of a chroot that has none"
 	}
 	d.record.Why = why
 	unchanged := why == ""
-	if unchanged {
+	switch {
+	case unchanged:
 		why = "no task, no package and no list of apt changed, so nothing is published"
+	case why == d.tally.Changes() && why == record.Why:
+		why += "; so did the maintenance before: a task that reports a change each time makes a new generation each time"
 	}
 	d.Note(why)
 	fmt.Fprintf(d.Log, "== %s\n", why)

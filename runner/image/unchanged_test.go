@@ -49,6 +49,7 @@ func TestWhatCountsAsAChange(t *testing.T) {
 		{"", "true", "ansible did not say"},
 		{"nonsense", "true", "ansible did not say"},
 		{`{"ok": 3, "changed": 2}`, "true", "changed something in 2 of 3 tasks"},
+		{`{"ok": 3, "changed": 2, "tasks": {"changed": ["start\nit"]}}`, "true", "changed something in 2 of 3 tasks: start it, ..."},
 		{`{"ok": 3, "ignored": 1}`, "true", "may have changed something"},
 		{`{"ok": 3, "rescued": 1}`, "true", ""},
 		{nothingChanged, "echo Package >> $1/var/lib/dpkg/status", "the packages changed"},
@@ -70,6 +71,25 @@ func TestWhatCountsAsAChange(t *testing.T) {
 		}
 		if r, err := s.Record(generation); err != nil || !strings.Contains(r.Why, c.want) {
 			t.Errorf("%s, %s: record is %+v, %v", c.tally, c.script, r, err)
+		}
+	}
+}
+
+func TestAMaintenanceThatChangesTheSameAsTheOneBeforeSaysSo(t *testing.T) {
+	s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: true\n")
+	create(t, s, "sid")
+	var steps []string
+	s.Progress = told(&steps)
+	const what = "ansible changed something in 1 of 3 tasks: start it"
+	t.Setenv("FAKE_TALLY", `{"ok": 3, "changed": 1, "tasks": {"changed": ["start it"]}}`)
+	for _, want := range []string{what, what + "; so did the maintenance before: a task that reports a change each time makes a new generation each time"} {
+		steps = nil
+		generation, outcome, err := s.Maintain(t.Context(), "sid", ofSid)
+		if err != nil || outcome != Published || !slices.Contains(steps, want) {
+			t.Errorf("%s, %v, %q", outcome, err, steps)
+		}
+		if r, err := s.Record(generation); err != nil || r.Why != what {
+			t.Errorf("%+v, %v", r, err)
 		}
 	}
 }

@@ -50,7 +50,7 @@ func (d *Driver) sayMishaps(ctx context.Context, machines machine.Store, main ma
 // sayLastWords ends the log of a job that failed with what those of its services said last
 // that a mishap happened to. It may be why. The lines are folded, since it may as well not be.
 func (d *Driver) sayLastWords(ctx context.Context, machines machine.Store, main machine.Record) {
-	if d.Env("CUSTOM_ENV_CI_JOB_STATUS") != "failed" {
+	if status := gitlab.Status(d.Env); status != gitlab.ScriptFailed && status != gitlab.ScriptTimedOut {
 		return
 	}
 	for _, m := range machines.AllMishaps(main) {

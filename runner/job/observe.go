@@ -287,39 +287,54 @@ func Abandoned(machines machine.Store, main machine.Collected) {
 		return
 	}
 	result, reason := metrics.SystemFailure, failure.Abandoned
+	samples := samplesOf(main.Used)
 	if was := parseResult(main.Result); was.Result != "" || was.Complete { // GitLab knows the result
 		result, reason = was.final(), ""
 	} else {
-		_ = counters(machines).Record(metrics.Failures.Sample(1, string(reason)))
+		samples = append(samples, metrics.Failures.Sample(1, string(reason)))
 	}
-	_ = counters(machines).Record(metrics.Jobs.Sample(1, main.Image, result))
+	_ = counters(machines).Record(append(samples, metrics.Jobs.Sample(1, main.Image, result))...)
 	journal.Warning(journal.Fields{
 		Job: main.Job, Project: main.Project, Image: main.Image, Stage: "cleanup", Result: result, Reason: string(reason),
 	}, fmt.Sprintf("job %s ended: %s: nobody called its cleanup, so its machine was removed without", main.Job, result))
 }
 
 // lookBeforeEnd looks at the machines of a job before a cleanup removes them: how the job
-// ended, and what it used.
-func (o *observation) lookBeforeEnd(machines machine.Store) {
+// ended, and what it used. A script that was stopped was so by somebody or by a time limit:
+// status is what gitlab-runner says of that. No job gets more than the one word for the other.
+func (o *observation) lookBeforeEnd(machines machine.Store, status string) {
 	main, err := machines.RecordOf(o.job.ID, machine.Main)
 	if err != nil || main.Leader == nil { // prepare failed, and counted the job
 		return
 	}
 	o.image = main.Image
 	o.ended = readResult(machines, o.job.ID).final()
-	if o.ended == metrics.Canceled && isTimeUp(o.job, main.Created) {
+	if o.ended == metrics.Canceled && (status == gitlab.ScriptTimedOut || isTimeUp(o.job, main.Created)) {
 		o.ended = metrics.Timeout
 	}
 	o.usage.Elapsed = main.Age()
-	for _, used := range machines.UsageOfAll(main) {
+	all := machines.UsageOfAll(main)
+	for _, used := range all {
 		if used.ID == main.ID {
 			o.usage = used.Usage
 		}
-		o.used = append(o.used, metrics.JobCPU.Sample(used.Processor.Seconds(), used.Image), metrics.JobWritten.Sample(float64(used.Written), used.Image))
+	}
+	o.used = samplesOf(all)
+}
+
+// samplesOf count what machines of a job used.
+func samplesOf(all []machine.MachineUsage) (samples []metrics.Sample) {
+	for _, used := range all {
+		image := used.Image
+		if used.FromRegistry {
+			image = metrics.FromRegistry
+		}
+		samples = append(samples, metrics.JobCPU.Sample(used.Processor.Seconds(), image), metrics.JobWritten.Sample(float64(used.Written), image))
 		if used.Memory > 0 {
-			o.used = append(o.used, metrics.JobMemoryPeak.Sample(float64(used.Memory), used.Image))
+			samples = append(samples, metrics.JobMemoryPeak.Sample(float64(used.Memory), image))
 		}
 	}
+	return samples
 }
 
 // isTimeUp says whether a job that began about then has had the time that GitLab gives it.

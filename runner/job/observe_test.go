@@ -169,6 +169,41 @@ func TestAScriptWhoseGitlabRunnerDiedIsCountedByWhoRemovesItsMachine(t *testing.
 	}
 }
 
+func TestAStoppedScriptIsATimeoutIfGitlabRunnerSaysSoAndElseACancel(t *testing.T) {
+	failed := &gitlab.BuildFailure{Code: 1}
+	for _, c := range []struct {
+		what    string
+		stopped bool
+		err     error
+		status  string
+		want    string
+	}{
+		{"RUNNER_SCRIPT_TIMEOUT", true, context.Canceled, "timedout", metrics.Timeout},
+		{"somebody cancelled it", true, context.Canceled, "canceled", metrics.Canceled},
+		{"the job sets CI_JOB_STATUS", true, context.Canceled, "success", metrics.Canceled},
+		{"gitlab-runner was stopped", true, context.Canceled, "failed", metrics.Canceled},
+		{"the job says that its failure was a timeout", false, failed, "timedout", metrics.ScriptFailure},
+		{"the job says that its success was a timeout", false, nil, "timedout", metrics.Success},
+	} {
+		d, _ := newDriver(t, "", nil)
+		aMachine(t, d, "7")
+		ctx, stop := context.WithCancel(t.Context())
+		if c.stopped {
+			stop()
+		}
+		o := observe("run")
+		o.job = gitlab.Job{ID: "7"}
+		o.endRun(ctx, d.Machines, "build_script", allowed, c.err)
+		o.endRun(t.Context(), d.Machines, gitlab.LastScript, allowed, nil)
+		stop()
+		o = observe("cleanup")
+		o.job = gitlab.Job{ID: "7"}
+		if o.lookBeforeEnd(d.Machines, c.status); o.ended != c.want {
+			t.Errorf("%s: %s, want %s", c.what, o.ended, c.want)
+		}
+	}
+}
+
 // aMachine puts a machine of image sid on record, which is up.
 func aMachine(t testing.TB, d *Driver, job string) {
 	t.Helper()
@@ -199,7 +234,7 @@ func TestAScriptThatReachesALimitCountsItAndWhyTheJobFailed(t *testing.T) {
 	}
 	o := observe("cleanup")
 	o.job = gitlab.Job{ID: "7"}
-	o.lookBeforeEnd(d.Machines)
+	o.lookBeforeEnd(d.Machines, "")
 	if o.ended != metrics.ScriptFailure || o.image != "sid" {
 		t.Errorf("%+v", o)
 	}

@@ -346,7 +346,11 @@ func (d *Driver) whyNotReady(ctx context.Context, job string, s orderedService, 
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // another service failed, or somebody ends the job
 	}
-	lines := append(said, d.Machines.LastWords(ctx, job, s.spec.Role)...)
+	lines := said
+	if !errors.As(err, new(*machine.FailedError)) { // which says so itself
+		lines = append(lines, d.Machines.Unsettled(ctx, job, s.spec.Role)...)
+	}
+	lines = append(lines, d.Machines.LastWords(ctx, job, s.spec.Role)...)
 	text := ""
 	if len(lines) > 0 {
 		text = "; its last lines:\n  " + strings.Join(lines, "\n  ")

@@ -250,7 +250,7 @@ func (d *Driver) cleanup(ctx context.Context, stage Stage, o *observation) (mach
 	if machines, err = d.machinesOf(job); err != nil {
 		return machines, err
 	}
-	o.lookBeforeEnd(machines)
+	o.lookBeforeEnd(machines, gitlab.Status(d.Env))
 	if err := machines.Stop(ctx, job.ID, mayTouch(job, stage.ID)); err != nil {
 		return machines, err
 	}

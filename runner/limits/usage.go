@@ -10,13 +10,13 @@ import (
 
 // Usage is what a machine has used since it was made.
 type Usage struct {
-	Elapsed   time.Duration
-	Processor time.Duration
+	Elapsed   time.Duration `json:"elapsed,omitempty"`
+	Processor time.Duration `json:"processor,omitempty"`
 	// Memory is the peak in bytes, including the files that the kernel cached for it; 0 if it is
 	// not known, as before Linux 5.19.
-	Memory uint64
+	Memory uint64 `json:"memory,omitempty"`
 	// Written is how many bytes it has written to a disk so far; 0 if that is not counted.
-	Written uint64
+	Written uint64 `json:"written,omitempty"`
 }
 
 // UsageOf reads what a machine has used. elapsed is the machine's age.

@@ -149,9 +149,13 @@ func (s Store) collect(ctx context.Context, bus *systemd.Bus, id string) error {
 		fault.Here("machine: directory of its gitlab-runner removed")
 	}
 	result, _ := s.Result(id)
+	var used []MachineUsage
+	if record.Boot == host.BootID() {
+		used = s.UsageOfAll(record)
+	}
 	failed = errors.Join(failed, s.collectBeside(ctx, bus, record), s.remove(ctx, bus, id))
 	if failed == nil && s.Collected != nil && record.Role == Main && record.Leader != nil {
-		s.Collected(Collected{record.Job, record.Owner, record.Image, record.Project, result})
+		s.Collected(Collected{record.Job, record.Owner, record.Image, record.Project, result, used})
 	}
 	return failed
 }

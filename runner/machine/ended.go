@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"nspawn-runner/runner/limits"
 	"nspawn-runner/runner/systemd"
 )
 
@@ -23,6 +24,8 @@ type End struct {
 	Signal string `json:"signal,omitempty"`
 	// OutOfMemory is set if the kernel has killed a process of the machine for memory.
 	OutOfMemory bool `json:"out_of_memory,omitempty"`
+	// Usage is what its machine has used, nil if that is not known.
+	Usage *limits.Usage `json:"usage,omitempty"`
 }
 
 // String words it.

@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/host"
+	"nspawn-runner/runner/limits"
 	"nspawn-runner/runner/network"
 	"nspawn-runner/runner/starter"
 	"nspawn-runner/runner/storage"
@@ -52,6 +53,18 @@ type Collected struct {
 	Project           int64
 	// Result is what KeepResult kept, nil if that is nothing.
 	Result []byte
+	// Used is what its machines had used, as far as that was still known.
+	Used []MachineUsage
+}
+
+// MachineUsage is what one machine of a job has used.
+type MachineUsage struct {
+	ID, Image string
+	// Service is the name by which the job knows it, "" if it is none. FromRegistry says that
+	// its image is of a registry.
+	Service      string
+	FromRegistry bool
+	limits.Usage
 }
 
 // Spec says which machine to start.

@@ -68,7 +68,11 @@ func insideReasons(ctx context.Context, record Record) []string {
 		return []string{"its bus does not answer: " + printable.Line(err.Error())}
 	}
 	defer bus.Close()
-	var lines []string
+	return unsettled(ctx, bus)
+}
+
+// unsettled asks a service manager which of its units are still starting, and which failed.
+func unsettled(ctx context.Context, bus *systemd.Bus) (lines []string) {
 	add := func(what string, units []systemd.ListedUnit, err error) {
 		var names []string
 		for _, u := range units {

@@ -46,10 +46,10 @@ func newStreams(stdout, stderr io.Writer, owner int) (*streams, error) {
 		if err == nil {
 			_, _ = unix.FcntlInt(uintptr(ends[1]), unix.F_SETPIPE_SZ, pipeSize)
 			err = errors.Join(unix.SetNonblock(ends[0], true), unix.Fchown(ends[1], owner, owner))
-		}
-		*pipe.stream = stream{
-			outside: os.NewFile(uintptr(ends[0]), "output"), inside: os.NewFile(uintptr(ends[1]), "output"),
-			to: pipe.to, done: make(chan struct{}),
+			*pipe.stream = stream{
+				outside: os.NewFile(uintptr(ends[0]), "output"), inside: os.NewFile(uintptr(ends[1]), "output"),
+				to: pipe.to, done: make(chan struct{}),
+			}
 		}
 		if err != nil {
 			s.close()

@@ -51,6 +51,7 @@ func Supervise(dir string) (code int, err error) {
 	reading.Go(func() { machine.relay(io.MultiWriter(output, &journalled{to: os.Stdout})) })
 	reading.Go(func() { end.Signal = machine.listen(os.Stderr) })
 	err = machine.cmd.Wait()
+	machine.readFor(outputLag)
 	reading.Wait()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		end.Code = exit.ExitCode()
@@ -60,7 +61,11 @@ func Supervise(dir string) (code int, err error) {
 	if end.Signal != "" {
 		end.Code = 128 + int(unix.SignalNum("SIG"+end.Signal))
 	}
-	end.OutOfMemory = limits.Kills(strings.TrimPrefix(service.Name(), "/sys/fs/cgroup")) > 0
+	group := strings.TrimPrefix(service.Name(), "/sys/fs/cgroup")
+	end.OutOfMemory = limits.Kills(group) > 0
+	if used, err := limits.UsageOf(group, machine.record.Age()); err == nil {
+		end.Usage = &used
+	}
 	if !machine.greeted {
 		return max(end.Code, 1), errors.New("the machine ended before its program could begin")
 	}
@@ -101,6 +106,8 @@ func stepAside() (*os.File, error) {
 // child is the process that becomes systemd-nspawn.
 type child struct {
 	cmd *exec.Cmd
+	// record is that of its machine.
+	record Record
 	// output is what the machine writes, errors what systemd-nspawn itself has to say.
 	output, errors *os.File
 	// greeted says whether the starter came to say hello.
@@ -117,11 +124,10 @@ func newChild(dir string, service *os.File) (*child, error) {
 		return nil, err
 	}
 	defer plan.Close()
-	record, err := readRecord(dir)
-	if err != nil {
+	c := &child{}
+	if c.record, err = readRecord(dir); err != nil {
 		return nil, err
 	}
-	c := &child{}
 	var writers [2]*os.File
 	for i, reader := range []**os.File{&c.output, &c.errors} {
 		if *reader, writers[i], err = os.Pipe(); err != nil {
@@ -130,7 +136,7 @@ func newChild(dir string, service *os.File) (*child, error) {
 		defer writers[i].Close()
 	}
 	// So that the starter can give it to the program's user.
-	if err := writers[0].Chown(record.RootUID, record.RootUID); err != nil {
+	if err := writers[0].Chown(c.record.RootUID, c.record.RootUID); err != nil {
 		return nil, err
 	}
 	self, err := os.Executable()
@@ -163,6 +169,16 @@ func (c *child) relay(to io.Writer) {
 		fmt.Fprintf(os.Stderr, "tell systemd that the machine is ready: %v\n", err)
 	}
 	_, _ = io.Copy(to, c.output)
+}
+
+// outputLag is how long what the program wrote last may be on its way when the machine has ended.
+const outputLag = time.Second
+
+// readFor ends the reading of what the machine writes after a time. A program may have handed its
+// output to a process outside, such as in the job's machine, which keeps it open.
+func (c *child) readFor(d time.Duration) {
+	end := time.Now().Add(d)
+	_ = errors.Join(c.output.SetReadDeadline(end), c.errors.SetReadDeadline(end)) // pipes have deadlines
 }
 
 // terminated is what systemd-nspawn says of a machine whose program a signal killed: to its

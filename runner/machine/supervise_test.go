@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // piped is a pipe from which a text can be read.
@@ -60,6 +61,29 @@ func TestAMachineIsReadyWhenItsStarterSaysHello(t *testing.T) {
 		if c.relay(&passed); c.greeted || passed.Len() > 0 {
 			t.Errorf("%q counts as hello, %q", other, &passed)
 		}
+	}
+}
+
+func TestAProgramsOutputThatIsKeptOpenElsewhereKeepsItsSupervisorNot(t *testing.T) {
+	output, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	c := child{output: output, errors: piped(t, "")}
+	if _, err := writer.WriteString("\x00the last line\n"); err != nil {
+		t.Fatal(err)
+	}
+	var passed bytes.Buffer
+	done := make(chan struct{})
+	go func() {
+		c.relay(&passed)
+		close(done)
+	}()
+	c.readFor(100 * time.Millisecond)
+	<-done
+	if passed.String() != "the last line\n" {
+		t.Errorf("%q", &passed)
 	}
 }
 

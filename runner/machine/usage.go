@@ -12,17 +12,19 @@ func (s Store) Usage(job string) (Record, limits.Usage, error) {
 	if err != nil {
 		return record, limits.Usage{}, err
 	}
-	usage, err := limits.UsageOf(record.Cgroup, record.Age())
+	usage, err := s.usageOf(record)
 	if err != nil {
 		return record, usage, fmt.Errorf("machine %s: %w", Name(record.ID), err)
 	}
 	return record, usage, nil
 }
 
-// MachineUsage is what one machine of a job has used up to now.
-type MachineUsage struct {
-	Record
-	limits.Usage
+// usageOf reads what a machine has used up to now, or before its program ended.
+func (s Store) usageOf(r Record) (limits.Usage, error) {
+	if end, ended := s.Ended(r); ended && end.Usage != nil {
+		return *end.Usage, nil
+	}
+	return limits.UsageOf(r.Cgroup, r.Age())
 }
 
 // UsageOfAll reads what the machines of a job have used up to now, whose main machine is
@@ -32,8 +34,8 @@ func (s Store) UsageOfAll(main Record) (all []MachineUsage) {
 		if r.Cgroup == "" {
 			continue // it has not come up
 		}
-		if usage, err := limits.UsageOf(r.Cgroup, r.Age()); err == nil {
-			all = append(all, MachineUsage{r, usage})
+		if usage, err := s.usageOf(r); err == nil {
+			all = append(all, MachineUsage{r.ID, r.Image, r.Service, !r.HasInit(), usage})
 		}
 	}
 	return all
@@ -42,9 +44,9 @@ func (s Store) UsageOfAll(main Record) (all []MachineUsage) {
 // UsageBeside words what the services of a job have used up to now, whose main machine is
 // given.
 func (s Store) UsageBeside(main Record) (lines []string) {
-	for _, r := range s.beside(main) {
-		if usage, err := limits.UsageOf(r.Cgroup, r.Age()); err == nil && r.Service != "" {
-			lines = append(lines, usage.Of("service "+r.Service))
+	for _, used := range s.UsageOfAll(main) {
+		if used.Service != "" {
+			lines = append(lines, used.Of("service "+used.Service))
 		}
 	}
 	return lines

@@ -4,6 +4,9 @@ import (
 	"context"
 	"io"
 	"strings"
+
+	"nspawn-runner/runner/printable"
+	"nspawn-runner/runner/systemd"
 )
 
 // lastWords prints what a machine's services and programs have said last.
@@ -12,8 +15,8 @@ const lastWords = "journalctl --quiet --no-pager --no-hostname --output=short --
 // mostWords bounds what is read of it, in bytes.
 const mostWords = 64 << 10
 
-// LastWords are the last lines that a job's machine has said, and which of its units
-// failed: what a person looks for who wonders what became of it.
+// LastWords are the last lines that a job's machine has said: what a person looks for who
+// wonders what became of it.
 func (s Store) LastWords(ctx context.Context, job string, role Role) (lines []string) {
 	record, err := s.RecordOf(job, role)
 	if err != nil {
@@ -32,7 +35,25 @@ func (s Store) LastWords(ctx context.Context, job string, role Role) (lines []st
 	if _, err := s.Exec(ctx, job, func(Record) error { return nil }, script); err != nil {
 		return consoleTail(ctx, record)
 	}
-	return append(insideReasons(ctx, record), lastOf(telling(words.lines()))...)
+	return lastOf(telling(words.lines()))
+}
+
+// Unsettled says which units of a job's machine are still starting and which have failed.
+func (s Store) Unsettled(ctx context.Context, job string, role Role) (lines []string) {
+	record, err := s.RecordOf(job, role)
+	if err != nil || record.Program != nil || !record.up() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, reasonTimeout)
+	defer cancel()
+	err = s.ask(ctx, record, func(bus *systemd.Bus) error {
+		lines = unsettled(ctx, bus)
+		return nil
+	})
+	if err != nil {
+		return []string{"its bus does not answer: " + printable.Line(err.Error())}
+	}
+	return lines
 }
 
 // telling are the lines of a journal that say what went wrong, without their times.

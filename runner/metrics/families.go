@@ -11,12 +11,20 @@ const (
 	Timeout       = "timeout"
 )
 
+// What stands for an image where there is none of this host. It is no name of an image.
+const (
+	// NoImage is for jobs that got none.
+	NoImage = ""
+	// FromRegistry is for all images of registries: jobs choose their names.
+	FromRegistry = "(registry)"
+)
+
 const mebi = 1 << 20
 
 // What stages and maintenances count, and Fold keeps.
 var (
 	Jobs = &Family{
-		Name: "jobs_total", Kind: Counter, Labels: []Label{Image, Of("result", Success, ScriptFailure, SystemFailure, Canceled, Timeout)},
+		Name: "jobs_total", Kind: Counter, Labels: []Label{ImageOr(NoImage), Of("result", Success, ScriptFailure, SystemFailure, Canceled, Timeout)},
 		Help: "Jobs that ended, by the image of their machine. A job whose prepare gitlab-runner repeats counts for each try.",
 	}
 	StageDuration = &Family{
@@ -33,15 +41,15 @@ var (
 		Help: "Scripts that reached a limit of their machine.",
 	}
 	JobCPU = &Family{
-		Name: "job_cpu_seconds_total", Kind: Counter, Labels: []Label{Image},
+		Name: "job_cpu_seconds_total", Kind: Counter, Labels: []Label{ImageOr(FromRegistry)},
 		Help: "Processor time of the machines of jobs that ended, services included.",
 	}
 	JobWritten = &Family{
-		Name: "job_written_bytes_total", Kind: Counter, Labels: []Label{Image},
+		Name: "job_written_bytes_total", Kind: Counter, Labels: []Label{ImageOr(FromRegistry)},
 		Help: "Bytes that the machines of jobs that ended wrote to disks, services included.",
 	}
 	JobMemoryPeak = &Family{
-		Name: "job_memory_peak_bytes", Kind: Histogram, Labels: []Label{Image},
+		Name: "job_memory_peak_bytes", Kind: Histogram, Labels: []Label{ImageOr(FromRegistry)},
 		Help:    "Most memory that machines of jobs used, including the files that the kernel cached for them.",
 		Buckets: []float64{64 * mebi, 128 * mebi, 256 * mebi, 512 * mebi, 1024 * mebi, 2048 * mebi, 4096 * mebi, 8192 * mebi, 16384 * mebi, 32768 * mebi},
 	}

@@ -58,7 +58,7 @@ func (s Store) Fold(ctx context.Context, families []*Family, images []string) (n
 	}
 	held, err := lock.File(ctx, filepath.Join(s.Dir, "lock"), lock.Exclusive)
 	if err != nil {
-		return nil, nil, fmt.Errorf("metrics: %w", err)
+		return nil, nil, err
 	}
 	defer held.Close()
 	t, broken := s.read()
@@ -68,14 +68,14 @@ func (s Store) Fold(ctx context.Context, families []*Family, images []string) (n
 	}
 	files, err := s.takeAside(ctx)
 	if err != nil {
-		return nil, broken, fmt.Errorf("metrics: %w", err)
+		return nil, broken, err
 	}
 	for _, path := range files {
 		if slices.Contains(t.Folded, filepath.Base(path)) {
 			continue // a fold before was killed here
 		}
 		if err := sums.addFile(path); err != nil {
-			return nil, broken, fmt.Errorf("metrics: %w", err)
+			return nil, broken, err
 		}
 	}
 	numbers = sums.numbers()
@@ -92,7 +92,7 @@ func (s Store) Fold(ctx context.Context, families []*Family, images []string) (n
 	fault.Here("metrics: totals written")
 	for _, path := range files {
 		if err := os.Remove(path); err != nil {
-			return numbers, broken, fmt.Errorf("metrics: %w", err)
+			return numbers, broken, err
 		}
 	}
 	return numbers, broken, nil
@@ -114,7 +114,7 @@ func (s Store) read() (t totals, broken error) {
 	if err == nil {
 		return t, nil
 	}
-	broken = fmt.Errorf("metrics: %s begins anew, the old one is kept as totals.broken: %w", path, err)
+	broken = fmt.Errorf("counters begin anew, as %s cannot be read, which is kept as totals.broken: %w", path, err)
 	return totals{}, errors.Join(broken, os.Rename(path, path+".broken"))
 }
 

@@ -30,15 +30,18 @@ const (
 // Label is a label of a family.
 type Label struct {
 	Name string
-	// Values are all that it may have. Nil stands for the images that exist, and for a job
-	// that got none, which has the value "".
+	// Values are all that it may have, Images says that it may also be any image that exists.
 	Values []string
+	Images bool
 	// Any says that it may have any value. Only who writes the text uses such labels.
 	Any bool
 }
 
-// Image is the label for images.
-var Image = Label{Name: "image"}
+// Image is the label for images of this host.
+var Image = Label{Name: "image", Images: true}
+
+// ImageOr is Image with further values.
+func ImageOr(values ...string) Label { return Label{Name: "image", Images: true, Values: values} }
 
 // Of is a label with a list of values.
 func Of(name string, values ...string) Label { return Label{Name: name, Values: values} }
@@ -76,11 +79,8 @@ func (f *Family) takes(labels, images []string) bool {
 		return false
 	}
 	for i, value := range labels {
-		switch label := f.Labels[i]; {
-		case label.Any:
-		case label.Values != nil && !slices.Contains(label.Values, value):
-			return false
-		case label.Values == nil && value != "" && !slices.Contains(images, value):
+		label := f.Labels[i]
+		if !label.Any && !slices.Contains(label.Values, value) && !(label.Images && slices.Contains(images, value)) {
 			return false
 		}
 	}
@@ -92,8 +92,8 @@ func (f *Family) all(images []string) (combinations [][]string) {
 	combinations = [][]string{{}}
 	for _, label := range f.Labels {
 		values := label.Values
-		if values == nil {
-			values = images
+		if label.Images {
+			values = slices.Concat(values, images)
 		}
 		var longer [][]string
 		for _, begun := range combinations {

@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
+	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -152,6 +155,52 @@ func TestAFoldThatIsKilledCountsNothingTwice(t *testing.T) {
 		wantLines(t, s.text(t), `jobs_total{image="sid",result="success"} 2`)
 		wantLines(t, s.text(t), `jobs_total{image="sid",result="success"} 2`)
 	}
+}
+
+// folding is the environment variable of a process of the next test: where it folds until it
+// is killed.
+const folding = "NSPAWN_RUNNER_TEST_FOLDING"
+
+func TestNothingIsLostOrCountedTwiceWhenProcessesThatFoldAreKilled(t *testing.T) {
+	if dir := os.Getenv(folding); dir != "" {
+		for os.Stdout.WriteString("folding\n"); ; {
+			_, _, _ = Store{dir}.Fold(t.Context(), Kept, images)
+		}
+	}
+	s := Store{t.TempDir()}
+	var folds sync.WaitGroup
+	for range 5 {
+		folds.Go(func() {
+			for range 5 {
+				fold := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+				fold.Env = append(os.Environ(), folding+"="+s.Dir)
+				out, err := fold.StdoutPipe()
+				if err == nil {
+					err = fold.Start()
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, _ = out.Read(make([]byte, 8))
+				time.Sleep(rand.N(3 * time.Millisecond))
+				_ = fold.Process.Kill()
+				_ = fold.Wait()
+			}
+		})
+	}
+	over := make(chan struct{})
+	go func() { folds.Wait(); close(over) }()
+	recorded := 0
+	for killing := true; killing; recorded++ {
+		select {
+		case <-over:
+			killing = false
+		default:
+		}
+		must(t, s.Record(Jobs.Sample(1, "sid", Success)))
+	}
+	wantLines(t, s.text(t), fmt.Sprintf(`jobs_total{image="sid",result="success"} %d`, recorded))
 }
 
 func TestBrokenFilesCostOnlyWhatIsBroken(t *testing.T) {

@@ -116,10 +116,10 @@ func (r *registry) failure(ctx context.Context, err error) error {
 	return worded
 }
 
-// head is the digest that the registry says the image has now: that of a list of images for
+// head is the digest that the registry says an image has now: that of a list of images for
 // several platforms, or of the image.
-func (r *registry) head(ctx context.Context) (digest string, err error) {
-	described, err := r.puller.Head(ctx, r.ref)
+func (r *registry) head(ctx context.Context, ref name.Reference) (digest string, err error) {
+	described, err := r.puller.Head(ctx, ref)
 	if err == nil {
 		return described.Digest.String(), nil
 	}
@@ -128,7 +128,7 @@ func (r *registry) head(ctx context.Context) (digest string, err error) {
 		return "", err
 	}
 	// Some registries cannot answer this question.
-	whole, err := r.puller.Get(ctx, r.ref)
+	whole, err := r.puller.Get(ctx, ref)
 	if err != nil {
 		return "", r.failure(ctx, err)
 	}
@@ -184,7 +184,7 @@ func (o *offer) accept(manifest *v1.Manifest, most uint64) error {
 		return fmt.Errorf("the image has a digest of the kind %s; sha256 is known", printable.Line(o.digest.Algorithm))
 	}
 	if kind := manifest.Config.MediaType; kind != types.DockerConfigJSON && kind != types.OCIConfigJSON {
-		return fmt.Errorf("it is no image that can be started, but %s", printable.Line(string(kind)))
+		return fmt.Errorf("it is not an image that can be started, but %s", printable.Line(string(kind)))
 	}
 	if len(manifest.Layers) > maxLayers {
 		return fmt.Errorf("the image has %d layers, and may have %d", len(manifest.Layers), maxLayers)
@@ -266,6 +266,18 @@ func (r *registry) blob(ctx context.Context, described v1.Descriptor, most int64
 	return []byte(text.String()), nil
 }
 
+// sink notes why a write failed: that is this host's trouble, not the registry's.
+type sink struct {
+	io.Writer
+	failed error
+}
+
+func (s *sink) Write(p []byte) (n int, err error) {
+	n, err = s.Writer.Write(p)
+	s.failed = err
+	return n, err
+}
+
 // fetch writes a blob, of as many bytes as it is said to have and with the right digest. Its
 // error may come after some of it was written.
 func (r *registry) fetch(ctx context.Context, described v1.Descriptor, to io.Writer) error {
@@ -278,7 +290,11 @@ func (r *registry) fetch(ctx context.Context, described v1.Descriptor, to io.Wri
 		return r.failure(ctx, err)
 	}
 	defer blob.Close()
-	n, err := io.Copy(to, io.LimitReader(blob, described.Size+1))
+	out := &sink{Writer: to}
+	n, err := io.Copy(out, io.LimitReader(blob, described.Size+1))
+	if out.failed != nil {
+		return fmt.Errorf("keep a layer: %w", out.failed)
+	}
 	if err != nil {
 		return r.failure(ctx, err)
 	}

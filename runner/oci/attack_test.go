@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -87,6 +88,24 @@ func TestAttacksByTheAnswersOfARegistryAreHeld(t *testing.T) {
 			}
 			wantTidy(t, s)
 		})
+	}
+}
+
+func TestAManifestIsBoundedWhateverItsRepositoryIsCalled(t *testing.T) {
+	h := newHub(t)
+	s, _ := storeOf(t, h)
+	h.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/manifests/") {
+			return false
+		}
+		w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+		_, _ = w.Write(make([]byte, 2*maxAnswer))
+		return true
+	})
+	for _, repository := range []string{"x", "a/blobs/x", "blobs/manifests/blobs"} {
+		if _, _, err := s.Get(t.Context(), Request{Name: h.host + "/" + repository}); err == nil || !strings.Contains(err.Error(), "too long") {
+			t.Errorf("%s: %v", repository, err)
+		}
 	}
 }
 
@@ -262,6 +281,52 @@ func TestTheDoorDecidesByAddressesWhenItConnects(t *testing.T) {
 		if err := named.mayReach(to, netip.MustParseAddr("127.0.0.1")); (err == nil) != may {
 			t.Errorf("%s: %v", to, err)
 		}
+	}
+}
+
+// elsewhere is a connection that seems to lead to another address.
+type elsewhere struct {
+	net.Conn
+	address net.Addr
+}
+
+func (e elsewhere) RemoteAddr() net.Addr { return e.address }
+
+func TestARegistryIsPrivateOnlyAtAnAddressWhereItShowsItsCertificate(t *testing.T) {
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	for name, private := range map[string]bool{"example.com": true, "evil.example.org": false} { // the server's name, another one
+		d := newDoor(Rules{}, name, func(string) string { return "" })
+		d.Transport.TLSClientConfig = server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+		d.Transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
+			connection, err := net.Dial("tcp", server.Listener.Addr().String())
+			return elsewhere{connection, &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 443}}, err
+		}
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+name+"/v2/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := d.RoundTrip(request)
+		if err == nil {
+			answer.Body.Close()
+		}
+		if (err == nil) != private || d.private.Load() != private {
+			t.Errorf("%s: %v; private: %v", name, err, d.private.Load())
+		}
+	}
+}
+
+func TestRepositoriesShareNoPlaceOfAPull(t *testing.T) {
+	s := &Store{Dir: "/oci"}
+	digest := "sha256:" + strings.Repeat("0", 64)
+	places := map[string]string{}
+	for i := range 300_000 { // of 32 bits, half as many do for a collision
+		repository := fmt.Sprintf("registry.example.org/%d", i)
+		place := s.unfinished(digest, repository)
+		if other := places[place]; other != "" {
+			t.Fatalf("%s and %s", other, repository)
+		}
+		places[place] = repository
 	}
 }
 

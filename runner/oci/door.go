@@ -7,8 +7,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -115,17 +117,24 @@ func (d *door) RoundTrip(request *http.Request) (*http.Response, error) {
 	} else if host = strings.TrimSuffix(strings.ToLower(host), "."); (host == "localhost" || strings.HasSuffix(host, ".localhost")) && !d.rules.isNamed(to) {
 		return nil, closedError{to, "this host itself"}
 	}
+	if proxy, _ := d.proxy(request.URL); to == d.registry && proxy == nil {
+		request = request.WithContext(httptrace.WithClientTrace(request.Context(), &httptrace.ClientTrace{GotConn: d.connected}))
+	}
 	answer, err := d.Transport.RoundTrip(request)
 	if err != nil {
 		return nil, err
 	}
 	most := int64(maxAnswer)
-	if asked.Method == http.MethodGet && strings.Contains(asked.URL.Path, "/blobs/") {
+	if asked.Method == http.MethodGet && isBlob(asked.URL.Path) {
 		most = -1 // whoever reads it knows the size
 	}
 	answer.Body = newSteadyBody(answer.Body, most)
 	return answer, nil
 }
+
+// isBlob says whether a path is that of a blob, .../blobs/DIGEST. The name of a repository may
+// have a part "blobs" too.
+func isBlob(of string) bool { return path.Base(path.Dir(of)) == "blobs" }
 
 // first is the request that was redirected to this one, in so many steps.
 func first(request *http.Request) (asked *http.Request, steps int) {
@@ -144,13 +153,15 @@ func (d *door) dial(ctx context.Context, protocol, to string) (net.Conn, error) 
 		}
 		return d.mayReach(strings.ToLower(to), address.Addr())
 	}}
-	connection, err := dialer.DialContext(ctx, protocol, to)
-	if err == nil && strings.EqualFold(to, d.registry) {
-		if at, ok := connection.RemoteAddr().(*net.TCPAddr); ok && isPrivate(at.AddrPort().Addr()) {
-			d.private.Store(true)
-		}
+	return dialer.DialContext(ctx, protocol, to)
+}
+
+// connected notes whether the registry has a private address. It is called when the registry
+// has shown its certificate: before, any address could be that of a name of a job's choice.
+func (d *door) connected(info httptrace.GotConnInfo) {
+	if at, ok := info.Conn.RemoteAddr().(*net.TCPAddr); ok && isPrivate(at.AddrPort().Addr()) {
+		d.private.Store(true)
 	}
-	return connection, err
 }
 
 // closedError is an address to which the door does not lead.

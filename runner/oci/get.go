@@ -14,6 +14,7 @@ import (
 
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/lock"
+	"nspawn-runner/runner/oci/unpack"
 	"nspawn-runner/runner/printable"
 )
 
@@ -96,9 +97,12 @@ func (s *Store) Refreshable() (names []string, err error) {
 // image is not allowed, not there, not for this host, or not fit to be unpacked. Other failures
 // are this host's or the registry's, for the moment.
 func WouldFailAgain(err error) bool {
-	var errno syscall.Errno
-	return !errors.As(err, &silence{}) && !errors.As(err, &errno) && !errors.Is(err, errNoRoom) &&
-		!errors.Is(err, context.Canceled) && !strings.Contains(err.Error(), syscall.ENOSPC.Error())
+	for _, moment := range []error{errNoRoom, errRemoved, context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(err, moment) {
+			return false
+		}
+	}
+	return !errors.As(err, &silence{}) && !errors.As(err, new(syscall.Errno)) && !errors.As(err, &unpack.HostError{})
 }
 
 // attempts bounds how often an image is pulled that is removed before it is held.
@@ -110,6 +114,9 @@ func (s *Store) get(ctx context.Context, r Request) (Image, func(), error) {
 	}
 	for range attempts {
 		digest, err := s.find(ctx, r)
+		if errors.Is(err, errRemoved) {
+			continue
+		}
 		if err != nil {
 			return Image{}, nil, err
 		}
@@ -128,16 +135,13 @@ func (s *Store) get(ctx context.Context, r Request) (Image, func(), error) {
 		fault.Here("oci: image held")
 		return image, func() { held.Close() }, nil
 	}
-	return Image{}, nil, errors.New("it is removed again and again before it can be used (oci_cache_max)")
+	return Image{}, nil, errRemoved
 }
 
 // held returns an image that cannot be removed now.
 func (s *Store) held(digest string) (Image, error) {
 	all, err := s.meanings()
 	if err != nil {
-		return Image{}, err
-	}
-	if _, err := s.image(digest, nil); err != nil {
 		return Image{}, err
 	}
 	if err := s.touch(digest); err != nil {
@@ -195,10 +199,13 @@ func (w *want) by(ctx context.Context, policy Policy) (digest string, err error)
 	case Always:
 		return w.always(ctx)
 	case IfNotPresent:
-		if !w.here {
-			return w.always(ctx)
+		if w.here {
+			digest, err := w.asItIs(ctx)
+			if !errors.As(err, &refusal{}) {
+				return digest, err
+			}
 		}
-		return w.asItIs(ctx)
+		return w.always(ctx)
 	case Never:
 		if !w.here {
 			return "", errors.New("it is not on this host, and pull_policy is never")
@@ -208,14 +215,30 @@ func (w *want) by(ctx context.Context, policy Policy) (digest string, err error)
 	return "", fmt.Errorf("pull_policy %s is not known: there are always, if-not-present and never", printable.Line(string(policy)))
 }
 
-// asItIs gives out what is here, to whom the registry gives it.
+// asItIs gives out what is here, to whom the registry gives it. Where the tag has moved, that the
+// registry gives out what it means now proves nothing: it is asked for the image that is here.
 func (w *want) asItIs(ctx context.Context) (digest string, err error) {
-	if !w.known.Public {
-		if _, err := w.registry.head(ctx); err != nil {
-			return "", err
-		}
+	if w.known.Public {
+		return w.known.Digest, nil
 	}
-	return w.known.Digest, nil
+	top, err := w.registry.head(ctx, w.registry.ref)
+	if err == nil && top != w.known.Top {
+		_, err = w.registry.head(ctx, w.registry.ref.Context().Digest(w.known.Top))
+	}
+	if err != nil {
+		return "", err
+	}
+	return w.known.Digest, w.notePublic()
+}
+
+// notePublic notes that everybody gets an image, if the registry has just given it to somebody
+// without credentials.
+func (w *want) notePublic() error {
+	if w.known.Public || !w.registry.anonymous {
+		return nil
+	}
+	w.known.Public = true
+	return w.writeMeaning(w.known)
 }
 
 // always asks the registry what the name means now, and pulls that if it is not here. What a
@@ -225,12 +248,12 @@ func (w *want) always(ctx context.Context) (digest string, err error) {
 		return w.asItIs(ctx)
 	}
 	if w.here {
-		top, err := w.registry.head(ctx)
+		top, err := w.registry.head(ctx, w.registry.ref)
 		if err != nil {
 			return "", errors.Join(err, w.forgetPublic(err))
 		}
 		if top == w.known.Top {
-			return w.known.Digest, nil
+			return w.known.Digest, w.notePublic()
 		}
 	}
 	o, err := w.registry.offer(ctx, w.ImageMax)

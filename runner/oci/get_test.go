@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -260,7 +262,7 @@ func TestWhatIsNoImageIsRefused(t *testing.T) {
 		image v1.Image
 		says  string
 	}{
-		"chart":   {chart, "no image that can be started"},
+		"chart":   {chart, "not an image that can be started"},
 		"strange": {strange, "is not known"},
 		"deep":    {deep, "513 layers"},
 		"short":   {short, "its configuration names 0"},
@@ -345,6 +347,33 @@ func TestOnlyFailuresOfTheMomentAreWorthAnotherTry(t *testing.T) {
 	try("a registry with troubles", Request{Name: ref}, false)
 	h.Close()
 	try("no registry", Request{Name: ref}, false)
+}
+
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) {
+	return 0, &fs.PathError{Op: "write", Path: "layer", Err: syscall.ENOSPC}
+}
+
+func TestALayerThatCannotBeKeptIsNotTheRegistrysFailure(t *testing.T) {
+	h := newHub(t)
+	s, _ := storeOf(t, h)
+	ref, err := s.Rules.parse(h.push(t, "x", imageOf(t, []string{"a", "1"})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := ask(s.Rules, ref, nil, s.Environment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	o, err := r.offer(t.Context(), s.ImageMax)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.fetch(t.Context(), o.layers[0], fullDisk{}); WouldFailAgain(err) || strings.Contains(err.Error(), "registry") {
+		t.Errorf("%v", err)
+	}
 }
 
 func TestARepositoryThatNeverEndsKeepsNobodyFromTheSameImageOfAnother(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	server "github.com/google/go-containerregistry/pkg/registry"
@@ -42,6 +43,7 @@ func TestMain(m *testing.M) {
 		killedPull()
 		os.Exit(0)
 	}
+	quickly = time.Minute // the machine may be busy
 	os.Exit(m.Run())
 }
 

@@ -76,6 +76,68 @@ func TestWhoKnowsAManifestDoesNotGetLayersOfAnother(t *testing.T) {
 	wantTidy(t, s)
 }
 
+// Who may have what a tag means now need not be who may have what it meant before.
+func TestAnImageOfBeforeIsGivenOutOnlyToWhomTheRegistryGivesThatOne(t *testing.T) {
+	h := newHub(t)
+	s, _ := storeOf(t, h)
+	ref := h.push(t, "x:1", imageOf(t, []string{"a", "secret"}))
+	ours := Keychain{{Server: h.host, Username: "user", Password: "pass"}}
+	old := get(t, s, Request{Name: ref, Credentials: ours})
+	h.push(t, "x:1", imageOf(t, []string{"a", "open"}))
+	h.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		_, _, has := r.BasicAuth()
+		if has || !strings.HasSuffix(r.URL.Path, "/manifests/"+old.Digest) {
+			return false
+		}
+		w.WriteHeader(http.StatusForbidden)
+		return true
+	})
+	if _, _, err := s.Get(t.Context(), Request{Name: ref, Policies: []Policy{Never}}); err == nil {
+		t.Error("given out without asking")
+	}
+	if image := get(t, s, Request{Name: ref, Policies: []Policy{IfNotPresent}}); text(t, image, "a") != "open" {
+		t.Error("given out to somebody else")
+	}
+}
+
+func TestAnImageIsPublicOnceItWasGivenOutWithoutCredentials(t *testing.T) {
+	h := newHub(t)
+	s, _ := storeOf(t, h)
+	refs := []string{h.push(t, "x", imageOf(t, []string{"a", "1"})), h.push(t, "y", imageOf(t, []string{"a", "2"}))}
+	for i, policies := range [][]Policy{nil, {IfNotPresent}} {
+		get(t, s, Request{Name: refs[i], Credentials: Keychain{{Server: h.host, Username: "user", Password: "pass"}}})
+		get(t, s, Request{Name: refs[i], Policies: policies})
+	}
+	h.Close()
+	for _, ref := range refs {
+		get(t, s, Request{Name: ref})
+	}
+}
+
+func TestAnImageThatIsRemovedWhileAnotherRegistryShowsItIsPulled(t *testing.T) {
+	one, other := newHub(t), newHub(t)
+	s, _ := storeOf(t, one, other)
+	image := imageOf(t, []string{"a", "1"})
+	get(t, s, Request{Name: one.push(t, "x", image), Credentials: Keychain{{Server: one.host, Username: "user", Password: "pass"}}})
+	same := other.push(t, "y", image)
+	layers, _ := image.Layers()
+	digest, _ := layers[0].Digest()
+	removed := 0
+	other.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.Contains(r.URL.Path, digest.String()) && removed == 0 {
+			pruned, err := s.Remove(t.Context(), one.host+"/x")
+			if removed = len(pruned.Removed); err != nil {
+				t.Error(err)
+			}
+		}
+		return false
+	})
+	if got := get(t, s, Request{Name: same}); text(t, got, "a") != "1" || removed != 1 {
+		t.Errorf("%d removed", removed)
+	}
+	wantTidy(t, s)
+}
+
 func TestARegistryWithAServerForTokensIsAsked(t *testing.T) {
 	h := newHub(t)
 	s, _ := storeOf(t, h)

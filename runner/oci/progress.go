@@ -20,11 +20,21 @@ type progress struct {
 // half later than the one before.
 var firstLine = 4 * time.Second
 
-// Write counts what was fetched.
-func (p *progress) Write(b []byte) (int, error) {
-	p.fetched.Add(int64(len(b)))
+// counted counts what is fetched of one layer.
+type counted struct {
+	progress *progress
+	bytes    int64
+}
+
+// Write never fails.
+func (c *counted) Write(b []byte) (int, error) {
+	c.bytes += int64(len(b))
+	c.progress.fetched.Add(int64(len(b)))
 	return len(b), nil
 }
+
+// takeBack counts nothing of it any more: it has to be fetched again.
+func (c *counted) takeBack() { c.progress.fetched.Add(-c.bytes) }
 
 // watch tells until ctx ends.
 func (p *progress) watch(ctx context.Context) {

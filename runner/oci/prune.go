@@ -146,6 +146,9 @@ func (s *Store) forgetOne(ctx context.Context, i Image) (to string, err error) {
 	}
 	fault.Here("oci: image in the trash")
 	for _, name := range i.References {
+		if m, err := readJSON[meaning](s.meaningPath(name)); err == nil && m.Digest != i.Digest {
+			continue // since then, it has come to mean another image
+		}
 		if err := os.Remove(s.meaningPath(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return to, err
 		}

@@ -55,6 +55,25 @@ func TestWhatWasUnusedForTheLongestTimeGoesFirstAndWhatIsUsedStays(t *testing.T)
 	wantTidy(t, s)
 }
 
+func TestANameThatMeansAnotherImageByNowStays(t *testing.T) {
+	h := newHub(t)
+	s, _ := storeOf(t, h)
+	ref := h.push(t, "x", imageOf(t, []string{"a", "1"}))
+	get(t, s, Request{Name: ref})
+	listed, err := s.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.push(t, "x", imageOf(t, []string{"a", "2"}))
+	get(t, s, Request{Name: ref})
+	if _, err := s.removeAll(t.Context(), listed); err != nil {
+		t.Error(err)
+	}
+	if images, err := s.List(); err != nil || len(images) != 1 || !slices.Equal(images[0].References, []string{ref}) {
+		t.Errorf("%+v, %v", images, err)
+	}
+}
+
 func TestAnImageThatIsHeldIsNotRemoved(t *testing.T) {
 	h := newHub(t)
 	s, _ := storeOf(t, h)

@@ -54,7 +54,7 @@ func (s *Store) pull(ctx context.Context, r *registry, o offer, written string) 
 		if err := s.prove(ctx, r, o, written); err != nil {
 			return err
 		}
-		return s.proven(digest, r)
+		return s.proven(ctx, digest, r)
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
@@ -63,13 +63,25 @@ func (s *Store) pull(ctx context.Context, r *registry, o offer, written string) 
 	}
 	discarded := s.discard(context.WithoutCancel(ctx), dir)
 	if errors.Is(err, errFaster) {
-		err = s.proven(digest, r)
+		err = s.proven(ctx, digest, r)
 	}
 	return errors.Join(err, discarded)
 }
 
-// proven notes that a registry has shown all layers of an image of this host.
-func (s *Store) proven(digest string, r *registry) error {
+// errRemoved is that an image was removed before it could be held.
+var errRemoved = errors.New("it is removed again and again before it can be used (oci_cache_max)")
+
+// proven notes that a registry has shown all layers of an image of this host. Of two that note
+// this at the same time, one may get lost, and shows them again next time.
+func (s *Store) proven(ctx context.Context, digest string, r *registry) error {
+	held, err := lock.Directory(ctx, s.path(digest), lock.Shared)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errRemoved
+	}
+	if err != nil {
+		return err
+	}
+	defer held.Close()
 	known, err := s.readRecord(digest)
 	if err != nil {
 		return err
@@ -277,12 +289,11 @@ const (
 // registry fails.
 func (r *registry) fetchFile(ctx context.Context, layer v1.Descriptor, dir string, p *progress) (*os.File, error) {
 	for try := 1; ; try++ {
-		began, before := time.Now(), p.fetched.Load()
+		began := time.Now()
 		file, err := r.fetchFileOnce(ctx, layer, dir, p)
 		if err == nil || try == tries || time.Since(began) > patience || !errors.As(err, &silence{}) {
 			return file, err
 		}
-		p.fetched.Store(before) // about: other layers are being fetched too
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
@@ -297,13 +308,15 @@ func (r *registry) fetchFileOnce(ctx context.Context, layer v1.Descriptor, dir s
 		return nil, err
 	}
 	err = os.Remove(file.Name())
+	counted := &counted{progress: p}
 	if err == nil {
-		err = r.fetch(ctx, layer, io.MultiWriter(file, p))
+		err = r.fetch(ctx, layer, io.MultiWriter(file, counted))
 	}
 	if err == nil {
 		_, err = file.Seek(0, io.SeekStart)
 	}
 	if err != nil {
+		counted.takeBack()
 		file.Close()
 		return nil, err
 	}
@@ -321,11 +334,11 @@ func (s *Store) prove(ctx context.Context, r *registry, o offer, written string)
 	return nil
 }
 
-// quickly is how long who throws a tree away waits for that.
-const quickly = 500 * time.Millisecond
+// quickly bounds how long a pull removes a tree. Tests give it more time.
+var quickly = 500 * time.Millisecond
 
-// discard moves a directory into the trash and removes it, or what of it can be removed
-// quickly: who empties the trash next removes the rest.
+// discard moves a directory into the trash and removes there what it can within quickly. The
+// next job empties the trash.
 func (s *Store) discard(ctx context.Context, path string) error {
 	to, err := s.throwAway(ctx, path)
 	if err != nil || to == "" {
@@ -353,5 +366,5 @@ func (s *Store) throwAway(ctx context.Context, path string) (to string, err erro
 	case errors.Is(err, fs.ErrNotExist):
 		return "", nil
 	}
-	return "", storage.Remove(ctx, path) // no room for a name, for one
+	return "", storage.Remove(ctx, path) // the move failed, such as on a full disk
 }

@@ -63,11 +63,12 @@ func (s *Store) tree(digest string) string { return filepath.Join(s.path(digest)
 
 func (s *Store) pulls() string { return filepath.Join(s.Dir, ".pulls") }
 
-// unfinished is where an image is made of what a repository has. Another repository may be
-// slower, or never end.
+// unfinished is where an image is made of what a repository has. Each repository has a place of
+// its own, since another one may be slower, or never end. So the place has enough of the sum that
+// nobody finds a second repository with the same one.
 func (s *Store) unfinished(digest, repository string) string {
 	sum := sha256.Sum256([]byte(repository))
-	return filepath.Join(s.pulls(), filepath.Base(s.path(digest))+"-"+hex.EncodeToString(sum[:4]))
+	return filepath.Join(s.pulls(), filepath.Base(s.path(digest))+"-"+hex.EncodeToString(sum[:16]))
 }
 
 func (s *Store) names() string { return filepath.Join(s.Dir, ".names") }

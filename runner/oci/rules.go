@@ -33,7 +33,7 @@ type Rules struct {
 // maxName bounds a name that a job writes, in bytes.
 const maxName = 1024
 
-// parse reads the name of an image. The names of registries are not case sensitive.
+// parse reads the name of an image. In the names of registries, upper and lower case are the same.
 func (r Rules) parse(written string) (name.Reference, error) {
 	if len(written) > maxName {
 		return nil, fmt.Errorf("the name of an image is longer than %d bytes", maxName)
@@ -44,22 +44,25 @@ func (r Rules) parse(written string) (name.Reference, error) {
 	}
 	ref, err := name.ParseReference(written, options...)
 	if err == nil {
-		if slices.Contains(r.Insecure, ref.Context().RegistryStr()) {
-			options = append(options, name.Insecure)
+		if registry := ref.Context().RegistryStr(); registry != strings.ToLower(registry) {
+			written = strings.ToLower(registry) + strings.TrimPrefix(written, registry)
 			ref, err = name.ParseReference(written, options...)
 		}
 	}
-	if err != nil || !host.MatchString(ref.Context().RegistryStr()) || !path.MatchString(ref.Context().RepositoryStr()) {
+	if err == nil && slices.Contains(r.Insecure, ref.Context().RegistryStr()) {
+		ref, err = name.ParseReference(written, append(options, name.Insecure)...)
+	}
+	if err != nil || !registryName.MatchString(ref.Context().RegistryStr()) || !repositoryName.MatchString(ref.Context().RepositoryStr()) {
 		return nil, fmt.Errorf("%s is not the name of an image", printable.Line(written))
 	}
 	return ref, nil
 }
 
 var (
-	// host is a host name or an address, and maybe a port.
-	host = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?$`)
-	// path is what the distribution specification takes for the name of a repository.
-	path = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+	// registryName matches a host name or an address, and maybe a port.
+	registryName = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?$`)
+	// repositoryName matches what the distribution specification takes for the name of a repository.
+	repositoryName = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
 )
 
 // Allows says why an image may not be pulled: the error names the setting.
@@ -98,7 +101,7 @@ func (r Rules) fits(allowed, written string, ref name.Reference) bool {
 		if named, err := name.NewRegistry(registry); err == nil && !pattern.Is(registry) {
 			registry = named.RegistryStr() // docker's has two names
 		}
-		return pattern.Fits(registry, repository.RegistryStr()) && fitsPath(rest, full, ref)
+		return pattern.Fits(strings.ToLower(registry), repository.RegistryStr()) && fitsPath(rest, full, ref)
 	}
 	if repository.RegistryStr() != r.defaultRegistry() {
 		return false

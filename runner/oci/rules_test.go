@@ -44,6 +44,8 @@ func TestAPatternAllowsImagesOfItsRegistryOnly(t *testing.T) {
 		{"*", "postgres", true},
 		{"*:latest", "registry.example.org/x:latest", false},
 		{"redis", "postgres", false},
+		{"Registry.example.org/*", "registry.EXAMPLE.org/team/api:1", true},
+		{short + "/library/*", strings.ToUpper(short) + "/library/postgres", true},
 	} {
 		err := Rules{Images: []string{"unused", test.pattern}, ConfigPath: "/etc/x.yaml"}.Allows(test.name)
 		if (err == nil) != test.fits {
@@ -52,6 +54,9 @@ func TestAPatternAllowsImagesOfItsRegistryOnly(t *testing.T) {
 		if err != nil && (!strings.Contains(err.Error(), "oci_images in /etc/x.yaml") || !strings.Contains(err.Error(), test.pattern)) {
 			t.Errorf("%s for %s: %v", test.pattern, test.name, err)
 		}
+	}
+	if ref, err := (Rules{}).parse("Registry.example.org:5000/team/api:V1"); err != nil || ref.Name() != "registry.example.org:5000/team/api:V1" {
+		t.Errorf("%v, %v", ref, err)
 	}
 	inOurs := Rules{Images: []string{"team/api"}, Registry: "registry.example.org"}
 	if err := inOurs.Allows("registry.example.org/team/api:3"); err != nil {

@@ -10,8 +10,10 @@ import (
 // Is says whether a text is a pattern and not a plain name.
 func Is(text string) bool { return strings.ContainsAny(text, "*?") }
 
-// Compile makes an expression of a pattern, which matches a name only as a whole.
+// Compile makes an expression of a pattern, which matches a name only as a whole. What is not
+// UTF-8 in the pattern matches the replacement character only.
 func Compile(text string) *regexp.Regexp {
+	text = strings.ToValidUTF8(text, "\ufffd")
 	expression := strings.NewReplacer(`\*`, ".*", `\?`, ".").Replace(regexp.QuoteMeta(text))
 	return regexp.MustCompile("^(?s:" + expression + ")$")
 }

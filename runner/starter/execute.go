@@ -1,6 +1,7 @@
 package starter
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -63,13 +64,7 @@ func lookUp(name, path string) (string, error) {
 	}
 	why := error(fs.ErrNotExist)
 	for _, dir := range filepath.SplitList(path) {
-		if dir == "" {
-			dir = "."
-		}
-		file := filepath.Join(dir, name)
-		if dir == "." {
-			file = "./" + name
-		}
+		file := cmp.Or(dir, ".") + "/" + name
 		err := executable(file)
 		if err == nil {
 			return file, nil

@@ -11,7 +11,7 @@ import (
 
 const (
 	passwd = "root:x:0:0:root:/root:/bin/sh\n# a comment\nbroken:x:one:two\n\npostgres:x:70:71::/var/lib/postgresql:/bin/sh\n" +
-		"1000:x:5:5::/five:\napp:x:1000:1001::/home/app\napp:x:9:9::/second\nnohome:x:3:3\n-1:x:-1:-1::/:"
+		"1000:x:5:5::/five:\napp:x:1000:1001::/home/app\napp:x:9:9::/second\nnohome:x:3:3\n-1:x:-1:-1::/:\nhuge:x:4294967296:0::/"
 	group = "root:x:0:\npg:x:71:\nssl:x:101:postgres,app\nwheel:x:10:root, app\nssl-twice:x:101:postgres\nnumbers:x:x:app\nbare:x:50\n"
 )
 
@@ -37,7 +37,7 @@ func TestAUserIsWhoDockerSaysItIs(t *testing.T) {
 			t.Errorf("%q: %+v, %v", wanted, got, err)
 		}
 	}
-	for _, wanted := range []string{"nobody", "broken", "-1", "postgres:none", "4711:none", "numbers", ":numbers", "0x0", "postgres:-1"} {
+	for _, wanted := range []string{"nobody", "broken", "-1", "postgres:none", "4711:none", "numbers", ":numbers", "0x0", "postgres:-1", "4294967296", "2147483648", "0:4294967296", "huge"} {
 		if got, err := identify(wanted, passwd, group); err == nil {
 			t.Errorf("%q: %+v", wanted, got)
 		}
@@ -57,7 +57,7 @@ func FuzzIdentify(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if who.uid < 0 || who.gid < 0 || len(who.groups) == 0 || who.groups[0] != who.gid || len(who.groups) > maxGroups {
+		if !isID(who.uid) || !isID(who.gid) || len(who.groups) == 0 || who.groups[0] != who.gid || len(who.groups) > maxGroups {
 			t.Errorf("%q: %+v", wanted, who)
 		}
 		if name, _, _ := strings.Cut(wanted, ":"); name != "" && name[0] != '0' && name[0] != '-' && name[0] != '+' && who.uid == 0 && !strings.Contains(passwd, name+":") {

@@ -59,8 +59,11 @@ func identify(wanted, passwd, group string) (identity, error) {
 		break
 	}
 	if !found {
-		if !byNumber || number < 0 {
+		if !byNumber {
 			return who, fmt.Errorf("user %q is not in /etc/passwd of the image", user)
+		}
+		if !isID(number) {
+			return who, fmt.Errorf("user %q: ids are numbers from 0 to %d", user, maxID)
 		}
 		who.uid = number
 	}
@@ -72,6 +75,12 @@ func identify(wanted, passwd, group string) (identity, error) {
 	who.groups = groupsOf(name, who.gid, group)
 	return who, nil
 }
+
+// maxID is the highest id that docker takes. The kernel looks at 32 bits only, so it would take
+// 4294967296 for root.
+const maxID = 1<<31 - 1
+
+func isID(number int) bool { return number >= 0 && number <= maxID }
 
 // entry is a line of passwd(5).
 type entry struct {
@@ -87,7 +96,7 @@ func parseUser(line string) (entry, bool) {
 	}
 	uid, err := strconv.Atoi(fields[2])
 	gid, gidErr := strconv.Atoi(fields[3])
-	if err != nil || gidErr != nil || uid < 0 || gid < 0 {
+	if err != nil || gidErr != nil || !isID(uid) || !isID(gid) {
 		return entry{}, false
 	}
 	read := entry{name: fields[0], uid: uid, gid: gid}
@@ -107,12 +116,12 @@ func parseGroup(line string) (name string, gid int, members []string, ok bool) {
 	if len(fields) > 3 {
 		members = strings.Split(fields[3], ",")
 	}
-	return fields[0], gid, members, err == nil && gid >= 0
+	return fields[0], gid, members, err == nil && isID(gid)
 }
 
 // findGroup finds a group by name or number.
 func findGroup(wanted, group string) (int, error) {
-	if number, err := strconv.Atoi(wanted); err == nil && number >= 0 {
+	if number, err := strconv.Atoi(wanted); err == nil && isID(number) {
 		return number, nil
 	}
 	for line := range strings.Lines(group) {

@@ -124,7 +124,7 @@ func mountLayer(dir, mnt, device string) (string, error) {
 	return path, nil
 }
 
-// isAttached says whether a file is what a loop device shows.
+// isAttached returns an error if a loop device does not show the file at path.
 func isAttached(device *os.File, path string) error {
 	info, err := unix.IoctlLoopGetStatus64(int(device.Fd()))
 	if err != nil {
@@ -134,7 +134,7 @@ func isAttached(device *os.File, path string) error {
 	if err := unix.Stat(path, &st); err != nil {
 		return fmt.Errorf("stat %s: %w", path, err)
 	}
-	if info.Inode != st.Ino {
+	if info.Inode != st.Ino || info.Device != st.Dev {
 		return fmt.Errorf("%s is not attached to %s", device.Name(), path)
 	}
 	return nil

@@ -17,8 +17,9 @@ import (
 
 // Remove deletes whatever is at path: file, tree or subvolume, with read-only
 // and nested subvolumes, immutable and append-only files inside. Links are
-// deleted, not followed. That nothing is there is success. It must not be used
-// on a tree that a running machine can still change.
+// deleted, not followed. That nothing is there is success. Several processes may
+// remove one tree at the same time. It must not be used on a tree that a running
+// machine can still change. When ctx ends, Remove stops at the next name.
 //
 // A job makes trees so deep that no path leads to their end and no process has as
 // many open files, and directories of millions of names: this opens some two hundred at a
@@ -49,8 +50,8 @@ type remover struct {
 	onBtrfs bool
 	// tops are the root of the tree, and of the subvolume in it that is being emptied.
 	tops []*os.File
-	// went is how many names it took from where they were.
-	went int
+	// gone counts the names that are not where they were any more, whoever took them away.
+	gone int
 }
 
 // maxDepth is how deep a directory may lie in its tree, or its subvolume. What lies
@@ -63,7 +64,7 @@ func (r *remover) entry(dir *os.File, name string, depth int) error {
 	var st unix.Stat_t
 	if err != nil {
 		if unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) == unix.ENOENT {
-			return nil
+			return r.done("unlink", name, unix.ENOENT)
 		}
 		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			return r.directory(dir, name, st.Ino, depth)
@@ -78,16 +79,13 @@ func (r *remover) entry(dir *os.File, name string, depth int) error {
 	return r.done("unlink", name, err)
 }
 
-// done counts what went, and names what did not. What another one has removed, such as
-// gc beside a cleanup, is gone too.
+// done counts a name that is gone, and otherwise wraps the error. A name that another process
+// has removed, such as gc beside a cleanup, is gone too.
 func (r *remover) done(what, name string, err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s %q: %w", what, name, err)
 	}
-	r.went++
+	r.gone++
 	return nil
 }
 
@@ -108,22 +106,37 @@ func (r *remover) directory(dir *os.File, name string, inode uint64, depth int) 
 		if err := r.moveUp(dir, name, r.tops[len(r.tops)-1]); err == nil {
 			return nil
 		}
-		// No room, for one: then it must do without, as deep as it is.
+		// The move failed, such as on a full disk. The directory is removed where it is, however deep.
 	}
-	for {
-		before := r.went
-		if err := r.empty(sub, depth+1); err != nil {
-			return err
-		}
-		err = unix.Unlinkat(int(dir.Fd()), name, unix.AT_REMOVEDIR)
+	return r.emptyAndDrop(sub, depth+1, func() error {
+		err := unix.Unlinkat(int(dir.Fd()), name, unix.AT_REMOVEDIR)
 		if err == unix.EPERM {
 			clearFlags(dir)
 			clearFlags(sub)
 			err = unix.Unlinkat(int(dir.Fd()), name, unix.AT_REMOVEDIR)
 		}
-		// Another one may have moved something up meanwhile.
-		if err != unix.ENOTEMPTY || r.went == before {
-			return r.done("remove directory", name, err)
+		return r.done("remove directory", name, err)
+	})
+}
+
+// mostDrops bounds how often a directory is dropped again that is not empty, although nothing
+// is seen in it.
+const mostDrops = 100
+
+// emptyAndDrop deletes what is in a directory, and then the directory itself with drop. Another
+// process that removes the same tree may move something up into it in between. Then it does
+// both again.
+func (r *remover) emptyAndDrop(dir *os.File, depth int, drop func() error) error {
+	for tries := 0; ; tries++ {
+		before := r.gone
+		if err := r.empty(dir, depth); err != nil {
+			return err
+		}
+		if r.gone > before {
+			tries = 0
+		}
+		if err := drop(); !errors.Is(err, unix.ENOTEMPTY) || tries == mostDrops {
+			return err
 		}
 	}
 }
@@ -147,34 +160,34 @@ func (r *remover) subvolume(dir, sub *os.File, name string) error {
 		}
 	}
 	r.tops = append(r.tops, sub)
-	err := r.empty(sub, 1)
-	r.tops = r.tops[:len(r.tops)-1]
-	if err != nil {
-		return err
-	}
-	return r.done("delete subvolume", name, destroyAt(dir, name))
+	defer func() { r.tops = r.tops[:len(r.tops)-1] }()
+	return r.emptyAndDrop(sub, 1, func() error {
+		return r.done("delete subvolume", name, destroyAt(dir, name))
+	})
 }
 
-// empty deletes what is in a directory, and what comes to be in it meanwhile: that is
-// moved up.
+// empty deletes what is in a directory, also what is moved up into it meanwhile.
 func (r *remover) empty(dir *os.File, depth int) error {
 	for {
-		before := r.went
-		err := r.pass(dir, depth)
-		if r.went == before || r.ctx.Err() != nil {
-			return err
-		}
 		if _, err := dir.Seek(0, io.SeekStart); err != nil {
 			return err
 		}
+		before := r.gone
+		err := r.pass(dir, depth)
+		if r.gone == before || r.ctx.Err() != nil {
+			return err
+		}
 	}
 }
 
-// pass deletes what is in a directory. The first error counts, and is not the end.
+// pass deletes what is in a directory. It goes on after an error, and returns the first one.
 func (r *remover) pass(dir *os.File, depth int) (failed error) {
 	for {
 		names, err := dir.Readdirnames(512) // there may be millions
 		for _, name := range names {
+			if r.ctx.Err() != nil {
+				return context.Cause(r.ctx)
+			}
 			if err := r.entry(dir, name, depth); failed == nil {
 				failed = err
 			}
@@ -182,10 +195,7 @@ func (r *remover) pass(dir *os.File, depth int) (failed error) {
 		switch {
 		case errors.Is(err, io.EOF), errors.Is(err, fs.ErrNotExist): // it is empty, or gone
 			return failed
-		case err == nil:
-			err = context.Cause(r.ctx)
-		}
-		if err != nil {
+		case err != nil:
 			return err
 		}
 	}
@@ -193,7 +203,7 @@ func (r *remover) pass(dir *os.File, depth int) (failed error) {
 
 // moveUp moves a directory to the top of its tree.
 func (r *remover) moveUp(dir *os.File, name string, top *os.File) error {
-	up := rand.Text() // nobody can have taken it
+	up := rand.Text() // so no other file has this name
 	err := unix.Renameat2(int(dir.Fd()), name, int(top.Fd()), up, unix.RENAME_NOREPLACE)
 	if err == unix.EPERM {
 		clearFlags(dir)

@@ -2,12 +2,15 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
 )
@@ -112,6 +115,41 @@ for i in range(450): os.mkdir("d"); os.chdir("d")'`)
 		if _, err := os.Lstat(filepath.Join(dir, "tree")); err == nil {
 			t.Fatal("it is still there")
 		}
+	}
+}
+
+// Beside another one, a directory may get something after it was found empty.
+func TestADirectoryIsRemovedWithWhatAnotherMovesUpIntoIt(t *testing.T) {
+	tree := filepath.Join(t.TempDir(), "tree")
+	shell(t, filepath.Dir(tree), "mkdir tree")
+	dir, err := os.Open(tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	r, moves := remover{ctx: t.Context()}, 0
+	err = r.emptyAndDrop(dir, 1, func() error {
+		if moves++; moves <= 3 {
+			shell(t, tree, "mkdir -p up/in; touch up/in/file")
+		}
+		return unix.Rmdir(tree)
+	})
+	if _, there := os.Lstat(tree); err != nil || there == nil || moves != 4 {
+		t.Errorf("after %d moves: %v", moves, err)
+	}
+}
+
+func TestARemovalEndsWithItsContext(t *testing.T) {
+	dir := t.TempDir()
+	shell(t, dir, "mkdir -p tree/{a,b}/{c,d}; touch tree/{a,b}/{c,d}/file")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	gone := errors.New("no time left")
+	cancel(gone)
+	if err := Remove(ctx, filepath.Join(dir, "tree")); !errors.Is(err, gone) {
+		t.Errorf("%v", err)
+	}
+	if files := shell(t, dir, "find tree -type f | wc -l"); files != "4\n" {
+		t.Errorf("of 4 files are left: %s", files)
 	}
 }
 

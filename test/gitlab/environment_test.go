@@ -163,12 +163,16 @@ func TestTheStatusOfTheJobIsKnownBehindItsScript(t *testing.T) {
 	for status, c := range map[string]struct {
 		script act
 		do     func(*gitlab.Running)
+		limit  string // RUNNER_SCRIPT_TIMEOUT
 	}{
-		"success":  {act{}, nil},
-		"failed":   {act{Exit: 1}, nil},
-		"canceled": {act{Hang: true}, (*gitlab.Running).Cancel},
+		"success":  {act{}, nil, ""},
+		"failed":   {act{Exit: 1}, nil, ""},
+		"canceled": {act{Hang: true}, (*gitlab.Running).Cancel, ""},
+		"timedout": {act{Hang: true}, func(*gitlab.Running) {}, "200ms"}, // as gitlab-runner 19.4 says to these stages
 	} {
 		t.Run(status, func(t *testing.T) {
+			job := job
+			job.Variables = []gitlab.Variable{{Key: "RUNNER_SCRIPT_TIMEOUT", Value: c.limit}}
 			f := newFake(t, map[string][]act{"prepare": nil, "build_script": {c.script}, "after_script": nil, "cleanup_file_variables": nil, "cleanup": nil})
 			f.at("build_script", c.do)
 			f.play(job)

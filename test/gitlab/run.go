@@ -76,7 +76,7 @@ func (r *Running) scripts(jobCtx context.Context, t *try) error {
 	}
 	switch {
 	case jobCtx.Err() != nil: // the script's end does not matter, and nothing follows
-		r.jobStatus = string(outcome(r.ended(jobCtx)))
+		r.jobStatus = jobStatus(err)
 		return err
 	case errors.Is(ctx.Err(), context.Canceled):
 		err = errCanceled
@@ -84,7 +84,7 @@ func (r *Running) scripts(jobCtx context.Context, t *try) error {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		err = &failure{reason: Timeout, text: "script timeout exceeded"}
 	}
-	r.jobStatus = string(outcome(err))
+	r.jobStatus = jobStatus(err)
 
 	if len(r.job.AfterScript) > 0 {
 		ctx, cancel := r.scriptContext(jobCtx, t, "RUNNER_AFTER_SCRIPT_TIMEOUT", 5*time.Minute)
@@ -194,4 +194,13 @@ func outcome(err error) Status {
 		return Canceled
 	}
 	return Failed
+}
+
+// jobStatus is what CI_JOB_STATUS says of a script's end (runtimeStateAndError in
+// common/build.go): it tells a time limit from a failure.
+func jobStatus(err error) string {
+	if f := (*failure)(nil); errors.As(err, &f) && f.reason == Timeout || errors.Is(err, context.DeadlineExceeded) {
+		return "timedout"
+	}
+	return string(outcome(err))
 }

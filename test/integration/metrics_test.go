@@ -98,6 +98,7 @@ func TestMetricsCountWhatJobsDid(t *testing.T) {
 	}
 	h.playOn(t, cancelled, gitlab.Job{Script: []string{"sleep 60"}})
 	h.play(t, gitlab.Job{Script: []string{"sleep 60"}, Timeout: 6 * time.Second})
+	h.play(t, gitlab.Job{Script: []string{"sleep 60"}, Variables: []gitlab.Variable{{Key: "RUNNER_SCRIPT_TIMEOUT", Value: "1s"}}})
 	id, die := h.preparedByRunner(t)
 	var runs sync.WaitGroup // such as the stage that a gitlab-runner leaves that is killed
 	runs.Go(func() {
@@ -118,7 +119,7 @@ func TestMetricsCountWhatJobsDid(t *testing.T) {
 		`jobs_total{image="bookworm",result="system_failure"}`: 2, // the last one's gitlab-runner died
 		`failures_total{reason="abandoned"}`:                   1,
 		`jobs_total{image="bookworm",result="canceled"}`:       1,
-		`jobs_total{image="bookworm",result="timeout"}`:        1,
+		`jobs_total{image="bookworm",result="timeout"}`:        2, // the job's time, its script's
 		`failures_total{reason="no_image"}`:                    1,
 		`failures_total{reason="machine_died"}`:                1,
 		`failures_total{reason="other"}`:                       0,
@@ -146,7 +147,7 @@ func TestJobsRunWhateverBecomesOfTheCounters(t *testing.T) {
 	h.metrics(t)
 	must(t, os.WriteFile(filepath.Join(dir, "totals"), []byte("{"), 0o600))
 	runs("a broken file")
-	if c := h.drive(t, "metrics"); c.status != 0 || !strings.Contains(c.stderr, "begins anew") || numbers(t, c.stdout)[`jobs_total{image="bookworm",result="success"}`] != 1 {
+	if c := h.drive(t, "metrics"); c.status != 0 || !strings.Contains(c.stderr, "counters begin anew") || numbers(t, c.stdout)[`jobs_total{image="bookworm",result="success"}`] != 1 {
 		t.Errorf("%+v", c)
 	}
 	// A full disk of their own.
@@ -156,12 +157,22 @@ func TestJobsRunWhateverBecomesOfTheCounters(t *testing.T) {
 		t.Error("the disk does not get full")
 	}
 	runs("a full disk")
-	if c := h.drive(t, "metrics"); c.status == 0 && c.stdout == "" {
-		t.Errorf("%+v", c)
+	shows := func(why, warning string) {
+		if c := h.drive(t, "metrics"); c.status != 0 || numbers(t, c.stdout)["state_free_bytes"] == 0 || !strings.Contains(c.stderr, warning) {
+			t.Errorf("%s: %+v", why, c)
+		}
 	}
+	shows("a full disk", "")
+	shell(t, "mount -o remount,ro "+dir)
+	runs("a read-only disk")
+	shows("a read-only disk", "metrics without counters: ")
 	shell(t, "umount "+dir)
+	must(t, os.RemoveAll(dir), os.MkdirAll(filepath.Join(dir, "records"), 0o700))
+	runs("a directory in place of the records")
+	shows("a directory in place of the records", dir+"/records: is a directory\n")
 	must(t, os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600))
 	runs("a file in place of the directory")
+	shows("a file in place of the directory", dir+": not a directory\n")
 	must(t, os.Remove(dir))
 }
 
@@ -245,7 +256,7 @@ func TestPrometheusReadsTheNumbersThroughNodeExporter(t *testing.T) {
 	shell(t, bin+"/promtool check metrics <"+file)
 	shell(t, fmt.Sprintf("test $(stat -c %%a %s) = 644 && test $(ls -A %s) = nspawn-runner.prom && test -z \"$(tail -c1 %s | tr -d '\\n')\"", file, dir, file))
 	shell(t, bin+"/promtool check rules "+shipped+"/nspawn-runner.rules.yml && "+bin+"/promtool test rules "+shipped+"/nspawn-runner.test.yml")
-	if c := h.drive(t, "metrics", "--textfile", dir+"/none"); c.status != 1 || !strings.Contains(c.stderr, "textfile directory "+dir+"/none") {
+	if c := h.drive(t, "metrics", "--textfile", dir+"/none"); c.status != 1 || !strings.HasPrefix(c.stderr, "nspawn-runner: textfile directory "+dir+"/none: it does not exist: name the directory") {
 		t.Errorf("%+v", c)
 	}
 

@@ -149,6 +149,7 @@ func TestAServiceFromARegistryIsLateOrEndsWhileItsJobRuns(t *testing.T) {
 	config := exposing("8001")
 	config.ExposedPorts["8002/tcp"] = struct{}{}
 	image := r.pushLayers(t, "static", config, programLayer(t))
+	before := h.metrics(t)
 	job := h.play(t, gitlab.Job{
 		Variables: serviceVariables("CI_DEBUG_SERVICES", "true"),
 		Script: []string{
@@ -163,6 +164,10 @@ func TestAServiceFromARegistryIsLateOrEndsWhileItsJobRuns(t *testing.T) {
 	wantLog(t, job.Log, "warning: service "+image+": it is not ready after 2s (service_timeout); its last lines:\n  nothing takes connections at port 8003 (HEALTHCHECK_TCP_PORT)",
 		"The job goes on without waiting for it.", "warning: service "+image+": it has ended with exit code 9\n", "  told to end with 9\n",
 		"\n[service:127.0.0.1__static-127.0.0.1-static] listening at 8001\n", "\n[service:127.0.0.1__static-127.0.0.1-static] told to end with 9\n")
+	const used = `job_cpu_seconds_total{image="(registry)"}`
+	if lines := strings.Count(job.Log, "\nservice "+image+": "); lines != 2 || before[used] >= h.metrics(t)[used] {
+		t.Errorf("%d lines on what the one that ended and the other used, %s was %v\n%s", lines, used, before[used], job.Log)
+	}
 }
 
 func TestTheProgramOfAServiceIsAskedToEndAndNotWaitedForLong(t *testing.T) {

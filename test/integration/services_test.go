@@ -224,6 +224,9 @@ func TestAServiceThatDiesIsToldToItsJobOnceAndWhatItSaidLastIfTheJobFails(t *tes
 			t.Errorf("%d times %q", strings.Count(r.Log, want), want)
 		}
 	}
+	if strings.Contains(r.Log, "failed: server.service") {
+		t.Error("a header names the unit that failed, and its lines do so again")
+	}
 	wantLog(t, r.Log,
 		"last_lines_of_service1[collapsed=true]\r\x1b[0KThe last lines of service any:8001 (server.service failed (exit code 7))\n",
 		"the server says goodbye\n", ":last_lines_of_service1\r\x1b[0K\n",
@@ -252,6 +255,9 @@ func TestAServerThatDiesBeforeItIsReadyFailsTheJobAtOnce(t *testing.T) {
 			t.Errorf("%s: %s after %v: %s", name, r.Reason, took, r.Log)
 		}
 		wantLog(t, r.Log, "service any: server.service failed (exit code 4); its last lines:\n", "no such port\n")
+		if strings.Contains(r.Log, "failed: server.service") {
+			t.Errorf("it says twice what failed: %s", r.Log)
+		}
 	}
 }
 

@@ -117,8 +117,7 @@ type Machine struct {
 	Owner int
 	// Group is the directory of the control group for commands from outside.
 	Group string
-	// LastWords are which of its units failed, and the last lines that its services and
-	// programs said.
+	// LastWords are the last lines that its services and programs said.
 	LastWords func(context.Context) []string
 	// Shutdown shuts it down in good order, Kill at once; nothing of it is left then.
 	Shutdown, Kill func(context.Context) error

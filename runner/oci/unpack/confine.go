@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"syscall"
 	"unsafe"
@@ -22,48 +23,57 @@ const memory = 512 << 20
 // Run is the command [Command]: it unpacks the layers that it reads into the tree, and writes
 // the result. It must be a child in namespaces of its own, since the tree becomes the root
 // directory of this process.
-func Run(args []string, layers io.Reader, result io.Writer) error {
+func Run(args []string, layers io.Reader, out io.Writer) error {
+	result, err := run(args, layers)
+	said := end{result, slices.ContainsFunc(hostErrors, func(of error) bool { return errors.Is(err, of) })}
+	return errors.Join(err, json.NewEncoder(out).Encode(said))
+}
+
+// hostErrors are those of a host that lacks something, or is broken.
+var hostErrors = []error{unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EROFS, unix.ENOMEM, unix.EMFILE, unix.ENFILE}
+
+func run(args []string, layers io.Reader) (Result, error) {
 	if len(args) != 3 {
-		return fmt.Errorf("usage: %s TREE BYTES FILES", Command)
+		return Result{}, fmt.Errorf("usage: %s TREE BYTES FILES", Command)
 	}
 	var limits Limits
 	for i, limit := range []*uint64{&limits.Bytes, &limits.Files} {
 		var err error
 		if *limit, err = strconv.ParseUint(args[i+1], 10, 64); err != nil {
-			return err
+			return Result{}, err
 		}
 	}
 	if os.Getpid() != 1 {
-		return errors.New("this is a part of pulling an image, and no command for people")
+		return Result{}, errors.New("this is a part of pulling an image, and no command for people")
 	}
 	// Where this program is linked with a C library, as tests may be, only this thread can give
 	// up its capabilities.
 	runtime.LockOSThread()
 	if err := confine(args[0]); err != nil {
-		return fmt.Errorf("leave the host: %w", err)
+		return Result{}, fmt.Errorf("leave the host: %w", err)
 	}
 	// Made under the host's umask. A layer may say otherwise.
 	if err := unix.Chmod("/", 0o755); err != nil {
-		return err
+		return Result{}, err
 	}
 	t := newTree(limits)
 	for {
 		next, err := readFrame(layers)
 		if err != nil {
-			return err
+			return Result{}, err
 		}
 		if next.Size == endOfLayers {
 			break
 		}
 		if err := t.layer(io.LimitReader(layers, next.Size), next.Sum); err != nil {
-			return err
+			return Result{}, err
 		}
 	}
 	if err := furnish(); err != nil {
-		return err
+		return Result{}, err
 	}
 	t.result.Bytes -= min(t.result.Bytes, t.freed)
-	return json.NewEncoder(result).Encode(t.result)
+	return t.result, nil
 }
 
 // confine makes the tree all that this process sees.

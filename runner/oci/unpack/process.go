@@ -63,8 +63,10 @@ func (p *Process) Layer(layer io.Reader, size int64, sum [32]byte) error {
 			err = fmt.Errorf("the layer has %d bytes, not %d", n, size)
 		}
 	}
-	if errors.Is(err, syscall.EPIPE) || errors.Is(err, os.ErrClosed) {
-		_, err = p.wait() // it knows better
+	if errors.Is(err, syscall.EPIPE) {
+		if _, err = p.wait(); err == nil { // it knows why
+			err = errors.New("unpack: the process ended before the last layer")
+		}
 	}
 	return err
 }
@@ -78,7 +80,7 @@ func (p *Process) Finish() (Result, error) {
 	return p.wait()
 }
 
-// Stop ends the process, if it has not ended. Again does no harm.
+// Stop ends the process, if it has not ended. A second call does nothing.
 func (p *Process) Stop() {
 	if !p.ended {
 		p.ended = true
@@ -87,20 +89,32 @@ func (p *Process) Stop() {
 	}
 }
 
+// HostError is a failure for which this host is to blame, and not the image: its disk is full, or
+// the process was killed.
+type HostError struct{ error }
+
 // wait returns what the process says in the end.
-func (p *Process) wait() (result Result, err error) {
+func (p *Process) wait() (Result, error) {
 	p.ended = true
 	p.layers.Close()
-	if err := p.cmd.Wait(); err != nil {
-		if line := printable.Line(string(p.said.last)); line != "" {
-			err = errors.New(line)
+	err := p.cmd.Wait()
+	var said end
+	unread := json.Unmarshal(p.result.Bytes(), &said)
+	if err == nil {
+		if unread != nil {
+			return Result{}, fmt.Errorf("unpack: the process ended without a result: %w", unread)
 		}
-		return Result{}, fmt.Errorf("unpack: %w", err)
+		return said.Result, nil
 	}
-	if err := json.Unmarshal(p.result.Bytes(), &result); err != nil {
-		return Result{}, fmt.Errorf("unpack: the process ended without a result: %w", err)
+	exit := (*exec.ExitError)(nil)
+	killed := errors.As(err, &exit) && !exit.Exited()
+	if line := printable.Line(string(p.said.last)); line != "" && !killed {
+		err = errors.New(line)
 	}
-	return result, nil
+	if killed || said.OfHost {
+		err = HostError{err}
+	}
+	return Result{}, fmt.Errorf("unpack: %w", err)
 }
 
 // tail keeps the last line that was written, or its end.

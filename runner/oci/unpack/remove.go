@@ -18,6 +18,9 @@ type removal struct {
 	// fresh are the inodes that the current layer has made: what it marks as removed is of the
 	// layers below only.
 	fresh map[uint64]struct{}
+	// emptied are the inodes of directories in which the current layer has removed what the layers
+	// below had. A layer may ask for that again and again, and has nothing more to remove there.
+	emptied map[uint64]struct{}
 	// freed is how many bytes of disk that made free.
 	freed uint64
 }
@@ -90,12 +93,25 @@ func (r *removal) removeAt(dir int, name string, older bool, depth int) (gone bo
 	if err != nil || !gone || keep {
 		return false, err
 	}
-	return true, unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
+	if err = unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); err == unix.ENOTEMPTY && older {
+		return false, nil // it was emptied before, and has files of this layer
+	}
+	return err == nil, err
 }
 
 // emptyAt does so for all that is in an open directory, and closes it.
 func (r *removal) emptyAt(dir *os.File, older bool, depth int) (gone bool, err error) {
 	defer dir.Close()
+	if older {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+			return false, err
+		}
+		if _, before := r.emptied[st.Ino]; before {
+			return true, nil
+		}
+		r.emptied[st.Ino] = struct{}{}
+	}
 	names, err := dir.Readdirnames(-1)
 	if err != nil && err != io.EOF {
 		return false, err

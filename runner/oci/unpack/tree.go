@@ -61,7 +61,7 @@ func (t *tree) layer(compressed io.Reader, sum [32]byte) error {
 
 // apply writes the entries of a layer.
 func (t *tree) apply(layer io.Reader) error {
-	t.fresh = map[uint64]struct{}{}
+	t.fresh, t.emptied = map[uint64]struct{}{}, map[uint64]struct{}{}
 	entries := tar.NewReader(layer)
 	for {
 		header, err := entries.Next()
@@ -71,13 +71,43 @@ func (t *tree) apply(layer io.Reader) error {
 		if err != nil {
 			return fmt.Errorf("read a layer: %w", err)
 		}
-		if t.result.Files++; t.result.Files > t.limits.Files {
-			return fmt.Errorf("the image has more than %d files", t.limits.Files)
+		if err := t.count(); err != nil {
+			return err
 		}
 		if err := t.entry(header, entries); err != nil {
 			return fmt.Errorf("%.200q: %w", header.Name, err)
 		}
 	}
+}
+
+// count counts one more file.
+func (t *tree) count() error {
+	if t.result.Files++; t.result.Files > t.limits.Files {
+		return fmt.Errorf("the image has more than %d files", t.limits.Files)
+	}
+	return nil
+}
+
+// makeAbove makes a directory that an entry needs and that no entry is for. One name may need two
+// thousand of them, so they count.
+func (t *tree) makeAbove(dir string) error {
+	info, err := os.Stat(dir)
+	switch {
+	case err == nil && info.IsDir():
+		return nil
+	case err == nil:
+		return unix.ENOTDIR
+	case !errors.Is(err, fs.ErrNotExist):
+		return cause(err)
+	}
+	if err := t.makeAbove(path.Dir(dir)); err != nil {
+		return err
+	}
+	if err := t.count(); err != nil {
+		return err
+	}
+	t.result.Bytes += blocks(1)
+	return cause(os.Mkdir(dir, 0o755))
 }
 
 // Marks in the layers of images: image-spec/layer.md, "Whiteouts".
@@ -108,8 +138,8 @@ func (t *tree) entry(header *tar.Header, content io.Reader) error {
 	if header.Uid < 0 || header.Uid > MaxID || header.Gid < 0 || header.Gid > MaxID {
 		return fmt.Errorf("it belongs to user %d and group %d; machines have ids from 0 to %d", header.Uid, header.Gid, MaxID)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return cause(err)
+	if err := t.makeAbove(path.Clean(dir)); err != nil {
+		return err
 	}
 	directory := header.Typeflag == tar.TypeDir
 	var there unix.Stat_t

@@ -39,8 +39,15 @@ type Limits struct {
 type Result struct {
 	// Bytes is about how many bytes the files take on disk.
 	Bytes uint64 `json:"bytes"`
-	// Files is how many entries the layers had.
+	// Files is how many entries the layers had, and directories that no entry is for.
 	Files uint64 `json:"files"`
+}
+
+// end is what the process says when it ends.
+type end struct {
+	Result
+	// OfHost says that it failed for a reason that lies with the host.
+	OfHost bool `json:"of_host,omitempty"`
 }
 
 // frame is in front of each layer on the way to the process.

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -184,7 +185,7 @@ func TestLayersAreUnpackedOneAboveTheOther(t *testing.T) {
 		if got := list(t, tree); got != want {
 			t.Errorf("%s:\n%s", name, got)
 		}
-		if result.Files != 33 || result.Bytes == 0 || result.Bytes > 200000 {
+		if result.Files != 35 || result.Bytes == 0 || result.Bytes > 200000 {
 			t.Errorf("%s: %+v", name, result)
 		}
 	}
@@ -285,13 +286,13 @@ func TestAttacksByTheNamesAndLinksOfAnImageAreHeld(t *testing.T) {
 		"a whiteout of the parent":       {[]entry{dir("a"), file("a/.wh...", "")}, "marks no file"},
 		"a whiteout of nothing":          {[]entry{file(".wh.", "")}, "marks no file"},
 		"a root that is a link":          {[]entry{link("./", outside, tar.TypeSymlink), file("victim", "bad")}, "root of the tree"},
-		"links in a circle":              {[]entry{link("a", "b", tar.TypeSymlink), link("b", "a", tar.TypeSymlink), file("a/x", "")}, "file exists"},
+		"links in a circle":              {[]entry{link("a", "b", tar.TypeSymlink), link("b", "a", tar.TypeSymlink), file("a/x", "")}, "too many levels"},
 		"a name of 5000 bytes":           {[]entry{dir(strings.Repeat("x/", 2500))}, "has 5000 bytes"},
 		"a part of a name of 300 bytes":  {[]entry{file(strings.Repeat("x", 300), "")}, "name too long"},
 		"a fifo in place of a directory": {[]entry{link("etc", "", tar.TypeFifo)}, ""},
 		"another user's file":            {[]entry{{tar.Header{Name: "f", Typeflag: tar.TypeReg, Uid: 70000}, ""}}, "user 70000"},
 		"another group's file":           {[]entry{{tar.Header{Name: "f", Typeflag: tar.TypeReg, Gid: 1 << 31}, ""}}, "group 2147483648"},
-		"proc as a link to the host":     {[]entry{link("proc", up+"proc", tar.TypeSymlink), file("proc/sys/kernel/core_pattern", "|bad")}, ""},
+		"proc as a link to the host":     {[]entry{link("proc", up+"proc", tar.TypeSymlink), file("proc/sys/kernel/core_pattern", "|bad")}, "too many levels"},
 		"names with control characters":  {[]entry{file("a\x1b[31m\nb", ""), file("c\x01/..", "")}, `"c\x01/.."`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -354,6 +355,7 @@ func TestAttacksByTheSizeOfAnImageAreHeld(t *testing.T) {
 		"a bomb behind the end":          {[][2][]byte{{behind, zip(behind)}}, "oci_image_max"},
 		"layers that are large together": {plain(layer(t, file("a", string(make([]byte, 9<<20)))), layer(t, file("a", string(make([]byte, 9<<20))))), "oci_image_max"},
 		"more files than may be":         {plain(layer(t, many...)), "more than 1000 files"},
+		"more directories than may be":   {plain(layer(t, file(strings.Repeat("a/", 600)+"x", ""), file(strings.Repeat("b/", 600)+"x", ""))), "more than 1000 files"},
 		"a file of a terabyte":           {plain(sparse.Bytes()), "oci_image_max"},
 		"a header of two megabytes":      {plain(huge), "header field too long"},
 		"another digest":                 {[][2][]byte{{zeros, zip(layer(t, file("a", "")))}}, "the image says sha256:"},
@@ -425,6 +427,71 @@ func TestWhenTheProgramIsGoneTheUnpackingEnds(t *testing.T) {
 	p.layers.Close() // as the kernel does for a program that was killed
 	if err := p.cmd.Wait(); err == nil || !strings.Contains(string(p.said.last), "EOF") {
 		t.Errorf("%v: %s", err, p.said.last)
+	}
+}
+
+func TestAProcessThatIsKilledAndADiskThatIsFullAreTheHostsTrouble(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("unpacking needs root: the tree has files of many users")
+	}
+	small := t.TempDir()
+	if err := unix.Mount("small", small, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skip("needs to mount: ", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(small, unix.MNT_DETACH) })
+	self, _ := os.Executable()
+	one := layer(t, file("a", string(make([]byte, 1<<20))))
+	for what, test := range map[string]struct {
+		tree string
+		kill bool
+	}{"killed": {t.TempDir(), true}, "full": {small, false}} {
+		p, err := Start(t.Context(), self, test.tree, enough, os.Stdin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if test.kill {
+			_ = p.cmd.Process.Kill()
+		}
+		err = p.Layer(bytes.NewReader(one), int64(len(one)), sha256.Sum256(one))
+		if err == nil {
+			_, err = p.Finish()
+		}
+		if !errors.As(err, &HostError{}) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// A layer may mark one directory as opaque a hundred thousand times, and fill it before.
+func TestADirectoryIsEmptiedOnceInALayer(t *testing.T) {
+	dir := t.TempDir()
+	r := removal{fresh: map[uint64]struct{}{}, emptied: map[uint64]struct{}{}}
+	for i := range 2000 {
+		path := filepath.Join(dir, fmt.Sprint(i))
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			t.Fatal(err)
+		}
+		r.fresh[st.Ino] = struct{}{}
+	}
+	times := func(n int) time.Duration {
+		began := time.Now()
+		for range n {
+			if err := errors.Join(r.empty(dir), r.whiteOut(filepath.Dir(dir), filepath.Base(dir))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return time.Since(began)
+	}
+	once := times(1)
+	if many := times(500); many > 100*once {
+		t.Errorf("once takes %s, 500 times %s", once, many)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 2000 {
+		t.Errorf("%d files of this layer are left, %v", len(left), err)
 	}
 }
 

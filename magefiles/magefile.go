@@ -77,7 +77,7 @@ func (Chroot) Maintenance(ctx context.Context) error {
 			}
 		}
 		if failed != nil {
-			return fmt.Errorf("maintenance of %d of %d images failed: %q", len(failed), len(all), failed)
+			return fmt.Errorf("maintenance of %d of %d images failed: %s", len(failed), len(all), strings.Join(failed, ", "))
 		}
 		return err
 	})
@@ -164,7 +164,9 @@ func (Test) All(ctx context.Context) error {
 	if err := suite.SetUp(ctx, os.Stdout); err != nil {
 		return err
 	}
-	return suite.Run(ctx, os.Stdout, suite.Unit, suite.Fuzz(10*time.Second), suite.Images, suite.Harness, suite.Lab(os.Getenv("SUITE"), os.Getenv("RUN")), suite.Debian(os.Getenv("SUITE"), ""), suite.Package(""), suite.MatrixCorners, suite.VM("", ""))
+	return suite.Run(ctx, os.Stdout, suite.Unit, suite.Fuzz(5*time.Second), suite.Images, suite.Harness,
+		suite.Beside(suite.Lab(os.Getenv("SUITE"), os.Getenv("RUN")), suite.VM("", "")), // much of both is waiting
+		suite.Debian(os.Getenv("SUITE"), ""), suite.Package(""), suite.MatrixCorners)
 }
 
 // Unit runs the unit tests, plain and with the race detector.

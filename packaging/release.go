@@ -26,14 +26,22 @@ func release(ctx context.Context, c clone, version string, now time.Time) error 
 	if parts == nil {
 		return errors.New("want a version like 1.2.3")
 	}
-	if changes, err := c.git(ctx, "status", "--porcelain"); err != nil || changes != "" {
-		return errors.Join(err, errors.New("commit your changes first: "+changes))
+	changes, err := c.git(ctx, "status", "--porcelain")
+	if err != nil {
+		return err
+	}
+	if changes != "" {
+		return errors.New("commit your changes first: " + changes)
 	}
 	tag := "v" + version
-	if known, err := c.git(ctx, "tag", "--list", tag); err != nil || known != "" {
-		return errors.Join(err, fmt.Errorf("there is a tag %s", tag))
+	known, err := c.git(ctx, "tag", "--list", tag)
+	if err != nil {
+		return err
 	}
-	err := errors.Join(
+	if known != "" {
+		return fmt.Errorf("there is a tag %s", tag)
+	}
+	err = errors.Join(
 		c.replace("runner/version.go", versionLine, `const Version = "`+version+`"`),
 		c.replace("CHANGELOG.md", regexp.MustCompile(`(?m)^## \S+, not released yet$`), "## "+version+", "+now.Format(time.DateOnly)),
 		c.replace("debian/changelog", regexp.MustCompile(`^nspawn-runner \(\S+\) `+unreleased), "nspawn-runner ("+version+") unstable"),

@@ -27,7 +27,7 @@ var mayImport = map[string]string{
 	"runner/metrics":       "runner/failure runner/fault runner/lock",
 	"runner/pattern":       "",
 	"runner/spelling":      "",
-	"runner/config":        "runner/network runner/pattern runner/spelling runner/storage",
+	"runner/config":        "runner/gitlab runner/network runner/pattern runner/spelling runner/storage",
 	"runner/apparmor":      "",
 	"runner/fault":         "",
 	"runner/lock":          "",
@@ -47,12 +47,12 @@ var mayImport = map[string]string{
 	"runner/age":           "runner/config",
 	"runner/statedir":      "",
 	"runner/oci":           "runner/fault runner/leftover runner/lock runner/network runner/oci/unpack runner/pattern runner/printable runner/storage",
-	"runner/oci/unpack":    "runner/printable",
+	"runner/oci/unpack":    "runner/printable runner/seccomp",
 	"runner/job":           "runner/age runner/cache runner/config runner/failure runner/fault runner/gitlab runner/host runner/image runner/image/box runner/journal runner/limits runner/machine runner/metrics runner/network runner/oci runner/printable runner/starter runner/statedir runner/storage runner/systemd",
 	"runner/doctor":        "runner/age runner/apparmor runner/config runner/gitlab runner/host runner/image runner/job runner/leftover runner/machine runner/network runner/packages runner/printable runner/statedir runner/storage runner/systemd",
 	"runner":               "runner/age runner/cache runner/config runner/doctor runner/fault runner/gitlab runner/host runner/image runner/image/debian runner/job runner/leftover runner/limits runner/machine runner/metrics runner/oci runner/statedir runner/storage",
 	"packaging":            "runner runner/config runner/host runner/packages",
-	"cmd/nspawn-runner":    "packaging packaging/texts runner runner/age runner/doctor runner/fault runner/gitlab runner/host runner/image runner/job runner/limits runner/machine runner/oci runner/oci/unpack runner/printable runner/starter",
+	"cmd/nspawn-runner":    "packaging packaging/texts runner runner/age runner/doctor runner/fault runner/gitlab runner/host runner/image runner/job runner/limits runner/machine runner/oci runner/oci/unpack runner/printable runner/starter runner/systemd",
 	"packaging/texts":      "packaging runner/config runner/doctor",
 	"magefiles":            "packaging runner runner/config runner/packages test/suite test/demo test/self",
 	"test/gitlab":          "",
@@ -126,6 +126,10 @@ func allImports(t *testing.T) map[string]map[string]bool {
 
 func TestEachBuildTagIsLookedAt(t *testing.T) {
 	err := filepath.WalkDir("..", func(path string, _ fs.DirEntry, err error) error {
+		// A mage at work has its main program there for a moment, which is not of the module.
+		if filepath.Base(path) == "mage_output_file.go" {
+			return nil
+		}
 		if err != nil || filepath.Ext(path) != ".go" {
 			return err
 		}

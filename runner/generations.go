@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"nspawn-runner/runner/image"
@@ -51,7 +52,8 @@ func (p Pruned) Lines() (lines []string) {
 }
 
 // Prune removes the older generations of an image, "" for all images, but keeps some,
-// and those that machines run on.
+// and those that machines run on. It goes on after a failure: what it returns counts also
+// if there is an error.
 func (h *Host) Prune(ctx context.Context, only string, keep int) ([]Pruned, error) {
 	store := h.images
 	names := []string{only}
@@ -76,14 +78,18 @@ func (h *Host) Prune(ctx context.Context, only string, keep int) ([]Pruned, erro
 		return nil, err
 	}
 	all := []Pruned{}
+	var failed error
 	for _, name := range names {
-		pruned, err := store.Prune(ctx, name, keep)
-		if err != nil {
-			return nil, err
+		if ctx.Err() != nil {
+			return all, errors.Join(failed, context.Cause(ctx))
 		}
-		all = append(all, Pruned{Image: name, Pruned: pruned})
+		pruned, err := store.Prune(ctx, name, keep)
+		failed = errors.Join(failed, err)
+		if err == nil || len(pruned.Removed) > 0 || pruned.Failed {
+			all = append(all, Pruned{Image: name, Pruned: pruned})
+		}
 	}
-	return all, nil
+	return all, failed
 }
 
 // Remove removes an image's chroot. Jobs that run on it go on; the playbook stays.
@@ -104,7 +110,7 @@ func (h *Host) Remove(ctx context.Context, name string) (Pruned, error) {
 // on them. It fails no maintenance.
 func (h *Host) pruneRemoved(ctx context.Context) {
 	store := h.images
-	names, err := store.Removed()
+	names, failed := store.Removed()
 	for _, name := range names {
 		if _, err := store.Failed(name); err == nil {
 			continue // it is to be looked at, and created again
@@ -112,15 +118,13 @@ func (h *Host) pruneRemoved(ctx context.Context) {
 		if store.Building(name) {
 			continue // it was not removed: it is being created
 		}
-		var pruned image.Pruned
-		if pruned, err = store.Prune(ctx, name, image.KeptGenerations); err != nil {
-			break
-		}
+		pruned, err := store.Prune(ctx, name, image.KeptGenerations)
+		failed = errors.Join(failed, err)
 		for _, line := range (Pruned{Image: name, Pruned: pruned}).Lines() {
 			h.note("%s", line)
 		}
 	}
-	if err != nil {
-		h.note("warning: remove what is left of removed images: %v", err)
+	if failed != nil {
+		h.note("warning: remove what is left of removed images: %v", failed)
 	}
 }

@@ -172,3 +172,29 @@ func TestMaintenanceOfAllSkipsWhatIsNoImagesAndSaysSoOnce(t *testing.T) {
 		t.Errorf("asked for by name: %v", err)
 	}
 }
+
+func TestAPruneOfAllGoesOnAfterAFailureAndSaysWhatItRemoved(t *testing.T) {
+	h, _ := bootstrapHost(t, "", "- hosts: all\n")
+	state := h.config.StateDir
+	for _, name := range []string{"a", "b", "c"} {
+		for _, stamp := range []string{"20250101T000000Z", "20250102T000000Z", "20250103T000000Z"} {
+			if err := os.MkdirAll(filepath.Join(state, ".generations", name, stamp), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Symlink(".generations/"+name+"/20250103T000000Z", filepath.Join(state, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(state, ".generations/b/20250103T000000Z.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all, err := h.Prune(t.Context(), "", 2)
+	var removed []string
+	for _, p := range all {
+		removed = append(removed, p.Removed...)
+	}
+	if strings.Join(removed, " ") != "a/20250101T000000Z c/20250101T000000Z" || err == nil || !strings.Contains(err.Error(), "image b: ") {
+		t.Errorf("removed %q: %v", removed, err)
+	}
+}

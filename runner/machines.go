@@ -54,8 +54,8 @@ func (h *Host) Machines(ctx context.Context, earlier []Machine) ([]Machine, erro
 		m := Machine{
 			Record: s.Record, Name: machine.Name(s.ID), State: s.State(), Now: s.Now, Stage: s.Stage, AgeSeconds: s.Age().Seconds(),
 		}
-		if used, now, disk, up := h.machines.UseNow(ctx, s.Record); up {
-			m.Use = &MachineUse{Processor: used.Processor.Seconds(), Current: now, Written: used.Written, Disk: disk}
+		if use, up := h.machines.UseOf(ctx, s.Record); up {
+			m.Use = &MachineUse{Processor: use.Since.Processor.Seconds(), Current: use.Now, Written: use.Since.Written, Disk: use.Disk}
 			m.Use.CPUs = m.since(earlier)
 		}
 		all = append(all, m)

@@ -30,18 +30,18 @@ func (h *Host) Metrics(ctx context.Context) ([]byte, error) {
 	if err := host.NeedRoot(); err != nil {
 		return nil, err
 	}
-	g := gauges{host: h}
-	g.counted(ctx)
-	g.build(ctx)
-	g.machines()
-	g.images()
-	g.state(ctx)
-	g.doctor(ctx)
+	c := collector{host: h}
+	c.counted(ctx)
+	c.build(ctx)
+	c.machines()
+	c.images()
+	c.state(ctx)
+	c.doctor(ctx)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	var text bytes.Buffer
-	err := metrics.Write(&text, metrics.Families, g.numbers)
+	err := metrics.Write(&text, metrics.Families, c.numbers)
 	return text.Bytes(), err
 }
 
@@ -68,45 +68,45 @@ func (h *Host) WriteTextfile(ctx context.Context, dir string) error {
 	return nil
 }
 
-// gauges collects what is counted, and what is so at the moment.
-type gauges struct {
+// collector collects what is counted, and what is so at the moment.
+type collector struct {
 	host    *Host
 	numbers []metrics.Number
 }
 
-func (g *gauges) set(f *metrics.Family, value float64, labels ...string) {
-	g.numbers = append(g.numbers, metrics.Number{Family: f.Name, Labels: labels, Value: value})
+func (c *collector) set(f *metrics.Family, value float64, labels ...string) {
+	c.numbers = append(c.numbers, metrics.Number{Family: f.Name, Labels: labels, Value: value})
 }
 
 // missing notes why a number is missing.
-func (g *gauges) missing(what string, err error) {
-	g.host.note("warning: metrics without %s: %v", what, err)
+func (c *collector) missing(what string, err error) {
+	c.host.note("warning: metrics without %s: %v", what, err)
 }
 
 // counted takes what stages and maintenances counted. What keeps it from that, such as a broken
 // disk, is most often what the other numbers tell of.
-func (g *gauges) counted(ctx context.Context) {
-	numbers, broken, err := g.host.Jobs.Counted(ctx)
+func (c *collector) counted(ctx context.Context) {
+	numbers, broken, err := c.host.Jobs.Counted(ctx)
 	if broken != nil {
-		g.host.note("warning: %v", broken)
+		c.host.note("warning: %v", broken)
 	}
 	if err != nil {
-		g.missing("counters", err)
+		c.missing("counters", err)
 		return
 	}
-	g.numbers = numbers
+	c.numbers = numbers
 }
 
-func (g *gauges) build(ctx context.Context) {
+func (c *collector) build(ctx context.Context) {
 	systemd, kernel := doctor.Versions(ctx)
-	g.set(metrics.BuildInfo, 1, Version, systemd, kernel)
+	c.set(metrics.BuildInfo, 1, Version, systemd, kernel)
 }
 
 // machines counts all kinds of machines, so that a kind of which there are none is zero.
-func (g *gauges) machines() {
-	all, err := g.host.machines.Standings()
+func (c *collector) machines() {
+	all, err := c.host.machines.Standings()
 	if err != nil {
-		g.missing("machines", err)
+		c.missing("machines", err)
 		return
 	}
 	count := map[[2]string]float64{}
@@ -119,30 +119,30 @@ func (g *gauges) machines() {
 	}
 	for _, state := range metrics.Machines.Labels[0].Values {
 		for _, kind := range metrics.Machines.Labels[1].Values {
-			g.set(metrics.Machines, count[[2]string{state, kind}], state, kind)
+			c.set(metrics.Machines, count[[2]string{state, kind}], state, kind)
 		}
 	}
 }
 
 // images tells of images that have a chroot.
-func (g *gauges) images() {
-	all, err := g.host.images.List()
+func (c *collector) images() {
+	all, err := c.host.images.List()
 	if err != nil {
-		g.missing("images", err)
+		c.missing("images", err)
 		return
 	}
 	for _, i := range all {
 		if !i.Exists {
 			continue
 		}
-		if err := g.image(i.Name); err != nil {
-			g.missing("image "+i.Name, err)
+		if err := c.image(i.Name); err != nil {
+			c.missing("image "+i.Name, err)
 		}
 	}
 }
 
-func (g *gauges) image(name string) error {
-	store := g.host.images
+func (c *collector) image(name string) error {
+	store := c.host.images
 	current, err := store.Current(name)
 	if err != nil {
 		return err
@@ -155,15 +155,15 @@ func (g *gauges) image(name string) error {
 	if err != nil {
 		return err
 	}
-	g.set(metrics.ImageInfo, 1, name, filepath.Base(current.Name), record.Suite)
-	g.set(metrics.ImageGenerations, float64(len(generations)), name)
+	c.set(metrics.ImageInfo, 1, name, filepath.Base(current.Name), record.Suite)
+	c.set(metrics.ImageGenerations, float64(len(generations)), name)
 	for f, at := range map[*metrics.Family]time.Time{metrics.ImageBuilt: record.Built, metrics.MaintenanceSuccess: record.LastMaintained()} {
 		if !at.IsZero() {
-			g.set(f, float64(at.Unix()), name)
+			c.set(f, float64(at.Unix()), name)
 		}
 	}
 	if record.Bytes > 0 { // generations of older programs did not note it; counting takes seconds
-		g.set(metrics.ImageSize, float64(record.Bytes), name)
+		c.set(metrics.ImageSize, float64(record.Bytes), name)
 	}
 	return nil
 }
@@ -172,43 +172,44 @@ func (g *gauges) image(name string) error {
 const measureLimit = time.Second
 
 // state tells of the state directory, if there is one.
-func (g *gauges) state(ctx context.Context) {
-	dir := g.host.config.StateDir
+func (c *collector) state(ctx context.Context) {
+	dir := c.host.config.StateDir
 	lowest := host.Lowest(dir)
 	if free, err := storage.Free(lowest); err != nil {
-		g.missing("free space", err)
+		c.missing("free space", err)
 	} else {
-		g.set(metrics.StateFree, float64(free))
+		c.set(metrics.StateFree, float64(free))
 	}
-	g.set(metrics.StateMinFree, float64(g.host.config.MinFreeDisk.Bytes(host.DiskSize(lowest))))
-	if size, known, err := g.host.caches.Size(); err != nil {
-		g.missing("caches", err)
+	c.set(metrics.StateMinFree, float64(c.host.config.MinFreeDisk.Bytes(host.DiskSize(lowest))))
+	if size, known, err := c.host.caches.Size(); err != nil {
+		c.missing("caches", err)
 	} else if known {
-		g.set(metrics.StateCache, float64(size))
+		c.set(metrics.StateCache, float64(size))
 	}
 	for name, f := range map[string]*metrics.Family{statedir.Downloads: metrics.StateDownloads, statedir.Trash: metrics.StateTrash} {
 		limit, cancel := context.WithTimeout(ctx, measureLimit)
 		size, err := storage.Usage(limit, filepath.Join(dir, name))
+		late := limit.Err() != nil
 		cancel()
 		switch {
-		case err == nil || os.IsNotExist(err):
-			g.set(f, float64(size))
-		case limit.Err() == nil: // else there is much, which is no reason for a warning each minute
-			g.missing(strings.TrimPrefix(name, "."), err)
+		case err == nil || errors.Is(err, fs.ErrNotExist):
+			c.set(f, float64(size))
+		case !late: // else there is much, which is no reason for a warning each minute
+			c.missing(strings.TrimPrefix(name, "."), err)
 		}
 	}
 }
 
-func (g *gauges) doctor(ctx context.Context) {
-	findings, err := g.host.Doctor.Examine(ctx, "")
+func (c *collector) doctor(ctx context.Context) {
+	findings, err := c.host.Doctor.Examine(ctx, "")
 	if err != nil {
-		g.missing("the doctor's findings", err)
+		c.missing("the doctor's findings", err)
 		return
 	}
 	count := map[doctor.State]float64{}
 	for _, f := range findings {
 		count[f.State]++
 	}
-	g.set(metrics.DoctorProblems, count[doctor.Warning], string(doctor.Warning))
-	g.set(metrics.DoctorProblems, count[doctor.Bad], string(doctor.Bad))
+	c.set(metrics.DoctorProblems, count[doctor.Warning], string(doctor.Warning))
+	c.set(metrics.DoctorProblems, count[doctor.Bad], string(doctor.Bad))
 }

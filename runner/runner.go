@@ -3,7 +3,7 @@
 //
 //	runner.go       a host
 //	new.go          New: puts the packages below together
-//	event.go        what whoever looks on is told meanwhile
+//	event.go        what whoever looks on is told meanwhile, by tell.go
 //	images.go       creating and entering images
 //	maintenance.go  maintaining them; maintained.go: what became of one
 //	generations.go  rolling back, pruning and removing them

@@ -1,9 +1,11 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"nspawn-runner/runner/host"
@@ -52,6 +54,9 @@ type ImageContents struct {
 // Images lists the images, playbooks without a chroot too.
 func (h *Host) Images() ([]Image, error) {
 	images, err := h.images.List()
+	if errors.Is(err, fs.ErrPermission) { // the state directory is closed to others
+		err = cmp.Or(host.NeedRoot(), err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -72,11 +77,11 @@ func (h *Host) summary(i image.Image) Image {
 
 // ImageHistories lists the images with their generations.
 func (h *Host) ImageHistories(ctx context.Context) ([]ImageHistory, error) {
-	images, err := h.images.List()
-	if err != nil {
+	if err := host.NeedRoot(); err != nil { // the state directory is closed to others
 		return nil, err
 	}
-	if err := host.NeedRoot(); err != nil { // the state directory is closed to others
+	images, err := h.images.List()
+	if err != nil {
 		return nil, err
 	}
 	all := []ImageHistory{}

@@ -8,11 +8,14 @@ import (
 	"strconv"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/systemd"
 )
 
-// Built for tests, the program does one of two things at its marks.
+// Built for tests, the program does one of two things at its marks. With
+// NSPAWN_RUNNER_ANSWER_LIMIT it waits for that time, and not longer, for a bus to answer.
 //
 // With NSPAWN_RUNNER_KILL_AT it dies at the mark of that number, or that name,
 // as if by kill -9.
@@ -22,6 +25,9 @@ import (
 func init() {
 	if at := os.Getenv("NSPAWN_RUNNER_KILL_AT"); at != "" {
 		fault.Hook = killAt(at)
+	}
+	if limit, err := time.ParseDuration(os.Getenv("NSPAWN_RUNNER_ANSWER_LIMIT")); err == nil {
+		systemd.AnswerLimit = limit
 	}
 	if who := os.Getenv("NSPAWN_RUNNER_MARKS"); who != "" {
 		fault.Hook = func(mark string) { fmt.Fprintf(os.Stderr, "%s: %s\n", who, mark) }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -31,6 +32,8 @@ func chrootList(o *options) *cobra.Command {
 	var long, asJSON bool
 	c := &cobra.Command{
 		Use: "chroot-list", Short: "List images, including those that are not built yet",
+		Long: "Print the name of each image and the path of its chroot, one image per line: those that\n" +
+			"are built, those that have only a playbook yet, and images of registries on this host.",
 		Args: cobra.NoArgs,
 		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error {
 			if long {
@@ -76,7 +79,7 @@ func chrootShow(o *options) *cobra.Command {
 }
 
 func chrootDiff(o *options) *cobra.Command {
-	return namedCommand(o, "chroot-diff", "Show which packages changed since the previous generation",
+	c := namedCommand(o, "chroot-diff", "Show which packages changed since the previous generation",
 		func(_ context.Context, h *runner.Host, name string, asJSON bool) error {
 			diff, err := h.Diff(name)
 			if err != nil || asJSON {
@@ -86,6 +89,9 @@ func chrootDiff(o *options) *cobra.Command {
 			printDiff(os.Stdout, diff)
 			return nil
 		})
+	c.Long = "Show which packages differ between the current generation and the one that it replaced:\n" +
+		"'+' for added ones, '-' for removed ones, and both versions of the others."
+	return c
 }
 
 func chrootRollback(o *options) *cobra.Command {
@@ -118,17 +124,17 @@ func chrootPrune(o *options) *cobra.Command {
 	c := imageCommand(o, "chroot-prune", "Remove older generations that no job uses, and trees of failed builds",
 		func(ctx context.Context, h *runner.Host, args []string) error {
 			all, err := h.Prune(ctx, first(args), keep)
-			if err != nil || asJSON {
-				return printed(all, err)
+			if asJSON && all != nil {
+				return errors.Join(err, printJSON(os.Stdout, all))
 			}
 			said := 0
 			for _, pruned := range all {
 				said += sayPruned(o.display, pruned)
 			}
-			if said == 0 {
+			if said == 0 && err == nil {
 				o.display.say("nothing to remove")
 			}
-			return nil
+			return err
 		})
 	c.Flags().IntVar(&keep, "keep", runner.KeptGenerations, "how many generations to keep: the current one and those that it replaced")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")

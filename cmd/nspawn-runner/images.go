@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -40,6 +41,9 @@ func chrootCreate(o *options) *cobra.Command {
 			}
 			return err
 		})
+	c.Long = "Create the chroot of an image: a bare system of the suite, in which its playbook runs\n" +
+		"if there is one. An image that exists stays as it is; chroot-maintenance updates it."
+	c.Example = "  nspawn-runner chroot-create bookworm\n  nspawn-runner chroot-create --suite trixie plain"
 	c.Flags().StringVar(&suite, "suite", "", "Debian `suite` (default: the playbook's, else unstable)")
 	c.Flags().StringVar(&defaultImage, "default-image", "", "`image` to use if none is named")
 	completeFlag(c, "default-image", completeImages(o))
@@ -68,6 +72,8 @@ func chrootLogin(o *options) *cobra.Command {
 			}
 			return err
 		})
+	c.Long = "Open a shell in a copy of the current generation of an image. If the shell exits with 0,\n" +
+		"the copy is published, and new jobs get it; else it is discarded ('exit 1')."
 	c.Flags().BoolVar(&discard, "discard", false, "never publish the copy")
 	c.Flags().BoolVar(&failed, "failed", false, "open the tree of the last build, if its playbook or test failed")
 	c.MarkFlagsMutuallyExclusive("discard", "failed")
@@ -84,6 +90,10 @@ func chrootMaintenance(o *options) *cobra.Command {
 			how.Image = first(args)
 			return maintain(ctx, o, h, how, asJSON)
 		})
+	c.Long = "Run the playbooks of all images, or of one, each in a copy of the image's current\n" +
+		"generation, and publish what changed: new jobs get that. Images that have only a\n" +
+		"playbook are created. An image that fails stays as it was."
+	c.Example = "  nspawn-runner chroot-maintenance\n  nspawn-runner chroot-maintenance --recreate bookworm"
 	c.Flags().BoolVar(&how.Recreate, "recreate", false, "build from scratch, not on a copy of the current generation")
 	c.Flags().Var(&how.IfOlder, "if-older", "skip images maintained less than this time ago, like 24h or 7d, unless their playbook changed")
 	c.Flags().BoolVar(&how.NoWait, "no-wait", false, "fail if another process builds an image, and name the process")
@@ -124,7 +134,7 @@ func maintain(ctx context.Context, o *options, h *runner.Host, how runner.Mainte
 		}
 	}
 	if failed != nil {
-		return fmt.Errorf("maintenance of %d of %d images failed: %q", len(failed), len(all), failed)
+		return fmt.Errorf("maintenance of %d of %d images failed: %s", len(failed), len(all), strings.Join(failed, ", "))
 	}
 	return nil
 }

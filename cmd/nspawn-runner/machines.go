@@ -67,19 +67,19 @@ func machines(o *options) *cobra.Command {
 	}
 	var asJSON bool
 	list := &cobra.Command{
-		Use: "list", Short: "List machines",
+		Use: "list", Short: "List machines, with what they use",
+		Long: "List the machines of jobs and of their services, with what they do and use, against their\n" +
+			"limits. 'top' shows the same live.",
 		Args: cobra.NoArgs,
 		RunE: o.on(func(ctx context.Context, h *runner.Host, _ []string) error {
-			machines, err := h.Machines(ctx, nil)
-			if err != nil || asJSON {
-				return printed(machines, err)
-			}
-			return printMachines(os.Stdout, machines)
+			return listMachines(ctx, h, asJSON)
 		}),
 	}
 	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	login := &cobra.Command{
 		Use: "login ID", Short: "Open a shell in a machine",
+		Long: "Open a shell of root in a machine. Its ID is the number of the job; 'machine list' shows\n" +
+			"all. The job goes on meanwhile.",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: firstArgument(completeMachines(o)),
 		RunE: o.on(func(ctx context.Context, h *runner.Host, args []string) error {
@@ -91,6 +91,15 @@ func machines(o *options) *cobra.Command {
 	}
 	c.AddCommand(list, login)
 	return c
+}
+
+// listMachines prints the machines there are, once.
+func listMachines(ctx context.Context, h *runner.Host, asJSON bool) error {
+	machines, err := h.Machines(ctx, nil)
+	if err != nil || asJSON {
+		return printed(machines, err)
+	}
+	return printMachines(os.Stdout, machines)
 }
 
 // boot, emptyTrash and pruneCaches are the commands of services that this program starts;

@@ -13,7 +13,6 @@ import (
 
 	"nspawn-runner/runner"
 	"nspawn-runner/runner/age"
-	"nspawn-runner/runner/doctor"
 	"nspawn-runner/runner/image"
 )
 
@@ -120,7 +119,7 @@ func printContents(out io.Writer, s runner.ImageContents) error {
 			notes = append(notes, "stale")
 		}
 		notes = append(notes, "built "+age.Ago(g.Built), from(g.Record), size(g))
-		if !g.Maintained.IsZero() {
+		if g.Maintained.After(g.Built) {
 			notes = append(notes, "maintained "+age.Ago(g.Maintained))
 		}
 		if len(g.Jobs) > 0 {
@@ -180,33 +179,4 @@ func printLeftovers(out io.Writer, leftovers []runner.Leftover, dryRun bool) err
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", state, l.What, l.Path, l.Why)
 	}
 	return table.Flush()
-}
-
-// printFindings prints a line for each finding of the doctor's, and one for what to do.
-func printFindings(out io.Writer, all []doctor.Finding) error {
-	table := newTable(out)
-	for _, f := range all {
-		fmt.Fprintf(table, "%s\t%s\t%s\n", f.State, f.Check, f.Found)
-		if f.ToDo != "" {
-			fmt.Fprintf(table, "\t\t-> %s\n", f.ToDo)
-		}
-		if f.Fix != nil {
-			fmt.Fprintf(table, "\t\t-> or let 'doctor --fix' do it: %s\n", f.Fix.What)
-		}
-	}
-	return table.Flush()
-}
-
-// problems is an error if the doctor found what is bad.
-func problems(all []doctor.Finding) error {
-	var found []string
-	for _, f := range all {
-		if f.State == doctor.Bad {
-			found = append(found, f.Check)
-		}
-	}
-	if found == nil {
-		return nil
-	}
-	return fmt.Errorf("problems found: %s", strings.Join(slices.Compact(found), ", "))
 }

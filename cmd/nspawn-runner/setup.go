@@ -19,7 +19,10 @@ func toml(o *options) *cobra.Command {
 	var allowed job.Permission
 	c := &cobra.Command{
 		Use: "toml", Short: "Print the block for gitlab-runner's config.toml",
-		Args: cobra.NoArgs,
+		Long: "Print the block of a runner to append to /etc/gitlab-runner/config.toml. What no flag\n" +
+			"fills in has to be filled in there.",
+		Example: "  nspawn-runner toml --url https://gitlab.example.org/ --token-file /root/token --name ci >>/etc/gitlab-runner/config.toml",
+		Args:    cobra.NoArgs,
 		RunE: o.on(func(_ context.Context, h *runner.Host, _ []string) error {
 			text, err := h.TOML(name, url, tokenFile, defaultImage, allowed)
 			fmt.Print(text)
@@ -94,9 +97,13 @@ func doctorCommand(o *options) *cobra.Command {
 			if asJSON {
 				err = printJSON(os.Stdout, findings)
 			} else {
-				err = printFindings(os.Stdout, findings)
+				err = printFindings(os.Stdout, findings, looksOf(os.Stdout))
 			}
-			return errors.Join(unfixed, cmp.Or(err, problems(findings)))
+			err = cmp.Or(err, problems(findings))
+			if unfixed != nil && err != nil {
+				return fmt.Errorf("%w; %w", unfixed, err)
+			}
+			return cmp.Or(unfixed, err)
 		}),
 	}
 	c.Flags().BoolVar(&fix, "fix", false, "mend what can be mended without harm, and say each step")
@@ -121,7 +128,7 @@ func applyFixes(ctx context.Context, findings []doctor.Finding, dryRun bool, say
 		}
 		if err := f.Fix.Do(ctx); err != nil {
 			say("not fixed: %s: %v", f.Check, err)
-			failed = fmt.Errorf("not everything could be fixed")
+			failed = errors.New("not everything could be fixed")
 			continue
 		}
 		say("fixed %s: %s", f.Check, f.Fix.What)

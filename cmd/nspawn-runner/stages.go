@@ -50,6 +50,9 @@ func prepare(o *options) *cobra.Command {
 			s.Image, s.Log = first(args), os.Stderr
 			return h.Jobs.Prepare(ctx, s)
 		})
+	c.Long = "Start the machine of a job, and those of its services. gitlab-runner's variables say which\n" +
+		"image that is; IMAGE overrides it. cleanup removes the machines."
+	c.Example = "  nspawn-runner prepare --id 7 bookworm\n  nspawn-runner run --id 7 build.sh\n  nspawn-runner cleanup --id 7"
 	c.Flags().StringVar(&s.DefaultImage, "default-image", "", "`image` of jobs that name none")
 	c.ValidArgsFunction = firstArgument(completeImages(o))
 	completeFlag(c, "default-image", completeImages(o))

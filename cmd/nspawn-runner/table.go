@@ -30,7 +30,7 @@ func machineRow(m runner.Machine) string {
 	}
 	cpu, memory, disk := "-", "-", "-"
 	if u := m.Use; u != nil {
-		cpu = against(fmt.Sprintf("%.1f", u.CPUs), u.Current.CPUs > 0, fmt.Sprintf("%.1f", u.Current.CPUs))
+		cpu = against(fmt.Sprintf("%.1f", u.CPUs), u.CPUsMax > 0, fmt.Sprintf("%.1f", u.CPUsMax))
 		if u.Memory > 0 {
 			memory = against(amount(u.Memory), u.MemoryMax > 0, amount(u.MemoryMax))
 		}

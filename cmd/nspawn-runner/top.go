@@ -31,11 +31,7 @@ func top(o *options) *cobra.Command {
 			if !asJSON && host.IsTerminal(os.Stdin) && host.IsTerminal(os.Stdout) && os.Getenv("TERM") != "dumb" {
 				return screen{in: os.Stdin, out: os.Stdout, look: h.Machines}.run(ctx)
 			}
-			machines, err := h.Machines(ctx, nil)
-			if err != nil || asJSON {
-				return printed(machines, err)
-			}
-			return printMachines(os.Stdout, machines)
+			return listMachines(ctx, h, asJSON)
 		}),
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, once")

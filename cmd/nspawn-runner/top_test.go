@@ -24,13 +24,13 @@ func aMachine(id string) runner.Machine {
 	return runner.Machine{
 		Record: machine.Record{ID: id, Job: id, Image: "bookworm", Generation: "bookworm/20260101T000000Z", Backend: "overlay", Project: 4711, DiskMax: 10 << 30},
 		Now:    "running", Stage: "build_script", AgeSeconds: 83,
-		Use: &runner.MachineUse{Processor: 12, CPUs: 1.25, Written: 3 << 20, Disk: 42, Current: limits.Current{Memory: 300 << 20, MemoryMax: 2 << 30, CPUs: 2}},
+		Use: &runner.MachineUse{Processor: 12, CPUs: 1.25, Written: 3 << 20, Disk: 42, Current: limits.Current{Memory: 300 << 20, MemoryMax: 2 << 30, CPUsMax: 2}},
 	}
 }
 
 func TestTheTableOfMachinesShowsUsesAgainstLimits(t *testing.T) {
 	service := aMachine("7-service1")
-	service.Service, service.Stage, service.Use.MemoryMax, service.Use.Current.CPUs, service.DiskMax = "postgres:16", "", 0, 0, 0
+	service.Service, service.Stage, service.Use.MemoryMax, service.Use.CPUsMax, service.DiskMax = "postgres:16", "", 0, 0, 0
 	starting := runner.Machine{Record: machine.Record{ID: "8", Image: "sid"}, Now: "starting", Stage: "prepare", AgeSeconds: 3700}
 	var out bytes.Buffer
 	if err := printMachines(&out, []runner.Machine{aMachine("7"), service, starting}); err != nil {

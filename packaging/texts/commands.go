@@ -46,24 +46,32 @@ func writeCommand(c *cobra.Command, dir string) error {
 	if !found {
 		return fmt.Errorf("manual page of %s: no section SEE ALSO", name)
 	}
+	if c.HasAvailableSubCommands() {
+		before = strings.Replace(before, "[flags]", "COMMAND", 1)
+		before += section(commandList(c))
+	}
 	if !c.HasParent() {
-		before += section(commandList(c)) + section(exitStatus) + section(files)
+		before += section(exitStatus) + section(files)
 		after = "\\fBnspawn-runner.yaml(5)\\fP, \\fBnspawn-runner-playbook(5)\\fP, " + after
 	}
 	return os.WriteFile(filepath.Join(dir, name+".1"), []byte(before+".SH SEE ALSO\n"+after), 0o644)
 }
 
-// commandList lists the commands by their groups, in Markdown.
-func commandList(root *cobra.Command) string {
+// commandList lists the commands below one, by their groups if there are any, in Markdown.
+func commandList(above *cobra.Command) string {
 	var out strings.Builder
-	out.WriteString("# COMMANDS\nEach command has a page of its own: **man nspawn-runner-chroot-create**.\n")
-	for _, group := range root.Groups() {
-		fmt.Fprintf(&out, "\n## %s\n", strings.TrimSuffix(group.Title, ":"))
-		for _, c := range root.Commands() {
-			if c.GroupID == group.ID && c.IsAvailableCommand() {
+	fmt.Fprintf(&out, "# COMMANDS\nEach command has a page of its own: **man %s-**COMMAND.\n", strings.ReplaceAll(above.CommandPath(), " ", "-"))
+	list := func(group string) {
+		for _, c := range above.Commands() {
+			if c.GroupID == group && c.IsAvailableCommand() {
 				fmt.Fprintf(&out, "\n**%s**\n: %s.\n", c.Name(), c.Short)
 			}
 		}
+	}
+	list("")
+	for _, group := range above.Groups() {
+		fmt.Fprintf(&out, "\n### %s\n", strings.TrimSuffix(group.Title, ":"))
+		list(group.ID)
 	}
 	return out.String()
 }
@@ -112,6 +120,6 @@ with 2 after a system failure, or as BUILD_FAILURE_EXIT_CODE and SYSTEM_FAILURE_
 : Images, machines and caches.
 
 **/usr/share/doc/nspawn-runner/**
-: Documentation, and examples of playbooks.
+: Documentation, and examples of playbooks. Pages such as jobs.md are in its directory docs.
 `
 )

@@ -1,6 +1,7 @@
 package texts
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -45,12 +46,18 @@ func date() (time.Time, error) {
 	return time.Unix(seconds, 0).UTC(), nil
 }
 
-// list is a list of settings, in Markdown.
+// list is a list of settings below the headings of docs/configuration.md, in Markdown.
 func list(prefix string, which func(config.Key) bool) string {
 	var out strings.Builder
+	title, printed := "", ""
 	for _, key := range config.Keys {
+		title = cmp.Or(key.Section(), title)
 		if !which(key) {
 			continue
+		}
+		if title != printed {
+			fmt.Fprintf(&out, "\n### %s\n", title)
+			printed = title
 		}
 		fmt.Fprintf(&out, "\n**%s%s**\n: %s", prefix, key.Name, key.Plain())
 		if key.Default != "" {
@@ -69,7 +76,8 @@ nspawn-runner.yaml - configuration of nspawn-runner
 
 # DESCRIPTION
 The file sets defaults for the host. It is optional, and so is each key. **--config** *FILE* reads
-another file. An unknown key or a bad value is an error, which names the line.
+another file. An unknown key or a bad value is an error, which names the line. Pages that are named
+here, such as jobs.md, are in /usr/share/doc/nspawn-runner/docs.
 
 It is YAML, with lines of the form **key: value**:
 
@@ -104,5 +112,6 @@ Tasks run as root in the tree of the image, without services, unless ` + "`nspaw
 # VARIABLES
 Variables of the first play that begin with ` + "`nspawn_runner_`" + ` are settings of the image. Their values
 are literal and cannot contain **{{ }}**, because they are read before Ansible runs. Amounts and times
-are written as in nspawn-runner.yaml(5).
+are written as in nspawn-runner.yaml(5). Pages that are named here, such as jobs.md, are in
+/usr/share/doc/nspawn-runner/docs.
 `

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"nspawn-runner/runner/fault"
 )
 
 const mib = 1 << 20
@@ -228,12 +231,43 @@ func TestPruningBesideJobsTakesNothingFromThem(t *testing.T) {
 	s.prunes(t, "")
 }
 
+// manyFiles are more than a prune removes without letting go of its lock.
+const manyFiles = 5000
+
+// fill makes so many files in a cache.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	for i := range manyFiles {
+		must(t, os.WriteFile(filepath.Join(path, strconv.Itoa(i)), nil, 0o600))
+	}
+	most := holdMost
+	holdMost = 2 * time.Millisecond
+	t.Cleanup(func() { holdMost = most })
+}
+
+func TestAPruneThatIsStoppedSaysSo(t *testing.T) {
+	s, _ := testStore(t, math.MaxUint64, 2*mib)
+	path := s.job(t, "a/1/protected", 0)
+	fill(t, path)
+	stopped := errors.New("stopped")
+	ctx, stop := context.WithCancelCause(t.Context())
+	fault.Hook = func(mark string) {
+		if mark == "cache: some files removed" {
+			stop(stopped)
+		}
+	}
+	defer func() { fault.Hook = nil }()
+	err := s.Prune(ctx)
+	entries, _ := os.ReadDir(path)
+	if len(entries) <= 512 || !errors.Is(err, stopped) {
+		t.Errorf("%d files stay: %v", len(entries), err)
+	}
+}
+
 func TestAJobDoesNotWaitForACacheOfManyFiles(t *testing.T) {
 	s, _ := testStore(t, math.MaxUint64, 2*mib)
 	path := s.job(t, "a/1/protected", 0)
-	for i := range 20_000 {
-		must(t, os.WriteFile(filepath.Join(path, strconv.Itoa(i)), nil, 0o600))
-	}
+	fill(t, path)
 	pruned := make(chan error, 1)
 	go func() { pruned <- s.Prune(t.Context()) }()
 	count := func() int {
@@ -241,7 +275,7 @@ func TestAJobDoesNotWaitForACacheOfManyFiles(t *testing.T) {
 		must(t, err)
 		return len(entries)
 	}
-	for count() == 20_000 { // until it begins
+	for count() == manyFiles { // until it begins
 		select {
 		case err := <-pruned:
 			t.Fatal("nothing went: ", err)

@@ -216,20 +216,21 @@ func since(at time.Time) string {
 	return time.Since(at).Round(time.Minute).String()
 }
 
-// While something is taken away a lock is held for holdMost, and then not for
-// holdPause, in which a job that waits for it gets it.
-const (
-	holdMost  = 50 * time.Millisecond
-	holdPause = 2 * lock.Pause
-)
+// While something is taken away a lock is held for holdMost, a variable for tests, and then
+// not for holdPause, in which a job that waits for it gets it.
+var holdMost = 50 * time.Millisecond
+
+const holdPause = 2 * lock.Pause
 
 // evict takes something away, unless somebody used the cache since it was looked
 // at. What is moved away is deleted without the lock.
 func (s Store) evict(ctx context.Context, e eviction) error {
 	bin, err := s.evictLocked(ctx, &e)
-	for err == nil && len(e.files) > 0 && ctx.Err() == nil {
+	for err == nil && len(e.files) > 0 {
 		time.Sleep(holdPause)
-		bin, err = s.evictLocked(ctx, &e)
+		if err = context.Cause(ctx); err == nil {
+			bin, err = s.evictLocked(ctx, &e)
+		}
 	}
 	if err == nil && bin != "" {
 		err = storage.Remove(ctx, bin)

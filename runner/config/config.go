@@ -12,6 +12,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -61,14 +62,17 @@ func Load(path string) (Config, error) {
 	}
 	var doc, second yaml.Node
 	documents := yaml.NewDecoder(bytes.NewReader(data))
-	if err := documents.Decode(&doc); err != nil {
-		if len(bytes.TrimSpace(data)) == 0 || strings.Contains(err.Error(), "EOF") {
-			return c, nil
-		}
+	switch err := documents.Decode(&doc); {
+	case errors.Is(err, io.EOF):
+		return c, nil
+	case err != nil:
 		return c, fmt.Errorf("configuration %s: %w", path, err)
 	}
-	if documents.Decode(&second) == nil {
+	switch err := documents.Decode(&second); {
+	case err == nil:
 		return c, fmt.Errorf("configuration %s:%d: a second document: want one", path, second.Line)
+	case !errors.Is(err, io.EOF):
+		return c, fmt.Errorf("configuration %s: %w", path, err)
 	}
 	mapping := doc.Content[0]
 	if mapping.Tag == "!!null" {
@@ -133,9 +137,37 @@ func (c *Config) apply(file string, name, value *yaml.Node, prefix string, fits 
 		}
 		return nil
 	}
-	hint := ""
-	if near := spelling.Nearest(names, name.Value); near != "" {
-		hint = fmt.Sprintf(", did you mean %s?", near)
+	return fmt.Errorf("%s:%d: unknown key %q%s", file, name.Line, name.Value, hint(name.Value, prefix, names))
+}
+
+// hint is what an unknown key may mean: one of names, which fit there, or a key of the other
+// place, which is the file or playbooks.
+func hint(unknown, prefix string, names []string) string {
+	bare := strings.TrimPrefix(unknown, VariablePrefix)
+	for _, key := range Keys {
+		switch {
+		case key.Name != bare:
+		case prefix != "" && key.Host:
+			return fmt.Sprintf("; %s is set in the configuration file", bare)
+		case prefix == "" && key.Image && !key.Host:
+			return fmt.Sprintf("; it is set for each image, as %s in the playbook", VariablePrefix+bare)
+		case prefix == "":
+			return fmt.Sprintf("; in the configuration file it is %s", bare)
+		}
 	}
-	return fmt.Errorf("%s:%d: unknown key %q%s", file, name.Line, name.Value, hint)
+	if near := spelling.Nearest(names, unknown); near != "" {
+		return fmt.Sprintf(", did you mean %s?", near)
+	}
+	if bare != "" {
+		for _, name := range names {
+			if strings.HasSuffix(name, "_"+bare) {
+				return fmt.Sprintf(", did you mean %s?", name)
+			}
+		}
+	}
+	manual := "nspawn-runner.yaml(5)"
+	if prefix != "" {
+		manual = "nspawn-runner-playbook(5)"
+	}
+	return fmt.Sprintf("; %s lists the keys", manual)
 }

@@ -45,12 +45,16 @@ func TestMistakesAreNamedWithFileAndLine(t *testing.T) {
 	for text, want := range map[string]string{
 		"backend: zfs\n":                     ":1: backend: want one of",
 		"\nbackned: btrfs\n":                 ":2: unknown key \"backned\", did you mean backend?",
-		"completely_different: 1\n":          ":1: unknown key \"completely_different\"",
-		"privileged: true\n":                 ":1: unknown key \"privileged\"", // an image's, not the host's
+		"completely_different: 1\n":          ":1: unknown key \"completely_different\"; nspawn-runner.yaml(5) lists the keys",
+		"swap_max: 1G\n":                     ":1: unknown key \"swap_max\", did you mean memory_swap_max?",
+		"privileged: true\n":                 ":1: unknown key \"privileged\"; it is set for each image, as nspawn_runner_privileged in the playbook",
+		"nspawn_runner_memory_max: 1G\n":     ":1: unknown key \"nspawn_runner_memory_max\"; in the configuration file it is memory_max",
 		"tasks_max: 1\n":                     "want a number from 64 to",
 		"state_dir: relative\n":              "want an absolute path",
 		"state_dir: //\n":                    "want a directory of its own",
 		"tasks_max: 99\n---\ncpus: 1\n":      ":2: a second document",
+		"tasks_max: 99\n---\n[\n":            "line 3: did not find",
+		"network: *EOF\n":                    "unknown anchor 'EOF'",
 		"memory_max: 0\n":                    "want at least 16M",
 		"disk_max: 1M\n":                     "want at least 64M",
 		"memory_max: 500%\n":                 "want an amount like",
@@ -110,7 +114,7 @@ func TestAPlaybooksVariablesOverrideTheFile(t *testing.T) {
 	if err := yaml.Unmarshal([]byte("\nnspawn_runner_state_dir: /x\n"), &vars); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := host.ForImage("sid.yaml", vars); err == nil || !strings.Contains(err.Error(), `playbook sid.yaml:2: unknown key "nspawn_runner_state_dir"`) {
+	if _, err := host.ForImage("sid.yaml", vars); err == nil || !strings.Contains(err.Error(), `playbook sid.yaml:2: unknown key "nspawn_runner_state_dir"; state_dir is set in the configuration file`) {
 		t.Errorf("a setting of the host in a playbook: %v", err)
 	}
 }

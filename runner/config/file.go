@@ -13,10 +13,11 @@ func File() string {
 	out.WriteString(`# Configuration of nspawn-runner: nspawn-runner.yaml(5).
 #
 # Each setting stands here with its default, which applies as long as the line begins
-# with "#". "playbook" means that the playbook of an image can set it too, for that image.
+# with "#". "(playbook)" means that the playbook of an image can set it too, for that image.
+# Pages that are named here, such as jobs.md, are in /usr/share/doc/nspawn-runner/docs.
 `)
 	for _, key := range Keys {
-		if title := sections[key.Name]; title != "" {
+		if title := key.Section(); title != "" {
 			fmt.Fprintf(&out, "\n## %s\n", title)
 		}
 		if !key.Host {
@@ -35,11 +36,11 @@ func File() string {
 	return out.String()
 }
 
-// Plain is what Doc says, without the links to other pages.
-func (k Key) Plain() string { return link.ReplaceAllString(k.Doc, "$1") }
+// Plain is what Doc says, with the names of other pages in place of links to them.
+func (k Key) Plain() string { return link.ReplaceAllString(k.Doc, "$1 ($2)") }
 
-// link is a link of Markdown.
-var link = regexp.MustCompile(`\[([^]]+)\]\([^)]+\)`)
+// link is a link of Markdown: its words, and the page without the heading in it.
+var link = regexp.MustCompile(`\[([^]]+)\]\(([^)#]+)[^)]*\)`)
 
 // wrap breaks a text into lines of at most so many bytes, unless a word is longer.
 func wrap(text string, width int) (lines []string) {

@@ -2,12 +2,14 @@ package config
 
 import (
 	"fmt"
-	"nspawn-runner/runner/pattern"
 	"regexp"
 	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"nspawn-runner/runner/gitlab"
+	"nspawn-runner/runner/pattern"
 )
 
 // IsPattern says whether it stands for more than one name.
@@ -21,12 +23,9 @@ func (p Pattern) Fits(written string) bool {
 	return p.pattern.MatchString(written)
 }
 
-// imageName is the name of an image on this host.
-var imageName = regexp.MustCompile(`^[A-Za-z0-9_+~][A-Za-z0-9._+~-]{0,63}$`)
-
 // image takes the name of an image on this host.
 func image(n *yaml.Node, out *string) error {
-	if n.Kind != yaml.ScalarNode || !imageName.MatchString(n.Value) {
+	if n.Kind != yaml.ScalarNode || gitlab.CheckImageName(n.Value) != nil {
 		return fmt.Errorf("want the name of an image on this host, as chroot-list shows it, not %q", n.Value)
 	}
 	*out = n.Value

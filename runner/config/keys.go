@@ -1,10 +1,10 @@
 package config
 
 import (
+	"gopkg.in/yaml.v3"
+
 	"nspawn-runner/runner/network"
 	"nspawn-runner/runner/storage"
-
-	"gopkg.in/yaml.v3"
 )
 
 // Key is one setting.

@@ -18,12 +18,15 @@ var sections = map[string]string{
 	"chroot_suite":  "Builds of images",
 }
 
+// Section is the heading of the table that a key begins, "" if it begins none.
+func (k Key) Section() string { return sections[k.Name] }
+
 // Tables is the documentation of all settings, in Markdown.
 func Tables() string {
 	var out strings.Builder
 	tick := map[bool]string{true: "yes", false: ""}
 	for _, key := range Keys {
-		if title := sections[key.Name]; title != "" {
+		if title := key.Section(); title != "" {
 			fmt.Fprintf(&out, "\n## %s\n\n| key | default | file | playbook | what it does |\n|---|---|---|---|---|\n", title)
 		}
 		value := ""

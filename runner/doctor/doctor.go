@@ -1,20 +1,22 @@
 // Package doctor says whether this host can run jobs, and what to do if not. A check looks
 // at one thing, changes nothing, and asks the packages that do the work.
 //
-//	examine.go  all the checks, in their order
-//	system.go   the kernel and systemd
-//	apparmor.go profiles of AppArmor
-//	room.go     directories, user ids, disk and memory
-//	images.go   images, and what makes them
-//	names.go    names of images that mean none, or two
-//	gitlab.go   gitlab-runner
-//	installed.go what is installed beside the program, or twice
-//	fix.go      what the doctor mends by itself
+//	examine.go    all the checks, in their order
+//	system.go     the kernel and systemd
+//	sysctl.go     the limits that it advises, as a file of sysctl.d(5)
+//	apparmor.go   profiles of AppArmor
+//	room.go       directories, user ids, disk and memory
+//	images.go     images, and what makes them
+//	names.go      names of images that mean none, or two
+//	gitlab.go     gitlab-runner
+//	installed.go  what is installed beside the program, or twice
+//	fix.go        what the doctor mends by itself
 package doctor
 
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"nspawn-runner/runner/job"
 	"nspawn-runner/runner/leftover"
@@ -45,7 +47,7 @@ func (f Fix) MarshalText() ([]byte, error) { return []byte(f.What), nil }
 // Do does it.
 func (f Fix) Do(ctx context.Context) error {
 	if err := f.do(ctx); err != nil {
-		return fmt.Errorf("%s: %s", f.What, printable.Line(err.Error()))
+		return fmt.Errorf("%s: %s", f.What, printable.Line(strings.ReplaceAll(err.Error(), "\n", "; ")))
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -152,6 +153,46 @@ func TestTheDoctorReadsPlaybooksAndImages(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	if got, says := worst(d.checkPrograms(t.Context())); got != Bad || !strings.Contains(says, "apt-get install debootstrap ansible-core") {
 		t.Errorf("%s: %s", got, says)
+	}
+}
+
+func TestTheDoctorWarnsOfPlaybooksThatOtherUsersCanChange(t *testing.T) {
+	d := newDoctor(t, "", map[string]string{"image": "- vars: {nspawn_runner_chroot_suite: sid}\n"})
+	dir := d.Jobs.Config.PlaybookDir
+	path := filepath.Join(dir, "image.yaml")
+	for what, change := range map[string]func() error{
+		"file for all":       func() error { return os.Chmod(path, 0o666) },
+		"file of a user":     func() error { return os.Chown(path, 1000, 0) },
+		"file for a group":   func() error { return errors.Join(os.Chown(path, 0, 50), os.Chmod(path, 0o664)) },
+		"directory for all":  func() error { return os.Chmod(dir, 0o777) },
+		"directory of users": func() error { return os.Chown(dir, 1000, 1000) },
+	} {
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		if got, says := worst(d.checkPlaybooks(t.Context())); got != Warning || !strings.Contains(says, "-> chown root:root "+dir) {
+			t.Errorf("%s: %s: %s", what, got, says)
+		}
+		if err := errors.Join(os.Chown(path, 0, 0), os.Chmod(path, 0o664), os.Chown(dir, 0, 0), os.Chmod(dir, 0o775)); err != nil {
+			t.Fatal(err)
+		}
+		if got, says := worst(d.checkPlaybooks(t.Context())); got != Good {
+			t.Errorf("back from %s: %s: %s", what, got, says)
+		}
+	}
+}
+
+func TestTheDoctorNamesAPlaybookToCopy(t *testing.T) {
+	dir := t.TempDir()
+	if got := examplePlaybook(dir); got != "playbooks/bookworm.yaml of the source" {
+		t.Error(got)
+	}
+	path := filepath.Join(dir, "bookworm.yaml")
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := examplePlaybook(dir); got != path {
+		t.Error(got)
 	}
 }
 

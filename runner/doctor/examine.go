@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+
 	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/printable"
 )
@@ -57,7 +58,7 @@ func (d Doctor) checks(image string) []check {
 func (d Doctor) Examine(ctx context.Context, image string) ([]Finding, error) {
 	checks := d.checks(image)
 	if err := host.NeedRoot(); err != nil { // the others would only find that out
-		checks = []check{{"root", func(context.Context) []Finding { return isBad("run it as root", "%v", err) }}}
+		checks = []check{{"root", func(context.Context) []Finding { return isBad("sudo nspawn-runner doctor", "%v", err) }}}
 	}
 	all := []Finding{}
 	for _, check := range checks {

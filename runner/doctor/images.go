@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 
 	"nspawn-runner/runner/age"
 	"nspawn-runner/runner/gitlab"
@@ -52,14 +55,42 @@ func (d Doctor) checkPlaybooks(context.Context) []Finding {
 		for _, text := range book.Warnings {
 			all = append(all, isWarning("", "%s", text)...)
 		}
+		all = append(all, lookAtOwner(book.Path)...)
 	}
 	switch {
 	case valid > 0:
-		return append(isGood("%d can be read", valid), all...)
+		all = append(isGood("%d can be read", valid), all...)
 	case all == nil:
-		return isWarning("copy one, like playbooks/bookworm.yaml of the source, to "+d.Jobs.Config.PlaybookDir, "there are no playbooks")
+		all = isWarning("copy one, like "+examplePlaybook(examples)+", to "+d.Jobs.Config.PlaybookDir, "there are no playbooks")
 	}
-	return all
+	return append(all, lookAtOwner(d.Jobs.Config.PlaybookDir)...)
+}
+
+// lookAtOwner warns of a playbook, or of a directory of playbooks, that other users can
+// change: maintenance runs playbooks as root.
+func lookAtOwner(path string) []Finding {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil // there is none, or others say so
+	}
+	mode, stat := info.Mode().Perm(), info.Sys().(*syscall.Stat_t)
+	if stat.Uid == 0 && mode&0o002 == 0 && (stat.Gid == 0 || mode&0o020 == 0) {
+		return nil
+	}
+	return isWarning("chown root:root "+path+"; chmod go-w "+path,
+		"other users can change %s (owner %d:%d, mode %#o), and maintenance runs playbooks as root", path, stat.Uid, stat.Gid, mode)
+}
+
+// examples is where Debian's package has examples of playbooks.
+const examples = "/usr/share/doc/nspawn-runner/examples"
+
+// examplePlaybook is a playbook to copy: of a directory of examples, else of the source.
+func examplePlaybook(examples string) string {
+	path := filepath.Join(examples, "bookworm.yaml")
+	if _, err := os.Stat(path); err != nil {
+		return "playbooks/bookworm.yaml of the source"
+	}
+	return path
 }
 
 func (d Doctor) checkImages(context.Context) []Finding {
@@ -106,6 +137,9 @@ func (d Doctor) checkImage(i image.Image) []Finding {
 	record, err := store.Record(generation)
 	if err != nil {
 		return append(isWarning("", "%v", err), all...)
+	}
+	if record.OtherSuite(settings.ChrootSuite) {
+		all = append(all, isWarning("nspawn-runner chroot-maintenance --recreate "+i.Name, "%s: it was made of %s, and its playbook says %s", i.Name, record.Suite, settings.ChrootSuite)...)
 	}
 	switch {
 	case record.Stale(settings.MaxAge):

@@ -117,7 +117,7 @@ var sharedLimits = []sharedLimit{
 	// What is made in a machine's user namespace counts to who made that: root. The kernel
 	// counts for each user of the machine apart, so no share of a machine's holds (seen). But
 	// it counts the memory to the machine, which is a limit where these are high.
-	{"fs.inotify.max_user_instances", 1 << 30, math.MaxInt, 1 << 30, "a machine needs about 8 to boot, and one job can use them all"},
+	{"fs.inotify.max_user_instances", 1 << 30, math.MaxInt, 1 << 30, "a machine needs about 8 to boot, beyond that boots wait without an error, and one job can use them all"},
 	{"user.max_*_namespaces", 1 << 30, math.MaxInt, 1 << 30, "a machine needs about 20 to boot, and one job can use them all"},
 	// This is the kernel's own. The host has a reserve of its own, kernel.pty.reserve.
 	{"kernel.pty.max", 4096, math.MaxInt, 4096, "if jobs use up all terminals, apt, ssh and sudo fail in other jobs"},
@@ -266,7 +266,7 @@ func checkCoreDumps(context.Context) []Finding {
 func checkGuard(context.Context) []Finding {
 	if err := machine.CheckGuard(); err != nil {
 		return isWarning("boot Linux 6.0 or newer with the security module bpf: lsm= on the kernel command line sets the modules, /sys/kernel/security/lsm lists them",
-			"with i386 system calls or io_uring, jobs can reach the hypervisor if the host has AF_VSOCK, make the kernel load file systems, and start threads beyond their limits: %v", err)
+			"filters of system calls do not see i386 calls and io_uring, by which a job can open sockets of AF_VSOCK to the hypervisor, load modules of file systems, and start threads beyond its limits: %v", err)
 	}
 	return isGood("the kernel supports security programs for machines")
 }

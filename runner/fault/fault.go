@@ -1,5 +1,6 @@
 // Package fault marks the moments at which a crash would hurt, so that tests can
-// make this program die there, one after the other, and look at what is left.
+// make this program die there, one after the other, and look at what is left. Kills after
+// random times would find the moments that are long, and not those that matter.
 //
 // A mark costs nothing else: without a Hook, Here does nothing.
 package fault

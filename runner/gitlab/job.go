@@ -86,7 +86,7 @@ func FromEnvironment(env Env, id, image string) (Job, error) {
 	if job.ID == "" {
 		return Job{}, errors.New("no job id: give --id, or set CUSTOM_ENV_CI_JOB_ID")
 	}
-	if err := CheckID(job.ID); err != nil {
+	if err := checkID(job.ID); err != nil {
 		return Job{}, err
 	}
 	return job, nil
@@ -126,12 +126,12 @@ func fromResponse(path string, env Env) (Job, error) {
 	if len(data) > maxResponse {
 		return Job{}, fmt.Errorf("more than %d MiB", maxResponse>>20)
 	}
-	return ParseResponse(data, env)
+	return parseResponse(data, env)
 }
 
-// ParseResponse reads a job from the content of JOB_RESPONSE_FILE. Only values of variables
+// parseResponse reads a job from the content of JOB_RESPONSE_FILE. Only values of variables
 // for the job's services are from the environment.
-func ParseResponse(data []byte, env Env) (Job, error) {
+func parseResponse(data []byte, env Env) (Job, error) {
 	var r response
 	if err := json.Unmarshal(data, &r); err != nil {
 		return Job{}, err
@@ -139,7 +139,7 @@ func ParseResponse(data []byte, env Env) (Job, error) {
 	if r.ID == "" || r.ID == "0" {
 		return Job{}, errors.New("it holds no job id")
 	}
-	if err := CheckID(r.ID.String()); err != nil {
+	if err := checkID(r.ID.String()); err != nil {
 		return Job{}, err
 	}
 	job := Job{
@@ -193,9 +193,9 @@ const maxID = 48
 // inner dashes, with dots between them.
 var validID = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$`)
 
-// CheckID says what is wrong with an id. Ids become parts of paths, of unit
+// checkID says what is wrong with an id. Ids become parts of paths, of unit
 // names and of host names.
-func CheckID(id string) error {
+func checkID(id string) error {
 	if len(id) > maxID || !validID.MatchString(id) {
 		return fmt.Errorf("job id %s: want at most %d letters and digits, and single dots and dashes between them", quote(id), maxID)
 	}

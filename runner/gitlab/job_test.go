@@ -80,12 +80,12 @@ func TestAResponseFileThatCannotBeReadIsAnErrorAndNoReasonToTrustTheJob(t *testi
 
 func TestIDsThatAreNoNamesAreRefused(t *testing.T) {
 	for _, id := range []string{"", ".", "..", "a/b", "../x", "-x", "x-", "x.", "a..b", "a_b", "a-.b", "a.-b", "a b", "a\n", "a\x00", "ä", strings.Repeat("1", 49)} {
-		if CheckID(id) == nil {
+		if checkID(id) == nil {
 			t.Errorf("%q passes", id)
 		}
 	}
 	for _, id := range []string{"1", "123456789012", "try-abc", "0ab.c-d", "a--b", strings.Repeat("1", 48)} {
-		if err := CheckID(id); err != nil {
+		if err := checkID(id); err != nil {
 			t.Error(err)
 		}
 	}
@@ -99,7 +99,7 @@ func TestCachesAreApartByGitLabProjectAndProtection(t *testing.T) {
 			old, new, _ := strings.Cut(change, "|")
 			text = strings.Replace(answer, old, new, 1)
 		}
-		job, err := ParseResponse([]byte(text), env())
+		job, err := parseResponse([]byte(text), env())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -122,12 +122,12 @@ func FuzzParseResponse(f *testing.F) {
 	f.Add([]byte(`{"id":1e400}`))
 	f.Add([]byte(withServices))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		job, err := ParseResponse(data, env())
+		job, err := parseResponse(data, env())
 		if err != nil {
 			return
 		}
 		checkServices(t, job.Services)
-		if CheckID(job.ID) != nil || job.Timeout < 0 || strings.Contains(job.CacheKey(), "..") {
+		if checkID(job.ID) != nil || job.Timeout < 0 || strings.Contains(job.CacheKey(), "..") {
 			t.Errorf("%+v from %q", job, data)
 		}
 	})
@@ -170,7 +170,7 @@ func checkServices(t *testing.T, services []Service) {
 }
 
 func TestConfigIsOneJSONObject(t *testing.T) {
-	var c Config
+	var c driverConfig
 	if err := json.Unmarshal(ConfigJSON("1.2.3"), &c); err != nil {
 		t.Fatal(err)
 	}

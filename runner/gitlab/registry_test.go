@@ -30,7 +30,7 @@ func TestAPullPolicyIsAWordOrAList(t *testing.T) {
 	for text, want := range map[string]string{
 		`"always"`: "[always]", `["always","never"]`: "[always never]", `""`: "[]", `null`: "[]", `7`: "[]", `[1]`: "[]", `{}`: "[]",
 	} {
-		job, err := ParseResponse([]byte(`{"id":1,"services":[{"name":"x","pull_policy":`+text+`}]}`), env())
+		job, err := parseResponse([]byte(`{"id":1,"services":[{"name":"x","pull_policy":`+text+`}]}`), env())
 		if err != nil || len(job.Services) != 1 || text != "[1]" && fmt.Sprint(job.Services[0].PullPolicy) != want {
 			t.Errorf("%s: %+v, %v", text, job.Services, err)
 		}

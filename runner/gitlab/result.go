@@ -10,8 +10,8 @@ import (
 	"github.com/google/renameio/v2"
 )
 
-// Config is the JSON object of the config stage.
-type Config struct {
+// driverConfig is the JSON object of the config stage.
+type driverConfig struct {
 	Driver struct {
 		Name    string `json:"name"`
 		Version string `json:"version"`
@@ -52,7 +52,7 @@ const (
 
 // ConfigJSON is what the config stage prints.
 func ConfigJSON(version string) []byte {
-	c := Config{BuildsDir: BuildsDir, CacheDir: CacheDir, Shell: "bash"}
+	c := driverConfig{BuildsDir: BuildsDir, CacheDir: CacheDir, Shell: "bash"}
 	c.Driver.Name = "nspawn-runner"
 	c.Driver.Version = version
 	out, err := json.Marshal(c)

@@ -2,6 +2,7 @@ package gitlab
 
 import (
 	"encoding/json"
+	"maps"
 	"net/netip"
 	"os"
 	"regexp"
@@ -31,10 +32,6 @@ type Service struct {
 
 // maxAliases bounds the names of one service: each is two lines of /etc/hosts.
 const maxAliases = 32
-
-// maxValue bounds a variable of a service in bytes. Longer ones are left out: the kernel
-// takes 128 KiB at most.
-const maxValue = 64 << 10
 
 // newService is a service with the names that gitlab-runner's docker executor gives it: that
 // of the image without the port of its registry and without its tag, with __ for each slash
@@ -166,10 +163,7 @@ func servicesOf(sent, known []service, variables []variable, env Env) (all []Ser
 			continue
 		}
 		made := newService(s)
-		made.Environment = map[string]string{}
-		for name, value := range public {
-			made.Environment[name] = value
-		}
+		made.Environment = maps.Clone(public)
 		var own map[string]string
 		if i < len(known) && known[i].Name == s.Name && json.Unmarshal(known[i].Variables, &own) == nil && own != nil {
 			for name, value := range own {
@@ -205,7 +199,7 @@ func setExpanded(all map[string]string, list json.RawMessage, env Env) {
 	}
 	for _, v := range own {
 		if !v.Raw {
-			room := maxValue // a short value may have many references to a long one
+			room := maxVariable // a short value may have many references to a long one
 			v.Value = os.Expand(v.Value, func(name string) string {
 				value, is := all[name]
 				switch {
@@ -224,15 +218,9 @@ func setExpanded(all map[string]string, list json.RawMessage, env Env) {
 	}
 }
 
-// shellName is what a shell takes for the name of a variable.
-var shellName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-
-// readOnly are the variables that bash lets nobody set.
-var readOnly = []string{"BASHOPTS", "BASH_VERSINFO", "EUID", "PPID", "SHELLOPTS", "UID"}
-
-// setIn sets a variable that a program can be given.
+// setIn sets a variable, and leaves out one that a program cannot be given.
 func setIn(all map[string]string, name, value string) {
-	if shellName.MatchString(name) && len(name)+len(value) <= maxValue && !strings.Contains(value, "\x00") && !slices.Contains(readOnly, name) {
+	if CheckVariable(name, value) == nil {
 		all[name] = value
 	}
 }

@@ -87,7 +87,7 @@ func TestAShortValueWithManyReferencesStaysShort(t *testing.T) {
 	long := strings.Repeat("x", 60<<10)
 	all := map[string]string{}
 	setExpanded(all, []byte(`[{"key":"A","value":"`+strings.Repeat("$LONG", 10000)+`"}]`), env("CUSTOM_ENV_LONG", long))
-	if len(all["A"]) > maxValue {
+	if len(all["A"]) > maxVariable {
 		t.Errorf("%d bytes", len(all["A"]))
 	}
 }

@@ -33,7 +33,7 @@ const (
 )
 
 // ErrNone is the error of a kernel that asks no programs at all.
-var ErrNone = errors.New("the kernel asks no programs")
+var ErrNone = errors.New("the kernel's security module bpf is off")
 
 // Slice attaches the programs to a slice, unless it has them: each that this kernel takes,
 // of which not every one takes all (Check). group is the directory of its control group.
@@ -62,7 +62,7 @@ func attachAll(path string) error {
 		return fmt.Errorf("%w: %w", ErrNone, err)
 	}
 	if !slices.Contains(strings.Split(strings.TrimSpace(string(modules)), ","), "bpf") {
-		return fmt.Errorf("%w: bpf is not among its security modules %s", ErrNone, modules)
+		return fmt.Errorf("%w: active are %s", ErrNone, bytes.TrimSpace(modules))
 	}
 	group, err := os.Open(path)
 	if err != nil {

@@ -2,13 +2,14 @@ package host
 
 import (
 	"errors"
+	"fmt"
 	"os"
 )
 
 // NeedRoot is asked before anything is done that only root can do.
 func NeedRoot() error {
-	if os.Geteuid() != 0 {
-		return errors.New("nspawn-runner must run as root")
+	if id := os.Geteuid(); id != 0 {
+		return fmt.Errorf("this must run as root, but the user id is %d; for jobs, let gitlab-runner itself run as root", id)
 	}
 	return nil
 }

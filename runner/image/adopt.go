@@ -28,8 +28,8 @@ func (s *Store) adoptedStamp(name string) string {
 	}
 }
 
-// adopt makes a plain directory a generation. It needs the lock .build. The directory changes places with the link in one step: so nothing is
-// copied, and there is a chroot at every moment.
+// adopt makes a plain directory a generation. It needs the lock .build. The directory changes
+// places with the link in one step: so nothing is copied, and there is a chroot at every moment.
 func (s *Store) adopt(name string) error {
 	public := filepath.Join(s.StateDir, name)
 	info, err := os.Lstat(public)

@@ -3,6 +3,7 @@ package image
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -88,7 +89,7 @@ func (s *Store) build(ctx context.Context, name string, noWait bool, decide func
 	defer log.Close()
 
 	d := &draft{store: s, generation: generation, Build: &build.Build{
-		Image: name, Tree: box.Tree{Root: generation.Path, Hostname: hostname(name)},
+		Image: name, Tree: box.Tree{Root: generation.Path, Hostname: hostname(name), Name: boxName(name)},
 		StateDir: s.StateDir, Environment: s.Environment, Downloads: s.downloads(), Log: log, Colours: s.Colours, Progress: s.Progress,
 	}}
 	if s.lookUp(name).Exists {
@@ -138,6 +139,16 @@ func (d *draft) make(ctx context.Context, p plan) (Generation, Outcome, error) {
 		p.source.Save(ctx, d.Build)
 	}
 	return d.generation, Published, d.pruneOld(ctx, Published)
+}
+
+// boxName is the name of an image's boxes. Images may share a host name, but not this: a build
+// would be refused, or taken for the leftover of another one.
+func boxName(image string) string {
+	name := "build-" + hostname(image)
+	if hostname(image) == image && len(name) <= 64 {
+		return name
+	}
+	return fmt.Sprintf("%.55s-%x", name, sha256.Sum256([]byte(image)))[:min(len(name), 55)+9]
 }
 
 // hostname makes a host name of an image's name.

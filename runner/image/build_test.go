@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -292,6 +293,21 @@ func TestUmaskDoesNotReachTheImage(t *testing.T) {
 	for path, mode := range map[string]fs.FileMode{"": 0o755, "etc/hostname": 0o644, "etc/machine-id": 0o444} {
 		if info, err := os.Stat(filepath.Join(generation.Path, path)); err != nil || info.Mode().Perm() != mode {
 			t.Errorf("mode of /%s: %v, %v", path, info.Mode(), err)
+		}
+	}
+}
+
+func TestEachImageHasABoxNameOfItsOwn(t *testing.T) {
+	long := strings.Repeat("x", 60)
+	images := map[string]string{}
+	for _, image := range []string{"a-b", "a.b", "a_b", "a+b", "a-b-", "+", "localhost", long, long + "yy", long + "yz", long + ".yz"} {
+		name := boxName(image)
+		if other, taken := images[name]; taken {
+			t.Errorf("%s and %s have one: %s", image, other, name)
+		}
+		images[name] = image
+		if !regexp.MustCompile(`^build-[A-Za-z0-9-]{0,57}[A-Za-z0-9]$`).MatchString(name) {
+			t.Errorf("%s: %s", image, name)
 		}
 	}
 }

@@ -50,12 +50,12 @@ func (s *Store) keepFailed(name, root string, err error) error {
 	return &KeptError{Image: name, Err: err}
 }
 
-// ErrNothingFailed is the cause when there is no failed build to look at.
-var ErrNothingFailed = errors.New("there is no failed build to look at")
+// errNothingFailed is the cause when there is no failed build to look at.
+var errNothingFailed = errors.New("there is no failed build to look at")
 
 // Failed returns the root of the tree that the last build of an image left, if
 // its playbook or its test failed. Else the error is an *UnknownError or
-// ErrNothingFailed. The image need not have a chroot.
+// errNothingFailed. The image need not have a chroot.
 func (s *Store) Failed(name string) (root string, err error) {
 	if err := checkName(name); err != nil {
 		return "", err
@@ -66,7 +66,7 @@ func (s *Store) Failed(name string) (root string, err error) {
 	if _, err := s.Get(name); err != nil {
 		return "", err
 	}
-	return "", fmt.Errorf("image %s: %w", name, ErrNothingFailed)
+	return "", fmt.Errorf("image %s: %w", name, errNothingFailed)
 }
 
 // Inspect calls look with the root of an image's failed build. As long as it

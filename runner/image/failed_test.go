@@ -177,7 +177,7 @@ func TestWhoLooksAtAFailedTreeKeepsBuildsAway(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 	create(t, s, "sid")
-	if err := s.Inspect(t.Context(), "sid", nil); !errors.Is(err, ErrNothingFailed) {
+	if err := s.Inspect(t.Context(), "sid", nil); !errors.Is(err, errNothingFailed) {
 		t.Errorf("error is %v", err)
 	}
 	failing(t, s, "one")

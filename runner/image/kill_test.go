@@ -218,9 +218,16 @@ func TestWhateverIsKilledAtAnyMomentTheChrootIsWholeAndTheNextBuildCleansUp(t *t
 			smallDisk(t, s, 4000) // where a sync costs nothing
 			t.Setenv("FAKE_BOOTSTRAP", killBootstrap)
 			top := s.StateDir
+			s.StateDir = filepath.Join(top, "begin")
+			if err := os.Mkdir(s.StateDir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			operation.begin(t, s)
 			for number, killed := 1, true; killed; number++ {
 				s.StateDir = filepath.Join(top, strconv.Itoa(number))
-				operation.begin(t, s)
+				if out, err := exec.Command("cp", "-a", filepath.Join(top, "begin"), s.StateDir).CombinedOutput(); err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
 				var mark string
 				mark, killed = kill(t, s, name, number, operation.environment)
 				if t.Logf("%2d %s", number, mark); number > 60 {

@@ -41,7 +41,7 @@ func (s *Store) deadBuilds() ([]leftover.Item, error) {
 			continue // removed just now
 		}
 		failed = errors.Join(failed, err)
-		for _, path := range append(remains, box.Leftovers(hostname(name))...) {
+		for _, path := range append(remains, box.Leftovers(boxName(name))...) {
 			all = append(all, leftover.Item{
 				What: "build", Path: path, Why: fmt.Sprintf("a build of image %s was killed", name),
 				Remove: func(ctx context.Context) error { return s.endDead(ctx, name) },
@@ -64,7 +64,7 @@ func (s *Store) endDead(ctx context.Context, name string) error {
 		return err
 	}
 	defer held.Close()
-	return errors.Join(s.clean(ctx, held, name), box.RemoveLeftovers(hostname(name)))
+	return errors.Join(s.clean(ctx, held, name), box.RemoveLeftovers(boxName(name)))
 }
 
 // removedImages lists what is left of images that were removed while jobs ran on

@@ -82,6 +82,9 @@ func (s *Store) Maintain(ctx context.Context, name string, options MaintainOptio
 	return s.build(ctx, name, options.NoWait, func(current Generation) (plan, error) {
 		if current != (Generation{}) && !options.Recreate {
 			p, err := s.fromCurrent(current, byMaintenance)
+			if wanted := options.Bootstrap.Suite; p.record.OtherSuite(wanted) {
+				s.note(name, fmt.Sprintf("warning: the image was made of %s and stays so; 'nspawn-runner chroot-maintenance --recreate %s' makes it of %s, as its playbook says", p.record.Suite, name, wanted))
+			}
 			p.shown, p.unlessUnchanged = options.Bootstrap.MirrorPaths(), true
 			p.change = playing(book, options.Booted)
 			return p, err
@@ -89,7 +92,7 @@ func (s *Store) Maintain(ctx context.Context, name string, options MaintainOptio
 		// A user looks on at chroot-create. A timer must not guess what an image called
 		// bookworm is made of.
 		if options.Bootstrap.Suite == "" {
-			return plan{}, fmt.Errorf("playbook %s: nspawn_runner_chroot_suite is missing, so it cannot be created", book.Path)
+			return plan{}, fmt.Errorf("playbook %s: nspawn_runner_chroot_suite is missing, so the image cannot be created: set it in the vars of the first play, as in nspawn_runner_chroot_suite: trixie", book.Path)
 		}
 		return s.fromNothing(options.Bootstrap, book, options.Booted), nil
 	})
@@ -128,7 +131,7 @@ func (s *Store) Edit(ctx context.Context, name string, change func(ctx context.C
 // An exit status of the shell other than 0 is an *exec.ExitError.
 func (s *Store) Shell(ctx context.Context, root string, stdin io.Reader, stdout, stderr io.Writer) error {
 	image := filepath.Base(filepath.Dir(root)) // .generations/IMAGE/STAMP
-	return box.Tree{Root: root, Hostname: hostname(image)}.Shell(ctx, s.Environment, stdin, stdout, stderr)
+	return box.Tree{Root: root, Hostname: hostname(image), Name: boxName(image)}.Shell(ctx, s.Environment, stdin, stdout, stderr)
 }
 
 // runnable reads the playbook of an image that is about to be built, and looks

@@ -170,6 +170,16 @@ func (s *Store) throwAway(ctx context.Context, path, as string, moved *[]string)
 	return nil
 }
 
+// removeFailed removes the failed tree of an image. It needs the lock .build.
+func (s *Store) removeFailed(ctx context.Context, name string) error {
+	var moved []string
+	err := s.throwAway(ctx, s.failed(name), name+"/failed", &moved) // in one step: see keepFailed
+	for _, path := range moved {
+		err = errors.Join(err, storage.Remove(ctx, path))
+	}
+	return err
+}
+
 // kept returns the current generation and those that were current before it, up
 // to a number. Of an image without a chroot it is none.
 func (s *Store) kept(name string, number int) ([]Generation, error) {

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/image/debian"
 )
 
 // Record says how a generation came to be. It lies beside the tree, as
@@ -119,6 +121,13 @@ func (r Record) LastMaintained() time.Time {
 		return r.Built
 	}
 	return r.Maintained
+}
+
+// OtherSuite says whether a generation was made of another suite than a playbook wants now,
+// "" for any. A maintenance runs the playbook on a copy, so it does not change the suite.
+func (r Record) OtherSuite(wanted string) bool {
+	names := map[string]string{"sid": debian.DefaultSuite} // two for one suite
+	return wanted != "" && r.Suite != "" && cmp.Or(names[wanted], wanted) != cmp.Or(names[r.Suite], r.Suite)
 }
 
 // Stale says whether a generation's last maintenance is longer ago than the limit; 0 is

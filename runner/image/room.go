@@ -34,9 +34,9 @@ func (d *draft) needRoom(ctx context.Context, from source) error {
 	if err != nil {
 		return err
 	}
-	if failed := d.store.failed(d.Image); free < need && isDir(failed) {
+	if free < need && isDir(d.store.failed(d.Image)) {
 		// The failed tree is worth less than this build.
-		if err := storage.Remove(ctx, failed); err != nil {
+		if err := d.store.removeFailed(ctx, d.Image); err != nil {
 			return err
 		}
 		if free, err = storage.Free(filepath.Dir(d.Root)); err != nil {

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/fault"
 )
 
 // smallDisk makes the state directory a file system of so many megabytes.
@@ -64,9 +66,10 @@ func TestAMaintenanceNeedsNoRoomForACopyThatSharesBlocks(t *testing.T) {
 }
 
 func TestAFullDiskFailsTheBuildAndNothingElse(t *testing.T) {
-	s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: dd if=/dev/zero of=$1/big bs=1M count=$FAKE_MEGABYTES && cp $1/etc/hostname $1/etc/played\n")
+	s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: dd if=/dev/zero of=$1/big bs=1M count=$FAKE_MEGABYTES && cp $1/etc/hostname $1/etc/played && $FAKE_END\n")
 	smallDisk(t, s, 900)
 	t.Setenv("FAKE_MEGABYTES", "1")
+	t.Setenv("FAKE_END", "true")
 	generation := create(t, s, "sid")
 	t.Setenv("FAKE_MEGABYTES", "2000")
 	if _, _, err := s.Maintain(t.Context(), "sid", ofSid); err == nil || !strings.Contains(err.Error(), "image sid: playbook ") {
@@ -81,9 +84,24 @@ func TestAFullDiskFailsTheBuildAndNothingElse(t *testing.T) {
 	if got := read(t, generation.Path+"/etc/played"); got != "sid\n" {
 		t.Errorf("the current chroot is changed: %q", got)
 	}
-	// What failed was kept to be looked at, but a build needs the room more.
+	// What failed was kept to be looked at, but a build needs the room more. A kill leaves it
+	// whole, or nothing of it.
+	t.Setenv("FAKE_MEGABYTES", "700")
+	t.Setenv("FAKE_END", "false")
+	if _, _, err := s.Maintain(t.Context(), "sid", ofSid); err == nil || !exists(s.failed("sid")) {
+		t.Errorf("no tree is kept: %v", err)
+	}
+	inTrash := false
+	fault.Hook = func(mark string) {
+		inTrash = inTrash || mark == "image: old generation in the trash" && !exists(s.failed("sid"))
+	}
+	defer func() { fault.Hook = nil }()
 	t.Setenv("FAKE_MEGABYTES", "3")
+	t.Setenv("FAKE_END", "true")
 	next, outcome, err := s.Maintain(t.Context(), "sid", ofSid)
+	if !inTrash {
+		t.Error("the failed tree was not moved away in one step before it was removed")
+	}
 	if err != nil || outcome != Published {
 		t.Errorf("the next maintenance: %v, %v", outcome, err)
 	}

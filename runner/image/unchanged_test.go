@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"nspawn-runner/runner/image/ansible"
+	"nspawn-runner/runner/image/debian"
 )
 
 const nothingChanged = `{"ok": 3, "changed": 0, "ignored": 0, "rescued": 0}`
@@ -41,6 +42,25 @@ func TestMaintenanceThatChangesNothingPublishesNothing(t *testing.T) {
 	}
 	if now, err := ansible.ReadPlaybook(book); err != nil || r.Playbook.SHA256 != now.SHA256 {
 		t.Errorf("the playbook that ran is still the older one: %v", err)
+	}
+}
+
+func TestMaintenanceWarnsOfAnotherSuiteThanTheImagesOwn(t *testing.T) {
+	s, _ := fakeStore(t, "sid", "- hosts: all\n  fake: true\n")
+	t.Setenv("FAKE_TALLY", nothingChanged)
+	if _, _, err := s.Maintain(t.Context(), "sid", ofSid); err != nil {
+		t.Fatal(err)
+	}
+	for suite, warned := range map[string]bool{"": false, "sid": false, "unstable": false, "trixie": true} {
+		var notes []string
+		s.Progress = told(&notes)
+		if _, outcome, err := s.Maintain(t.Context(), "sid", MaintainOptions{Bootstrap: debian.Bootstrap{Suite: suite}}); err != nil || outcome != Unchanged {
+			t.Errorf("%q: %v, %v", suite, outcome, err)
+		}
+		warning := "warning: the image was made of sid and stays so; 'nspawn-runner chroot-maintenance --recreate sid' makes it of " + suite + ", as its playbook says"
+		if slices.Contains(notes, warning) != warned {
+			t.Errorf("%q: %q", suite, notes)
+		}
 	}
 }
 

@@ -15,7 +15,10 @@
 //	settings.go    the settings of an image
 //	equip.go       what the host must have for that
 //	age.go         a warning of an image that is old
-//	observe.go     what stages count, and how jobs end
+//	observe.go     what stages count and write to the journal
+//	result.go      how jobs end
+//	counters.go    where it is counted
+//	crowd.go       a word to the administrator when many machines boot slowly
 //	caller.go      the gitlab-runner that calls
 //	helper.go      its program inside the machine
 //	trial.go       a machine that tests a generation before it is published

@@ -3,7 +3,6 @@ package job
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -11,12 +10,10 @@ import (
 
 	"nspawn-runner/runner/failure"
 	"nspawn-runner/runner/gitlab"
-	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/journal"
 	"nspawn-runner/runner/limits"
 	"nspawn-runner/runner/machine"
 	"nspawn-runner/runner/metrics"
-	"nspawn-runner/runner/statedir"
 )
 
 // observation is a stage that is observed: how long it takes, and how it ends. Nothing of
@@ -47,6 +44,9 @@ func (o *observation) endPrepare(ctx context.Context, machines machine.Store, er
 	if err == nil {
 		o.end(machines, nil, "")
 		o.say(err, "", "job %s began: image %s, generation %s", o.job.ID, o.image, filepath.Base(o.generation))
+		if line := crowd(machines.Dir, inotifyLimit); line != "" {
+			journal.Warning(o.fields(), line)
+		}
 		return
 	}
 	result := o.resultOf(ctx, err, o.began)
@@ -129,8 +129,10 @@ func (o *observation) say(err error, result, format string, args ...any) {
 	if o.job.ID == "" {
 		return // somebody called the stage without a job
 	}
-	fields := journal.Fields{
-		Job: o.job.ID, Project: o.job.Project, Image: o.image, Stage: o.stage, Result: result, Reason: string(o.why(err, result)),
+	fields := o.fields()
+	fields.Result, fields.Reason = result, string(o.why(err, result))
+	if o.stage == "run" && result == metrics.Canceled {
+		fields.Result = "" // cleanup will know whether its time was over
 	}
 	line := fmt.Sprintf(format, args...)
 	if fields.Reason == "" {
@@ -140,35 +142,10 @@ func (o *observation) say(err error, result, format string, args ...any) {
 	}
 }
 
-// foldCounters folds what was counted, if nothing else has done that for long.
-func (d *Driver) foldCounters(ctx context.Context) {
-	c := counters(d.Machines)
-	if d.Unread != nil || !c.IsLarge() {
-		return
-	}
-	if images, err := d.Images.List(); err == nil {
-		_, _, _ = c.Fold(ctx, metrics.Kept, imageNames(images))
-	}
+// fields are those of lines about the stage.
+func (o *observation) fields() journal.Fields {
+	return journal.Fields{Job: o.job.ID, Project: o.job.Project, Image: o.image, Stage: o.stage}
 }
-
-func imageNames(images []image.Image) (names []string) {
-	for _, i := range images {
-		names = append(names, i.Name)
-	}
-	return names
-}
-
-// Counted returns what stages and maintenances counted. broken says why some of it is lost.
-func (d *Driver) Counted(ctx context.Context) (numbers []metrics.Number, broken error, err error) {
-	images, err := d.Images.List()
-	if err != nil {
-		return nil, nil, err
-	}
-	return counters(d.Machines).Fold(ctx, metrics.Kept, imageNames(images))
-}
-
-// Count counts something that is no stage's.
-func (d *Driver) Count(samples ...metrics.Sample) { _ = counters(d.Machines).Record(samples...) }
 
 // end counts the stage in the state directory of some machines. result is how it ended if
 // it failed.
@@ -199,12 +176,6 @@ func (o *observation) why(err error, result string) failure.Reason {
 	return failure.Other
 }
 
-// counters are those of the state directory of some machines: the configuration may name
-// another one by now.
-func counters(machines machine.Store) metrics.Store {
-	return metrics.Store{Dir: filepath.Join(filepath.Dir(machines.Dir), statedir.Metrics)}
-}
-
 // resultOf is how a stage ended that failed, in the words of metrics. The stage's context
 // ends when gitlab-runner stops the stage.
 func (o *observation) resultOf(ctx context.Context, err error, jobBegan time.Time) string {
@@ -219,65 +190,6 @@ func (o *observation) resultOf(ctx context.Context, err error, jobBegan time.Tim
 		return metrics.ScriptFailure
 	}
 	return metrics.SystemFailure
-}
-
-// jobResult is what is known of a job's result while it runs.
-type jobResult struct {
-	// Script is the sub-stage that decided it, Result how that ended; both are "" as long as
-	// nothing failed.
-	Script string `json:"script,omitempty"`
-	Result string `json:"result,omitempty"`
-	// Complete says that gitlab-runner executed the last script: nothing cut the job short.
-	Complete bool `json:"complete,omitempty"`
-}
-
-// after is the result after one more script. The first script that fails decides, unless
-// gitlab-runner tries it again with success. Those after it do not matter.
-func (r jobResult) after(script, result string) jobResult {
-	switch {
-	case script == gitlab.LastScript:
-		r.Complete = true
-	case script == gitlab.AfterScript:
-	case result != "" && r.Result == "":
-		r.Script, r.Result = script, result
-	case result == "" && r.Script == script:
-		r.Script, r.Result = "", ""
-	}
-	return r
-}
-
-// final is the result of the job when its machine goes.
-func (r jobResult) final() string {
-	switch {
-	case r.Result != "":
-		return r.Result
-	case r.Complete:
-		return metrics.Success
-	}
-	return metrics.Canceled
-}
-
-// keepResult keeps what a script of a job means for the job's result: result is "" for one
-// that succeeded. It rarely has to write. It says whether another script decided that before.
-func keepResult(machines machine.Store, job, script, result string) (decided bool) {
-	was := readResult(machines, job)
-	now := was.after(script, result)
-	if now != was {
-		if text, err := json.Marshal(now); err == nil {
-			_ = machines.KeepResult(job, text)
-		}
-	}
-	return was.Result != "" && was.Script != script
-}
-
-func readResult(machines machine.Store, job string) jobResult {
-	text, _ := machines.Result(job)
-	return parseResult(text)
-}
-
-func parseResult(text []byte) (r jobResult) {
-	_ = json.Unmarshal(text, &r) // nothing is kept of a job of which nothing failed yet
-	return r
 }
 
 // Abandoned counts a job that no cleanup ended: its gitlab-runner died, or the host was

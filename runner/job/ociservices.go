@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -140,17 +142,22 @@ func (d *Driver) orderProgram(main machine.Spec, job gitlab.Job, service gitlab.
 	return ordered, nil
 }
 
-// checkTree says why no machine could start from the tree of an image. The directories that all
-// machines need have been seen to when it was unpacked.
+// realDirectories are those of an image that may be no links. systemd-nspawn makes files and device
+// nodes in them by their paths, before they are those of the machine: a link to /opt led to the
+// host's /opt.
+var realDirectories = []string{"dev", "etc", "proc", "run", "sys", "usr"}
+
+// checkTree says why no machine can start from the tree of an image.
 func checkTree(root string) error {
-	etc, err := storage.OpenIn(root, "etc", unix.O_PATH|unix.O_DIRECTORY)
-	if err != nil {
-		return fmt.Errorf("/etc is not a directory: %w", err)
+	for _, name := range realDirectories {
+		if info, err := os.Lstat(filepath.Join(root, name)); err != nil {
+			return err
+		} else if !info.IsDir() {
+			return fmt.Errorf("/%s is not a directory", name)
+		}
 	}
-	defer etc.Close()
-	for _, name := range []string{"hosts", "resolv.conf", "hostname"} {
-		var st unix.Stat_t
-		if err := unix.Fstatat(int(etc.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+	for _, name := range []string{"hosts", "resolv.conf", "hostname", "machine-id"} {
+		if info, err := os.Lstat(filepath.Join(root, "etc", name)); err == nil && info.IsDir() {
 			return fmt.Errorf("/etc/%s is a directory", name)
 		}
 	}

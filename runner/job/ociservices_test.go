@@ -67,22 +67,36 @@ func TestAnImageOfARegistryGetsNothingOfTheHost(t *testing.T) {
 }
 
 func TestATreeThatNoMachineCanStartFromIsRefused(t *testing.T) {
-	for name, test := range map[string]struct {
-		make func(root string) error
-		want string
-	}{
-		"with links": {func(root string) error {
-			return errors.Join(os.Mkdir(root+"/x", 0o755), os.Symlink("/x", root+"/etc"), os.Symlink("/etc/passwd", root+"/x/hosts"))
-		}, ""},
-		"with a link in a circle": {func(root string) error { return os.Symlink("etc", root+"/etc") }, "/etc is not a directory: too many levels of symbolic links"},
-		"with a directory":        {func(root string) error { return os.MkdirAll(root+"/etc/hosts", 0o755) }, "/etc/hosts is a directory"},
+	link := func(name, to string) func(string) error {
+		return func(root string) error {
+			return errors.Join(os.Remove(root+"/"+name), os.Mkdir(root+"/x", 0o755), os.Symlink(to, root+"/"+name))
+		}
+	}
+	for want, make := range map[string]func(root string) error{
+		"": func(root string) error {
+			return errors.Join(os.Symlink("/etc/passwd", root+"/etc/hosts"), os.Symlink("var/tmp", root+"/tmp"), os.Symlink("usr/bin", root+"/bin"))
+		},
+		"/etc is not a directory":  link("etc", "/x"),
+		"/dev is not a directory":  link("dev", "/x"),
+		"/run is not a directory":  link("run", "../x"),
+		"/proc is not a directory": link("proc", "proc"),
+		"/sys is not a directory": func(root string) error {
+			return errors.Join(os.Remove(root+"/sys"), os.WriteFile(root+"/sys", nil, 0o600))
+		},
+		"/etc/hosts is a directory":      func(root string) error { return os.Mkdir(root+"/etc/hosts", 0o755) },
+		"/etc/machine-id is a directory": func(root string) error { return os.Mkdir(root+"/etc/machine-id", 0o755) },
 	} {
 		root := t.TempDir()
-		if err := test.make(root); err != nil {
+		for _, name := range realDirectories {
+			if err := os.Mkdir(root+"/"+name, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := make(root); err != nil {
 			t.Fatal(err)
 		}
-		if err := checkTree(root); (err == nil) != (test.want == "") || err != nil && err.Error() != test.want {
-			t.Errorf("%s: %v", name, err)
+		if err := checkTree(root); (err == nil) != (want == "") || err != nil && err.Error() != want {
+			t.Errorf("%s: %v", want, err)
 		}
 	}
 }

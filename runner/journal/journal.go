@@ -72,8 +72,10 @@ const socket = "/run/systemd/journal/socket"
 // sendLimit is how long the journal may take to accept a line.
 const sendLimit = 100 * time.Millisecond
 
-// Info writes a line about what went as it should, Warning about what did not.
-func Info(f Fields, message string)    { send(f, message, journal.PriInfo) }
+// Info writes a line about what went as it should.
+func Info(f Fields, message string) { send(f, message, journal.PriInfo) }
+
+// Warning writes a line about what did not.
 func Warning(f Fields, message string) { send(f, message, journal.PriWarning) }
 
 func send(f Fields, message string, priority journal.Priority) {

@@ -16,8 +16,8 @@ type Current struct {
 	// Tasks are processes and threads.
 	Tasks    uint64 `json:"tasks"`
 	TasksMax uint64 `json:"tasks_max,omitempty"`
-	// CPUs is how many processors it may use.
-	CPUs float64 `json:"cpus_max,omitempty"`
+	// CPUsMax is how many processors it may use.
+	CPUsMax float64 `json:"cpus_max,omitempty"`
 }
 
 // CurrentOf reads what the machine uses whose service has this control group.
@@ -28,7 +28,7 @@ func CurrentOf(cgroup string) (c Current) {
 	c.Tasks, _ = readNumber(cgroup, "pids.current")
 	c.TasksMax, _ = readNumber(cgroup, "pids.max")
 	quota, _ := os.ReadFile(filepath.Join(root, cgroup, "cpu.max"))
-	c.CPUs = processors(quota)
+	c.CPUsMax = processors(quota)
 	return c
 }
 

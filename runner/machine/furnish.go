@@ -49,6 +49,9 @@ func furnish(root string, record Record) error {
 		}
 	}
 	if record.Program != nil {
+		if err := forgetLink(etc, "machine-id", owner); err != nil {
+			return fmt.Errorf("write /etc/machine-id: %w", err)
+		}
 		return replaceIn(etc, "hostname", []byte(record.hostname()+"\n"), owner)
 	}
 	for path, text := range dropIns(network.Nameservers(resolver), record.Privileged) {
@@ -118,6 +121,20 @@ ConditionDirectoryNotEmpty=|/run/binfmt.d
 [Service]
 ExecStartPre=/bin/sh -c 'test -e /proc/sys/fs/binfmt_misc/status || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc'
 `
+
+// forgetLink replaces what is no regular file by an empty one. systemd-nspawn reads the file and
+// follows a link out of the machine, to the host's id or to a fifo that nobody writes to.
+func forgetLink(dir *os.File, name string, owner int) error {
+	var st unix.Stat_t
+	err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) || err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return replaceIn(dir, name, nil, owner)
+}
 
 // placeIn puts a file below a directory, and makes directories on the way where there are
 // none. An image with something else on the way has an arrangement of its own.

@@ -104,6 +104,7 @@ func (s Store) scriptProperties(script Script, body *scriptBody, output *streams
 		set("Environment", []string{
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 			"HOME=/root", "USER=root", "LOGNAME=root", "SHELL=" + script.Shell,
+			"DEBIAN_FRONTEND=noninteractive", // debconf(7): nobody answers, and else each apt-get install complains of that
 		}),
 		set("StandardInputFileDescriptor", dbus.UnixFD(body.file.Fd())),
 		set("StandardOutputFileDescriptor", dbus.UnixFD(output.stdout.inside.Fd())),

@@ -49,32 +49,41 @@ func (s Store) Standings() ([]Standing, error) {
 		all = append(all, m)
 	}
 	slices.SortFunc(all, func(a, b Standing) int {
-		return cmp.Or(cmp.Compare(a.Job, b.Job), -cmp.Compare(rank(a), rank(b)), cmp.Compare(a.ID, b.ID))
+		switch {
+		case a.Job != b.Job:
+			return cmp.Compare(a.Job, b.Job)
+		case a.Role == Main:
+			return -1
+		case b.Role == Main:
+			return 1
+		}
+		return cmp.Compare(a.ID, b.ID)
 	})
 	return all, nil
 }
 
-// rank is higher for main machines.
-func rank(m Standing) int {
-	if m.Role == Main {
-		return 1
-	}
-	return 0
+// Use is what a machine uses.
+type Use struct {
+	// Since is from its beginning on, Now at the moment.
+	Since limits.Usage
+	Now   limits.Current
+	// Disk is how much of its disk_max, in percent; 0 without one, or where it is not known.
+	Disk uint64
 }
 
-// UseNow reads what a machine has used, what it uses at the moment, and how much of its
-// disk_max, in percent; that is 0 without one, or where it is not known. up is false for a
-// machine of which nothing is known, as before it has come up.
-func (s Store) UseNow(ctx context.Context, r Record) (used limits.Usage, now limits.Current, disk uint64, up bool) {
+// UseOf reads what a machine uses. up is false for one of which nothing is known, as before it
+// has come up.
+func (s Store) UseOf(ctx context.Context, r Record) (use Use, up bool) {
 	if r.Cgroup == "" {
-		return used, now, 0, false
+		return use, false
 	}
-	used, err := limits.UsageOf(r.Cgroup, r.Age())
-	if err != nil {
-		return used, now, 0, false
+	var err error
+	if use.Since, err = limits.UsageOf(r.Cgroup, r.Age()); err != nil {
+		return use, false
 	}
+	use.Now = limits.CurrentOf(r.Cgroup)
 	if bytes, files, known := diskUse(ctx, s.dir(r.ID), r); known {
-		disk = max(bytes, files)
+		use.Disk = max(bytes, files)
 	}
-	return used, limits.CurrentOf(r.Cgroup), disk, true
+	return use, true
 }

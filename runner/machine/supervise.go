@@ -106,6 +106,7 @@ func stepAside() (*os.File, error) {
 // child is the process that becomes systemd-nspawn.
 type child struct {
 	cmd *exec.Cmd
+	pid int
 	// record is that of its machine.
 	record Record
 	// output is what the machine writes, errors what systemd-nspawn itself has to say.
@@ -154,8 +155,17 @@ func newChild(dir string, service *os.File) (*child, error) {
 	if err := c.cmd.Start(); err != nil {
 		return nil, err
 	}
+	c.pid = c.cmd.Process.Pid
+	spare(os.Getpid()) // not before, as the child would inherit it
 	fault.Here("supervise: systemd-nspawn begins")
 	return c, nil
+}
+
+// spare has the kernel kill other processes for memory, as long as there are some. What fills a
+// machine's memory may be files, and then its largest processes are the host's two: without them
+// nobody knows how the program ended. In a container the host may not do this.
+func spare(pid int) {
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("-1000"), 0)
 }
 
 // relay tells systemd when the starter says hello, and passes on all that comes behind that.
@@ -165,6 +175,7 @@ func (c *child) relay(to io.Writer) {
 		return
 	}
 	c.greeted = true
+	spare(c.pid) // it starts no processes any more, which would inherit it
 	if err := notifyReady(); err != nil {
 		fmt.Fprintf(os.Stderr, "tell systemd that the machine is ready: %v\n", err)
 	}

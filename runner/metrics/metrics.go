@@ -5,6 +5,7 @@
 //	metrics.go  families: what numbers there are, and which labels they have
 //	record.go   appending to the records, in a stage
 //	fold.go     folding records into totals
+//	sums.go     the numbers that are summed up
 //	text.go     the text format of Prometheus
 //
 // Each label has a list of values that it may have, so that no job can make labels: images

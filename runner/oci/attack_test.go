@@ -10,12 +10,14 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"golang.org/x/sys/unix"
 )
 
 func TestAttacksByTheAnswersOfARegistryAreHeld(t *testing.T) {
@@ -125,6 +127,26 @@ func TestAPullStopsWhenTheDiskGetsFull(t *testing.T) {
 	ref := h.push(t, "x", imageOf(t, []string{"a", "1"}))
 	s.MinFree = 1 << 62
 	if _, _, err := s.Get(t.Context(), Request{Name: ref}); err == nil || !strings.Contains(err.Error(), "min_free_disk") {
+		t.Error(err)
+	}
+	wantTidy(t, s)
+}
+
+func TestAPullStopsWhenTheDiskHasFewInodes(t *testing.T) {
+	h := newHub(t)
+	s, _ := storeOf(t, h)
+	ref := h.push(t, "x", imageOf(t, []string{"a", "1"}))
+	top := filepath.Dir(s.Dir)
+	if err := unix.Mount("tmpfs", top, "tmpfs", 0, "nr_inodes=1000"); err != nil {
+		t.Skip("this root cannot mount a tmpfs: ", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(top, unix.MNT_DETACH) })
+	for i := range 960 {
+		if err := os.WriteFile(filepath.Join(top, fmt.Sprint(i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := s.Get(t.Context(), Request{Name: ref}); err == nil || !strings.Contains(err.Error(), "df -i") || WouldFailAgain(err) {
 		t.Error(err)
 	}
 	wantTidy(t, s)

@@ -268,6 +268,9 @@ func (w *want) always(ctx context.Context) (digest string, err error) {
 		return "", err
 	}
 	fault.Here("oci: meaning of a name written")
+	if err := w.forgetNames(m.Digest); err != nil {
+		return "", err
+	}
 	return m.Digest, w.shrink(ctx, m.Digest)
 }
 

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -159,6 +160,23 @@ func TestGarbageAreImagesWithoutANameAndNamesWithoutAnImage(t *testing.T) {
 	}
 	if left, err := s.List(); err != nil || len(left) != 1 {
 		t.Errorf("%+v, %v", left, err)
+	}
+}
+
+// A job may give an image a new tag each time. The last names are known, and the image by them.
+func TestAnImageHasNoMoreNamesThanAreReadForEachJob(t *testing.T) {
+	h := newHub(t)
+	s, _ := storeOf(t, h)
+	image := imageOf(t, []string{"a", "1"})
+	var last Image
+	for i := range mostNames + 3 {
+		last = get(t, s, Request{Name: h.push(t, fmt.Sprintf("a:%d", i), image)})
+	}
+	if len(last.References) != mostNames || !slices.Contains(last.References, h.host+fmt.Sprintf("/a:%d", mostNames+2)) || slices.Contains(last.References, h.host+"/a:0") {
+		t.Errorf("%d names: %v", len(last.References), last.References)
+	}
+	if again := get(t, s, Request{Name: h.host + "/a:0"}); again.Digest != last.Digest || len(again.References) != mostNames {
+		t.Errorf("a forgotten name: %+v", again)
 	}
 }
 

@@ -264,11 +264,20 @@ func sum(digits string) (sum [32]byte) {
 // errNoRoom is that a pull would take space that the host keeps.
 var errNoRoom = errors.New("the disk has too little space left for the image (min_free_disk)")
 
+// errNoInodes is the same of inodes.
+var errNoInodes = fmt.Errorf("%w: fewer than one in %d inodes of its file system is free (df -i)", errNoRoom, inodeShare)
+
+// inodeShare is which part of all inodes a pull leaves free: images may have very many files.
+const inodeShare = 20
+
 // watchRoom cancels when the disk gets full.
 func (s *Store) watchRoom(ctx context.Context, cancel context.CancelCauseFunc) {
 	for {
 		if free, err := storage.Free(s.Dir); err == nil && uint64(max(free, 0)) < s.MinFree {
 			cancel(errNoRoom)
+		}
+		if free, err := storage.FreeInodes(s.Dir); err == nil && free < 1.0/inodeShare {
+			cancel(errNoInodes)
 		}
 		select {
 		case <-ctx.Done():

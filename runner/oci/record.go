@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -123,6 +124,32 @@ func (s *Store) meanings() (all []meaning, err error) {
 		}
 	}
 	return all, nil
+}
+
+// mostNames is how many names of one image are known. All of them are read for each job.
+const mostNames = 64
+
+// forgetNames forgets the oldest names of an image that has too many: jobs choose tags. The
+// registry is asked what such a name means, as if it were new.
+func (s *Store) forgetNames(digest string) error {
+	all, err := s.meanings()
+	if err != nil {
+		return err
+	}
+	written := map[string]time.Time{} // by path
+	for _, m := range all {
+		path := s.meaningPath(m.Name)
+		if info, err := os.Stat(path); err == nil && m.Digest == digest {
+			written[path] = info.ModTime()
+		}
+	}
+	oldest := slices.SortedFunc(maps.Keys(written), func(a, b string) int { return written[a].Compare(written[b]) })
+	for _, path := range oldest[:max(0, len(oldest)-mostNames)] {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // touch notes that an image is used now.

@@ -23,19 +23,19 @@ var (
 	DBus    = Package{"dbus", []string{"dbus-daemon", "dbus-broker-launch"}, "systemd cannot be asked for anything"}
 	Pasta   = Package{"passt", []string{"pasta"}, "machines have no network of their own"}
 	Ansible = Package{"ansible-core", []string{"ansible-playbook"}, "playbooks cannot be run"}
-	// Mmdebstrap needs half the time of debootstrap.
-	Mmdebstrap = Package{"mmdebstrap", []string{"mmdebstrap", "debootstrap"}, "images cannot be created"}
+	// mmdebstrap needs half the time of debootstrap.
+	mmdebstrap = Package{"mmdebstrap", []string{"mmdebstrap", "debootstrap"}, "images cannot be created"}
 )
 
 // Needed are the packages of a host that keeps the default settings.
-var Needed = []Package{Nspawn, DBus, Pasta, Mmdebstrap, Ansible}
+var Needed = []Package{Nspawn, DBus, Pasta, mmdebstrap, Ansible}
 
 // Bootstrap is the package that creates images with a value of the setting bootstrap.
 func Bootstrap(setting string) Package {
 	if setting == "auto" {
-		return Mmdebstrap
+		return mmdebstrap
 	}
-	return Package{setting, []string{setting}, Mmdebstrap.Why}
+	return Package{setting, []string{setting}, mmdebstrap.Why}
 }
 
 // Find returns the program of the package that is on PATH, or "".

@@ -56,3 +56,24 @@ func Instead(calls []Call, steps ...unix.SockFilter) []unix.SockFilter {
 func skip(steps int) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JA, K: uint32(steps)}
 }
+
+// Only is a filter by which nothing but some calls is made, given by the numbers that they have
+// on this processor, and none of programs for other ones. The process may have more threads, but
+// no other processes. All else fails with EPERM, clone3(2) with ENOSYS, since no filter sees its
+// flags: then programs use clone(2).
+func Only(calls []uint32) []unix.SockFilter {
+	flags := uint32(0)
+	if runtime.GOARCH == "s390x" { // clone(2), "C library/kernel differences"
+		flags = 1
+	}
+	filter := []unix.SockFilter{
+		Load(Arch), IfEqual(ThisArch(), 1, 0), Fail(unix.EPERM), Load(Number),
+		IfEqual(unix.SYS_CLONE3, 0, 1), Fail(unix.ENOSYS),
+		IfEqual(unix.SYS_CLONE, 0, 4), Load(Argument(flags)),
+		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: unix.CLONE_THREAD, Jf: 1}, Allow(), Fail(unix.EPERM),
+	}
+	for _, call := range calls {
+		filter = append(filter, IfEqual(call, 0, 1), Allow())
+	}
+	return append(filter, Fail(unix.EPERM))
+}

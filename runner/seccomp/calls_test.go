@@ -10,7 +10,7 @@ import (
 )
 
 // outcome is what a filter says to a call.
-func outcome(t *testing.T, filter []unix.SockFilter, arch, number uint32) uint32 {
+func outcome(t *testing.T, filter []unix.SockFilter, arch, number uint32, first ...uint32) uint32 {
 	t.Helper()
 	var program []bpf.Instruction
 	for _, step := range filter {
@@ -24,6 +24,9 @@ func outcome(t *testing.T, filter []unix.SockFilter, arch, number uint32) uint32
 	data := make([]byte, 64)
 	binary.BigEndian.PutUint32(data[Number:], number)
 	binary.BigEndian.PutUint32(data[Arch:], arch)
+	for _, argument := range first {
+		binary.BigEndian.PutUint32(data[Argument(0):], argument)
+	}
 	result, err := vm.Run(data)
 	if err != nil {
 		t.Fatal(err)
@@ -56,6 +59,34 @@ func TestAFilterKnowsACallByEachOfItsNumbers(t *testing.T) {
 		}
 		if got := outcome(t, filter, test.arch, test.number); got != want {
 			t.Errorf("%s: %#x, want %#x", test.what, got, want)
+		}
+	}
+}
+
+func TestAFilterOfWhatIsNeededRefusesAllElse(t *testing.T) {
+	if runtime.GOARCH != "amd64" {
+		t.Skip("the numbers below are those of an amd64")
+	}
+	filter := Only([]uint32{unix.SYS_READ, unix.SYS_WRITE})
+	refused := unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
+	for _, test := range []struct {
+		what                string
+		arch, number, first uint32
+		want                uint32
+	}{
+		{"read", unix.AUDIT_ARCH_X86_64, unix.SYS_READ, 0, unix.SECCOMP_RET_ALLOW},
+		{"write, the last one", unix.AUDIT_ARCH_X86_64, unix.SYS_WRITE, 0, unix.SECCOMP_RET_ALLOW},
+		{"a socket", unix.AUDIT_ARCH_X86_64, unix.SYS_SOCKET, 0, refused},
+		{"namespaces", unix.AUDIT_ARCH_X86_64, unix.SYS_UNSHARE, 0, refused},
+		{"write of x32", unix.AUDIT_ARCH_X86_64, x32 + unix.SYS_WRITE, 0, refused},
+		{"read's number in an i386", unix.AUDIT_ARCH_I386, unix.SYS_READ, 0, refused},
+		{"a thread", unix.AUDIT_ARCH_X86_64, unix.SYS_CLONE, unix.CLONE_VM | unix.CLONE_THREAD, unix.SECCOMP_RET_ALLOW},
+		{"a process", unix.AUDIT_ARCH_X86_64, unix.SYS_CLONE, unix.CLONE_VM, refused},
+		{"a process in a user namespace", unix.AUDIT_ARCH_X86_64, unix.SYS_CLONE, unix.CLONE_NEWUSER, refused},
+		{"clone3", unix.AUDIT_ARCH_X86_64, unix.SYS_CLONE3, 0, unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)},
+	} {
+		if got := outcome(t, filter, test.arch, test.number, test.first); got != test.want {
+			t.Errorf("%s: %#x, want %#x", test.what, got, test.want)
 		}
 	}
 }

@@ -58,10 +58,19 @@ func end(with uint32) unix.SockFilter {
 }
 
 // Set puts a filter on this thread, and on what it starts or executes, for good.
-func Set(filter []unix.SockFilter) error {
+func Set(filter []unix.SockFilter) error { return set(filter, 0) }
+
+// SetAll does so with all threads of this process. They must not be able to gain privileges:
+// PR_SET_NO_NEW_PRIVS(2const).
+func SetAll(filter []unix.SockFilter) error { return set(filter, unix.SECCOMP_FILTER_FLAG_TSYNC) }
+
+func set(filter []unix.SockFilter, flags uintptr) error {
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&program))); errno != 0 {
+	// With the flag, the result is a thread that cannot have it.
+	if thread, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&program))); errno != 0 {
 		return fmt.Errorf("set a filter of system calls: %w", errno)
+	} else if thread != 0 {
+		return fmt.Errorf("set a filter of system calls: thread %d cannot have it", thread)
 	}
 	return nil
 }

@@ -21,6 +21,20 @@ func Free(path string) (int64, error) {
 	return int64(fs.Bavail) * fs.Bsize, nil
 }
 
+// FreeInodes is the share, from 0 to 1, of the inodes of the file system of a path that new files
+// can have: without one no file is made, however much space is left. It is 1 where inodes are made
+// as they are needed, as on btrfs.
+func FreeInodes(path string) (float64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(path, &fs); err != nil {
+		return 0, fmt.Errorf("statfs %s: %w", path, err)
+	}
+	if fs.Files == 0 {
+		return 1, nil
+	}
+	return float64(fs.Ffree) / float64(fs.Files), nil
+}
+
 // CloneCost is how many bytes a Clone of the tree at path into the same file
 // system needs: none where blocks are shared.
 func CloneCost(ctx context.Context, path string) (int64, error) {

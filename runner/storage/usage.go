@@ -19,6 +19,9 @@ func Usage(ctx context.Context, root string) (int64, error) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		if errors.Is(err, fs.ErrNotExist) && path != root {
+			return nil // a directory that somebody deletes
+		}
 		if err != nil {
 			return err
 		}

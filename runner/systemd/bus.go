@@ -38,7 +38,7 @@ type Bus struct {
 
 // Host connects to the host's service manager.
 func Host(ctx context.Context) (*Bus, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, errNoAnswer)
+	ctx, cancel := context.WithTimeoutCause(ctx, AnswerLimit, errNoAnswer)
 	defer cancel()
 	conn, err := dbus.Dial("unix:path=" + hostSocket)
 	if err == nil {
@@ -204,7 +204,7 @@ func (q *queue) pop() *event {
 
 // call calls a method of an object of systemd's and stores the reply.
 func (b *Bus) call(ctx context.Context, path dbus.ObjectPath, method string, out []any, args ...any) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, errNoAnswer)
+	ctx, cancel := context.WithTimeoutCause(ctx, AnswerLimit, errNoAnswer)
 	defer cancel()
 	call := b.conn.Object(destination, path).CallWithContext(ctx, method, 0, args...)
 	if err := call.Err; err != nil {

@@ -192,7 +192,7 @@ var begin = []byte("BEGIN\r\n")
 // Write sends one message, with its descriptors, or one line.
 func (l *link) Write(p []byte) (int, error) {
 	// A bus that does not read must not keep us from closing the connection.
-	if err := l.machine.SetWriteDeadline(time.Now().Add(answerLimit)); err != nil {
+	if err := l.machine.SetWriteDeadline(time.Now().Add(AnswerLimit)); err != nil {
 		return 0, err
 	}
 	if bytes.Equal(p, begin) {

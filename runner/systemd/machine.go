@@ -10,10 +10,10 @@ import (
 	"syscall"
 	"time"
 
-	"nspawn-runner/runner/host"
-
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/host"
 )
 
 // AwaitLeader waits until a machine is registered, and returns its first
@@ -38,7 +38,7 @@ var errNoMachined = errors.New("systemd-machined does not answer: systemctl rest
 
 // Leader asks systemd-machined for the first process of a machine.
 func (b *Bus) Leader(ctx context.Context, machine string) (host.Process, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, errNoMachined)
+	ctx, cancel := context.WithTimeoutCause(ctx, AnswerLimit, errNoMachined)
 	defer cancel()
 	var path dbus.ObjectPath
 	machined := b.conn.Object("org.freedesktop.machine1", "/org/freedesktop/machine1")
@@ -65,7 +65,7 @@ func (b *Bus) Leader(ctx context.Context, machine string) (host.Process, error) 
 // that it cannot lead to a socket of the host, and what it leads to must be a
 // socket in memory, as all of /run is.
 func Machine(ctx context.Context, leader host.Process, owner int) (*Bus, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, errNoAnswer)
+	ctx, cancel := context.WithTimeoutCause(ctx, AnswerLimit, errNoAnswer)
 	defer cancel()
 	type result struct {
 		bus *Bus
@@ -182,11 +182,11 @@ func dialMachine(ctx context.Context, leader host.Process, owner int) (*Bus, err
 	}
 	link, err := newLink(machine.(*net.UnixConn))
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, machine.Close())
 	}
 	conn, err := link.connect()
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, link.Close())
 	}
 	if err := greet(ctx, conn, []dbus.Auth{dbus.AuthExternal("0")}); err != nil {
 		if reason := link.reason(); !errors.Is(reason, ErrGone) {

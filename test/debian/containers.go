@@ -5,7 +5,7 @@ package debian
 var docker = Group{
 	Name:     "docker",
 	Images:   Images,
-	Backends: Backends,
+	Backends: allBackends,
 	Setup: `
 systemctl start docker
 box /srv/box
@@ -104,7 +104,7 @@ test "$(docker run --rm box2 echo out)" = out
 var podman = Group{
 	Name:     "podman",
 	Images:   Images,
-	Backends: Backends,
+	Backends: allBackends,
 	// A lab has no controllers, and podman wants one unless it is told otherwise.
 	Setup: `
 grep pids /sys/fs/cgroup/cgroup.controllers || printf '[containers]\npids_limit = 0\n' >/etc/containers/containers.conf

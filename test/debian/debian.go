@@ -40,8 +40,8 @@ type Group struct {
 
 // The images that machines are of, and the backends.
 var (
-	Images   = []string{"bookworm", "trixie"}
-	Backends = []string{"overlay", "btrfs", "tmpfs"}
+	Images      = []string{"bookworm", "trixie"}
+	allBackends = []string{"overlay", "btrfs", "tmpfs"}
 )
 
 // Groups are all cases.

@@ -68,7 +68,7 @@ var packaging = Group{
 	Name:     "packaging",
 	Takes:    2 * time.Minute,
 	Images:   Images,
-	Backends: Backends[:1],
+	Backends: allBackends[:1],
 	Cases: []Case{
 		{
 			Name: "mmdebstrap in unshare mode, as an ordinary user",
@@ -138,7 +138,7 @@ var trees = Group{
 	Name:     "trees",
 	Takes:    2 * time.Minute,
 	Images:   Images[1:],
-	Backends: Backends[:1],
+	Backends: allBackends[:1],
 	Setup: source + `
 cd ~builder; source_package; cd greet; dpkg-buildpackage --no-sign --no-check-builddeps >/dev/null
 `,

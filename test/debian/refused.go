@@ -5,7 +5,7 @@ package debian
 var refusals = Group{
 	Name:     "refused",
 	Images:   Images,
-	Backends: Backends[:1],
+	Backends: allBackends[:1],
 	Cases: []Case{
 		{
 			Name:    "loop devices (losetup, mount -o loop)",

@@ -5,7 +5,7 @@ package debian
 var sandboxes = Group{
 	Name:     "sandboxes",
 	Images:   Images,
-	Backends: Backends[:1],
+	Backends: allBackends[:1],
 	Cases: []Case{
 		{
 			Name: "bubblewrap (bwrap), as an ordinary user",

@@ -5,7 +5,7 @@ package debian
 var services = Group{
 	Name:     "services",
 	Images:   Images,
-	Backends: Backends[:1],
+	Backends: allBackends[:1],
 	Setup: `
 apt-get -qq update
 apt-get -qq install --no-install-recommends mariadb-server nginx-light openssh-server postgresql redis-server >/dev/null

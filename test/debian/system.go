@@ -5,7 +5,7 @@ package debian
 var system = Group{
 	Name:     "system",
 	Images:   Images,
-	Backends: Backends,
+	Backends: allBackends,
 	Setup:    `echo FROM_THE_IMAGE=yes >>/etc/environment`,
 	Cases: []Case{
 		{
@@ -125,7 +125,7 @@ systemctl --wait is-system-running || true
 var network = Group{
 	Name:     "network",
 	Images:   Images,
-	Backends: Backends[:1],
+	Backends: allBackends[:1],
 	Setup:    `apt-get -qq update`,
 	Cases: []Case{
 		{

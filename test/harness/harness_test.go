@@ -333,12 +333,12 @@ func TestACancelledContextEndsTheVM(t *testing.T) {
 	needsVM(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	vm, err := StartVM(ctx, VMOptions{Command: []string{"sleep", "1000"}, Out: t.Output()})
+	vm, err := startVM(ctx, VMOptions{Command: []string{"sleep", "1000"}, Out: t.Output()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	cancel()
-	if _, err := vm.Wait(); !errors.Is(err, context.Canceled) {
+	if _, err := vm.wait(); !errors.Is(err, context.Canceled) {
 		t.Errorf("the VM ended with %v", err)
 	}
 	gone(t)

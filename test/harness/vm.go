@@ -62,8 +62,8 @@ type VMOptions struct {
 // ErrPowerCut is the error of a VM whose power was cut as wanted.
 var ErrPowerCut = errors.New("its power was cut")
 
-// A VM is a running Debian in QEMU.
-type VM struct {
+// virtualMachine is a running Debian in QEMU.
+type virtualMachine struct {
 	options VMOptions
 	site    *site
 	guest   string // the directory of the image
@@ -94,16 +94,16 @@ const kvmLimit = 10 * time.Second
 
 // RunVM boots a VM, runs its command, and is that command's exit status.
 func RunVM(ctx context.Context, o VMOptions) (status int, err error) {
-	vm, err := StartVM(ctx, o)
+	vm, err := startVM(ctx, o)
 	if err != nil {
 		return 0, err
 	}
-	return vm.Wait()
+	return vm.wait()
 }
 
-// StartVM boots a VM that ends when its command does, when it is killed, or
+// startVM boots a VM that ends when its command does, when it is killed, or
 // when the context ends.
-func StartVM(ctx context.Context, o VMOptions) (*VM, error) {
+func startVM(ctx context.Context, o VMOptions) (*virtualMachine, error) {
 	if o.Tree.Suite == "" {
 		o.Tree = GuestTree
 	}
@@ -131,7 +131,7 @@ func StartVM(ctx context.Context, o VMOptions) (*VM, error) {
 		return nil, fmt.Errorf("vm: %w", err)
 	}
 	ctx, stop := context.WithTimeoutCause(ctx, o.Limit, fmt.Errorf("its limit of %v is over", o.Limit))
-	vm := &VM{options: o, site: site, guest: guest, stop: stop, done: make(chan struct{})}
+	vm := &virtualMachine{options: o, site: site, guest: guest, stop: stop, done: make(chan struct{})}
 	if err := vm.boot(ctx); err != nil {
 		err = fmt.Errorf("vm: boot: %w%s", err, vm.lastWords())
 		return nil, errors.Join(err, vm.clear())
@@ -140,14 +140,14 @@ func StartVM(ctx context.Context, o VMOptions) (*VM, error) {
 	return vm, nil
 }
 
-// Wait waits for the VM to end and is its command's exit status.
-func (vm *VM) Wait() (status int, err error) {
+// wait waits for the VM to end and is its command's exit status.
+func (vm *virtualMachine) wait() (status int, err error) {
 	<-vm.done
 	return vm.status, vm.err
 }
 
 // boot starts QEMU in the first way that works.
-func (vm *VM) boot(ctx context.Context) error {
+func (vm *virtualMachine) boot(ctx context.Context) error {
 	if err := writePayload(vm.site.path("payload"), vm.options); err != nil {
 		return err
 	}
@@ -177,7 +177,7 @@ func (vm *VM) boot(ctx context.Context) error {
 }
 
 // keepRoot makes the file for the changes of the root.
-func (vm *VM) keepRoot(ctx context.Context) error {
+func (vm *virtualMachine) keepRoot(ctx context.Context) error {
 	if vm.options.Root == "" {
 		return nil
 	}
@@ -189,7 +189,7 @@ func (vm *VM) keepRoot(ctx context.Context) error {
 
 // launch starts QEMU. Under KVM it waits until the kernel runs, because there
 // it may not.
-func (vm *VM) launch(ctx context.Context, accel string) error {
+func (vm *virtualMachine) launch(ctx context.Context, accel string) error {
 	console, err := os.Create(vm.site.path("console"))
 	if err != nil {
 		return err
@@ -243,7 +243,7 @@ func socketPair() (ours, theirs *os.File, err error) {
 
 // qemu is the arguments of QEMU. What they say of devices is known to the
 // guest's initramfs; -nodefaults takes away all else.
-func (vm *VM) qemu(accel string) []string {
+func (vm *virtualMachine) qemu(accel string) []string {
 	o := vm.options
 	argv := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
@@ -297,7 +297,7 @@ func (vm *VM) qemu(accel string) []string {
 func escape(path string) string { return strings.ReplaceAll(path, ",", ",,") }
 
 // read takes what the VM says on a port, until QEMU ends.
-func (vm *VM) read(port string, from *os.File) {
+func (vm *virtualMachine) read(port string, from *os.File) {
 	defer from.Close()
 	switch port {
 	case outPort:
@@ -326,7 +326,7 @@ func (vm *VM) read(port string, from *os.File) {
 }
 
 // cutPower ends QEMU, after CutDelay, as the loss of power ends a machine.
-func (vm *VM) cutPower() {
+func (vm *virtualMachine) cutPower() {
 	cut := func() {
 		if vm.process.running() {
 			vm.cut.Store(true)
@@ -347,7 +347,7 @@ func (vm *VM) cutPower() {
 }
 
 // finish waits for QEMU to end, sets what Wait is to say, and clears up.
-func (vm *VM) finish(ctx context.Context) {
+func (vm *virtualMachine) finish(ctx context.Context) {
 	defer close(vm.done)
 	select {
 	case <-vm.process.exited:
@@ -371,7 +371,7 @@ func (vm *VM) finish(ctx context.Context) {
 }
 
 // unpackJournal puts the VM's journal files where they are wanted.
-func (vm *VM) unpackJournal() error {
+func (vm *virtualMachine) unpackJournal() error {
 	if vm.options.Journal == "" {
 		return nil
 	}
@@ -386,7 +386,7 @@ func (vm *VM) unpackJournal() error {
 
 // lastWords are the end of the VM's console, where QEMU complains too. Of a kernel that
 // hangs or dies they are its first complaint: others follow from it.
-func (vm *VM) lastWords() string {
+func (vm *virtualMachine) lastWords() string {
 	console, _ := os.ReadFile(vm.site.path("console"))
 	console = bytes.ReplaceAll(console, []byte("\r"), nil)
 	if at := kernelComplaint.FindIndex(console); at != nil {
@@ -403,7 +403,7 @@ var kernelComplaint = regexp.MustCompile(`(?m)^.*(BUG: |Oops: |Kernel panic|rcu:
 const complaintLines = 20
 
 // clear removes what is left of a VM that has ended.
-func (vm *VM) clear() error {
+func (vm *virtualMachine) clear() error {
 	vm.stop()
 	err := vm.site.clear()
 	vm.site.lock.Close()

@@ -21,7 +21,7 @@ import (
 // files do so to keep the driver in the kernel: with a file of a FUSE that does not
 // answer, or with a socket that holds one, which to throw away is enough.
 func TestAttacksByAMachinesBusAreHeld(t *testing.T) {
-	h := onHost(t, "overlay")
+	h := onHost(t, "overlay").impatient(t)
 	program, err := os.ReadFile(filepath.Join(os.Getenv("NSPAWN_RUNNER_TESTDATA"), "bus.py"))
 	must(t, err)
 	var wait sync.WaitGroup

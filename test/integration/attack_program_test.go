@@ -2,6 +2,8 @@ package integration
 
 import (
 	"encoding/base64"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -9,6 +11,7 @@ import (
 
 	"nspawn-runner/runner/machine"
 	"nspawn-runner/runner/starter"
+	"nspawn-runner/test/gitlab"
 )
 
 // executor is a program of an image: it executes as root what it is sent, and returns the exit
@@ -105,4 +108,32 @@ for path in ("/run/host/notify", "/run/systemd/notify"):
 		gotThrough(t, name, status)
 	}
 	held(name)
+}
+
+// systemd-nspawn makes files in the tree of an image by their paths, as the host's root.
+func TestAttacksByTheTreeOfAnImageAreHeld(t *testing.T) {
+	h := onHost(t, "overlay")
+	r := h.serves(t, "")
+	const outside = "/opt/outside"
+	must(t, os.MkdirAll(outside, 0o755))
+	t.Cleanup(func() { must(t, os.RemoveAll(outside)) })
+	must(t, unix.Mkfifo(outside+"/fifo", 0o600))
+	play := func(name string, files map[string]file) gitlab.Result {
+		image := r.pushLayers(t, name, exposing("8001"), programLayer(t), layerOf(t, files))
+		return h.play(t, gitlab.Job{Script: []string{"true", fetch("http://localhost:8001/file?path=/etc/machine-id")}, Services: []gitlab.Image{{Name: image}}})
+	}
+	for _, name := range []string{"dev", "run", "proc", "sys", "etc"} {
+		job := play(name, map[string]file{name: {link: outside}, "opt/outside": {isDir: true}})
+		if job.Reason != gitlab.ScriptFailure {
+			t.Errorf("/%s: %s: %s", name, job.Reason, job.Log)
+		}
+		wantLog(t, job.Log, ": broken image: /"+name+" is not a directory")
+		if found, err := os.ReadDir(outside); err != nil || len(found) != 1 {
+			gotThrough(t, "have files made on the host through /"+name, fmt.Sprint(found, err))
+		}
+	}
+	if job := play("id", map[string]file{"etc/machine-id": {link: outside + "/fifo"}}); job.Status != gitlab.Success {
+		gotThrough(t, "have systemd-nspawn read a fifo of the host", job.Log)
+	}
+	held("have files made on the host by links in place of directories")
 }

@@ -98,6 +98,14 @@ func TestAPlaybookOfABootedBuildHasServicesThatRunAndAJobWhatTheyWrote(t *testin
 	if c := h.drives(t, "chroot-maintenance", "booted"); !strings.Contains(c.stderr, "booted: up to date") {
 		t.Errorf("a second maintenance: %s", c.stderr)
 	}
+	// A service that does not stay up is started each time, which is a change each time.
+	h.bootedBook(t, "booted", "nspawn_runner_network: none", "- name: start it\n  ansible.builtin.systemd: {name: systemd-tmpfiles-clean, state: started}\n", "")
+	const what = "booted: ansible changed something in 1 of 1 tasks: start it"
+	for _, want := range []string{what + "\n", what + "; so did the maintenance before: a task that reports a change each time makes a new generation each time\n"} {
+		if c := h.drives(t, "chroot-maintenance", "booted"); !strings.Contains(c.stderr, want) || !strings.Contains(c.stderr, "booted: published") {
+			t.Errorf("%q is not in %s", want, c.stderr)
+		}
+	}
 }
 
 func TestABootedBuildThatFailsIsShutDownAndSaysOfWhat(t *testing.T) {

@@ -47,6 +47,16 @@ func onHost(t *testing.T, backend string) *host {
 	return h
 }
 
+// impatient is the host with the driver that is built for tests, which waits for buses that do not
+// answer a tenth of the usual time.
+func (h *host) impatient(t *testing.T) *host {
+	t.Helper()
+	t.Setenv("NSPAWN_RUNNER_ANSWER_LIMIT", "3s")
+	quick := *h
+	quick.driver = faults()
+	return &quick
+}
+
 // allowManyMachines raises for a test the host's limit of inotify instances, as the doctor
 // advises. A lab shares this limit with all that runs beside it.
 func allowManyMachines(t *testing.T) {

@@ -40,41 +40,40 @@ const playbook = `- hosts: all
 
 func TestAnImageIsMadeFromItsPlaybookAndRunsJobs(t *testing.T) {
 	needLab(t)
-	onDisks(t, func(t *testing.T, h *host) {
-		path := filepath.Join(h.playbooks, "fresh.yml")
-		must(t, os.WriteFile(path, []byte(playbook), 0o644))
-		t.Cleanup(func() { os.Remove(path); h.removeImage(t, "fresh") })
+	h := onHost(t, "overlay")
+	path := filepath.Join(h.playbooks, "fresh.yml")
+	must(t, os.WriteFile(path, []byte(playbook), 0o644))
+	t.Cleanup(func() { os.Remove(path); h.removeImage(t, "fresh") })
 
-		if c := h.drive(t, "chroot-list"); !strings.Contains(c.stdout, "fresh "+filepath.Join(h.state, "fresh")+"\n") {
-			t.Errorf("before: %s", c.stdout)
-		}
-		if c := h.drive(t, "prepare", "--id", newID(), "fresh"); c.status != 2 || !strings.Contains(c.stderr, "no chroot yet") {
-			t.Errorf("prepare before: %+v", c)
-		}
-		if c := h.drive(t, "chroot-maintenance", "fresh"); c.status != 0 {
-			t.Fatalf("%s", c.stderr)
-		}
-		if c := h.drive(t, "chroot-create", "fresh"); c.status != 1 || !strings.Contains(c.stderr, "exists already") {
-			t.Errorf("a second time: %+v", c)
-		}
-		r := h.play(t, gitlab.Job{Image: gitlab.Image{Name: "debian:fresh"}, Script: []string{
-			"hello; cat /etc/handled; id builder; cat /etc/hostname || true",
-			"test ! -e /usr/sbin/policy-rc.d",
-			"systemctl is-system-running",
-		}})
-		if r.Status != gitlab.Success {
-			t.Errorf("%s", r.Log)
-		}
-		wantLog(t, r.Log, "Hello, world!", "handled", "builder")
-		if c := h.drive(t, "chroot-list", "--json"); !strings.Contains(c.stdout, `"generation": "fresh/`) {
-			t.Errorf("%s", c.stdout)
-		}
-	})
+	if c := h.drive(t, "chroot-list"); !strings.Contains(c.stdout, "fresh "+filepath.Join(h.state, "fresh")+"\n") {
+		t.Errorf("before: %s", c.stdout)
+	}
+	if c := h.drive(t, "prepare", "--id", newID(), "fresh"); c.status != 2 || !strings.Contains(c.stderr, "no chroot yet") {
+		t.Errorf("prepare before: %+v", c)
+	}
+	if c := h.drive(t, "chroot-maintenance", "fresh"); c.status != 0 {
+		t.Fatalf("%s", c.stderr)
+	}
+	if c := h.drive(t, "chroot-create", "fresh"); c.status != 1 || !strings.Contains(c.stderr, "exists already") {
+		t.Errorf("a second time: %+v", c)
+	}
+	r := h.play(t, gitlab.Job{Image: gitlab.Image{Name: "debian:fresh"}, Script: []string{
+		"hello; cat /etc/handled; id builder; cat /etc/hostname || true",
+		"test ! -e /usr/sbin/policy-rc.d",
+		"systemctl is-system-running",
+	}})
+	if r.Status != gitlab.Success {
+		t.Errorf("%s", r.Log)
+	}
+	wantLog(t, r.Log, "Hello, world!", "handled", "builder")
+	if c := h.drive(t, "chroot-list", "--json"); !strings.Contains(c.stdout, `"generation": "fresh/`) {
+		t.Errorf("%s", c.stdout)
+	}
 }
 
 func TestAnImageNeedsNoPlaybook(t *testing.T) {
 	needLab(t)
-	h := onHost(t, "overlay")
+	h := onHost(t, "btrfs")
 	t.Cleanup(func() { h.removeImage(t, "plain") })
 	h.drives(t, "chroot-create", "--suite", "bookworm", "plain")
 	r := h.play(t, gitlab.Job{Image: gitlab.Image{Name: "plain"}, Script: []string{"git --version; systemctl is-system-running"}})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -110,4 +111,32 @@ func TestJobsRunWithoutAJournalAndBesideOneThatHangs(t *testing.T) {
 	if took := played("a journal that hangs"); took > 30*time.Second {
 		t.Errorf("it took %s", took)
 	}
+}
+
+func TestTheJournalAndTheCountersHaveAllOfAJobWhoseGitlabRunnerWasKilled(t *testing.T) {
+	h := onHost(t, "overlay")
+	image := h.serves(t, "").pushLayers(t, "team/static", exposing("8001"), programLayer(t))
+	before := h.metrics(t)
+	c := h.caller(t, "bookworm")
+	c.order(t, map[string]any{"name": image})
+	if status, output := c.call(t, h.driver, nil, "prepare"); status != 0 {
+		t.Fatalf("exit %d: %s", status, output)
+	}
+	c.call(t, h.driver, nil, "run", script(t, "echo said by the job >/dev/console"), "build_script")
+	c.die()
+	h.drives(t, "gc")
+	id, err := strconv.ParseInt(c.id, 10, 64)
+	must(t, err)
+	entries, of := journalOf(t, id), []string{"PROJECT=7", "JOB=" + c.id}
+	findEntry(t, entries, "began: image bookworm", append(of, "IMAGE=bookworm", "STAGE=prepare")...)
+	findEntry(t, entries, "said by the job", append(of, "IMAGE=bookworm", "STAGE=console")...)
+	findEntry(t, entries, "listening at 8001", append(of, "IMAGE="+image, "STAGE=console", "SERVICE="+image)...)
+	findEntry(t, entries, "ended: system_failure: nobody called its cleanup", append(of, "IMAGE=bookworm", "RESULT=system_failure", "REASON=abandoned")...)
+	after := h.metrics(t)
+	for _, image := range []string{"bookworm", "(registry)"} {
+		if used := `job_cpu_seconds_total{image="` + image + `"}`; before[used] >= after[used] {
+			t.Errorf("%s did not grow from %v", used, before[used])
+		}
+	}
+	wantGrown(t, before, after, map[string]float64{`failures_total{reason="abandoned"}`: 1, `jobs_total{image="bookworm",result="system_failure"}`: 1})
 }

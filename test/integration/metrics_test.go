@@ -130,6 +130,11 @@ func TestMetricsCountWhatJobsDid(t *testing.T) {
 	if now[`machines{state="running",kind="job"}`] != 1 || now[`image_generations{image="bookworm"}`] != 1 || now[`state_free_bytes`] == 0 {
 		t.Errorf("with machine %s: %v", id, now)
 	}
+	for _, name := range []string{"state_downloads_bytes", "state_trash_bytes"} {
+		if _, there := now[name]; !there {
+			t.Errorf("no %s, though there is nothing to measure", name)
+		}
+	}
 	began := time.Now()
 	h.metrics(t)
 	t.Logf("metrics took %s", time.Since(began))

@@ -117,10 +117,4 @@ func TestAStaleImageIsCalledSoAndRunsItsJobs(t *testing.T) {
 	}
 	wantLog(t, h.drives(t, "chroot-list", "--long").stdout, "current, stale")
 	wantLog(t, h.drives(t, "chroot-show", "aged").stdout, "current; stale; built ")
-	if os.Getenv("NSPAWN_RUNNER_HOST") == "lab" {
-		h.drives(t, "chroot-maintenance", "aged")
-		if got := warning("aged"); got != "" {
-			t.Errorf("after a maintenance: %q", got)
-		}
-	}
 }

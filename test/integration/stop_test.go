@@ -153,22 +153,21 @@ func TestAPrepareThatNobodyListensToAnyMoreStartsNoMachine(t *testing.T) {
 }
 
 func TestAMachineWhoseGitlabRunnerIsDeadIsRemovedByTheNextPrepare(t *testing.T) {
-	onEach(t, func(t *testing.T, h *host) {
-		id, kill := h.preparedByRunner(t)
-		shell(t, "systemctl is-active nspawn-runner-"+id+".service")
-		other := h.prepared(t, "bookworm")
-		shell(t, "systemctl is-active nspawn-runner-"+id+".service")
+	h := onHost(t, "overlay")
+	id, kill := h.preparedByRunner(t)
+	shell(t, "systemctl is-active nspawn-runner-"+id+".service")
+	other := h.prepared(t, "bookworm")
+	shell(t, "systemctl is-active nspawn-runner-"+id+".service")
 
-		kill()
-		third := h.prepared(t, "bookworm")
-		entries := strings.Fields(shell(t, "ls "+filepath.Join(h.state, ".machines")))
-		slices.Sort(entries)
-		want := []string{other, third}
-		slices.Sort(want)
-		if !slices.Equal(entries, want) {
-			t.Errorf("machines: %v, want %v", entries, want)
-		}
-	})
+	kill()
+	third := h.prepared(t, "bookworm")
+	entries := strings.Fields(shell(t, "ls "+filepath.Join(h.state, ".machines")))
+	slices.Sort(entries)
+	want := []string{other, third}
+	slices.Sort(want)
+	if !slices.Equal(entries, want) {
+		t.Errorf("machines: %v, want %v", entries, want)
+	}
 }
 
 func TestAMachineOfAnEarlierBuildIsRunAndCleanedUp(t *testing.T) {

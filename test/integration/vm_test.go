@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -239,10 +240,35 @@ func TestInAVMAProgramThatNeedsTooMuchMemoryEndsForThatReason(t *testing.T) {
 	})
 	dir := filepath.Join(h.state, ".machines", id+"-service1")
 	await(t, "its end", func() bool { _, err := os.Stat(filepath.Join(dir, "end.json")); return err == nil })
-	if end := shell(t, "cat "+dir+"/end.json"); end != `{"code":137,"signal":"KILL","out_of_memory":true}` {
-		t.Error(end)
+	var end machine.End
+	if text := shell(t, "cat "+dir+"/end.json"); json.Unmarshal([]byte(text), &end) != nil || end.Code != 137 || end.Signal != "KILL" || !end.OutOfMemory ||
+		end.Usage == nil || end.Usage.Memory < 50<<20 || end.Usage.Memory > 100<<20 || end.Usage.Processor == 0 {
+		t.Error(text)
 	}
 	if printed := shell(t, "cat "+dir+"/output"); !strings.Contains(printed, "104857600") {
 		t.Errorf("the program does not see its limit: %q", printed)
+	}
+}
+
+// What fills the memory is a file, and the largest processes are those of the host that keep the
+// machine: the kernel must not choose them.
+func TestInAVMAProgramThatFillsItsMemoryWithFilesEndsForThatReason(t *testing.T) {
+	needVM(t)
+	h := onHost(t, "overlay")
+	id := h.prepared(t, "bookworm")
+	h.startBeside(t, id, "service1", func(spec *machine.Spec) {
+		spec.Service, spec.NoFUSE, spec.NoNesting = "hoarder", true, true
+		spec.Limits.MemoryMax, spec.Limits.MemorySwapMax = 60<<20, 0
+		spec.Program = &machine.Program{StopSignal: unix.SIGTERM, Plan: starter.Plan{
+			Command: []string{"bash", "-c", "sleep 1; echo -1000 >/proc/self/oom_score_adj; cat /proc/self/oom_score_adj; exec head -c 1G /dev/zero >/dev/shm/x"},
+		}}
+	})
+	dir := filepath.Join(h.state, ".machines", id+"-service1")
+	await(t, "its end", func() bool { _, err := os.Stat(filepath.Join(dir, "end.json")); return err == nil })
+	if end := shell(t, "cat "+dir+"/end.json"); end != `{"code":137,"signal":"KILL","out_of_memory":true}` {
+		t.Error(end)
+	}
+	if printed := shell(t, "tail -c +9 "+dir+"/output"); !strings.HasSuffix(printed, "\n0\n") {
+		t.Errorf("the program protects itself: %q", printed)
 	}
 }

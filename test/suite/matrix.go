@@ -17,9 +17,9 @@ import (
 // cell is a place in the matrix: a host of one release, an image of another, a backend.
 type cell struct{ host, image, backend string }
 
-// Releases are those of hosts and of images in the matrix; backends are its third dimension.
+// releases are those of hosts and of images in the matrix; backends are its third dimension.
 var (
-	Releases = []string{"bookworm", "trixie", "sid"}
+	releases = []string{"bookworm", "trixie", "sid"}
 	backends = []string{"btrfs", "overlay", "tmpfs"}
 )
 
@@ -37,8 +37,8 @@ func Matrix(run string) func(*Suite, context.Context) error {
 	picks := append(strings.Split(strings.TrimPrefix(run, "/"), "/"), "", "", "")
 	picked := func(i int, name string) bool { return picks[i] == "" || picks[i] == name }
 	var cells []cell
-	for _, host := range Releases {
-		for _, image := range Releases {
+	for _, host := range releases {
+		for _, image := range releases {
 			for _, backend := range backends {
 				if picked(0, host) && picked(1, image) && picked(2, backend) {
 					cells = append(cells, cell{host, image, backend})
@@ -55,11 +55,11 @@ func MatrixCorners(s *Suite, ctx context.Context) error { return s.matrix(ctx, c
 // matrix tries cells, in one lab for each release of hosts.
 func (s *Suite) matrix(ctx context.Context, cells []cell) error {
 	if len(cells) == 0 {
-		return errors.New("matrix: RUN=/host/image/backend picks nothing; releases are " + strings.Join(Releases, ", "))
+		return errors.New("matrix: RUN=/host/image/backend picks nothing; releases are " + strings.Join(releases, ", "))
 	}
 	var failed error
 	found := outcomes{}
-	for _, host := range Releases {
+	for _, host := range releases {
 		its := slices.DeleteFunc(slices.Clone(cells), func(c cell) bool { return c.host != host })
 		if len(its) > 0 && ctx.Err() == nil {
 			failed = errors.Join(failed, s.matrixOn(ctx, host, its, found))
@@ -131,14 +131,14 @@ type outcomes map[cell]string
 // write prints the table: a line for each image and backend, a column for each host.
 func (r outcomes) write(to io.Writer) {
 	fmt.Fprintf(to, "\n%-20s", "image on backend")
-	for _, host := range Releases {
+	for _, host := range releases {
 		fmt.Fprintf(to, " %-16s", "host "+host)
 	}
 	fmt.Fprintln(to)
-	for _, image := range Releases {
+	for _, image := range releases {
 		for _, backend := range backends {
 			line, tried := fmt.Sprintf("%-20s", image+" on "+backend), false
-			for _, host := range Releases {
+			for _, host := range releases {
 				found := r[cell{host, image, backend}]
 				tried = tried || found != ""
 				line += fmt.Sprintf(" %-16s", found)

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"nspawn-runner/packaging"
 	"nspawn-runner/test/harness"
@@ -26,6 +27,10 @@ func SetUp(ctx context.Context, out io.Writer) error {
 
 // unitPackages are what the race detector needs.
 var unitPackages = []string{"gcc", "libc6-dev"}
+
+// repetitions is a pattern for tests that do again and again what others do once: with the race
+// detector, which sees the same in each, they would take longer than all others together.
+const repetitions = "^TestWhateverIsKilledAtAnyMoment|^TestWhereverTheDiskGetsFull"
 
 // Unit runs the unit tests, plain and with the race detector.
 func Unit(s *Suite, ctx context.Context) error {
@@ -43,11 +48,23 @@ func Unit(s *Suite, ctx context.Context) error {
 			units = append(units, pkg)
 		}
 	}
+	// Where there are no loop devices, as in a machine, the tests take longer.
+	defer func() { s.env = nil }()
+	if dir, unmount, err := newFileSystem(ctx); err == nil {
+		s.env = []string{"TMPDIR=" + dir}
+		defer func() {
+			if err := unmount(); err != nil {
+				fmt.Fprintln(s.Out, err)
+			}
+		}()
+	}
 	plain := s.phase("unit tests", func() error {
 		return s.goTest(ctx, "unit", append([]string{"test", "-v"}, units...)...)
 	})
 	race := s.phase("unit tests with the race detector", func() error {
-		return s.goTest(ctx, "race", append([]string{"test", "-race", "-v"}, units...)...)
+		// Each program with the detector sleeps a second before it exits, and tests start many.
+		s.env = append(s.env, "GORACE=atexit_sleep_ms=0")
+		return s.goTest(ctx, "race", append([]string{"test", "-race", "-v", "-skip=" + repetitions}, units...)...)
 	})
 	return errors.Join(plain, race)
 }
@@ -96,7 +113,9 @@ var imagePackages = []string{"systemd-container", "mmdebstrap", "debootstrap", "
 
 // goTest runs `go ARGS` and reads what the tests say.
 func (s *Suite) goTest(ctx context.Context, where string, args ...string) error {
-	return s.tests(&reader{where: where, brief: true}, exec.CommandContext(ctx, "go", args...))
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Env = append(os.Environ(), s.env...)
+	return s.tests(&reader{where: where, brief: true}, cmd)
 }
 
 // tests runs a command that prints like `go test -v`.
@@ -152,8 +171,18 @@ func testCommand(host, base, run string, more ...string) []string {
 	}, more, []string{hostBuild + "/integration.test", "-test.v", "-test.timeout=40m", "-test.run=" + run})
 }
 
-// prepareHost compiles what runs in a host.
+// prepareHost compiles what runs in a host, once: a lab may be running from it already.
 func prepareHost(ctx context.Context) error {
+	prepared.Do(func() { prepared.err = compileHost(ctx) })
+	return prepared.err
+}
+
+var prepared struct {
+	sync.Once
+	err error
+}
+
+func compileHost(ctx context.Context) error {
 	dir, err := Compile(ctx, "./test/gitlab/simulate")
 	if err != nil {
 		return err

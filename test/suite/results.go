@@ -3,18 +3,50 @@ package suite
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // results counts the tests of all phases.
 type results struct {
 	passed          int
 	failures, skips []string
+	slow            []timed
+}
+
+// timed is a test that took long.
+type timed struct {
+	name string
+	took time.Duration
+}
+
+// slowest is how many tests the summary names, and least how long each of them took.
+const (
+	slowest = 10
+	least   = 5 * time.Second
+)
+
+// slowestLines are lines about the tests that took longest.
+func (r *results) slowestLines() (lines []string) {
+	slices.SortStableFunc(r.slow, func(a, b timed) int { return cmp.Compare(b.took, a.took) })
+	for _, t := range r.slow[:min(len(r.slow), slowest)] {
+		lines = append(lines, fmt.Sprintf("slow: %s %.0f s", t.name, t.took.Seconds()))
+	}
+	return lines
+}
+
+// add adds what other phases came to.
+func (r *results) add(other results) {
+	r.passed += other.passed
+	r.failures = append(r.failures, other.failures...)
+	r.skips = append(r.skips, other.skips...)
+	r.slow = append(r.slow, other.slow...)
 }
 
 // reader reads the output of `go test -v` as it comes, passes on what a person
@@ -97,6 +129,9 @@ func (r *reader) line(line string) {
 	said := r.said(test)
 	if r.each != nil {
 		r.each(result, name, took)
+	}
+	if d, err := time.ParseDuration(took); err == nil && d >= least && !nested {
+		r.results.slow = append(r.results.slow, timed{r.where + ": " + name, d})
 	}
 	switch result {
 	case "PASS":

@@ -14,7 +14,7 @@ func TestEachTestThatSECURITYNamesExists(t *testing.T) {
 	}
 	defined := map[string]bool{}
 	var files []string
-	for _, dir := range []string{"../integration", "../../runner/oci", "../../runner/oci/unpack", "../../runner/starter"} {
+	for _, dir := range []string{"../integration", "../../runner/oci", "../../runner/oci/unpack", "../../runner/seccomp", "../../runner/starter"} {
 		found, err := filepath.Glob(dir + "/*_test.go")
 		if err != nil || len(found) == 0 {
 			t.Fatal(dir, found, err)

@@ -1,12 +1,13 @@
 // Package suite runs all tests there are, in phases: unit tests on this
 // machine, then the integration tests inside a lab and inside a VM. It sets up
 // what they need, prints what fails, and ends with a summary of the phases'
-// times, of the tests, and of every test that was skipped and why.
+// times, of the tests, of the slowest ones, and of every test that was skipped and why.
 //
 // It is what `mage test` and its parts call.
 package suite
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ type Suite struct {
 	Out     io.Writer
 	phases  []phase
 	results results
+	env     []string // what go gets in its environment besides
 }
 
 type phase struct {
@@ -46,6 +48,22 @@ func Run(ctx context.Context, out io.Writer, phases ...func(*Suite, context.Cont
 	return failed
 }
 
+// Beside runs two phases at the same time. What the second prints comes when both have ended.
+func Beside(first, second func(*Suite, context.Context) error) func(*Suite, context.Context) error {
+	return func(s *Suite, ctx context.Context) error {
+		var printed bytes.Buffer
+		aside := &Suite{Out: &printed}
+		done := make(chan error, 1)
+		go func() { done <- second(aside, ctx) }()
+		err := first(s, ctx)
+		err = errors.Join(err, <-done)
+		_, _ = printed.WriteTo(s.Out)
+		s.phases = append(s.phases, aside.phases...)
+		s.results.add(aside.results)
+		return err
+	}
+}
+
 // phase runs one phase and takes its time.
 func (s *Suite) phase(name string, do func() error) error {
 	fmt.Fprintf(s.Out, "\n== %s\n", name)
@@ -66,6 +84,9 @@ func (s *Suite) summary() {
 			state = "FAILED"
 		}
 		fmt.Fprintf(s.Out, "%-44s %-6s %6.1f s\n", p.name, state, p.elapsed.Seconds())
+	}
+	for _, line := range s.results.slowestLines() {
+		fmt.Fprintln(s.Out, line)
 	}
 	for _, skip := range s.results.skips {
 		fmt.Fprintf(s.Out, "skipped: %s\n", skip)

@@ -33,6 +33,9 @@ import (
 type Tree struct {
 	Root     string
 	Hostname string
+	// Name is that of the box for systemd-nspawn, which makes directories of it: no other box
+	// has it at the same time. It is like a host name, of at most 64 bytes.
+	Name string
 	// Shown are directories of the host that commands see where they are, read-only.
 	Shown []string
 }
@@ -230,18 +233,10 @@ func (t Tree) Shell(ctx context.Context, environment map[string]string, stdin io
 	return err
 }
 
-// machineName is systemd-nspawn's name for boxes on trees with a host name, of which it makes
-// names of directories: see Leftovers. It may have 64 characters.
-func machineName(hostname string) string {
-	name := "build-" + hostname
-	return strings.TrimRight(name[:min(len(name), 64)], "-")
-}
-
-// Leftovers are what boxes on trees with a host name have left on this host, if their
-// systemd-nspawn was killed.
-func Leftovers(hostname string) (paths []string) {
+// Leftovers are what a box of a name has left on this host, if its systemd-nspawn was killed.
+func Leftovers(name string) (paths []string) {
 	for _, dir := range []string{"propagate", "unix-export"} {
-		path := filepath.Join("/run/systemd/nspawn", dir, machineName(hostname))
+		path := filepath.Join("/run/systemd/nspawn", dir, name)
 		if _, err := os.Lstat(path); err == nil {
 			paths = append(paths, path)
 		}
@@ -250,8 +245,8 @@ func Leftovers(hostname string) (paths []string) {
 }
 
 // RemoveLeftovers removes them. Something may be mounted there, since systemd 256.
-func RemoveLeftovers(hostname string) (err error) {
-	for _, path := range Leftovers(hostname) {
+func RemoveLeftovers(name string) (err error) {
+	for _, path := range Leftovers(name) {
 		_ = unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // if it is mounted
 		if removed := os.Remove(path); !errors.Is(removed, fs.ErrNotExist) {
 			err = errors.Join(err, removed)
@@ -266,7 +261,7 @@ func (t Tree) nspawn(ctx context.Context, args ...string) *exec.Cmd {
 	argv, alone := Lift(t.Root, append(outside(
 		"systemd-nspawn",
 		"--quiet", "--register=no", "--keep-unit", "--settings=no",
-		"--directory="+t.Root, "--machine="+machineName(t.Hostname), "--hostname="+t.Hostname,
+		"--directory="+t.Root, "--machine="+t.Name, "--hostname="+t.Hostname,
 		"--resolv-conf=off", "--timezone=off", "--link-journal=no",
 	), args...))
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -49,7 +50,7 @@ func run(args []string, layers io.Reader) (Result, error) {
 	// Where this program is linked with a C library, as tests may be, only this thread can give
 	// up its capabilities.
 	runtime.LockOSThread()
-	if err := confine(args[0]); err != nil {
+	if err := confine(args[0], limits.processor()); err != nil {
 		return Result{}, fmt.Errorf("leave the host: %w", err)
 	}
 	// Made under the host's umask. A layer may say otherwise.
@@ -76,8 +77,12 @@ func run(args []string, layers io.Reader) (Result, error) {
 	return t.result, nil
 }
 
+// processor is how many seconds of a processor layers may take: ten minutes, and one for each
+// 4 MiB. Links may make each name long to look up.
+func (l Limits) processor() uint64 { return 600 + l.Bytes>>22 }
+
 // confine makes the tree all that this process sees.
-func confine(tree string) error {
+func confine(tree string, seconds uint64) error {
 	debug.SetMemoryLimit(memory / 2)
 	for _, limit := range []struct {
 		resource int
@@ -87,6 +92,9 @@ func confine(tree string) error {
 			return fmt.Errorf("limit resource %d: %w", limit.resource, err)
 		}
 	}
+	if err := limitTime(seconds); err != nil {
+		return fmt.Errorf("limit the processor time: %w", err)
+	}
 	unix.Umask(0)
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
@@ -94,7 +102,23 @@ func confine(tree string) error {
 	if err := enter(tree); err != nil {
 		return err
 	}
-	return giveUpRights()
+	if err := giveUpRights(); err != nil {
+		return err
+	}
+	return filterCalls()
+}
+
+// limitTime has the process end when it has used so many seconds of a processor, or in any case
+// a little later.
+func limitTime(seconds uint64) error {
+	over := make(chan os.Signal, 1)
+	signal.Notify(over, unix.SIGXCPU)
+	go func() {
+		<-over
+		fmt.Fprintln(os.Stderr, "the layers take longer to unpack than any of their size should")
+		os.Exit(1)
+	}()
+	return unix.Setrlimit(unix.RLIMIT_CPU, &unix.Rlimit{Cur: seconds, Max: seconds + 10})
 }
 
 // enter makes the tree the root directory, and unmounts all else.

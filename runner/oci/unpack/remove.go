@@ -25,8 +25,8 @@ type removal struct {
 	freed uint64
 }
 
-// blocks is what a file of a size takes on disk, about.
-func blocks(size uint64) uint64 { return (size + 4095) &^ 4095 }
+// blocks is what a file of a size takes on disk, about: at least one for its inode and name.
+func blocks(size uint64) uint64 { return max(1, (size+4095)/4096) * 4096 }
 
 // whiteOut removes what the layers below have under a name.
 func (r *removal) whiteOut(dir, name string) error {
@@ -95,6 +95,9 @@ func (r *removal) removeAt(dir int, name string, older bool, depth int) (gone bo
 	}
 	if err = unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); err == unix.ENOTEMPTY && older {
 		return false, nil // it was emptied before, and has files of this layer
+	}
+	if err == nil {
+		r.freed += blocks(1)
 	}
 	return err == nil, err
 }

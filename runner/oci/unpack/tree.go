@@ -80,10 +80,13 @@ func (t *tree) apply(layer io.Reader) error {
 	}
 }
 
-// count counts one more file.
+// count counts one more file, as a block at least: that much an empty one may take.
 func (t *tree) count() error {
 	if t.result.Files++; t.result.Files > t.limits.Files {
 		return fmt.Errorf("the image has more than %d files", t.limits.Files)
+	}
+	if t.result.Bytes += blocks(1); t.result.Bytes > t.limits.Bytes {
+		return errTooMuch
 	}
 	return nil
 }
@@ -106,7 +109,6 @@ func (t *tree) makeAbove(dir string) error {
 	if err := t.count(); err != nil {
 		return err
 	}
-	t.result.Bytes += blocks(1)
 	return cause(os.Mkdir(dir, 0o755))
 }
 
@@ -161,7 +163,6 @@ func (t *tree) write(name string, header *tar.Header, content io.Reader) error {
 		if err := os.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return cause(err)
 		}
-		t.result.Bytes += blocks(1)
 	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
 		if err := t.file(name, header.Size, content); err != nil {
 			return err
@@ -199,7 +200,7 @@ func (t *tree) file(name string, size int64, content io.Reader) error {
 		return cause(err)
 	}
 	n, err := io.Copy(file, content)
-	t.result.Bytes += blocks(uint64(n))
+	t.result.Bytes += blocks(uint64(n)) - blocks(1) // which is counted
 	return cause(errors.Join(err, file.Close()))
 }
 
@@ -245,8 +246,8 @@ func clean(name string) (string, error) {
 // setMetadata gives a file its owner, attributes, mode and time, in this order: a change of
 // the owner takes setuid and capabilities away.
 func setMetadata(name string, header *tar.Header) error {
-	if err := os.Lchown(name, header.Uid, header.Gid); err != nil {
-		return cause(err)
+	if err := unix.Fchownat(unix.AT_FDCWD, name, header.Uid, header.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
 	}
 	if header.Typeflag != tar.TypeSymlink {
 		if err := setAttributes(name, header.PAXRecords); err != nil {

@@ -9,6 +9,7 @@
 //	unpack.go      what both sides agree on
 //	process.go     this program's side: starts the process and sends it layers
 //	confine.go     the process: leaves the host
+//	calls.go       the system calls that it may make
 //	tree.go        writes the entries of layers
 //	decompress.go  decompresses them
 //	remove.go      removes what later layers replace

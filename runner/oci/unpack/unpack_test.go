@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -372,6 +373,35 @@ func TestAttacksByTheSizeOfAnImageAreHeld(t *testing.T) {
 	}
 }
 
+// What is small in a layer and has no content still takes an inode and a name. An image of it
+// must count to what is kept, also what its later layers remove.
+func TestWhatHasNoContentCountsToTheSizeOfAnImage(t *testing.T) {
+	const many = 200
+	links, names := []entry{dir("s")}, []entry{dir("s")}
+	for i := range many {
+		links = append(links, link(fmt.Sprint("s/", i), strings.Repeat("x", 4000), tar.TypeSymlink))
+		names = append(names, file(fmt.Sprint("s/.wh.", i), ""))
+	}
+	hard := []entry{file("f", "")}
+	empty := []entry{}
+	for i := range many {
+		hard = append(hard, link(fmt.Sprint(strings.Repeat("n", 200), i), "f", tar.TypeLink))
+		empty = append(empty, file(fmt.Sprint("e", i), ""))
+	}
+	large := file("large", strings.Repeat("x", many<<12))
+	for name, layers := range map[string][][2][]byte{
+		"empty files":                      plain(layer(t, empty...)),
+		"directories that no entry is for": plain(layer(t, file(strings.Repeat("d/", many)+"x", ""))),
+		"links":                            plain(layer(t, links...)),
+		"hard links":                       plain(layer(t, hard...)),
+		"links that were removed":          plain(layer(t, append(links, large)...), layer(t, names...)),
+	} {
+		if _, result, err := unpackAll(t, enough, layers...); err != nil || result.Bytes < many<<12 || result.Bytes > 3*many<<12 {
+			t.Errorf("%s: %+v, %v", name, result, err)
+		}
+	}
+}
+
 func TestTheProcessThatUnpacksSeesNothingOfTheHost(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("unpacking needs root: the tree has files of many users")
@@ -401,10 +431,14 @@ func TestTheProcessThatUnpacksSeesNothingOfTheHost(t *testing.T) {
 		t.Errorf("its mounts: %s, %v", mounts, err)
 	}
 	status, _ := os.ReadFile(in + "status")
-	for _, line := range []string{"NoNewPrivs:\t1", fmt.Sprintf("CapEff:\t%016x", uint64(needed)), fmt.Sprintf("CapPrm:\t%016x", uint64(needed))} {
+	for _, line := range []string{"NoNewPrivs:\t1", "Seccomp:\t2", fmt.Sprintf("CapEff:\t%016x", uint64(needed)), fmt.Sprintf("CapPrm:\t%016x", uint64(needed))} {
 		if !strings.Contains(string(status), line) {
 			t.Errorf("no %q in its status: %s", line, status)
 		}
+	}
+	limits, _ := os.ReadFile(in + "limits")
+	if !regexp.MustCompile(`Max cpu time +616 +626`).Match(limits) {
+		t.Errorf("no limit of its time: %s", limits)
 	}
 	for _, namespace := range []string{"user", "mnt", "pid", "net", "ipc", "uts", "cgroup"} {
 		its, err := os.Readlink(in + "ns/" + namespace)
@@ -412,6 +446,15 @@ func TestTheProcessThatUnpacksSeesNothingOfTheHost(t *testing.T) {
 		if err != nil || its == ours {
 			t.Errorf("namespace %s: %q, %v", namespace, its, err)
 		}
+	}
+	if err := p.cmd.Process.Signal(unix.SIGXCPU); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Finish(); err == nil || !strings.Contains(err.Error(), "longer to unpack") || errors.As(err, &HostError{}) {
+		t.Errorf("when its time is over: %v", err)
 	}
 }
 

@@ -1,0 +1,34 @@
+package job
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// instancesEach is about how many inotify instances a machine takes to boot, and keeps.
+const instancesEach = 8
+
+// inotifyLimit is the kernel's limit of them for all machines together: inotify(7).
+const inotifyLimit = "/proc/sys/fs/inotify/max_user_instances"
+
+// crowd says that too many machines run for the kernel's limit, else it is empty. Nothing
+// fails then: services of machines wait for instances, and a boot takes ten times as long.
+// Only the administrator can change that, so it is for the host's journal, not for jobs.
+func crowd(machinesDir, limitFile string) string {
+	text, err := os.ReadFile(limitFile)
+	if err != nil {
+		return ""
+	}
+	limit, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || limit > 1<<16 { // as the doctor advises: no need to count
+		return ""
+	}
+	machines, err := os.ReadDir(machinesDir)
+	if err != nil || len(machines)*instancesEach <= limit {
+		return ""
+	}
+	return fmt.Sprintf("machines boot slowly: there are %d, each needs about %d inotify instances, and fs.inotify.max_user_instances is %d; 'nspawn-runner doctor' says what to set",
+		len(machines), instancesEach, limit)
+}

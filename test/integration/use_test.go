@@ -1,0 +1,156 @@
+package integration
+
+import (
+	"encoding/json"
+	"math"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/starter"
+)
+
+// hungry is a script that takes a processor, most of 300 MiB of memory, and 40 MiB of the disk.
+const hungry = `exec python3 -c '
+import mmap, os
+memory = bytearray(200 << 20)
+memory[::4096] = b"x" * len(memory[::4096])
+page = mmap.mmap(-1, 1 << 20)
+page.write(b"y" * (1 << 20))
+file = os.open("/root/written", os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
+for _ in range(40):
+    os.write(file, page)
+open("/ready", "w").close()
+while True:
+    pass
+'`
+
+// kernelUse is what the kernel has counted for a machine.
+type kernelUse struct{ processor, written, memory, peak float64 }
+
+func kernelUseOf(t *testing.T, id string) (u kernelUse) {
+	t.Helper()
+	group := "/sys/fs/cgroup/machine.slice/machine-ci.slice/nspawn-runner-" + id + ".service"
+	number := func(command string) float64 {
+		n, err := strconv.ParseFloat(strings.TrimSpace(shell(t, "cd "+group+" && "+command)), 64)
+		must(t, err)
+		return n
+	}
+	u.processor = number("sed -n 's/^usage_usec //p' cpu.stat") / 1e6
+	u.written = number("grep -o 'wbytes=[0-9]*' io.stat | cut -d= -f2 | sort -n | tail -1 | grep . || echo 0")
+	u.memory, u.peak = number("cat memory.current"), number("cat memory.peak")
+	return u
+}
+
+// listedUse is what machine list --json says that a machine uses.
+type listedUse struct {
+	Processor float64 `json:"cpu_seconds"`
+	CPUsMax   float64 `json:"cpus_max"`
+	Memory    float64 `json:"memory_bytes"`
+	MemoryMax float64 `json:"memory_max_bytes"`
+	Written   float64 `json:"written_bytes"`
+	Disk      float64 `json:"disk_percent"`
+}
+
+// topRow is the last row that top shows of a machine at a terminal, by words.
+func (h *host) topRow(t *testing.T, id string) []string {
+	t.Helper()
+	out, err := exec.Command("sh", "-c", "(sleep 6; printf q) | TERM=xterm script --quiet --flush --command 'stty cols 200 rows 40; exec "+h.driver+" --config "+h.config+" top' /dev/null").CombinedOutput()
+	must(t, err)
+	screen := string(out)[strings.LastIndex(string(out), "\x1b[H")+1:]
+	for line := range strings.SplitSeq(screen, "\x1b[K\r\n") {
+		if words := strings.Fields(line); len(words) > 0 && words[0] == id {
+			return words
+		}
+	}
+	t.Fatalf("no row of %s in %q", id, out)
+	return nil
+}
+
+func TestInAVMTopMachineListAndMetricsSayWhatTheKernelCounts(t *testing.T) {
+	needVM(t)
+	h := onHost(t, "overlay")
+	h.configure(t, "memory_max: 300M\nmemory_swap_max: 0\ncpus: 1\ndisk_max: 400M\n")
+	t.Cleanup(func() { h.configure(t, "") })
+	before := h.metrics(t)
+	id := h.prepared(t, "bookworm")
+	service := id + "-service1"
+	h.startBeside(t, id, "service1", func(spec *machine.Spec) {
+		spec.Service, spec.NoFUSE, spec.NoNesting = "idle", true, true
+		spec.Limits.MemoryMax, spec.Limits.MemorySwapMax = 100<<20, 0
+		spec.Program = &machine.Program{StopSignal: unix.SIGTERM, Plan: starter.Plan{
+			Command: []string{"python3", "-c", "x = b'x' * (50 << 20); open('/ready', 'w').close(); __import__('time').sleep(1000)"},
+		}}
+	})
+	run := exec.Command(h.driver, "--config", h.config, "run", "--id", id, script(t, hungry), "build_script")
+	must(t, run.Start())
+	defer func() { _ = run.Wait() }()
+	if c := h.run(t, id, "until [ -e /ready ]; do sleep 0.1; done"); c.status != 0 {
+		t.Fatalf("%+v", c)
+	}
+
+	first := kernelUseOf(t, id)
+	var listed []struct {
+		ID  string
+		Use *listedUse
+	}
+	must(t, json.Unmarshal([]byte(h.drives(t, "machine", "list", "--json").stdout), &listed))
+	then := kernelUseOf(t, id)
+	uses := map[string]*listedUse{}
+	for _, m := range listed {
+		uses[m.ID] = m.Use
+	}
+	use, beside := uses[id], uses[service]
+	if use == nil || beside == nil {
+		t.Fatalf("%+v", listed)
+	}
+	t.Logf("machine list: %+v, %+v; the kernel: %+v, %+v", *use, *beside, first, then)
+	if use.Processor < first.processor || use.Processor > then.processor || use.Written < first.written || use.Written > then.written || use.Written < 40<<20 {
+		t.Errorf("%+v is not between %+v and %+v", *use, first, then)
+	}
+	if math.Abs(use.Memory-first.memory) > 20<<20 || use.Memory < 200<<20 || use.MemoryMax != 300<<20 || use.CPUsMax != 1 || use.Disk < 10 || use.Disk > 50 {
+		t.Errorf("%+v, the kernel says %+v", *use, first)
+	}
+	if beside.Memory < 50<<20 || beside.MemoryMax != 100<<20 || beside.CPUsMax != 0 {
+		t.Errorf("%+v", *beside)
+	}
+	now := h.metrics(t)
+	if now[`machines{state="running",kind="job"}`] != 1 || now[`machines{state="running",kind="service"}`] != 1 {
+		t.Errorf("%v", now)
+	}
+
+	row := h.topRow(t, id)
+	t.Logf("top: %q", row)
+	cpus, limit, _ := strings.Cut(row[6], "/")
+	busy, err := strconv.ParseFloat(cpus, 64)
+	if err != nil || busy < 0.5 || busy > 1.2 || limit != "1.0" || row[4] != "build_script" || !strings.HasSuffix(row[7], "M/300M") || !strings.HasSuffix(row[8], "%/400M") {
+		t.Errorf("%q", row)
+	}
+
+	last, besides := kernelUseOf(t, id), kernelUseOf(t, service)
+	h.drives(t, "cleanup", "--id", id)
+	after := h.metrics(t)
+	for image, counted := range map[string]kernelUse{"bookworm": last, "(registry)": besides} {
+		grown := func(name string) float64 {
+			name += `{image="` + image + `"}`
+			return after[name] - before[name]
+		}
+		if cpu := grown("job_cpu_seconds_total"); cpu < counted.processor || cpu > counted.processor+20 {
+			t.Errorf("%s: %v s of the processor, the kernel said %v", image, cpu, counted.processor)
+		}
+		if written := grown("job_written_bytes_total"); written < counted.written || written > counted.written+20<<20 {
+			t.Errorf("%s: %v bytes written, the kernel said %v", image, written, counted.written)
+		}
+		if peak := grown("job_memory_peak_bytes_sum"); peak < counted.peak || peak > 300<<20 || grown("job_memory_peak_bytes_count") != 1 {
+			t.Errorf("%s: %v bytes of memory, the kernel said %v", image, peak, counted.peak)
+		}
+	}
+	if left := shell(t, "ls "+filepath.Join(h.state, ".machines")); strings.Contains(left, id) {
+		t.Error(left)
+	}
+}

@@ -165,8 +165,9 @@ func (Test) All(ctx context.Context) error {
 		return err
 	}
 	return suite.Run(ctx, os.Stdout, suite.Unit, suite.Fuzz(5*time.Second), suite.Images, suite.Harness,
+		suite.Package(""), // which the VM installs, too
 		suite.Beside(suite.Lab(os.Getenv("SUITE"), os.Getenv("RUN")), suite.VM("", "")), // much of both is waiting
-		suite.Debian(os.Getenv("SUITE"), ""), suite.Package(""), suite.MatrixCorners)
+		suite.Debian(os.Getenv("SUITE"), ""), suite.MatrixCorners)
 }
 
 // Unit runs the unit tests, plain and with the race detector.

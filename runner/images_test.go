@@ -37,7 +37,7 @@ func bootstrapHost(t *testing.T, file, playbook string) (h *Host, called func() 
 	if err != nil {
 		t.Fatal(err)
 	}
-	h = assemble(settings, Options{})
+	h = assemble(settings, Options{}, "")
 	h.env = func(string) string { return "" }
 	return h, func() string {
 		text, _ := os.ReadFile(calls)

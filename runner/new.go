@@ -29,20 +29,22 @@ func New(o Options) (*Host, error) {
 		}
 		o.ConfigFile = path
 	}
+	self := o.Program
 	if o.Program == "" {
 		program, err := os.Executable()
 		if err != nil {
 			return nil, fmt.Errorf("find this program: %w", err)
 		}
-		o.Program = program
+		o.Program, self = program, host.Self
 	}
-	h := assemble(settings, o)
+	h := assemble(settings, o, self)
 	h.Jobs.Unread = unread
 	return h, nil
 }
 
-// assemble puts a host together.
-func assemble(settings config.Config, o Options) *Host {
+// assemble puts a host together. self is the path by which this process executes the program as
+// its child.
+func assemble(settings config.Config, o Options, self string) *Host {
 	settings.StateDir = host.Resolved(settings.StateDir) // names are compared
 	h := &Host{config: settings, configFile: o.ConfigFile, program: o.Program, env: os.Getenv, events: o.Events}
 	disk := host.DiskSize(host.Lowest(settings.StateDir))
@@ -70,7 +72,7 @@ func assemble(settings config.Config, o Options) *Host {
 	h.oci = &oci.Store{
 		Dir:      filepath.Join(settings.StateDir, statedir.OCI),
 		Trash:    filepath.Join(settings.StateDir, statedir.Trash),
-		Program:  o.Program,
+		Program:  self,
 		Rules:    h.rules(),
 		CacheMax: settings.OCICacheMax.Bytes(disk),
 		ImageMax: settings.OCIImageMax.Bytes(disk),

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"nspawn-runner/runner"
+	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/job"
 )
 
@@ -38,6 +39,7 @@ func ofJob(o *options, c *cobra.Command, s *job.Stage) *cobra.Command {
 func gitlabConfig(o *options) *cobra.Command {
 	return stage(o, "gitlab-config", "config: print the driver's configuration", cobra.NoArgs,
 		func(context.Context, *runner.Host, []string) error {
+			fault.Here("config: about to answer")
 			_, err := os.Stdout.Write(runner.GitLabConfig())
 			return err
 		})

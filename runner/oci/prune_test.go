@@ -9,6 +9,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 )
 
 // aged has images pulled and used at different times: the last name was used last.
@@ -38,7 +41,11 @@ func TestWhatWasUnusedForTheLongestTimeGoesFirstAndWhatIsUsedStays(t *testing.T)
 	images := aged(t, s, h, "a", "b", "c", "d")
 	s.InUse = func(digest string) bool { return digest == images[0].Digest }
 	s.CacheMax = images[0].Size * 2
-	pruned, err := s.Prune(t.Context())
+	excess, err := s.excess("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pruned, err := s.removeAll(t.Context(), excess)
 	if err != nil || !slices.Equal(digests(pruned.Removed), digests(images[1:2])) || !slices.Equal(digests(pruned.InUse), digests(images[:1])) {
 		t.Errorf("%+v, %v", pruned, err)
 	}
@@ -160,6 +167,20 @@ func TestGarbageAreImagesWithoutANameAndNamesWithoutAnImage(t *testing.T) {
 	}
 	if left, err := s.List(); err != nil || len(left) != 1 {
 		t.Errorf("%+v, %v", left, err)
+	}
+}
+
+func TestAnImageThatIsAllConfigurationCountsToWhatIsKept(t *testing.T) {
+	h := newHub(t)
+	s, _ := storeOf(t, h)
+	empty := imageOf(t)
+	got := get(t, s, Request{Name: h.push(t, "empty", empty)})
+	large, err := mutate.Config(empty, v1.Config{Env: []string{"A=" + strings.Repeat("x", 3<<20)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again := get(t, s, Request{Name: h.push(t, "large", large)}); got.Size < 1<<20 || again.Size < 4<<20 {
+		t.Errorf("%d, %d bytes", got.Size, again.Size)
 	}
 }
 

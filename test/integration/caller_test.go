@@ -66,6 +66,12 @@ func writeResponse(t *testing.T, id int64, image string) string {
 func (c *caller) call(t *testing.T, driver string, env []string, args ...string) (status int, output string) {
 	t.Helper()
 	c.begin(t, driver, env, args...)
+	return c.ended(t)
+}
+
+// ended waits for the end of the driver that begin has called.
+func (c *caller) ended(t *testing.T) (status int, output string) {
+	t.Helper()
 	answer, err := c.answers.ReadString('\n')
 	must(t, err)
 	status, err = strconv.Atoi(strings.TrimSpace(answer))

@@ -12,6 +12,30 @@ import (
 	"nspawn-runner/test/gitlab"
 )
 
+// An upgrade replaces the program while it runs. Another release may have other commands for what
+// the program has itself do, so that must be done by the file that is running. Here the new
+// program can do nothing.
+func TestAProgramThatIsReplacedGoesOnWithItsOwnFile(t *testing.T) {
+	h := onHost(t, "overlay")
+	program := filepath.Join(t.TempDir(), "nspawn-runner")
+	shell(t, "cp "+faults()+" "+program)
+	c := h.caller(t, "bookworm")
+	c.begin(t, program, []string{"NSPAWN_RUNNER_STOP_AT=machine: service started"}, "prepare")
+	await(t, "the stop of prepare", func() bool {
+		return shell(t, "ps -C nspawn-runner -o stat=,args= | grep '^T.*"+program+"' || true") != ""
+	})
+	shell(t, "install /bin/false "+program+".new && mv "+program+".new "+program+" && pkill -CONT -f ^"+program)
+	if status, output := c.ended(t); status != 0 {
+		t.Fatalf("prepare: exit %d: %s", status, output)
+	}
+	if status, output := c.call(t, h.driver, nil, "run", script(t, "echo executed"), "build_script"); output != "executed\n" {
+		t.Errorf("run: exit %d: %s", status, output)
+	}
+	if status, output := c.call(t, h.driver, nil, "cleanup"); status != 0 {
+		t.Errorf("cleanup: exit %d: %s", status, output)
+	}
+}
+
 // The Python original keeps a chroot as /var/lib/nspawn-runner/NAME, on btrfs as
 // a subvolume, and its playbook perhaps beside it. Who replaces the program goes
 // on with these.

@@ -28,6 +28,9 @@ var debTree = harness.Recipe{
 	Hooks: harness.LabTree.Hooks,
 }
 
+// debDir is where the built packages are.
+const debDir = buildDir + "/deb"
+
 // Where things lie in the lab that builds packages.
 const (
 	debGo     = "/usr/local/go"
@@ -79,14 +82,13 @@ done
 // what an administrator does: test/installed.
 func Package(release string) func(*Suite, context.Context) error {
 	return func(s *Suite, ctx context.Context) error {
-		dir := filepath.Join(buildDir, "deb")
 		err := s.phase("package: build", func() error {
 			if err := harness.Need(ctx, s.Out, harness.LabPackages...); err != nil {
 				return err
 			}
 			all, ctx := errgroup.WithContext(ctx)
 			all.Go(func() error {
-				_, err := Deb(ctx, s.Out, dir, runtime.GOARCH)
+				_, err := Deb(ctx, s.Out, debDir, runtime.GOARCH)
 				return err
 			})
 			all.Go(func() error {
@@ -107,7 +109,7 @@ func Package(release string) func(*Suite, context.Context) error {
 				return err
 			}
 			cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-v", "-timeout=20m", "./test/installed")
-			cmd.Env = append(os.Environ(), "NSPAWN_RUNNER_DEB="+filepath.Join(top, dir), "NSPAWN_RUNNER_BUILD="+filepath.Join(top, buildDir), "NSPAWN_RUNNER_SUITE="+release)
+			cmd.Env = append(os.Environ(), "NSPAWN_RUNNER_DEB="+filepath.Join(top, debDir), "NSPAWN_RUNNER_BUILD="+filepath.Join(top, buildDir), "NSPAWN_RUNNER_SUITE="+release)
 			return s.tests(&reader{where: "package"}, cmd)
 		})
 	}

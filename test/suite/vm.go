@@ -22,6 +22,7 @@ const (
 	// to show that a VM is a host like any other. Under TCG everything takes ten
 	// times as long.
 	firstBoot   = "InAVM|TestAJobRunsInABootedMachineOfItsOwn|TestTheScriptsExitCodeIsTheJobs|LeaveTwoMachinesRunning"
+	lastBefore  = "LeaveTheDebianPackage"
 	afterReboot = "AfterAReboot|LeaveTenMachinesRunning"
 	afterCut    = "AfterAPowerCutGarbageCollection"
 	untilCut    = "UntilThePowerIsCut"
@@ -56,7 +57,7 @@ func (s *Suite) vm(ctx context.Context, release, run string) error {
 	first := s.phase("vm: integration tests, then a reboot", func() error {
 		o := options
 		o.Reboot = true
-		return s.inVM(ctx, o, cut{}, firstBoot)
+		return s.inVM(ctx, o, cut{}, firstBoot, lastBefore)
 	})
 	cuts := newCuts(s.Out)
 	firstCut, secondCut := cuts.draw(), cuts.draw()
@@ -88,6 +89,15 @@ func (s *Suite) vmOptions(ctx context.Context, release, dir string) (harness.VMO
 	if _, err := harness.Guest(ctx, s.Out, guest); err != nil {
 		return harness.VMOptions{}, err
 	}
+	files := map[string]string{
+		hostBuild + "/nspawn-runner":    filepath.Join(buildDir, "nspawn-runner"),
+		hostBuild + "/integration.test": filepath.Join(buildDir, "integration.test"),
+		hostFaults:                      filepath.Join(buildDir, "faults"),
+		hostTestdata:                    "test/integration/testdata",
+	}
+	if built, _ := filepath.Glob(filepath.Join(debDir, "*_amd64.deb")); len(built) > 0 {
+		files[hostDeb] = built[0]
+	}
 	processors := 2
 	if guest.Suite != harness.GuestTree.Suite {
 		// Linux 6.12 dies in QEMU 7.2 without KVM of an int3 that another processor is just
@@ -95,14 +105,9 @@ func (s *Suite) vmOptions(ctx context.Context, release, dir string) (harness.VMO
 		processors = 1
 	}
 	return harness.VMOptions{
-		Tree: guest,
-		CPUs: processors,
-		Files: map[string]string{
-			hostBuild + "/nspawn-runner":    filepath.Join(buildDir, "nspawn-runner"),
-			hostBuild + "/integration.test": filepath.Join(buildDir, "integration.test"),
-			hostFaults:                      filepath.Join(buildDir, "faults"),
-			hostTestdata:                    "test/integration/testdata",
-		},
+		Tree:  guest,
+		CPUs:  processors,
+		Files: files,
 		Disks: []harness.Disk{
 			{Path: filepath.Join(dir, "scratch"), Label: "scratch", FS: "ext4", Size: 8 << 30, From: base, Mount: hostScratch},
 			{Path: filepath.Join(dir, "btrfs"), Label: "btrfs", FS: "btrfs", Size: 8 << 30, From: base, Mount: hostScratch + "/btrfs"},

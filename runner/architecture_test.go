@@ -15,7 +15,7 @@ import (
 // this module. A package that is not listed here has no home.
 var mayImport = map[string]string{
 	"runner/image/downloads": "",
-	"runner/image/box":       "runner/host runner/seccomp",
+	"runner/image/box":       "runner/apparmor runner/host runner/seccomp",
 	"runner/image/build":     "runner/fault runner/image/box runner/image/downloads runner/storage",
 	"runner/image/debian":    "runner/fault runner/host runner/image/box runner/image/build runner/image/downloads runner/lock runner/storage",
 	"runner/image/ansible":   "runner/image/box runner/image/build runner/printable",

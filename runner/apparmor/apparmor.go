@@ -1,10 +1,11 @@
-// Package apparmor keeps machines out of the host's AppArmor profiles, and reads what
-// profiles denied.
+// Package apparmor keeps machines and builds out of the host's AppArmor profiles, and reads
+// what profiles denied.
 //
 // A profile of AppArmor applies to a path, such as /usr/sbin/named, in every mount namespace.
 // So the profile that a daemon of the host has also confines the daemon of the same name in a
-// machine, where it has other files. Machines therefore are in a policy namespace of
-// AppArmor's, which has no profiles: nothing needs to be installed for that. Programs of the
+// machine, where it has other files. Machines, and what runs in trees that are being built, are
+// therefore in a policy namespace of AppArmor's, which has no profiles: nothing needs to be
+// installed for that. Programs of the
 // host that serve machines, such as pasta, keep their profiles.
 package apparmor
 
@@ -45,6 +46,16 @@ func Outside() (label string, err error) {
 		return "", nil
 	}
 	return "", fmt.Errorf("AppArmor: make a policy namespace for machines: %w", err)
+}
+
+// Command is a command line that executes argv where no profile of the host applies. Where there
+// is no AppArmor it is argv. An error is about the policy namespace; argv works all the same.
+func Command(argv ...string) (command []string, err error) {
+	label, err := Outside()
+	if label == "" {
+		return argv, err
+	}
+	return append([]string{"setpriv", "--apparmor-profile=" + label, "--"}, argv...), nil
 }
 
 // Profiles lists the profiles of the host among these names, with their modes: "passt

@@ -1,9 +1,15 @@
 package apparmor
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestDenialsAreReadFromTheKernelsLog(t *testing.T) {
@@ -23,6 +29,37 @@ func TestDenialsAreReadFromTheKernelsLog(t *testing.T) {
 		if got, is := denial(record); is {
 			t.Errorf("%+v of %q", got, record)
 		}
+	}
+}
+
+func TestDenialsAreReadFromTheEndOfAuditdsLog(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "audit.log")
+	if all, err := readAuditLog(log); err != nil || len(all) != 0 {
+		t.Errorf("of a host without auditd: %v, %v", all, err)
+	}
+	at := time.Now().Add(-time.Minute)
+	line := func(verdict, profile string) string {
+		return fmt.Sprintf("type=AVC msg=audit(%d.%03d:456): apparmor=%q operation=\"open\" class=\"file\" profile=%q name=\"/tmp/a\" pid=5 comm=\"pasta\" requested_mask=\"r\" denied_mask=\"r\" fsuid=0 ouid=0\x1dFSUID=\"root\" OUID=\"root\"\n", at.Unix(), at.UnixMilli()%1000, verdict, profile)
+	}
+	old := strings.Repeat(line("DENIED", "old"), latest/len(line("DENIED", "old"))+1)
+	text := old + line("ALLOWED", "passt") + line("DENIED", "pasta") + "type=AVC msg=audit(1.1:1): apparm"
+	if err := os.WriteFile(log, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all, err := readAuditLog(log)
+	if err != nil || len(all) < 2 || len(all) > strings.Count(text, "\n")-2 {
+		t.Fatalf("%d denials: %v", len(all), err)
+	}
+	last := all[len(all)-1]
+	if last.Profile != "pasta" || last.What != "open /tmp/a" {
+		t.Errorf("%+v", last)
+	}
+	var up unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
+		t.Fatal(err)
+	}
+	if since := time.Duration(up.Nano()) - last.Uptime; since < 50*time.Second || since > 10*time.Minute {
+		t.Errorf("it happened a minute ago, and not %v", since)
 	}
 }
 

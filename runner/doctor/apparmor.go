@@ -11,12 +11,22 @@ import (
 	"nspawn-runner/runner/network"
 )
 
-// checkAppArmor asks whether a profile confines pasta, and what it denied since the host has
-// booted. The profiles of Debian's packages deny nothing that machines need.
+// checkAppArmor asks whether the profiles of the host apply in machines and builds, whether one
+// confines pasta, and what that denied since the host has booted. The profiles of Debian's
+// packages deny nothing that machines need.
 func checkAppArmor(context.Context) []Finding {
 	if !apparmor.Enabled() {
 		return isGood("the kernel does not use it")
 	}
+	var inside []Finding
+	if _, err := apparmor.Outside(); err != nil {
+		inside = isWarning("", "profiles of the host apply in machines and builds, to programs with the same path: %v", err)
+	}
+	return append(inside, checkPastaProfile()...)
+}
+
+// checkPastaProfile asks about the profile of pasta, which is the host's program.
+func checkPastaProfile() []Finding {
 	profiles, err := apparmor.Profiles(network.PastaProfiles...)
 	if err != nil {
 		return isWarning("mount securityfs on /sys/kernel/security", "%v", err)

@@ -31,7 +31,7 @@ func (d Doctor) checks(image string) []check {
 		{"guard", checkGuard},
 		{"state directory", d.checkStateDir},
 		{"backend", d.checkBackend},
-		{"user namespaces", d.checkIdmap},
+		{"user namespaces", d.checkUserNamespaces},
 		{"user ids", checkUserIDs},
 		{"disk space", d.checkDisk},
 		{"memory", d.checkMemory},

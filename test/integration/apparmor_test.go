@@ -65,9 +65,9 @@ func TestInAVMAProfileThatDeniesPastaSomethingIsNamed(t *testing.T) {
 		"correct "+path+" and reload it")
 }
 
-func TestInAVMProfilesOfTheHostDoNotReachIntoMachines(t *testing.T) {
+func TestInAVMProfilesOfTheHostDoNotReachIntoMachinesAndBuilds(t *testing.T) {
 	needVM(t)
-	h := onHost(t, "overlay")
+	h := onHost(t, "btrfs")
 	profile := filepath.Join(t.TempDir(), "profile")
 	must(t, os.WriteFile(profile, []byte("profile nspawn-runner-test /usr/bin/tac { /usr/bin/tac r, }\n"), 0o644))
 	shell(t, "apparmor_parser --add --skip-cache "+profile)
@@ -81,5 +81,26 @@ func TestInAVMProfilesOfTheHostDoNotReachIntoMachines(t *testing.T) {
 		if c := h.run(t, h.prepared(t, image), "echo works | tac; cat /proc/self/attr/current"); c.stdout != "works\nunconfined\n" {
 			t.Errorf("%s: %+v", image, c)
 		}
+	}
+	h.book(t, "privileged", "nspawn_runner_privileged: true", `- ansible.builtin.shell: "(echo works | tac; cat /proc/self/attr/current) >/said"`)
+	h.drives(t, "chroot-maintenance", "privileged")
+	if c := h.run(t, h.prepared(t, "privileged"), "cat /said"); c.stdout != "works\nunconfined\n" {
+		t.Errorf("what a build said: %+v", c)
+	}
+}
+
+func TestAttacksOnTheHostsAppArmorAreHeldInAVM(t *testing.T) {
+	needVM(t)
+	h := onHost(t, "btrfs")
+	a := attacked{h: h, id: h.prepared(t, "bookworm")}
+	const securityfs = `mkdir -p /mnt/s; unshare --mount --propagation=private sh -c "mount -t securityfs none /mnt/s; s=/mnt/s/apparmor; [ -e \$s ] || s=/sys/kernel/security/apparmor; `
+	for _, what := range []attempt{
+		{"read the names of the host's profiles", securityfs + `cat \$s/profiles || exit 1"`, onTheHost},
+		{"load a profile", securityfs + `echo >>\$s/.load 2>&1 && exit; [ -w \$s/.load ] || exit 1"`, onTheHost},
+		{"make a policy namespace", securityfs + `n=\$s/policy/namespaces/attack; mkdir \$n && rmdir \$n || exit 1"`, onTheHost},
+		{"enter a profile of the host, or its policy namespace", `for p in pasta passt; do for n in "$p" ":root:$p" "://$p" "//$p" ":nspawn-runner:$p"; do echo "exec $n" >/proc/self/attr/exec && echo "$n" && exit 0; done; done; exit 1`, onTheHost},
+		{"change a setting of AppArmor", `mkdir -p /mnt/s; unshare --mount --propagation=private sh -c "mount -t proc none /mnt/s; for f in /mnt/s/sys/kernel/*apparmor* /sys/module/apparmor/parameters/audit; do v=\$(cat \$f) && echo \$v >\$f && echo \$f && exit; done; exit 1"`, onTheHost},
+	} {
+		a.attempt(t, what)
 	}
 }

@@ -258,12 +258,12 @@ func RemoveLeftovers(name string) (err error) {
 // nspawn is the command line of systemd-nspawn for the tree: it leaves no trace in the
 // tree, and it does without systemd on the host.
 func (t Tree) nspawn(ctx context.Context, args ...string) *exec.Cmd {
-	argv, alone := Lift(t.Root, append([]string{
+	argv, alone := Lift(t.Root, append(outside(
 		"systemd-nspawn",
 		"--quiet", "--register=no", "--keep-unit", "--settings=no",
-		"--directory=" + t.Root, "--machine=" + t.Name, "--hostname=" + t.Hostname,
+		"--directory="+t.Root, "--machine="+t.Name, "--hostname="+t.Hostname,
 		"--resolv-conf=off", "--timezone=off", "--link-journal=no",
-	}, args...))
+	), args...))
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(),
 		"SYSTEMD_NSPAWN_LOCK=0",              // else a lock file appears beside the tree

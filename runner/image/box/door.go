@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/apparmor"
 )
 
 // Door leads commands into a container by its namespaces, in 3 ms. It holds them open:
@@ -82,14 +84,21 @@ func isOurs(path, file string) (bool, error) {
 	return err == nil && os.SameFile(its, ours), err
 }
 
-// Enter is the beginning of a command line that runs a command inside. It works in any
-// process of this user, as long as the door is open.
+// Enter is the beginning of a command line that runs a command inside, where no AppArmor profile
+// of the host applies. It works in any process of this user, as long as the door is open.
 func (d *Door) Enter() []string {
-	args := []string{"nsenter"}
+	args := outside("nsenter")
 	for _, entrance := range d.through {
 		args = append(args, fmt.Sprintf("%s=/proc/%d/fd/%d", entrance.option, os.Getpid(), d.handles[entrance.option].Fd()))
 	}
 	return slices.Concat(args, d.become, []string{"--"}, d.first)
+}
+
+// outside is a command line that executes argv outside of the host's AppArmor profiles, if that
+// can be had: a build goes on without.
+func outside(argv ...string) []string {
+	command, _ := apparmor.Command(argv...)
+	return command
 }
 
 // Close closes it. What entered stays inside.

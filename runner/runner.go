@@ -69,7 +69,7 @@ type Options struct {
 	Colours bool
 	// AfterPrepare is for stages that come after prepare: whatever the configuration has
 	// become, the jobs that run shall end well, and their machines go. What they need is in
-	// the machine's record; a configuration that cannot be read is no error.
+	// the machine's record; a configuration that cannot be read is not an error.
 	AfterPrepare bool
 }
 

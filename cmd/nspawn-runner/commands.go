@@ -47,6 +47,9 @@ func commands() *cobra.Command {
 		&cobra.Group{ID: "stages", Title: "What gitlab-runner calls:"},
 		&cobra.Group{ID: "setup", Title: "Setting up:"},
 	)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w; '%s --help' lists the flags", err, c.CommandPath())
+	})
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetHelpCommandGroupID("setup")
 	root.SetCompletionCommandGroupID("setup")

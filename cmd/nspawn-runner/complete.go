@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"nspawn-runner/runner"
 )
@@ -20,6 +21,17 @@ func offer(o *options, words func(ctx context.Context, h *runner.Host, args []st
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		return words(c.Context(), h, args), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// unmarkUsages takes the marks of the names of values out of the usages of flags, of which
+// help makes those names, and which a shell would show.
+func unmarkUsages(c *cobra.Command) {
+	for _, below := range c.Commands() {
+		unmarkUsages(below)
+	}
+	for _, flags := range []*pflag.FlagSet{c.Flags(), c.PersistentFlags()} {
+		flags.VisitAll(func(f *pflag.Flag) { _, f.Usage = pflag.UnquoteUsage(f) })
 	}
 }
 

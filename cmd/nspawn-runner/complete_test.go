@@ -24,6 +24,20 @@ func completed(t *testing.T, args ...string) (words []string, directive string) 
 	return lines[:len(lines)-1], lines[len(lines)-1]
 }
 
+func TestTheShellIsShownFlagsWithoutTheMarksOfTheirValues(t *testing.T) {
+	root := commands()
+	unmarkUsages(root)
+	var out bytes.Buffer
+	root.SetOut(&out)
+	root.SetArgs([]string{"__complete", "doctor", "--"})
+	if err := root.Execute(); err != nil {
+		t.Fatal(err)
+	}
+	if text := out.String(); strings.Contains(text, "`") || !strings.Contains(text, "--job\trun a job of this image too\n") || !strings.Contains(text, "--config\tconfiguration file") {
+		t.Error(text)
+	}
+}
+
 func TestTheShellIsOfferedImagesMachinesGenerationsAndFilesWhereTheyFit(t *testing.T) {
 	top := t.TempDir()
 	state, playbooks, config := filepath.Join(top, "state"), filepath.Join(top, "playbooks"), filepath.Join(top, "config")

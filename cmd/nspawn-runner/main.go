@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/spf13/cobra"
+
 	"nspawn-runner/runner/gitlab"
 )
 
@@ -19,6 +21,9 @@ func main() {
 	ctx, stop := notify()
 	defer stop()
 	root := commands()
+	if len(os.Args) > 1 && os.Args[1] == cobra.ShellCompRequestCmd {
+		unmarkUsages(root)
+	}
 	root.SetArgs(os.Args[1:])
 	called, err := root.ExecuteContextC(ctx)
 	os.Exit(exitCode(called.Annotations["exit"], err))

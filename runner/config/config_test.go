@@ -468,7 +468,7 @@ func TestImagesOfRegistriesAreRead(t *testing.T) {
 		t.Errorf("by default: %+v", c)
 	}
 	for text, want := range map[string]string{
-		"oci_images: https://registry.example.org/x": "oci_images: \"https://registry.example.org/x\" is no name of an image",
+		"oci_images: https://registry.example.org/x": "oci_images: \"https://registry.example.org/x\" is not the name of an image",
 		"oci_images: {a: b}":                         "oci_images: want a list of words",
 		"oci_registry: https://registry.example.org": "oci_registry: want a registry as HOST or HOST:PORT",
 		"oci_mirror: registry.example.org/../x":      "oci_mirror: want a registry as HOST, HOST:PORT or HOST/PATH",

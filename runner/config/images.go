@@ -149,7 +149,7 @@ func registryImages(n *yaml.Node, out *[]string) error {
 	}
 	for _, word := range *out {
 		if strings.Contains(word, "://") || strings.HasPrefix(word, "/") {
-			return fmt.Errorf("%q is no name of an image: write it as jobs do, as in registry.example.org/team/*", word)
+			return fmt.Errorf("%q is not the name of an image: write it as jobs do, as in registry.example.org/team/*", word)
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package config
 import (
 	"gopkg.in/yaml.v3"
 
+	"nspawn-runner/runner/gitlab"
 	"nspawn-runner/runner/network"
 	"nspawn-runner/runner/storage"
 )
@@ -130,7 +131,7 @@ var Keys = []Key{
 		func(c *Config, n *yaml.Node) error { return meanings(n, &c.Services) }},
 	{"services_max", "8", true, false,
 		"How many services a job may have. `0` means none.",
-		func(c *Config, n *yaml.Node) error { return number(n, &c.ServicesMax, 0, 64) }},
+		func(c *Config, n *yaml.Node) error { return number(n, &c.ServicesMax, 0, gitlab.MostServices) }},
 	{"services_required", "false", true, true,
 		"Whether a job fails if a service is not ready in time. With `false`, a warning is in its log, and the job goes on.",
 		func(c *Config, n *yaml.Node) error { return boolean(n, &c.ServicesRequired) }},

@@ -196,6 +196,29 @@ func TestTheDoctorNamesAPlaybookToCopy(t *testing.T) {
 	}
 }
 
+func TestThePageOfTheDoctorHasEachCheck(t *testing.T) {
+	page, err := os.ReadFile("../../docs/operation.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, found := strings.Cut(string(page), "| check | what it looks at |")
+	if !found {
+		t.Fatal("docs/operation.md has no table of checks")
+	}
+	table, _, _ = strings.Cut(table, "\n\n")
+	var listed []string
+	for row := range strings.Lines(table) {
+		if columns := strings.Split(row, "|"); len(columns) > 2 {
+			listed = append(listed, strings.Split(strings.TrimSpace(columns[1]), ", ")...)
+		}
+	}
+	for _, check := range newDoctor(t, "", nil).checks("") {
+		if !slices.Contains(listed, check.name) {
+			t.Errorf("docs/operation.md: no %q in the table of checks", check.name)
+		}
+	}
+}
+
 func TestTheDoctorChecksAllInOrder(t *testing.T) {
 	d := newDoctor(t, "min_free_disk: 100%\n", map[string]string{"image": ""})
 	all, err := d.Examine(t.Context(), "")

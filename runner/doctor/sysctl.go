@@ -7,7 +7,7 @@ import (
 )
 
 // Sysctls is a file for sysctl.d(5) that sets the shared limits of the kernel to what the
-// doctor advises. A setting that a kernel does not have is no error (the "-").
+// doctor advises. A setting that a kernel does not have is not an error (the "-").
 func Sysctls() string {
 	var out strings.Builder
 	out.WriteString("# What nspawn-runner needs of the kernel. A file in /etc/sysctl.d/ overrides it.\n")

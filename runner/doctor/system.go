@@ -122,7 +122,7 @@ var sharedLimits = []sharedLimit{
 	// This is the kernel's own. The host has a reserve of its own, kernel.pty.reserve.
 	{"kernel.pty.max", 4096, math.MaxInt, 4096, "if jobs use up all terminals, apt, ssh and sudo fail in other jobs"},
 	{"fs.aio-max-nr", 1 << 20, math.MaxInt, 1 << 20, "if jobs use up all asynchronous I/O, databases and virtual machines fail, also those of the host"},
-	// Linux 6.15; 0 is no limit.
+	// Linux 6.15; 0 means no limit.
 	{"fs.fuse.max_request_timeout", 1, math.MaxInt, 600, "programs that read the command line of a job's process, such as systemctl status, may wait for a file system of the job that never answers, and with them the host's service manager"},
 	// 2 is for the loopback only. Jobs' connections are the host's: the limit of those that
 	// are open at a time does not count what is over.
@@ -137,7 +137,7 @@ func checkSharedLimits(context.Context) (all []Finding) {
 }
 
 // check looks at the limit, of several at the lowest one. One that this kernel does not
-// have is no finding.
+// have is not a finding.
 //
 // file is where a fix keeps settings for the next boot.
 func (l sharedLimit) check(sysctls, file string) []Finding {

@@ -149,7 +149,7 @@ func parseResponse(data []byte, env Env) (Job, error) {
 		Project:   r.JobInfo.ProjectID,
 		Protected: r.GitInfo.Protected != nil && *r.GitInfo.Protected,
 	}
-	// More than a century is no limit, and overflows a Duration's arithmetic.
+	// More than a century means no limit, and overflows a Duration's arithmetic.
 	if t := r.RunnerInfo.Timeout; t > 0 && t < 100*365*24*3600 {
 		job.Timeout = time.Duration(t) * time.Second
 	}

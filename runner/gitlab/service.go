@@ -30,6 +30,11 @@ type Service struct {
 	Environment map[string]string
 }
 
+// MostServices is how many services of a job are read: no host starts more. Of the others there
+// is the name only. Each service has a copy of the job's variables, so thousands of both would
+// take all memory of the host.
+const MostServices = 64
+
 // maxAliases bounds the names of one service: each is two lines of /etc/hosts.
 const maxAliases = 32
 
@@ -122,7 +127,7 @@ func (s service) dockerUser() string {
 // policies are words: one, or a list.
 type policies []string
 
-// UnmarshalJSON takes what it can read. Another type is no reason to refuse the job.
+// UnmarshalJSON takes what it can read. Another type does not fail the job.
 func (p *policies) UnmarshalJSON(text []byte) error {
 	var one string
 	if json.Unmarshal(text, &one) == nil {
@@ -162,6 +167,10 @@ func servicesOf(sent, known []service, variables []variable, env Env) (all []Ser
 		if s.Name == "" {
 			continue
 		}
+		if len(all) >= MostServices {
+			all = append(all, Service{Name: s.Name})
+			continue
+		}
 		made := newService(s)
 		made.Environment = maps.Clone(public)
 		var own map[string]string
@@ -190,16 +199,21 @@ func publicOf(variables []variable, env Env) map[string]string {
 	return public
 }
 
+// maxExpanded bounds what references in the variables of one service become, in bytes: a short
+// text may have thousands of references to a long value.
+const maxExpanded = 1 << 20
+
 // setExpanded sets the variables of a service that the response has, with references to the
-// job's and to those before them replaced.
+// job's and to those before them replaced, up to maxExpanded.
 func setExpanded(all map[string]string, list json.RawMessage, env Env) {
 	var own []variable
 	if json.Unmarshal(list, &own) != nil {
 		return
 	}
+	left := maxExpanded
 	for _, v := range own {
 		if !v.Raw {
-			room := maxVariable // a short value may have many references to a long one
+			room := maxVariable
 			v.Value = os.Expand(v.Value, func(name string) string {
 				value, is := all[name]
 				switch {
@@ -213,6 +227,9 @@ func setExpanded(all map[string]string, list json.RawMessage, env Env) {
 				}
 				return value
 			})
+			if left -= len(v.Value); left < 0 {
+				return
+			}
 		}
 		setIn(all, v.Key, v.Value)
 	}

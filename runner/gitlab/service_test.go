@@ -1,6 +1,7 @@
 package gitlab
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -89,5 +90,55 @@ func TestAShortValueWithManyReferencesStaysShort(t *testing.T) {
 	setExpanded(all, []byte(`[{"key":"A","value":"`+strings.Repeat("$LONG", 10000)+`"}]`), env("CUSTOM_ENV_LONG", long))
 	if len(all["A"]) > maxVariable {
 		t.Errorf("%d bytes", len(all["A"]))
+	}
+}
+
+func TestThousandsOfServicesDoNotMultiplyThousandsOfVariables(t *testing.T) {
+	var variables, services []map[string]any
+	for i := range 2000 {
+		variables = append(variables, map[string]any{"key": fmt.Sprint("V", i), "public": true})
+		services = append(services, map[string]any{"name": fmt.Sprint("s", i)})
+	}
+	response, err := json.Marshal(map[string]any{"id": 1, "variables": variables, "services": services})
+	if err != nil {
+		t.Fatal(err)
+	}
+	job, err := parseResponse(response, func(string) string { return "value" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := 0
+	for _, service := range job.Services {
+		held += len(service.Environment)
+	}
+	if len(job.Services) != 2000 || held != MostServices*2000 {
+		t.Errorf("%d services hold %d variables", len(job.Services), held)
+	}
+}
+
+func TestReferencesInVariablesOfAServiceDoNotGrowWithoutEnd(t *testing.T) {
+	var own []map[string]any
+	for i := range 1000 {
+		own = append(own, map[string]any{"key": fmt.Sprint("V", i), "value": "$BIG"})
+	}
+	response, err := json.Marshal(map[string]any{"id": 1, "services": []any{map[string]any{"name": "s", "variables": own}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	job, err := parseResponse(response, func(name string) string {
+		if name == "CUSTOM_ENV_BIG" {
+			return strings.Repeat("x", 60_000)
+		}
+		return ""
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := 0
+	for _, value := range job.Services[0].Environment {
+		held += len(value)
+	}
+	if held < 60_000 || held > maxExpanded {
+		t.Errorf("they hold %d bytes", held)
 	}
 }

@@ -9,7 +9,7 @@ import (
 // NeedRoot is asked before anything is done that only root can do.
 func NeedRoot() error {
 	if id := os.Geteuid(); id != 0 {
-		return fmt.Errorf("this must run as root, but the user id is %d; for jobs, let gitlab-runner itself run as root", id)
+		return fmt.Errorf("this command must run as root, not as user id %d; for jobs, gitlab-runner itself must run as root", id)
 	}
 	return nil
 }

@@ -155,7 +155,7 @@ func TestCreateOfAnExistingImageFails(t *testing.T) {
 	s, _ := fakeStore(t)
 	generation := create(t, s, "sid")
 	_, err := s.Create(t.Context(), "sid", CreateOptions{})
-	if err == nil || err.Error() != "image sid: "+s.StateDir+"/sid exists already" {
+	if err == nil || err.Error() != "image sid: "+s.StateDir+"/sid exists already; chroot-maintenance updates it" {
 		t.Errorf("error is %v", err)
 	}
 	wantOnly(t, s, "sid", generation)

@@ -84,7 +84,7 @@ func (s *Store) Inspect(ctx context.Context, name string, look func(ctx context.
 	if err != nil {
 		return err
 	}
-	// For an operation that waits: see builder. A dash is no stamp, and nothing to remove.
+	// For an operation that waits: see builder. A dash is not a stamp, so nothing is removed for it.
 	if _, err := lock.WriteAt(fmt.Appendf(nil, "-\n%d\n", os.Getpid()), 0); err != nil {
 		return err
 	}

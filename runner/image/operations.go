@@ -36,7 +36,7 @@ func (s *Store) Create(ctx context.Context, name string, options CreateOptions) 
 	generation, _, err := s.build(ctx, name, false, func(Generation) (plan, error) {
 		// Only now, under the lock, will the answer stay true.
 		if image := s.lookUp(name); image.Exists {
-			return plan{}, fmt.Errorf("%s exists already", image.Path)
+			return plan{}, fmt.Errorf("%s exists already; chroot-maintenance updates it", image.Path)
 		}
 		return s.fromNothing(options.Bootstrap, book, options.Booted), nil
 	})

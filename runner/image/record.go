@@ -63,7 +63,7 @@ func (s *Store) recordPath(generation string) string {
 	return filepath.Join(s.StateDir, ".generations", generation+recordSuffix)
 }
 
-// Record reads the record of a generation. One that is missing is no error.
+// Record reads the record of a generation. A missing one is not an error.
 func (s *Store) Record(generation Generation) (Record, error) {
 	_, stamp, _ := strings.Cut(generation.Name, "/")
 	born, _ := time.Parse(stampFormat, stamp) // zero for a chroot of the original

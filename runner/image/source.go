@@ -15,7 +15,7 @@ type source interface {
 	// Fill makes the tree at the build's root, which does not exist.
 	Fill(context.Context, *build.Build) error
 	// Save is called once while the tree is as Fill left it. The source may save a copy
-	// for later builds. An error is no more than a note.
+	// for later builds. An error becomes a note only.
 	Save(context.Context, *build.Build)
 	// Close ends the use of the source, also after an error.
 	Close()

@@ -130,7 +130,7 @@ func planServices(wanted []gitlab.Service, own string) (services []gitlab.Servic
 			names = append(names, name)
 		}
 		if names == nil {
-			said = append(said, fmt.Sprintf("warning: service %s is not started, as no name is left for it", printable.Line(s.Name)))
+			said = append(said, fmt.Sprintf("warning: service %s is not started, as no name is left for it: give it an alias of its own", printable.Line(s.Name)))
 			continue
 		}
 		s.Aliases = names

@@ -121,7 +121,7 @@ func TestEachNameBelongsToOneService(t *testing.T) {
 		"warning: service b: service a is called X already",
 		"warning: service b: service a is called LOCALHOST already",
 		"warning: service c: service a is called x already",
-		"warning: service c is not started, as no name is left for it",
+		"warning: service c is not started, as no name is left for it: give it an alias of its own",
 	}
 	if !slices.Equal(said, want) || len(services) != 2 {
 		t.Errorf("%q", said)

@@ -7,7 +7,7 @@ import (
 	"strconv"
 )
 
-// Current is what a machine uses at the moment, and its limits; 0 is no limit, or what is not
+// Current is what a machine uses at the moment, and its limits; 0 means no limit, or what is not
 // counted on this host.
 type Current struct {
 	// Memory is in bytes, and counts the files that the kernel caches for the machine.

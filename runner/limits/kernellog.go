@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,16 +15,41 @@ import (
 type kernelLog struct{ file *os.File }
 
 // followKernelLog begins now. Where the log cannot be read, it stays empty.
-func followKernelLog() kernelLog {
+func followKernelLog() kernelLog { return openKernelLog(unix.SEEK_END) }
+
+func openKernelLog(from int) kernelLog {
 	file, err := os.OpenFile("/dev/kmsg", os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return kernelLog{}
 	}
-	if _, err := unix.Seek(int(file.Fd()), 0, unix.SEEK_END); err != nil {
+	if _, err := unix.Seek(int(file.Fd()), 0, from); err != nil {
 		file.Close()
 		return kernelLog{}
 	}
 	return kernelLog{file}
+}
+
+// RanOut says whether a machine's control group, which may be gone, has reached its limit of
+// memory since some uptime, so that the kernel killed something, as far as its log tells.
+func RanOut(cgroup string, since time.Duration) bool {
+	log := openKernelLog(unix.SEEK_SET)
+	defer log.close()
+	return ranOutIn(log.lines(), cgroup, since)
+}
+
+// ranOutIn looks for that in records of the log: "PRIORITY,NUMBER,MICROSECONDS,FLAGS;MESSAGE".
+func ranOutIn(records []string, cgroup string, since time.Duration) bool {
+	for _, record := range records {
+		head, line, _ := strings.Cut(record, ";")
+		line, _, _ = strings.Cut(line, "\n")
+		m := killConstraint.FindStringSubmatch(line)
+		if fields := strings.Split(head, ","); m == nil || m[1] != cgroup || len(fields) < 3 {
+			continue
+		} else if at, err := strconv.ParseInt(fields[2], 10, 64); err == nil && time.Duration(at)*time.Microsecond >= since {
+			return true
+		}
+	}
+	return false
 }
 
 func (l kernelLog) close() { _ = l.file.Close() } // also of no file

@@ -1,6 +1,9 @@
 package limits
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 func TestTheKernelsLogTellsWhatWasKilled(t *testing.T) {
 	const cgroup = "/machine.slice/machine-ci.slice/nspawn-runner-7.service"
@@ -42,6 +45,25 @@ func TestTheKernelsLogTellsWhoWasRefusedAProcess(t *testing.T) {
 		lines := []string{"6,1,2,-;other\n", "6,2,3,-;cgroup: fork rejected by pids controller in " + group + "\n SUBSYSTEM=x\n"}
 		if got := tasksRefusedIn(lines, cgroup); got != want {
 			t.Errorf("%s: %v", group, got)
+		}
+	}
+}
+
+func TestTheKernelsLogTellsOfAMachineThatIsGone(t *testing.T) {
+	const cgroup = "/machine.slice/machine-ci.slice/nspawn-runner-7.service"
+	record := func(microseconds, group string) []string {
+		return []string{"6,1,1,-;something", "4,2," + microseconds + ",-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=payload,mems_allowed=0,oom_memcg=" +
+			group + ",task_memcg=" + group + "/payload/init.scope,task=systemd,pid=556,uid=1389363200\n SUBSYSTEM=x", ""}
+	}
+	for _, test := range []struct {
+		microseconds, group string
+		want                bool
+	}{
+		{"5000000", cgroup, true}, {"5000001", cgroup, true}, {"4999999", cgroup, false}, {"x", cgroup, false},
+		{"5000001", cgroup + "0", false}, {"5000001", "/machine.slice/machine-ci.slice", false},
+	} {
+		if got := ranOutIn(record(test.microseconds, test.group), cgroup, 5*time.Second); got != test.want {
+			t.Errorf("%+v", test)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"nspawn-runner/runner/failure"
+	"nspawn-runner/runner/limits"
 	"nspawn-runner/runner/printable"
 	"nspawn-runner/runner/systemd"
 )
@@ -159,6 +160,10 @@ func (s Store) whyDead(ctx context.Context, record Record, err error) error {
 	}
 	var status int32
 	_ = host.Property(ctx, unitName(record.ID), "Service", "ExecMainStatus", &status)
+	// systemd says so only of the first process, and the control group is gone.
+	if result != "success" && result != "timeout" && limits.RanOut(record.Cgroup, record.CreatedUptime) {
+		result = "oom-kill"
+	}
 	reason := failure.MachineDied
 	switch result {
 	case "oom-kill":

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -66,10 +67,21 @@ func startPasta(ctx context.Context, m Machine, cgroup *os.File) error {
 		}
 		return fmt.Errorf(`network private: pasta: %w: %s%s; "network: host" and "network: none" need no pasta`, err, pastaWords(words.String()), deniedSince(began))
 	}
+	spare(cgroup)
 	if err := dropFlagless(network); err != nil {
 		return fmt.Errorf("network private: %w", err)
 	}
 	return nil
+}
+
+// spare has the kernel kill others first for the memory of a machine. pasta is often its largest
+// process, and without it a job would go on without a network. It starts no processes that would
+// inherit this. In a container the host may not do it.
+func spare(cgroup *os.File) {
+	text, _ := os.ReadFile(filepath.Join(cgroup.Name(), "cgroup.procs"))
+	for pid := range bytes.FieldsSeq(text) {
+		_ = os.WriteFile(filepath.Join("/proc", string(pid), "oom_score_adj"), []byte("-1000"), 0)
+	}
 }
 
 // pastaCommand returns pasta's command line: pasta(1). No port is forwarded into the machine.

@@ -195,13 +195,14 @@ func (r *Running) execute(ctx context.Context, t *try, p *Process, stdout, stder
 	r.alive()
 	p.Dir, p.Env = t.dir, r.environment(t)
 	record := StageResult{ExitStatus: -1}
-	err := spawn(p, stdout, stderr)
+	err := spawn(p)
 	if err != nil {
 		err = fmt.Errorf("failed to start command: %w", err)
 	} else {
 		r.mu.Lock()
-		r.process = p
+		r.process = p // before anybody hears what it says
 		r.mu.Unlock()
+		p.follow(stdout, stderr)
 		if r.runner.OnStart != nil {
 			r.runner.OnStart(r, p)
 		}

@@ -29,8 +29,8 @@ type Process struct {
 
 // spawn starts a process as gitlab-runner does: leader of its own process
 // group, but in gitlab-runner's session; nothing on stdin; and a pipe each for
-// stdout and stderr.
-func spawn(p *Process, stdout, stderr io.Writer) error {
+// stdout and stderr, which follow reads.
+func spawn(p *Process) error {
 	p.cmd = exec.Command(p.Args[0], p.Args[1:]...)
 	p.cmd.Dir, p.cmd.Env = p.Dir, p.Env
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -58,8 +58,12 @@ func spawn(p *Process, stdout, stderr io.Writer) error {
 	}
 	p.Pid = p.cmd.Process.Pid
 	p.end = make(chan struct{})
-	peak := watchPeakRSS(p.Pid)
+	return nil
+}
 
+// follow takes what a process that was spawned says, until it ends.
+func (p *Process) follow(stdout, stderr io.Writer) {
+	peak := watchPeakRSS(p.Pid)
 	var drained sync.WaitGroup
 	for i, sink := range []io.Writer{stdout, stderr} {
 		drained.Go(func() {
@@ -74,7 +78,6 @@ func spawn(p *Process, stdout, stderr io.Writer) error {
 		p.result.Elapsed = time.Since(p.started)
 		close(p.end)
 	}()
-	return nil
 }
 
 // hangUp closes our ends of the pipes: the next write of whoever holds the

@@ -94,7 +94,7 @@ func TestAfterARebootTheDebianPackageWorksAndIsPurged(t *testing.T) {
 		t.Error(r.Log)
 	}
 	await(t, "what the reboot left to be removed", func() bool { return len(h.left(t)) == 0 })
-	shell(t, "dpkg --purge nspawn-runner && [ -z \"$(ls -A "+packagedState+")\" ] && umount "+packagedState)
+	shell(t, "dpkg --purge nspawn-runner && [ -z \"$(ls -A "+packagedState+")\" ] && umount "+packagedState+" && rmdir "+packagedState)
 	if found := shell(t, "find / -xdev -name '*nspawn-runner*' -not -path '/opt/*' -not -path '/proc/*' -not -path '/tmp/*'"); found != "" {
 		t.Errorf("the purge leaves %s", found)
 	}

@@ -345,7 +345,7 @@ func TestANameHasOneServiceAndEveryServiceAName(t *testing.T) {
 	}
 	wantLog(t, r.Log, "warning: service any: bad [31mname is no host name", "warning: service any: 10.0.0.1 is no host name",
 		"warning: service any:7: service any is called any already", "warning: service any:7: service any is called DB already",
-		"warning: service any:8 is not started, as no name is left for it", "page PRETTY_NAME")
+		"warning: service any:8 is not started, as no name is left for it: give it an alias of its own", "page PRETTY_NAME")
 	if strings.Contains(r.Log, "Starting service any:8") || strings.Contains(r.Log, "\x1b[31mname is") {
 		t.Error(r.Log)
 	}

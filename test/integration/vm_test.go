@@ -43,6 +43,16 @@ func TestInAVMAJobThatNeedsTooMuchMemoryLosesAProcessAndIsToldSo(t *testing.T) {
 	if c := h.run(t, id, "echo alive"); c.stdout != "alive\n" {
 		t.Errorf("the machine: %+v", c)
 	}
+	// Files fill the memory, and what is killed is its service manager: not its way to the network.
+	pasta := shell(t, "cat /sys/fs/cgroup/machine.slice/machine-ci.slice/nspawn-runner-"+id+".service/network/cgroup.procs")
+	if score := shell(t, "cat /proc/"+pasta+"/oom_score_adj"); score != "-1000" {
+		t.Errorf("pasta's score: %q", score)
+	}
+	c = h.run(t, id, "head -c 1G /dev/zero >/dev/shm/x; sleep 10")
+	if c.status != 2 {
+		t.Errorf("exit %d", c.status)
+	}
+	wantLog(t, c.stderr, "machine run-"+id+" ran out of memory (memory_max)")
 }
 
 func TestInAVMAServiceThatNeedsTooMuchMemoryIsToldToItsJob(t *testing.T) {

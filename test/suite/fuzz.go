@@ -1,12 +1,12 @@
 package suite
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -34,23 +34,29 @@ func Fuzz(each time.Duration) func(*Suite, context.Context) error {
 
 type fuzzTarget struct{ pkg, name string }
 
-// fuzzTargets asks the packages for theirs.
+// fuzzFunction is the head of a target.
+var fuzzFunction = regexp.MustCompile(`(?m)^func (Fuzz\w*)\(\w+ \*testing\.F\)`)
+
+// fuzzTargets finds the targets in the files of tests. To ask the tests themselves takes as long
+// as to link them all.
 func fuzzTargets(ctx context.Context) ([]fuzzTarget, error) {
-	out, err := exec.CommandContext(ctx, "go", "test", "-list=^Fuzz", "nspawn-runner/runner/...").Output()
+	const format = `{{$p := .}}{{range .TestGoFiles}}{{$p.ImportPath}} {{$p.Dir}}/{{.}}{{"\n"}}{{end}}{{range .XTestGoFiles}}{{$p.ImportPath}} {{$p.Dir}}/{{.}}{{"\n"}}{{end}}`
+	out, err := exec.CommandContext(ctx, "go", "list", "-f", format, "nspawn-runner/runner/...").Output()
 	if err != nil {
-		return nil, fmt.Errorf("list fuzz targets: %w", err)
+		return nil, fmt.Errorf("list files of tests: %w", err)
 	}
 	var all []fuzzTarget
-	var names []string // of the package whose line comes next
-	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
-		switch words := strings.Fields(lines.Text()); {
-		case len(words) == 1 && strings.HasPrefix(words[0], "Fuzz"):
-			names = append(names, words[0])
-		case len(words) > 1 && words[0] == "ok":
-			for _, name := range names {
-				all = append(all, fuzzTarget{words[1], name})
-			}
-			names = nil
+	for line := range strings.Lines(string(out)) {
+		pkg, path, is := strings.Cut(strings.TrimSpace(line), " ")
+		if !is {
+			continue
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		for _, target := range fuzzFunction.FindAllSubmatch(text, -1) {
+			all = append(all, fuzzTarget{pkg, string(target[1])})
 		}
 	}
 	return all, nil

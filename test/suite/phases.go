@@ -64,6 +64,7 @@ func Unit(s *Suite, ctx context.Context) error {
 	race := s.phase("unit tests with the race detector", func() error {
 		// Each program with the detector sleeps a second before it exits, and tests start many.
 		s.env = append(s.env, "GORACE=atexit_sleep_ms=0")
+		s.results.skips = append(s.results.skips, "race: "+repetitions+": they repeat what other tests do once")
 		return s.goTest(ctx, "race", append([]string{"test", "-race", "-v", "-skip=" + repetitions}, units...)...)
 	})
 	return errors.Join(plain, race)
@@ -101,10 +102,12 @@ func newFileSystem(ctx context.Context) (dir string, unmount func() error, err e
 		return "", nil, errors.Join(fmt.Errorf("a file system for images: %w: %s", err, out), os.Remove(dir))
 	}
 	return dir, func() error {
-		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
-			return fmt.Errorf("umount: %w: %s", err, out)
+		out, err := exec.Command("umount", dir).CombinedOutput()
+		if err != nil { // a process is still in it
+			err = fmt.Errorf("umount: %w: %s", err, out)
+			_ = exec.Command("umount", "--lazy", dir).Run()
 		}
-		return os.Remove(dir)
+		return errors.Join(err, os.Remove(dir))
 	}, nil
 }
 

@@ -65,26 +65,12 @@ func parsePlaybook(path string, text []byte) (Playbook, error) {
 	book := Playbook{Path: path, Settings: map[string]yaml.Node{}}
 	warn := func(text string) { book.Warnings = append(book.Warnings, "playbook "+path+": "+text) }
 
-	var document, another yaml.Node
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	switch err := decoder.Decode(&document); {
-	case errors.Is(err, io.EOF):
-		book.empty = true
-		warn("is empty")
-		return book, nil
-	case err != nil:
-		return Playbook{}, malformed(path, text, err)
+	plays, err := onlyDocument(path, text)
+	if err != nil {
+		return Playbook{}, err
 	}
-	switch err := decoder.Decode(&another); {
-	case err == nil:
-		return Playbook{}, fmt.Errorf("playbook %s:%d: a second YAML document begins here; ansible reads only one", path, another.Line)
-	case !errors.Is(err, io.EOF):
-		return Playbook{}, malformed(path, text, err)
-	}
-
-	plays := document.Content[0]
 	switch {
-	case plays.Kind == yaml.ScalarNode && plays.Tag == "!!null":
+	case plays == nil:
 		book.empty = true
 		warn("is empty")
 		return book, nil
@@ -128,6 +114,29 @@ func parsePlaybook(path string, text []byte) (Playbook, error) {
 		book.Elsewhere = ""
 	}
 	return book, nil
+}
+
+// onlyDocument is the root of the one document that is in a file, nil if there is nothing in it.
+func onlyDocument(path string, text []byte) (*yaml.Node, error) {
+	var document, another yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	switch err := decoder.Decode(&document); {
+	case errors.Is(err, io.EOF):
+		return nil, nil
+	case err != nil:
+		return nil, malformed(path, text, err)
+	}
+	switch err := decoder.Decode(&another); {
+	case err == nil:
+		return nil, fmt.Errorf("playbook %s:%d: a second YAML document begins here; ansible reads only one", path, another.Line)
+	case !errors.Is(err, io.EOF):
+		return nil, malformed(path, text, err)
+	}
+	root := document.Content[0]
+	if root.Kind == yaml.ScalarNode && root.Tag == "!!null" {
+		return nil, nil
+	}
+	return root, nil
 }
 
 // otherHost is a pattern of hosts that is a plain name: none is the image's.

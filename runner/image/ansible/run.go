@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -144,9 +145,15 @@ type taskFailure struct {
 	Output string // the end of what the task's program printed besides
 }
 
-// String has the first line of the message and the last ones, which matter.
+// String has the first line of the message and the last ones, which matter. What a program
+// printed may be in its message already.
 func (f taskFailure) String() string {
-	lines := f.Lines
+	var lines []string
+	for _, line := range f.Lines {
+		if !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
 	if len(lines) > 4 {
 		lines = append([]string{lines[0], "..."}, lines[len(lines)-3:]...)
 	}

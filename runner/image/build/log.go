@@ -114,7 +114,7 @@ var (
 	complaint = regexp.MustCompile(`^(E: |ERROR|\[ERROR\]|FATAL|[Ee]rror: |dpkg: error|Failed to )`)
 	// wrapper is a complaint that only says that something else complained.
 	wrapper = regexp.MustCompile(`^E: (mmdebstrap failed|setup failed|Some index files|Sub-process|command failed: |chrooted hook |special hook |apt-get .*failed|env |chroot |dpkg )|^I: main\(\) received signal`)
-	// noise is no complaint: eatmydata's library is not in the new tree.
+	// noise only looks like a complaint: eatmydata's library is not in the new tree.
 	noise = regexp.MustCompile(`^ERROR: ld\.so: `)
 )
 

@@ -107,7 +107,7 @@ func (b *Build) Download(listen func() (net.Listener, error), do func(*downloads
 	if p == nil {
 		return do(nil)
 	}
-	err = do(p)
+	err = p.Explain(do(p))
 	if err != nil && b.Log.Mentions("Hash Sum mismatch") {
 		p.Reject()
 	}

@@ -52,7 +52,7 @@ func Differences(before, after string) (string, error) {
 }
 
 // aptLists describes the lists of packages that apt has downloaded. It gives them
-// the mirror's times, so they need not be read. Release files are no part of it:
+// the mirror's times, so they need not be read. Release files are left out:
 // a mirror signs them afresh when nothing is new.
 func aptLists(tree *os.Root) (string, error) {
 	const dir = "var/lib/apt/lists"

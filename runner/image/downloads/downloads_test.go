@@ -2,6 +2,7 @@ package downloads
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -224,6 +225,17 @@ func TestWhyAMirrorWasNotReachedIsInTheLineThatAptPrints(t *testing.T) {
 	defer answer.Body.Close()
 	if !strings.HasPrefix(answer.Status, "502 dial tcp 192.0.2.1:0: ") {
 		t.Error(answer.Status)
+	}
+	missed := errors.New("task: E: Unable to locate package hello")
+	if err := p.Explain(missed); !errors.Is(err, missed) || !strings.Contains(err.Error(), "hello; downloads failed: dial tcp 192.0.2.1:0: ") {
+		t.Errorf("a failure that does not say why: %v", err)
+	}
+	said := errors.New("E: Failed to fetch: " + answer.Status)
+	if err := p.Explain(said); err != said {
+		t.Errorf("a failure that says so itself: %v", err)
+	}
+	if err := p.Explain(nil); err != nil {
+		t.Errorf("no failure: %v", err)
 	}
 }
 

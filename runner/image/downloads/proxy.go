@@ -1,6 +1,7 @@
 package downloads
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
@@ -41,6 +42,7 @@ type Proxy struct {
 
 	mu     sync.Mutex
 	served map[string]bool // addresses
+	failed error           // of the first server that could not be asked
 
 	fetched, cached atomic.Int64 // bytes
 }
@@ -86,6 +88,11 @@ func (c Cache) Serve(listen func() (net.Listener, error), environment map[string
 		ErrorLog:       stdlog.New(log, "== download: ", 0),
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			fmt.Fprintf(log, "== download %s: %v\n", r.URL, err)
+			if r.Context().Err() == nil { // else the program went away
+				p.mu.Lock()
+				p.failed = cmp.Or(p.failed, err)
+				p.mu.Unlock()
+			}
 			refuse(w, err)
 		},
 	}
@@ -142,6 +149,17 @@ func (p *Proxy) Fetched() int64 { return p.fetched.Load() }
 
 // Cached is how many bytes came from the cache.
 func (p *Proxy) Cached() int64 { return p.cached.Load() }
+
+// Explain adds to the failure of a program that no server could be asked, where the failure
+// does not say so: apt goes on without the lists that it did not get, and then misses packages.
+func (p *Proxy) Explain(failure error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if failure == nil || p.failed == nil || strings.Contains(failure.Error(), p.failed.Error()) {
+		return failure
+	}
+	return fmt.Errorf("%w; downloads failed: %w", failure, p.failed)
+}
 
 // ServeHTTP answers one request of a program of the build.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {

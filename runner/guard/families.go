@@ -8,25 +8,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sockets of some address families have no namespace: by AF_VSOCK a job would talk to
-// the hypervisor, to guests and to other machines whatever its network is, by
-// AF_BLUETOOTH to what is near. Others a job may have for its own, but each of them is
-// a module of the kernel that whoever opens such a socket has loaded. So machines have
-// those families that Debian's programs use, and no others.
+// Some address families have no namespaces. With AF_VSOCK, a job could talk to the hypervisor, to guests and to other
+// machines, whatever its network is; with AF_BLUETOOTH, to devices nearby. Other families would be harmless, but the
+// kernel loads a module for each when a socket is opened. So machines have only the families that programs of Debian
+// use.
 
-// families are these, as systemd.exec(5) and the kernel call them.
+// families are these, with the names of systemd.exec(5) and the numbers of the kernel.
 var families = map[string]int32{
 	"AF_UNIX": unix.AF_UNIX, "AF_INET": unix.AF_INET, "AF_INET6": unix.AF_INET6,
 	"AF_NETLINK": unix.AF_NETLINK, "AF_PACKET": unix.AF_PACKET,
 }
 
-// Families are their names. systemd keeps a machine to them too, by a filter of socket(2),
-// which each kernel has. A filter does not see which family socketcall(2) is for, which any
-// program of an amd64 may call as if it were one of an i386, nor what io_uring(7) does.
+// Families returns their names. systemd also restricts machines to them, with a filter of socket(2), which each kernel
+// supports. A filter does not see io_uring(7), nor the family of socketcall(2), which programs on amd64 can call in
+// 32-bit mode.
 func Families() []string { return slices.Sorted(maps.Keys(families)) }
 
-// refuseFamilies is a program that ends with 1 for a family that may be, and for sockets
-// of the kernel's own, which it makes with each network namespace.
+// refuseFamilies returns a program that allows (1) the families above, and sockets of the kernel itself, which it makes
+// for each network namespace.
 func refuseFamilies() asm.Instructions {
 	program := asm.Instructions{
 		asm.LoadMem(asm.R2, asm.R1, 0, asm.DWord),

@@ -1,12 +1,10 @@
-// Package guard has the kernel ask programs (BPF) before it does some things for machines,
-// whichever way it is asked for them: a filter of system calls sees numbers only. They
-// refuse sockets of families that no machine needs, files of a sysfs that are opened for
-// writing, and modules of file systems that no machine can mount.
+// Package guard attaches security programs (BPF) to the kernel's hooks for machines. They refuse sockets of address
+// families that no machine needs, files of a sysfs that are opened for writing, and modules of file systems that no
+// machine can mount. They hold whichever way a process takes; a filter of system calls sees only numbers.
 //
-// The control group of the slice of all machines has the programs, for all of them and
-// once: to attach the first program to a hook of the kernel's security modules changes the
-// kernel's code at that hook, which must be seldom, and which kernels without the cure of
-// CVE-2026-23319 may not survive when the last program goes meanwhile.
+// The programs are attached once, to the control group of the slice of all machines. The first program on a hook of
+// the security modules patches the kernel's code at that hook, which must happen rarely. Kernels without the fix for
+// CVE-2026-23319 may crash if the last program is removed at the same time.
 package guard
 
 import (
@@ -24,19 +22,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// guarded is the attribute of the slice's control group that says which programs it has;
-// it goes when the group does. guardFormat counts what they are, as a test sees to: a group
-// with others gets those of this driver in their place.
+// guarded is an extended attribute of the slice's control group: the version of its programs. It is removed with the
+// group. guardFormat is the version of this build's programs, which a test checks. They replace programs of another
+// version.
 const (
 	guarded     = "trusted.nspawn_runner.guard"
 	guardFormat = "1"
 )
 
-// ErrNone is the error of a kernel that asks no programs at all.
+// ErrNone is the error for a kernel that does not support such programs.
 var ErrNone = errors.New("the kernel's security module bpf is off")
 
-// Slice attaches the programs to a slice, unless it has them: each that this kernel takes,
-// of which not every one takes all (Check). group is the directory of its control group.
+// Slice attaches the programs to a slice, unless it has them. group is the directory of its control group. A kernel
+// may refuse some of them: see Check.
 func Slice(group string) error {
 	if IsGuarded(group) {
 		return nil
@@ -47,15 +45,15 @@ func Slice(group string) error {
 	return unix.Setxattr(group, guarded, []byte(guardFormat), 0)
 }
 
-// IsGuarded says whether a control group has this driver's programs.
+// IsGuarded says whether a control group has the programs of this build.
 func IsGuarded(group string) bool {
 	format := make([]byte, len(guardFormat)+1)
 	n, err := unix.Getxattr(group, guarded, format)
 	return err == nil && string(format[:n]) == guardFormat
 }
 
-// attachAll attaches the programs to a control group. A kernel that takes none is not
-// asked for its types, which takes 15 ms.
+// attachAll attaches the programs to a control group. It first looks whether the kernel supports them, because
+// loading the kernel's types takes 15 ms.
 func attachAll(path string) error {
 	modules, err := os.ReadFile("/sys/kernel/security/lsm")
 	if err != nil {
@@ -78,8 +76,8 @@ func attachAll(path string) error {
 		attachLSM(group, "kernel_module_request", refuseFileSystems()))
 }
 
-// Exempt attaches programs that allow all to the control group of a machine, where they
-// take the place of the slice's.
+// Exempt attaches programs that allow everything to the control group of a machine. They replace those of the slice
+// there.
 func Exempt(service *os.File) (err error) {
 	for _, hook := range []string{"file_open", "socket_create", "kernel_module_request"} {
 		err = errors.Join(err, attachLSM(service, hook, allow()))
@@ -87,8 +85,8 @@ func Exempt(service *os.File) (err error) {
 	return err
 }
 
-// attachLSM has a hook of the kernel's security modules ask a program, in place of another
-// that the control group has, or one above it.
+// attachLSM attaches a program to a hook of the security modules, for a control group. It replaces the program of
+// this group, or of a group above it.
 func attachLSM(group *os.File, hook string, instructions asm.Instructions) error {
 	program, err := loadLSM(hook, instructions)
 	if err != nil {
@@ -98,15 +96,14 @@ func attachLSM(group *os.File, hook string, instructions asm.Instructions) error
 	err = link.RawAttachProgram(link.RawAttachProgramOptions{
 		Target: int(group.Fd()), Program: program, Attach: ebpf.AttachLSMCgroup, Flags: unix.BPF_F_ALLOW_OVERRIDE,
 	})
-	if err != nil { // as on arm64 before Linux 6.4
+	if err != nil { // such as on arm64 before Linux 6.4
 		return fmt.Errorf("attach a program to the kernel's hook %s: %w", hook, err)
 	}
 	return nil
 }
 
-// Check says whether this kernel asks programs what a control group does: Linux 6.0, on
-// arm64 6.4, with the security module bpf. It tries that on a group of its own, unless the
-// slice with this control group is guarded already.
+// Check returns an error if this kernel does not support the programs. They need Linux 6.0, or 6.4 on arm64, with the
+// security module bpf. If the slice does not have the programs yet, Check tries them on a control group of its own.
 func Check(slice string) (err error) {
 	if IsGuarded(slice) {
 		return nil
@@ -119,8 +116,8 @@ func Check(slice string) (err error) {
 	return attachAll(path)
 }
 
-// loadLSM loads a program that a hook of the kernel's security modules is to ask for
-// one control group. cilium/ebpf knows those only that are for all processes.
+// loadLSM loads a program for a hook of the security modules and one control group. cilium/ebpf can load only programs
+// for all processes.
 func loadLSM(name string, program asm.Instructions) (*ebpf.Program, error) {
 	function, err := kernelFunction("bpf_lsm_" + name)
 	if err != nil {

@@ -9,11 +9,11 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
-// kernelTypes is what the kernel says of itself. To read it takes 15 ms, so that is done
-// once. It is for one goroutine.
+// kernelTypes returns the kernel's types (BTF). Reading them takes 15 ms, so it is done once. The result is for one
+// goroutine.
 var kernelTypes = sync.OnceValues(btf.LoadKernelSpec)
 
-// kernelFunction is the number of a function in what the kernel says of itself.
+// kernelFunction returns the number of a function in the kernel's types.
 func kernelFunction(name string) (btf.TypeID, error) {
 	kernel, err := kernelTypes()
 	if err != nil {
@@ -26,7 +26,7 @@ func kernelFunction(name string) (btf.TypeID, error) {
 	return kernel.TypeID(function)
 }
 
-// allow ends a program: what the kernel was asked for is done.
+// allow returns the end of a program that allows the operation.
 func allow() asm.Instructions {
 	return asm.Instructions{asm.Mov.Imm(asm.R0, 1).WithSymbol("allow"), asm.Return()}
 }
@@ -38,7 +38,7 @@ func byteOrder() binary.ByteOrder {
 	return binary.BigEndian
 }
 
-// kernelMember is where a member is in a struct of this kernel, in bytes.
+// kernelMember returns the offset of a member in a struct of this kernel, in bytes.
 func kernelMember(of, name string) (int16, error) {
 	kernel, err := kernelTypes()
 	if err != nil {

@@ -6,15 +6,16 @@ import (
 	"github.com/cilium/ebpf/asm"
 )
 
-// Whoever names a file system to mount(2) has the kernel load its module, though only a
-// few can be mounted in a user namespace: of the others a job would get nothing but a
-// host that has their code loaded, network file systems' too, until it reboots (seen).
-// What machines can use, such as kinds of network interfaces, the kernel loads as ever.
+// mount(2) with the name of a file system makes the kernel load its module, also for a process that cannot mount it.
+// Few file systems can be mounted in a user namespace. A job could load the code of all others, such as network file
+// systems, for as long as the host runs (seen). The kernel still loads other modules, such as those for network
+// interfaces, which machines can use.
 
-// usable are the file systems with a module that a machine can mount.
+// usable are the modules of file systems that a machine can mount.
 var usable = []string{"fs-overlay", "fs-fuse", "fs-binfmt_misc"}
 
-// refuseFileSystems is a program that ends with 1 for a module that may be loaded.
+// refuseFileSystems returns a program that allows (1) modules of usable file systems, and modules that are not for
+// file systems.
 func refuseFileSystems() asm.Instructions {
 	program := asm.Instructions{
 		asm.LoadMem(asm.R3, asm.R1, 0, asm.DWord),
@@ -38,7 +39,7 @@ func refuseFileSystems() asm.Instructions {
 	return append(program, allow()...)
 }
 
-// beginning is the first bytes of a name as this processor reads eight of them.
+// beginning returns the first bytes of a name as a 64-bit number, in the byte order of this processor.
 func beginning(name string, size int) int64 {
 	var bytes [8]byte
 	copy(bytes[:], name[:min(size, len(name))])

@@ -5,13 +5,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Whoever makes a network can mount a sysfs of it and write there, whatever covers the
-// machine's own: a job, or a container in it, could give each of the 4096 queues that an
-// interface can have a thread of the kernel's (/sys/class/net/*/threaded), which counts
-// to no machine's processes and memory. What runs in machines has nothing to write there.
+// A process that makes a network namespace can mount a sysfs for it and write there, although the machine's own sysfs
+// is read-only. So a job, or a container in it, could make the kernel start a thread for each of the 4096 queues that
+// an interface can have (/sys/class/net/*/threaded). These threads count to no machine. No program in a machine needs
+// to write to a sysfs.
 
-// refuseSysfs is a program that ends with 1 for a file that may be opened, which one in a
-// sysfs may for reading only.
+// refuseSysfs returns a program that allows (1) every file, except files of a sysfs that are opened for writing.
 func refuseSysfs(memberAt func(structure, member string) (int16, error)) (asm.Instructions, error) {
 	const fmodeWrite = 2 // linux/fs.h
 	program := asm.Instructions{asm.LoadMem(asm.R2, asm.R1, 0, asm.DWord)}

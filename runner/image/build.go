@@ -78,7 +78,7 @@ func (s *Store) build(ctx context.Context, name string, noWait bool, decide func
 	}
 	defer func() {
 		always := context.WithoutCancel(ctx) // for a cancelled build too
-		if cleanErr := errors.Join(s.clean(always, held, name), s.removeEmpty(always, name), s.bases().Prune(always)); cleanErr != nil {
+		if cleanErr := errors.Join(s.clean(always, held, name), s.removeEmpty(name), s.bases().Prune(always)); cleanErr != nil {
 			err = errors.Join(err, fmt.Errorf("clean up after the build: %w", cleanErr))
 		}
 	}()

@@ -4,15 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/lock"
-	"nspawn-runner/runner/storage"
 )
 
 // ErrNoChroot is the cause when an image has a playbook but no chroot yet.
@@ -81,22 +82,48 @@ func (s *Store) begin(lock *os.File, name string) (Generation, error) {
 	return Generation{Name: name + "/" + stamp, Path: filepath.Join(s.generations(name), stamp)}, lock.Sync()
 }
 
-// removeEmpty removes the directory of an image that has no chroot, no generation and
-// no failed tree, as after a bootstrap that failed.
-func (s *Store) removeEmpty(ctx context.Context, name string) error {
+// removeEmpty removes the directory of an image that has no chroot, no generation and no failed
+// tree, such as after a bootstrap that failed. The caller must hold the lock .build, whose file goes
+// last: from then on, another build may use the directory, and it stays.
+func (s *Store) removeEmpty(name string) error {
 	if exists(filepath.Join(s.StateDir, name)) {
 		return nil
 	}
-	entries, err := readDir(s.generations(name))
+	dir := s.generations(name)
+	entries, err := readDir(dir)
 	if err != nil {
 		return err
 	}
+	if slices.ContainsFunc(entries, fs.DirEntry.IsDir) {
+		return nil
+	}
+	hold, err := lock.TryFile(filepath.Join(dir, ".hold"), lock.Exclusive)
+	if errors.Is(err, lock.ErrBusy) {
+		return nil // a job looks for the image, and will not find it
+	}
+	if err != nil {
+		return err
+	}
+	defer hold.Close()
 	for _, entry := range entries {
-		if entry.IsDir() {
-			return nil
+		if entry.Name() != ".build" && entry.Name() != ".hold" {
+			err = errors.Join(err, removeFile(filepath.Join(dir, entry.Name())))
 		}
 	}
-	return storage.Remove(ctx, s.generations(name))
+	err = errors.Join(err, removeFile(hold.Name()), removeFile(filepath.Join(dir, ".build")))
+	fault.Here("image: locks of an empty image removed")
+	if rmErr := removeFile(dir); !errors.Is(rmErr, unix.ENOTEMPTY) {
+		err = errors.Join(err, rmErr)
+	}
+	return err
+}
+
+// removeFile removes a file that need not exist.
+func removeFile(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // publish makes a complete generation the one that new jobs get.

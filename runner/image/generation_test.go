@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/lock"
 	"nspawn-runner/runner/storage"
 )
 
@@ -305,4 +307,54 @@ func mountBtrfs(t *testing.T, dir string) {
 			t.Errorf("umount: %v: %s", err, out)
 		}
 	})
+}
+
+// When the lock of an empty image is removed, another build may begin in the same directory.
+func TestARemovalTakesNothingFromABuildThatBeginsMeanwhile(t *testing.T) {
+	s, _ := fakeStore(t)
+	held, err := s.lockBuild(t.Context(), "sid", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	tree := filepath.Join(s.generations("sid"), "20260101-000000")
+	fault.Hook = func(mark string) {
+		if mark != "image: locks of an empty image removed" {
+			return
+		}
+		other, err := lock.TryFile(filepath.Join(s.generations("sid"), ".build"), lock.Exclusive)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		other.Close()
+		write(t, filepath.Join(tree, "file"), "of the other build")
+	}
+	t.Cleanup(func() { fault.Hook = nil })
+	if err := s.removeEmpty("sid"); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(tree, "file")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAnEmptyImageStaysWhileAJobLooksForIt(t *testing.T) {
+	s, _ := fakeStore(t)
+	held, err := s.lockBuild(t.Context(), "sid", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	job, err := lock.TryFile(filepath.Join(s.generations("sid"), ".hold"), lock.Shared)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.removeEmpty("sid"); err != nil || !exists(held.Name()) {
+		t.Errorf("%v", err)
+	}
+	job.Close()
+	if err := s.removeEmpty("sid"); err != nil || exists(s.generations("sid")) {
+		t.Errorf("%v", err)
+	}
 }

@@ -73,7 +73,7 @@ func (s *Store) removeGenerations(ctx context.Context, name string, keep int, be
 	if errors.Is(err, errImpatient) {
 		err = fmt.Errorf("jobs keep starting on it, try again: %w", err)
 	}
-	if err = errors.Join(err, s.removeEmpty(context.WithoutCancel(ctx), name)); err != nil {
+	if err = errors.Join(err, s.removeEmpty(name)); err != nil {
 		err = fmt.Errorf("image %s: remove generations: %w", name, err)
 	}
 	return pruned, err

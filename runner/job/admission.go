@@ -11,8 +11,8 @@ import (
 	"nspawn-runner/runner/storage"
 )
 
-// admit refuses a job that this host has no room for, while there still is some:
-// a full disk takes the other jobs down with it, and no memory the host.
+// admit refuses a job if too little disk or memory is free. On a full disk, the other jobs fail too;
+// without memory, the host hangs.
 func (d *Driver) admit() error {
 	if err := d.AdmitDisk(d.Config.StateDir); err != nil {
 		return err
@@ -20,7 +20,7 @@ func (d *Driver) admit() error {
 	return d.AdmitMemory()
 }
 
-// AdmitDisk looks at the file system of a directory.
+// AdmitDisk returns an error if the file system of a directory has less free than min_free_disk.
 func (d *Driver) AdmitDisk(dir string) error {
 	free, err := storage.Free(dir)
 	if err != nil {
@@ -33,7 +33,7 @@ func (d *Driver) AdmitDisk(dir string) error {
 	return nil
 }
 
-// admitImage makes the plan of a machine of an image that a job may have.
+// admitImage plans a machine of an image, or refuses it if the job may not have the image.
 func (d *Driver) admitImage(name string, generation image.Generation, settings config.Config, may Permission) (machine.Spec, error) {
 	if err := d.permit(name, settings, may); err != nil {
 		return machine.Spec{}, failure.Because(failure.Policy, err)
@@ -49,8 +49,8 @@ func (d *Driver) admitImage(name string, generation image.Generation, settings c
 	return spec, nil
 }
 
-// admitLayers refuses a job whose machines would take so much room for themselves, when
-// they start, that too little stayed for the others. Only some backends reserve it.
+// admitLayers refuses a job if its machines would reserve so much of the disk that less than
+// min_free_disk stays free. Only some backends reserve disk_max when a machine starts.
 func (d *Driver) admitLayers(specs []machine.Spec) error {
 	need := uint64(0)
 	for _, spec := range specs {
@@ -73,7 +73,7 @@ func (d *Driver) admitLayers(specs []machine.Spec) error {
 	return nil
 }
 
-// AdmitMemory looks at what the kernel can give without swapping.
+// AdmitMemory returns an error if less than min_free_memory is available without swapping.
 func (d *Driver) AdmitMemory() error {
 	total, err := host.Memory()
 	if err != nil {

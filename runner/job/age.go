@@ -7,8 +7,8 @@ import (
 	"nspawn-runner/runner/image"
 )
 
-// warnOfAge says it in the job's log when nobody maintained an image for too
-// long. The job runs all the same.
+// warnOfAge writes a warning to the job's log if an image was not maintained for longer than limit.
+// The job runs all the same.
 func (d *Driver) warnOfAge(name string, generation image.Generation, limit time.Duration) {
 	record, err := d.Images.Record(generation)
 	if err == nil && record.Stale(limit) {

@@ -14,10 +14,10 @@ import (
 // BuildBooted is the value of the setting build with which playbooks run in a machine.
 const BuildBooted = "booted"
 
-// BootGeneration starts a machine for a build: as the jobs of the image will have it, but
-// with the generation's tree itself for its root, and a way out of its network.
+// BootGeneration starts a machine for a build. It is like the machines for jobs of the image, but the
+// generation's tree itself is its root, and it has a network for downloads.
 func (d *Driver) BootGeneration(ctx context.Context, order image.Order) (*box.Machine, error) {
-	if err := d.Machines.Collect(ctx); err != nil { // a build that was killed, mostly
+	if err := d.Machines.Collect(ctx); err != nil { // mostly machines of builds that were killed
 		d.Note("warning: clean up after dead jobs: %v", err)
 	}
 	spec, err := d.buildSpec(order)
@@ -30,18 +30,18 @@ func (d *Driver) BootGeneration(ctx context.Context, order image.Order) (*box.Ma
 	}
 	entrance, err := d.Machines.Entrance(spec.Job)
 	if err != nil {
-		return nil, errors.Join(err, d.end(ctx, spec.Job))
+		return nil, errors.Join(err, d.end(ctx, spec.Job, spec.Owner))
 	}
 	return &box.Machine{
 		PID: entrance.Leader.PID, Alive: entrance.Leader.Alive,
 		Owner: entrance.RootUID, Group: entrance.Group,
 		LastWords: func(ctx context.Context) []string { return d.Machines.LastWords(ctx, spec.Job, machine.Main) },
 		Shutdown:  func(ctx context.Context) error { return d.Machines.Shutdown(ctx, spec.Job) },
-		Kill:      func(ctx context.Context) error { return d.end(ctx, spec.Job) },
+		Kill:      func(ctx context.Context) error { return d.end(ctx, spec.Job, spec.Owner) },
 	}, nil
 }
 
-// buildSpec says what a build's machine is like.
+// buildSpec returns the plan of a build's machine.
 func (d *Driver) buildSpec(order image.Order) (machine.Spec, error) {
 	settings, err := d.Settings(order.Image)
 	if err != nil {
@@ -70,8 +70,8 @@ func (d *Driver) buildSpec(order image.Order) (machine.Spec, error) {
 	return spec, nil
 }
 
-// HaltGeneration ends the machines that run on a generation: those of a build that was
-// killed, which may be writing to its tree.
+// HaltGeneration removes the machines that run on a generation. A machine of a build that was killed
+// may still write to its tree.
 func (d *Driver) HaltGeneration(ctx context.Context, generation string) error {
 	records, err := d.Machines.Records()
 	if err != nil {
@@ -79,7 +79,7 @@ func (d *Driver) HaltGeneration(ctx context.Context, generation string) error {
 	}
 	for _, record := range records {
 		if record.Generation == generation {
-			if err := d.end(ctx, record.Job); err != nil {
+			if err := d.end(ctx, record.Job, record.Owner); err != nil {
 				return err
 			}
 		}

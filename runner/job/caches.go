@@ -13,14 +13,15 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
-// pruneInline is how long cleanup looks after caches itself, before it leaves
-// them to a service of their own. Commonly that takes a millisecond.
+// pruneInline is how long cleanup prunes caches itself before a service in the background takes over.
+// Usually that takes a millisecond.
 const pruneInline = 200 * time.Millisecond
 
-// CachesOf are the caches of jobs in a state directory, whose machines have some bound.
+// CachesOf returns the caches of jobs in a state directory. machines are those that may have some of
+// them bound.
 func CachesOf(settings config.Config, machines machine.Store) cache.Store {
-	dir := host.Resolved(filepath.Join(settings.StateDir, statedir.Cache)) // no bind is reached by links
-	disk := host.DiskSize(host.Lowest(dir))                                // it may lie elsewhere
+	dir := host.Resolved(filepath.Join(settings.StateDir, statedir.Cache)) // a bind must not lead through links
+	disk := host.DiskSize(host.Lowest(dir))                                // it may be a mount
 	return cache.Store{
 		Dir:        dir,
 		Max:        settings.CacheMax.Bytes(disk),
@@ -29,7 +30,7 @@ func CachesOf(settings config.Config, machines machine.Store) cache.Store {
 	}
 }
 
-// bound lists what of the host machines on record have bound.
+// bound lists the paths of the host that machines on record have bound.
 func bound(machines machine.Store) ([]string, error) {
 	records, err := machines.Records()
 	var all []string
@@ -41,7 +42,7 @@ func bound(machines machine.Store) ([]string, error) {
 	return all, err
 }
 
-// PruneCaches takes from the caches what is too much.
+// PruneCaches removes files and caches until cache_max and cache_max_project hold.
 func (d *Driver) PruneCaches(ctx context.Context) error {
 	if err := host.NeedRoot(); err != nil {
 		return err
@@ -49,8 +50,8 @@ func (d *Driver) PruneCaches(ctx context.Context) error {
 	return d.Caches.Prune(ctx)
 }
 
-// pruneCaches is PruneCaches for a stage, which must not be kept waiting by big
-// caches: those are left to a service, in which it goes on when this process ends.
+// pruneCaches is PruneCaches for a stage. Large caches would make the stage wait, so a service goes on
+// after pruneInline, also when this process ends.
 func (d *Driver) pruneCaches(ctx context.Context) error {
 	done := make(chan error, 1)
 	go func() { done <- d.PruneCaches(ctx) }()

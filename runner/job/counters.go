@@ -10,7 +10,7 @@ import (
 	"nspawn-runner/runner/statedir"
 )
 
-// foldCounters folds what was counted, if nothing else has done that for long.
+// foldCounters folds the records of counters if they have become large.
 func (d *Driver) foldCounters(ctx context.Context) {
 	c := counters(d.Machines)
 	if d.Unread != nil || !c.IsLarge() {
@@ -28,7 +28,8 @@ func imageNames(images []image.Image) (names []string) {
 	return names
 }
 
-// Counted returns what stages and maintenances counted. broken says why some of it is lost.
+// Counted returns what stages and maintenances have counted. broken is an error because of which some counts are
+// lost.
 func (d *Driver) Counted(ctx context.Context) (numbers []metrics.Number, broken error, err error) {
 	images, err := d.Images.List()
 	if err != nil {
@@ -37,11 +38,11 @@ func (d *Driver) Counted(ctx context.Context) (numbers []metrics.Number, broken 
 	return counters(d.Machines).Fold(ctx, metrics.Kept, imageNames(images))
 }
 
-// Count counts something that is no stage's.
+// Count adds samples that belong to no stage.
 func (d *Driver) Count(samples ...metrics.Sample) { _ = counters(d.Machines).Record(samples...) }
 
-// counters are those of the state directory of some machines: the configuration may name
-// another one by now.
+// counters returns the counters in the state directory of machines. The configuration may name another state
+// directory by now.
 func counters(machines machine.Store) metrics.Store {
 	return metrics.Store{Dir: filepath.Join(filepath.Dir(machines.Dir), statedir.Metrics)}
 }

@@ -10,12 +10,12 @@ import (
 // instancesEach is about how many inotify instances a machine takes to boot, and keeps.
 const instancesEach = 8
 
-// inotifyLimit is the kernel's limit of them for all machines together: inotify(7).
+// inotifyLimit is the file with the kernel's limit of instances for all machines together: inotify(7).
 const inotifyLimit = "/proc/sys/fs/inotify/max_user_instances"
 
-// crowd says that too many machines run for the kernel's limit, else it is empty. Nothing
-// fails then: services of machines wait for instances, and a boot takes ten times as long.
-// Only the administrator can change that, so it is for the host's journal, not for jobs.
+// crowd returns a line if too many machines run for the kernel's limit, else "". Nothing fails then, but services of
+// machines wait for instances, and a boot takes ten times as long. Only the administrator can change the limit, so
+// the line is for the host's journal.
 func crowd(machinesDir, limitFile string) string {
 	text, err := os.ReadFile(limitFile)
 	if err != nil {

@@ -14,8 +14,7 @@ import (
 	"nspawn-runner/runner/storage"
 )
 
-// design makes the plan of a machine of a generation, and looks whether this host has
-// what it asks for.
+// design plans a machine of a generation. It returns an error if this host lacks what the plan needs.
 func (d *Driver) design(name string, generation image.Generation, settings config.Config) (machine.Spec, error) {
 	failed := func(err error) (machine.Spec, error) { return machine.Spec{}, fmt.Errorf("image %s: %w", name, err) }
 	if err := image.Check(generation.Path); err != nil {
@@ -42,13 +41,13 @@ func (d *Driver) design(name string, generation image.Generation, settings confi
 	return spec, nil
 }
 
-// CheckMachines says why no machine could be started from a generation.
+// CheckMachines returns an error if no machine could be started from a generation.
 func (d *Driver) CheckMachines(name string, generation image.Generation, settings config.Config) error {
 	_, err := d.design(name, generation, settings)
 	return err
 }
 
-// facts collects what of this host decides what machines are like.
+// facts collects the facts of this host on which plans depend.
 func (d *Driver) facts(backend storage.Backend) (facts, error) {
 	memory, err := host.Memory()
 	if err != nil {
@@ -61,7 +60,7 @@ func (d *Driver) facts(backend storage.Backend) (facts, error) {
 	return facts{memory: memory, tasks: tasks, disk: host.DiskSize(host.Lowest(d.Machines.Dir)), backend: backend}, nil
 }
 
-// canLimit says why a limit of what a machine writes cannot be kept on this host.
+// canLimit returns an error if this host cannot enforce a limit of what a machine writes, in bytes.
 func (d *Driver) canLimit(limit uint64, backend storage.Backend) error {
 	if limit == 0 {
 		return nil
@@ -72,8 +71,8 @@ func (d *Driver) canLimit(limit uint64, backend storage.Backend) error {
 	return nil
 }
 
-// newBackend is the backend of machines of what is still to be built: on btrfs
-// each generation is a subvolume.
+// newBackend returns the backend for machines of a generation that does not exist yet. On btrfs, each
+// generation will be a subvolume.
 func (d *Driver) newBackend(wanted string) (storage.Backend, error) {
 	dir := host.Lowest(d.Machines.Dir)
 	on, err := storage.IsBtrfs(dir)
@@ -86,8 +85,8 @@ func (d *Driver) newBackend(wanted string) (storage.Backend, error) {
 	return storage.Choose(wanted, dir, dir)
 }
 
-// CheckDiskLimit looks whether a limit could be kept of the machines of what is still
-// to be built, and what their backend would be.
+// CheckDiskLimit returns the backend for machines of a generation that does not exist yet, and an error
+// if it could not enforce disk_max.
 func (d *Driver) CheckDiskLimit(settings config.Config) (storage.Backend, error) {
 	backend, err := d.newBackend(settings.Backend)
 	if err != nil {
@@ -100,8 +99,8 @@ func (d *Driver) CheckDiskLimit(settings config.Config) (storage.Backend, error)
 	return backend, d.canLimit(planDisk(settings, facts), backend)
 }
 
-// BuildSettings is Settings for an image that is about to be built: what its
-// machines will want of this host must be there, or minutes of work end at its test.
+// BuildSettings is Settings for an image that is about to be built. It returns an error if this host
+// lacks what the image's machines will need. Otherwise the build would fail minutes later, at its test.
 func (d *Driver) BuildSettings(name string) (config.Config, error) {
 	if err := gitlab.CheckImageName(name); err != nil {
 		return config.Config{}, fmt.Errorf("image %q: %w", name, err)
@@ -119,8 +118,8 @@ func (d *Driver) BuildSettings(name string) (config.Config, error) {
 	return settings, nil
 }
 
-// equip adds to a spec what the settings give machines of this host, all of
-// which must be there.
+// equip adds to a plan what the settings give machines of this host: network, devices and binds. It
+// returns an error if one of them does not exist.
 func (d *Driver) equip(spec *machine.Spec, settings config.Config) error {
 	attached, err := network.Named(settings.Network)
 	if err == nil {
@@ -147,7 +146,7 @@ func (d *Driver) equip(spec *machine.Spec, settings config.Config) error {
 	}
 	for _, bind := range settings.Binds {
 		if bind.To == gitlab.CacheDir {
-			return fmt.Errorf("nspawn_runner_binds: %s: jobs' own caches lie there", bind.To)
+			return fmt.Errorf("nspawn_runner_binds: %s is the directory of the jobs' own caches", bind.To)
 		}
 		shown, err := machine.Bind(bind).Resolved(jobs)
 		if err != nil {
@@ -158,10 +157,11 @@ func (d *Driver) equip(spec *machine.Spec, settings config.Config) error {
 	return nil
 }
 
-// minds says whether it matters for a bind what jobs can write to.
+// minds says whether Bind.Resolved of a bind depends on what jobs can write to.
 func minds(bind config.Bind) bool { return bind.Writable || host.Resolved(bind.From) != bind.From }
 
-// writable lists what of the host some binds let jobs write to, without links.
+// writable lists the paths of the host that binds let jobs write to, with and without their links
+// resolved.
 func writable(binds []config.Bind) []string {
 	var all []string
 	for _, bind := range binds {
@@ -172,8 +172,8 @@ func writable(binds []config.Bind) []string {
 	return all
 }
 
-// openToJobs lists what of the host jobs of any image can write to, and what those can
-// that run now.
+// openToJobs lists the paths of the host that jobs of any image can write to, and those that running
+// jobs can write to.
 func (d *Driver) openToJobs() ([]string, error) {
 	images, err := d.Images.List()
 	if err != nil {

@@ -9,13 +9,12 @@ import (
 	"nspawn-runner/runner/machine"
 )
 
-// helperDir is where jobs find the host's programs for them.
+// helperDir is the directory of machines that shows programs of the host.
 const helperDir = "/usr/local/bin"
 
-// helperBinds makes programs of the host visible in the machine, unless the image has its
-// own: gitlab-runner, which uploads artifacts and packs caches, and step-runner, which
-// executes the `run:` of a job. Without the first one, scripts warn and artifacts are lost;
-// without the other, such jobs fail.
+// helperBinds shows programs of the host in the machine, unless the image has its own: gitlab-runner,
+// which uploads artifacts and packs caches, and step-runner, which executes the `run:` of a job.
+// Without gitlab-runner, artifacts are lost; without step-runner, jobs with `run:` fail.
 func (d *Driver) helperBinds(chroot string, caller *host.Process) (binds []machine.Bind) {
 	for name, from := range map[string]string{"gitlab-runner": d.FindHelper(caller), "step-runner": inPath("step-runner")} {
 		if from != "" && !hasProgram(chroot, name) {
@@ -25,7 +24,7 @@ func (d *Driver) helperBinds(chroot string, caller *host.Process) (binds []machi
 	return binds
 }
 
-// hasProgram says whether a chroot has a program where its jobs look for programs.
+// hasProgram says whether a chroot has a program in a directory of the usual PATH.
 func hasProgram(chroot, name string) bool {
 	for _, dir := range []string{"usr/local/bin", "usr/bin", "bin"} {
 		if _, err := os.Lstat(filepath.Join(chroot, dir, name)); err == nil {
@@ -35,8 +34,8 @@ func hasProgram(chroot, name string) bool {
 	return false
 }
 
-// inPath is the path of a program of the host without links, since no bind is reached by
-// them; "" if there is none.
+// inPath returns the path of a program of the host, or "". It resolves links, because a bind must not
+// lead through one.
 func inPath(name string) string {
 	path, err := exec.LookPath(name)
 	if err == nil {
@@ -48,8 +47,8 @@ func inPath(name string) string {
 	return path
 }
 
-// FindHelper looks for gitlab-runner on the host: the one that calls fits
-// best, then what PATH has, then what is configured.
+// FindHelper returns the path of gitlab-runner on the host, or "": the program of the caller, else that
+// in PATH, else that of the configuration.
 func (d *Driver) FindHelper(caller *host.Process) string {
 	if caller != nil {
 		path := gitlabRunner(caller.PID)

@@ -10,11 +10,11 @@ import (
 	"nspawn-runner/runner/gitlab"
 )
 
-// longWait is how long services may take before the job's log has a section about it.
+// longWait is how long services may take before the job's log gets a section about the wait.
 const longWait = 3 * time.Second
 
-// waiting tells in a section of the job's log which services a job waits for, if it does so
-// for long. The header says how many there are left then, and GitLab's page how long it took.
+// waiting writes a section to the job's log if a job waits long for services. Its header names the
+// services that are not ready by then, and GitLab's page shows how long the section took.
 type waiting struct {
 	note  func(format string, args ...any)
 	began time.Time
@@ -28,7 +28,7 @@ type waiting struct {
 
 const waitingSection = "waiting_for_services"
 
-// beginWait begins to wait for services. after is when that is long.
+// beginWait begins to wait for services. The section begins after the time after.
 func beginWait(note func(format string, args ...any), services []string, after time.Duration) *waiting {
 	w := &waiting{note: note, began: time.Now(), left: slices.Clone(services)}
 	w.timer = time.AfterFunc(after, w.show)
@@ -45,7 +45,7 @@ func (w *waiting) show() {
 	w.note("%s", gitlab.SectionStart(waitingSection, "Still waiting for "+strings.Join(w.left, ", "), w.began))
 }
 
-// ready says that one of them need not be waited for any more, and what became of it.
+// ready notes that the wait for one of the services is over. what is its result, such as "ready".
 func (w *waiting) ready(service, what string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

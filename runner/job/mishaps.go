@@ -9,8 +9,8 @@ import (
 	"nspawn-runner/runner/machine"
 )
 
-// followServices shows in the log what the services of a job say, if it wants to see that,
-// until the returned function is called.
+// followServices writes to the job's log what its services say, if the job wants that
+// (CI_DEBUG_SERVICES), until end is called.
 func (d *Driver) followServices(ctx context.Context, machines machine.Store, main machine.Record) (end func()) {
 	enough, done := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -23,8 +23,8 @@ func (d *Driver) followServices(ctx context.Context, machines machine.Store, mai
 	}
 }
 
-// mainOf returns the record of a job's main machine and where it is, if the job may know of
-// it and it runs.
+// mainOf returns the record of a job's main machine, and the store that has it. found says whether it
+// runs, and the job may use it.
 func (d *Driver) mainOf(job gitlab.Job, explicit string) (machines machine.Store, main machine.Record, found bool) {
 	machines, err := d.machinesOf(job)
 	if err != nil {
@@ -34,8 +34,8 @@ func (d *Driver) mainOf(job gitlab.Job, explicit string) (machines machine.Store
 	return machines, main, err == nil && mayTouch(job, explicit)(main) == nil && main.State() == "running"
 }
 
-// sayMishaps tells what has happened to the services of a job since it was last told. Where
-// the job's machine has ended, its services have with it, and that is no mishap of theirs.
+// sayMishaps writes to the job's log what has happened to its services since the last call. If the
+// job's machine has ended, its services ended with it, which is not worth a line.
 func (d *Driver) sayMishaps(ctx context.Context, machines machine.Store, main machine.Record) {
 	if main.State() != "running" {
 		return
@@ -47,8 +47,8 @@ func (d *Driver) sayMishaps(ctx context.Context, machines machine.Store, main ma
 	}
 }
 
-// sayLastWords ends the log of a job that failed with what those of its services said last
-// that a mishap happened to. It may be why. The lines are folded, since it may as well not be.
+// sayLastWords ends the log of a failed job with the last lines of each service that had a mishap: it
+// may be why the job failed. The section is collapsed, because it may not.
 func (d *Driver) sayLastWords(ctx context.Context, machines machine.Store, main machine.Record) {
 	if status := gitlab.Status(d.Env); status != gitlab.ScriptFailed && status != gitlab.ScriptTimedOut {
 		return

@@ -1,16 +1,11 @@
 package job
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
-	"os"
 	"slices"
 	"strings"
-
-	"gopkg.in/yaml.v3"
 
 	"nspawn-runner/runner/config"
 	"nspawn-runner/runner/gitlab"
@@ -18,23 +13,23 @@ import (
 	"nspawn-runner/runner/printable"
 )
 
-// What a job writes behind `image:` may be meant for another executor. The first of
-// these that knows it says which image it means here:
+// The `image:` of a job may be the name of an image in a registry. These rules say which image of
+// this host it means. The first one that applies counts:
 //
-//  1. a name in `images` of the configuration, all of what the job writes
-//  2. the image that is called so; of debian:bookworm that is bookworm
-//  3. nspawn_runner_aliases of a playbook
-//  4. the first pattern in `images` that fits all of what the job writes
-//  5. default_image
+//  1. a name in `images` of the configuration is equal to it
+//  2. an image has this name; debian:bookworm is the image bookworm
+//  3. nspawn_runner_aliases of a playbook has this name
+//  4. a pattern in `images` matches it; of several, the first one counts
+//  5. default_image is set
 //
-// So names come before patterns, and playbooks are read only for names that nothing
-// else knows. All answers are the administrator's: what a job writes is compared with
-// them, and no more.
+// So names come before patterns. Playbooks are read only if rules 1 and 2 do not apply. What a job
+// writes is compared with names of the administrator, and used for nothing else.
 
-// maxWritten bounds what is compared, in bytes.
+// maxWritten bounds the length of a name that a job writes, in bytes.
 const maxWritten = 1024
 
-// find finds the image that a job means. Where there is none, it is the job's failure.
+// find returns the name of the image that a job means. If there is none, the error is the job's
+// failure.
 func (d *Driver) find(written string) (name string, err error) {
 	if len(written) > maxWritten {
 		return "", jobsFault(fmt.Errorf("the name of the image is longer than %d bytes", maxWritten))
@@ -72,12 +67,13 @@ func (d *Driver) find(written string) (name string, err error) {
 	return d.otherwise(written, unknown, known.Unread)
 }
 
-// otherwise is the image of jobs whose name means none, or why there is none.
+// otherwise returns default_image, or an error that says which names a job can write. unknown is why
+// the name that the job wrote means nothing, unread are the errors of playbooks.
 func (d *Driver) otherwise(written string, unknown error, unread []error) (string, error) {
 	if d.Config.DefaultImage != "" {
 		d.sayUnread(unread)
 		if written == "" {
-			d.Note("no image is named, so the job gets %s (default_image)", d.Config.DefaultImage)
+			d.Note("the job names no image, so the job gets %s (default_image)", d.Config.DefaultImage)
 		} else {
 			d.Note("image %s: there is no such image here, so the job gets %s (default_image)", printable.Line(written), d.Config.DefaultImage)
 		}
@@ -97,7 +93,8 @@ func (d *Driver) otherwise(written string, unknown error, unread []error) (strin
 	return "", jobsFault(err)
 }
 
-// Meant is an image that the configuration names, which must be there.
+// Meant returns name, or an error if this host does not have that image. The setting called by
+// assigns it to what a job wrote.
 func (d *Driver) Meant(written, name, by string) (string, error) {
 	if _, err := d.Images.Get(name); err != nil {
 		return "", fmt.Errorf("%s in %s: for %s: %w", by, d.ConfigPath(), cmp.Or(printable.Line(written), "no name"), err)
@@ -105,15 +102,15 @@ func (d *Driver) Meant(written, name, by string) (string, error) {
 	return name, nil
 }
 
-// sayUnread says in the job's log that what its name means might be in a playbook that
-// cannot be read.
+// sayUnread writes a warning to the job's log about each playbook that could not be read: it may have
+// the alias that the job means.
 func (d *Driver) sayUnread(unread []error) {
 	for _, err := range unread {
 		d.Note("warning: aliases that cannot be read: %v", err)
 	}
 }
 
-// ConfigPath is where the configuration lies, or would lie.
+// ConfigPath returns the path of the configuration file, which need not exist.
 func (d *Driver) ConfigPath() string { return cmp.Or(d.ConfigFile, config.DefaultFile) }
 
 func jobsFault(err error) error { return &gitlab.BuildFailure{Code: 1, Err: err} }
@@ -123,52 +120,30 @@ func isUnknown(err error) bool {
 	return errors.As(err, &unknown)
 }
 
-// Alias is a further name of an image, and the path of the playbook that gives it.
+// Alias is a second name of an image, and the path of the playbook that has it.
 type Alias struct{ Name, Image, Playbook string }
 
-// Aliases are those of all playbooks that can be read.
+// Aliases are those of all playbooks.
 type Aliases struct {
 	All    []Alias
-	Unread []error // why others cannot
+	Unread []error // why some playbooks could not be read
 }
 
 const aliasesSetting = config.VariablePrefix + "aliases"
 
-// Aliases reads all playbooks, but only those that have the word in them as YAML, which
-// takes twenty times as long.
-func (d *Driver) Aliases() Aliases {
-	images, err := d.Images.List()
-	if err != nil {
-		return Aliases{Unread: []error{err}}
-	}
-	var known Aliases
-	for _, i := range images {
-		text, err := os.ReadFile(i.Playbook)
-		if i.Playbook == "" || err == nil && !bytes.Contains(text, []byte(aliasesSetting)) {
-			continue
-		}
-		settings, err := d.readSetting(i, aliasesSetting)
-		if err != nil {
-			known.Unread = append(known.Unread, err)
-		}
-		for _, name := range settings.Aliases {
-			known.All = append(known.All, Alias{name, i.Name, i.Playbook})
+// Aliases reads the aliases of all images.
+func (d *Driver) Aliases() (known Aliases) {
+	playbooks, unread := d.playbooksWith(aliasesSetting)
+	known.Unread = unread
+	for _, p := range playbooks {
+		for _, name := range p.settings.Aliases {
+			known.All = append(known.All, Alias{name, p.Name, p.Playbook})
 		}
 	}
 	return known
 }
 
-// readSetting reads one setting of a playbook, whatever its other settings are.
-func (d *Driver) readSetting(i image.Image, wanted string) (config.Config, error) {
-	book, err := i.ReadPlaybook()
-	if err != nil {
-		return config.Config{}, err
-	}
-	maps.DeleteFunc(book.Settings, func(name string, _ yaml.Node) bool { return name != wanted })
-	return d.Config.ForImage(book.Path, book.Settings)
-}
-
-// Find is the image with an alias, "" if there is none. That there are two is an error.
+// Find returns the image with an alias, "" if there is none. If two images have it, that is an error.
 func (a Aliases) Find(alias string) (string, error) {
 	var found []Alias
 	for _, one := range a.All {

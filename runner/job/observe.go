@@ -16,30 +16,29 @@ import (
 	"nspawn-runner/runner/metrics"
 )
 
-// observation is a stage that is observed: how long it takes, and how it ends. Nothing of
-// that may fail the stage.
+// observation collects what metrics and the journal say about one call of a stage. Its errors never
+// fail the stage.
 type observation struct {
 	stage string
 	began time.Time
 	job   gitlab.Job
-	// image is the name of the job's image, "" as long as it has none, and generation is that
-	// image's.
+	// image is the name of the job's image, "" as long as it is not known; generation is the name
+	// of its generation.
 	image, generation string
-	// reached are why the stage's script failed, or would have: limits of its machine.
+	// reached are the limits of its machine that the stage's script reached.
 	reached []failure.Reason
 	samples []metrics.Sample
-	// ended is how the job ended that a cleanup ends, "" if there is none, used what its
-	// machines used.
+	// ended is the result of the job that a cleanup ends, "" if there is no such job. used is what
+	// the job's machines used.
 	ended string
 	used  []metrics.Sample
-	// usage is what the job's main machine used.
+	// usage is what the main machine of that job used.
 	usage limits.Usage
 }
 
 func observe(stage string) *observation { return &observation{stage: stage, began: time.Now()} }
 
-// endPrepare counts a prepare stage that ended with an error or nil. A job that it did not
-// start ends with it.
+// endPrepare counts a prepare stage. If it failed, the job has ended, and is counted too.
 func (o *observation) endPrepare(ctx context.Context, machines machine.Store, err error) {
 	if err == nil {
 		o.end(machines, nil, "")
@@ -55,10 +54,11 @@ func (o *observation) endPrepare(ctx context.Context, machines machine.Store, er
 	o.say(err, result, "job %s ended before it began: %v", o.job.ID, err)
 }
 
-// endRun counts a run stage, and keeps what its script means for the job.
+// endRun counts a run stage, and keeps what the end of its script means for the job's result. may says
+// whether a machine is the job's.
 //
-// may says whether it was the job's machine. Whoever removed the machine of a dead gitlab-runner
-// counts that, see [Abandoned].
+// If gitlab-runner is dead, another process has removed the machine and counted the job: see
+// [Abandoned].
 func (o *observation) endRun(ctx context.Context, machines machine.Store, script string, may func(machine.Record) error, err error) {
 	if failure.Of(err) == failure.Abandoned {
 		o.end(machines, nil, "")
@@ -78,15 +78,15 @@ func (o *observation) endRun(ctx context.Context, machines machine.Store, script
 	}
 	byHand := script == ""
 	if mine && !byHand && keepResult(machines, o.job.ID, script, result) {
-		err = nil // the job has failed before, and this comes of it
+		err = nil // the job had failed before, and this failure follows from that
 	}
 	o.end(machines, err, result)
-	if err != nil && (o.why(err, result) != "" || result == metrics.Timeout || result == metrics.Canceled) { // else the exit code says all
+	if err != nil && (o.why(err, result) != "" || result == metrics.Timeout || result == metrics.Canceled) { // otherwise the exit code says it all
 		o.say(err, result, "job %s: %s: %s", o.job.ID, cmp.Or(script, "script"), o.words(err))
 	}
 }
 
-// words are why a script failed.
+// words says why a script failed.
 func (o *observation) words(err error) string {
 	if build := (*gitlab.BuildFailure)(nil); errors.As(err, &build) && len(o.reached) > 0 {
 		return fmt.Sprintf("it failed with exit code %d, and its machine had reached a limit (%s)", build.Code, o.reached[0])
@@ -97,7 +97,7 @@ func (o *observation) words(err error) string {
 // limitNames are the names of limits in metrics.
 var limitNames = map[failure.Reason]string{failure.OOM: "memory", failure.Tasks: "tasks", failure.Disk: "disk"}
 
-// reasonsOf are the limits of its machine that a script reached.
+// reasonsOf returns the limits of its machine that a script reached.
 func reasonsOf(outcome machine.Outcome) (all []failure.Reason) {
 	if outcome.OutOfMemory != nil {
 		all = append(all, failure.OOM)
@@ -127,7 +127,7 @@ func (o *observation) endCleanup(machines machine.Store, err error) {
 // say writes a line about the job to the host's journal.
 func (o *observation) say(err error, result, format string, args ...any) {
 	if o.job.ID == "" {
-		return // somebody called the stage without a job
+		return // the stage was called without a job
 	}
 	fields := o.fields()
 	fields.Result, fields.Reason = result, string(o.why(err, result))
@@ -142,13 +142,12 @@ func (o *observation) say(err error, result, format string, args ...any) {
 	}
 }
 
-// fields are those of lines about the stage.
+// fields returns those of journal lines about the stage.
 func (o *observation) fields() journal.Fields {
 	return journal.Fields{Job: o.job.ID, Project: o.job.Project, Image: o.image, Stage: o.stage}
 }
 
-// end counts the stage in the state directory of some machines. result is how it ended if
-// it failed.
+// end counts the stage in the state directory of machines. result is its result if it failed.
 func (o *observation) end(machines machine.Store, err error, result string) {
 	o.add(metrics.StageDuration.Sample(time.Since(o.began).Seconds(), o.stage))
 	if reason := o.why(err, result); reason != "" {
@@ -159,8 +158,8 @@ func (o *observation) end(machines machine.Store, err error, result string) {
 
 func (o *observation) add(samples ...metrics.Sample) { o.samples = append(o.samples, samples...) }
 
-// why is why the stage failed, "" if the exit code of a script says it, if gitlab-runner
-// stopped it, or if it did not fail.
+// why returns the reason why the stage failed. It is "" if the stage did not fail, if the exit code of
+// a script says why, or if gitlab-runner stopped it.
 func (o *observation) why(err error, result string) failure.Reason {
 	reason := failure.Of(err)
 	switch {
@@ -176,8 +175,8 @@ func (o *observation) why(err error, result string) failure.Reason {
 	return failure.Other
 }
 
-// resultOf is how a stage ended that failed, in the words of metrics. The stage's context
-// ends when gitlab-runner stops the stage.
+// resultOf returns the result of a stage that failed, in the words of metrics. ctx has ended if
+// gitlab-runner stopped the stage.
 func (o *observation) resultOf(ctx context.Context, err error, jobBegan time.Time) string {
 	switch {
 	case failure.Of(err) == failure.Timeout:
@@ -192,10 +191,10 @@ func (o *observation) resultOf(ctx context.Context, err error, jobBegan time.Tim
 	return metrics.SystemFailure
 }
 
-// Abandoned counts a job that no cleanup ended: its gitlab-runner died, or the host was
+// Abandoned counts a job whose cleanup was never called: its gitlab-runner died, or the host was
 // restarted.
 func Abandoned(machines machine.Store, main machine.Collected) {
-	if main.Owner == main.Job { // a trial or a build, or somebody tried an image
+	if main.Owner == main.Job { // a trial, a build or a try: not a job of GitLab
 		return
 	}
 	result, reason := metrics.SystemFailure, failure.Abandoned
@@ -208,15 +207,15 @@ func Abandoned(machines machine.Store, main machine.Collected) {
 	_ = counters(machines).Record(append(samples, metrics.Jobs.Sample(1, main.Image, result))...)
 	journal.Warning(journal.Fields{
 		Job: main.Job, Project: main.Project, Image: main.Image, Stage: "cleanup", Result: result, Reason: string(reason),
-	}, fmt.Sprintf("job %s ended: %s: nobody called its cleanup, so its machine was removed without", main.Job, result))
+	}, fmt.Sprintf("job %s ended: %s: its cleanup was not called, so its machine was removed without it", main.Job, result))
 }
 
-// lookBeforeEnd looks at the machines of a job before a cleanup removes them: how the job
-// ended, and what it used. A script that was stopped was so by somebody or by a time limit:
-// status is what gitlab-runner says of that. No job gets more than the one word for the other.
+// lookBeforeEnd reads the result of a job, and what it used, before a cleanup removes its machines.
+// status is gitlab-runner's word for a script that was stopped: it was cancelled, or its time was over. A
+// job that forges the word gets nothing but the other result.
 func (o *observation) lookBeforeEnd(machines machine.Store, status string) {
 	main, err := machines.RecordOf(o.job.ID, machine.Main)
-	if err != nil || main.Leader == nil { // prepare failed, and counted the job
+	if err != nil || main.Leader == nil { // prepare failed, and has counted the job
 		return
 	}
 	o.image = main.Image
@@ -249,8 +248,8 @@ func samplesOf(all []machine.MachineUsage) (samples []metrics.Sample) {
 	return samples
 }
 
-// isTimeUp says whether a job that began about then has had the time that GitLab gives it.
-// What gitlab-runner did before counts too, so a little less is enough.
+// isTimeUp says whether the timeout of a job is over. began is when its machine was made; the timeout
+// began a little earlier.
 func isTimeUp(job gitlab.Job, began time.Time) bool {
 	return job.Timeout > 0 && time.Since(began) > job.Timeout-min(job.Timeout/10, 30*time.Second)
 }

@@ -30,11 +30,11 @@ import (
 	"nspawn-runner/runner/storage"
 )
 
-// A service for which no image of this host stands may be an image of a registry. Its machine
-// executes the image's program and nothing else, and has nothing of this host: no binds, no
-// devices, and no containers in it.
+// A service that is no image of this host may be an image of a registry. Its machine executes the
+// program of the image and nothing else. It has no binds and no devices of the host, and cannot hold
+// containers.
 
-// pulls says whether this host pulls an image from its registry for a job.
+// pulls says whether this host may pull an image from its registry for a job.
 func (d *Driver) pulls(written string) bool {
 	return d.OCI != nil && d.OCI.Rules.Allows(written) == nil
 }
@@ -48,8 +48,8 @@ type pulled struct {
 // mostPulls is how many images a job pulls at a time.
 const mostPulls = 3
 
-// pullServices gets the images of those services for which no image of this host stands, by
-// the numbers of the services. With an error it holds none.
+// pullServices pulls the images of the services that are no images of this host, and holds them. The
+// result has the index of each such service. After an error, no image is held.
 func (d *Driver) pullServices(ctx context.Context, job gitlab.Job, services []gitlab.Service, images map[string]string) (map[int]pulled, error) {
 	byName := map[string][]int{}
 	for i, service := range services {
@@ -60,20 +60,20 @@ func (d *Driver) pullServices(ctx context.Context, job gitlab.Job, services []gi
 	if len(byName) == 0 {
 		return nil, nil
 	}
-	keys := d.Keychain(job)
+	keys := d.keychain(job)
 	got := make([]pulled, len(services))
 	all, pulling := errgroup.WithContext(ctx)
 	all.SetLimit(mostPulls)
 	for _, numbers := range byName {
 		all.Go(func() error {
-			for _, i := range numbers { // the second one finds it on the disk
+			for _, i := range numbers { // services with the same image: one pull is enough
 				request := oci.Request{Name: services[i].Name, Credentials: keys}
 				for _, policy := range services[i].PullPolicy {
 					request.Policies = append(request.Policies, oci.Policy(policy))
 				}
 				var err error
 				if got[i].Image, got[i].release, err = d.OCI.Get(pulling, request); err != nil {
-					return fmt.Errorf("service %w", err) // which names the image
+					return fmt.Errorf("service %w", err) // err names the image
 				}
 			}
 			return nil
@@ -102,12 +102,11 @@ func (d *Driver) pullServices(ctx context.Context, job gitlab.Job, services []gi
 	return byNumber, nil
 }
 
-// orderProgram makes the plan of the machine of a service whose image was pulled. With an error,
-// the image is held if the plan says how to let it go.
-func (d *Driver) orderProgram(main machine.Spec, job gitlab.Job, service gitlab.Service, from pulled, number int, settings config.Config) (ordered orderedService, err error) {
+// orderProgram plans the machine of a service whose image was pulled. The image stays held.
+func (d *Driver) orderProgram(of ordering, service gitlab.Service, number int, from pulled) (ordered orderedService, err error) {
 	ordered.Service = service
 	ordered.spec.Recorded = from.release
-	ordered.settings = programSettings(d.Config, settings)
+	ordered.settings = programSettings(d.Config, of.settings)
 	ordered.settings.ServicePorts = from.Config.Ports
 	command := planCommand(service, from.Config)
 	if command == nil {
@@ -129,7 +128,7 @@ func (d *Driver) orderProgram(main machine.Spec, job gitlab.Job, service gitlab.
 	if err := d.canLimit(spec.Limits.DiskMax, backend); err != nil {
 		return ordered, fmt.Errorf("%s: %w", ordered.label(), err)
 	}
-	d.place(&ordered, spec, main, job, number)
+	d.place(&ordered, spec, of, number)
 	ordered.spec.Program = &machine.Program{
 		StopSignal: planSignal(from.Config.StopSignal),
 		Plan: starter.Plan{
@@ -142,12 +141,11 @@ func (d *Driver) orderProgram(main machine.Spec, job gitlab.Job, service gitlab.
 	return ordered, nil
 }
 
-// realDirectories are those of an image that may be no links. systemd-nspawn makes files and device
-// nodes in them by their paths, before they are those of the machine: a link to /opt led to the
-// host's /opt.
+// realDirectories are directories of an image that must not be links. systemd-nspawn makes files and device
+// nodes in them by their paths, before the machine's root is its root: a link to /opt led to the host's /opt.
 var realDirectories = []string{"dev", "etc", "proc", "run", "sys", "usr"}
 
-// checkTree says why no machine can start from the tree of an image.
+// checkTree returns an error if no machine can start from the tree of an image.
 func checkTree(root string) error {
 	for _, name := range realDirectories {
 		if info, err := os.Lstat(filepath.Join(root, name)); err != nil {
@@ -164,8 +162,8 @@ func checkTree(root string) error {
 	return nil
 }
 
-// programSettings are the settings of a machine for an image of a registry: the host's for
-// services, and the least that a machine can have.
+// programSettings returns the settings of a machine for an image of a registry: those of the host for
+// services, without anything that needs permission.
 func programSettings(hosts, main config.Config) config.Config {
 	settings := serviceSettings(hosts, main)
 	settings.Privileged, settings.FUSE, settings.Nesting = false, false, false
@@ -174,9 +172,9 @@ func programSettings(hosts, main config.Config) config.Config {
 	return settings
 }
 
-// planCommand is the command line of a service, as docker makes it: an entrypoint of the job's
-// also replaces the command of the image, and one that is an empty word is none. Where nothing
-// is left, it is nil.
+// planCommand returns the command line of a service, or nil if there is none. It follows docker: an
+// entrypoint of the job also replaces the command of the image, and an entrypoint that is one empty
+// word stands for no entrypoint.
 func planCommand(service gitlab.Service, config oci.Config) []string {
 	entrypoint, command := config.Entrypoint, config.Command
 	if len(service.Entrypoint) > 0 {
@@ -195,8 +193,8 @@ func planCommand(service gitlab.Service, config oci.Config) []string {
 	return all
 }
 
-// planEnvironment is the environment of a service: the image's, then the job's public variables,
-// then what the job gives to the service.
+// planEnvironment returns the environment of a service: that of the image, then the variables that the
+// job gives to the service.
 func planEnvironment(service gitlab.Service, config oci.Config) []string {
 	all := slices.Clone(config.Environment)
 	for _, name := range slices.Sorted(maps.Keys(service.Environment)) {
@@ -205,7 +203,7 @@ func planEnvironment(service gitlab.Service, config oci.Config) []string {
 	return all
 }
 
-// planSignal is the signal that an image names, SIGTERM if it names none that there is.
+// planSignal returns the signal that an image names, SIGTERM if there is no such signal.
 func planSignal(written string) unix.Signal {
 	if number, err := strconv.Atoi(written); err == nil && number > 0 && number <= 64 {
 		return unix.Signal(number)
@@ -238,12 +236,11 @@ func planSignal(written string) unix.Signal {
 	return unix.SIGTERM
 }
 
-// settled is how long a program runs before it counts as ready that says of no port that it
-// listens there.
+// settled is how long a program must run to count as ready, if it is not known at which port it listens.
 const settled = time.Second
 
-// programReady waits until the program of a service can be used: until the first of its ports
-// takes connections, or it has run for a moment.
+// programReady waits until the program of a service is ready: one of its ports takes connections, or,
+// without a known port, it has run for a moment.
 func (d *Driver) programReady(ctx context.Context, job string, main host.Process, s orderedService) (said []string, err error) {
 	ports, who := s.settings.ServicePorts, "EXPOSE of its image"
 	if port := servicePort(s.Service); port != 0 {

@@ -7,6 +7,15 @@ import (
 	"nspawn-runner/runner/printable"
 )
 
+// ordering is what the services of a job have in common.
+type ordering struct {
+	job gitlab.Job
+	// main is the plan of the job's machine, settings are those of its image.
+	main     machine.Spec
+	settings config.Config
+	may      Permission
+}
+
 // orderedService is a service that is to be started.
 type orderedService struct {
 	gitlab.Service
@@ -14,18 +23,18 @@ type orderedService struct {
 	settings config.Config
 }
 
-// label is what people know it by.
+// label names the service for people.
 func (s orderedService) label() string { return "service " + printable.Line(s.Name) }
 
-// place makes the plan of a service's machine of that of any machine of its image. What lets
-// the image go stays.
-func (d *Driver) place(ordered *orderedService, spec, main machine.Spec, job gitlab.Job, number int) {
+// place plans a service's machine, from the plan of any machine of its image. It keeps the function
+// that lets the image go.
+func (d *Driver) place(ordered *orderedService, spec machine.Spec, of ordering, number int) {
 	wait, said := planWait(ordered.Service, ordered.settings)
 	if ordered.settings.ServiceTimeout = wait; said != "" {
 		d.Note("%s", said)
 	}
 	release := ordered.spec.Recorded
-	ordered.spec = planService(spec, main, ordered.Service, number)
-	ordered.spec.Followed = job.DebugServices && ordered.settings.ServiceDebug
+	ordered.spec = planService(spec, of.main, ordered.Service, number)
+	ordered.spec.Followed = of.job.DebugServices && ordered.settings.ServiceDebug
 	ordered.spec.Recorded = release
 }

@@ -9,10 +9,10 @@ import (
 	"nspawn-runner/runner/gitlab"
 )
 
-// Any job may name any image. So those that give jobs more of this host than others
-// do are for the runners that say so: in prepare_args, which no job writes.
+// Any job can name any image. So an image that gives its jobs more than others, such as a device of
+// the host, needs permission: --allow-image in prepare_args of a runner, which no job can write.
 
-// Gives lists what an image gives its jobs of this host that not every image does.
+// Gives lists what an image gives its jobs that needs permission. It completes "image NAME ...".
 func (d *Driver) Gives(settings config.Config) []string {
 	var all []string
 	if settings.Privileged {
@@ -36,14 +36,14 @@ func (d *Driver) Gives(settings config.Config) []string {
 	return all
 }
 
-// Permission is which images a runner's jobs may have of those that give more than
-// others: patterns as in path.Match.
+// Permission are the images that need permission and that a runner's jobs may have: patterns as in
+// path.Match.
 type Permission []string
 
-// Everything is for who may choose at will: the host's root.
-var Everything = Permission{"*"}
+// everything permits all images: for root of this host.
+var everything = Permission{"*"}
 
-// Check finds patterns that are none.
+// Check returns an error if a pattern is malformed.
 func (p Permission) Check() error {
 	for _, pattern := range p {
 		if _, err := path.Match(pattern, ""); err != nil {
@@ -53,6 +53,7 @@ func (p Permission) Check() error {
 	return nil
 }
 
+// Allows says whether a runner's jobs may have an image.
 func (p Permission) Allows(name string) bool {
 	for _, pattern := range p {
 		if fits, _ := path.Match(pattern, name); fits {

@@ -21,31 +21,31 @@ import (
 	"nspawn-runner/runner/storage"
 )
 
-// A machine's plan is a [machine.Spec]: the functions here compute it of a job, of its
-// image's settings and of facts of the host. They look at nothing else and touch nothing.
-// What the plan asks of the host, equip adds, and machine.Store.Start launches it.
+// The plan of a machine is a [machine.Spec]. The functions in this file compute it from a job, the
+// settings of its image, and facts of the host. They read nothing else and change nothing.
+// Driver.equip adds what the plan needs of the host; machine.Store.Start starts the machine.
 
 const (
 	// lifeWithoutTimeout is how long a machine may live if the job has no timeout.
 	lifeWithoutTimeout = 24 * time.Hour
-	// lifeMargin is what a job's machine may live longer than GitLab lets the
-	// job run: for the stages around the script.
+	// lifeMargin is how much longer a machine may live than the job's timeout in GitLab, which
+	// does not count all stages.
 	lifeMargin = 15 * time.Minute
-	// trialLimit bounds an image's own test, which nobody may be watching.
+	// trialLimit bounds the test of an image: it may hang in a build that a timer started.
 	trialLimit = 30 * time.Minute
 )
 
-// facts are what of the host decides what its machines are like.
+// facts are those of the host on which plans depend.
 type facts struct {
 	// memory is the host's, disk the size of the file system that machines lie on, in bytes.
 	memory, disk uint64
-	// tasks is how many processes and threads the host can have.
+	// tasks is how many processes and threads the host can have at a time.
 	tasks uint64
-	// backend is what its machines' roots are made with.
+	// backend makes the roots of its machines.
 	backend storage.Backend
 }
 
-// plan is a machine of a generation, whoever it is for.
+// plan returns the plan of a machine of a generation, for any purpose.
 func plan(name string, generation image.Generation, settings config.Config, host facts) machine.Spec {
 	return machine.Spec{
 		Image:       name,
@@ -91,14 +91,14 @@ func planDisk(settings config.Config, host facts) uint64 {
 	return limit
 }
 
-// planJob makes a machine's plan one for a job.
+// planJob changes a plan into that of a job's main machine.
 func planJob(spec machine.Spec, job gitlab.Job, settings config.Config) machine.Spec {
 	spec.Job, spec.Owner, spec.Project = job.ID, job.Owner, job.Project
 	spec.MaxRuntime = planLife(job, settings)
 	return spec
 }
 
-// planLife is how long a job's machine may live.
+// planLife returns how long a job's machine may live.
 func planLife(job gitlab.Job, settings config.Config) time.Duration {
 	life := lifeWithoutTimeout
 	if job.Timeout > 0 {
@@ -110,27 +110,27 @@ func planLife(job gitlab.Job, settings config.Config) time.Duration {
 	return life
 }
 
-// planServices gives each service of a job its host names. Those that another service has
-// already, or that the job's machine has itself, are taken; a service with no name left is
-// not started. said is for the job's log.
+// planServices gives each service of a job its host names. A name belongs to the first service that
+// has it; the job's machine keeps its own name. A service without any name is left out. said are
+// lines for the job's log.
 func planServices(wanted []gitlab.Service, own string) (services []gitlab.Service, said []string) {
 	taken := map[string]string{strings.ToLower(own): "the job's machine"}
 	for _, s := range wanted {
 		for _, name := range s.Unfit {
-			said = append(said, fmt.Sprintf("warning: service %s: %s is no host name, so the service is not called so", printable.Line(s.Name), printable.Line(name)))
+			said = append(said, fmt.Sprintf("warning: service %s: %s is not a host name, so the service does not get it", printable.Line(s.Name), printable.Line(name)))
 		}
 		var names []string
 		for _, name := range s.Aliases {
 			key := strings.ToLower(name)
 			if by := taken[key]; by != "" {
-				said = append(said, fmt.Sprintf("warning: service %s: %s is called %s already", printable.Line(s.Name), by, name))
+				said = append(said, fmt.Sprintf("warning: service %s: %s already has the name %s", printable.Line(s.Name), by, name))
 				continue
 			}
 			taken[key] = "service " + printable.Line(s.Name)
 			names = append(names, name)
 		}
 		if names == nil {
-			said = append(said, fmt.Sprintf("warning: service %s is not started, as no name is left for it: give it an alias of its own", printable.Line(s.Name)))
+			said = append(said, fmt.Sprintf("warning: service %s is not started, because no name is left for it: give it an alias of its own", printable.Line(s.Name)))
 			continue
 		}
 		s.Aliases = names
@@ -139,8 +139,8 @@ func planServices(wanted []gitlab.Service, own string) (services []gitlab.Servic
 	return services, said
 }
 
-// planNames are the lines that services add to the /etc/hosts of each machine of their job.
-// localhost is everywhere already.
+// planNames returns the names that services add to /etc/hosts of each machine of their job. Each
+// machine has localhost anyway.
 func planNames(services []gitlab.Service) (names []string) {
 	for _, s := range services {
 		for _, name := range s.Aliases {
@@ -152,7 +152,7 @@ func planNames(services []gitlab.Service) (names []string) {
 	return names
 }
 
-// planService makes a machine's plan one for a service of a job, beside the job's machine.
+// planService changes a plan into that of a service's machine. main is the plan of the job's machine.
 func planService(spec, main machine.Spec, service gitlab.Service, number int) machine.Spec {
 	spec.Job, spec.Owner, spec.Project, spec.Caller, spec.MaxRuntime = main.Job, main.Owner, main.Project, main.Caller, main.MaxRuntime
 	spec.Role = machine.Role(fmt.Sprintf("service%d", number))
@@ -161,15 +161,16 @@ func planService(spec, main machine.Spec, service gitlab.Service, number int) ma
 	return spec
 }
 
-// serviceSettings are the settings of an image whose machine is the service of a job.
+// serviceSettings returns the settings of an image for the machine of a service. main are those of
+// the image of the job's machine.
 func serviceSettings(settings, main config.Config) config.Config {
 	settings.MemoryMax, settings.CPUs = settings.ServiceMemoryMax, settings.ServiceCPUs
 	settings.Network = main.Network
 	return settings
 }
 
-// serviceEnvironment are the variables that the scripts of a service see: the job's for it,
-// and what the job says of it.
+// serviceEnvironment returns the variables for the scripts of a service: those that the job gives
+// to it, and some that describe it.
 func serviceEnvironment(service gitlab.Service) map[string]string {
 	all := maps.Clone(service.Environment)
 	if all == nil {
@@ -182,8 +183,8 @@ func serviceEnvironment(service gitlab.Service) map[string]string {
 	return all
 }
 
-// servicePort is the TCP port of a service that the job says answers when the service can be
-// used, 0 if it says none.
+// servicePort returns the TCP port in HEALTHCHECK_TCP_PORT, 0 if there is none. When it takes
+// connections, the service is ready.
 func servicePort(service gitlab.Service) uint16 {
 	port, err := strconv.ParseUint(variableOf(service, "HEALTHCHECK_TCP_PORT"), 10, 16)
 	if err != nil {
@@ -192,8 +193,8 @@ func servicePort(service gitlab.Service) uint16 {
 	return uint16(port)
 }
 
-// variableOf is the value of a service's variable, in whose name upper and lower case are the
-// same, as gitlab-runner has it.
+// variableOf returns the value of a service's variable. It ignores the case of the name, as
+// gitlab-runner does.
 func variableOf(service gitlab.Service, variable string) string {
 	for _, name := range slices.Sorted(maps.Keys(service.Environment)) {
 		if strings.EqualFold(name, variable) {
@@ -203,8 +204,8 @@ func variableOf(service gitlab.Service, variable string) string {
 	return ""
 }
 
-// planWait is how long a service may take until it is ready, as the job says, or else its image.
-// said is a line for the job's log, "" if there is none.
+// planWait returns how long a service may take until it is ready: HEALTHCHECK_TIMEOUT of the job,
+// or else service_timeout of its image. said is a line for the job's log, or "".
 func planWait(service gitlab.Service, settings config.Config) (limit time.Duration, said string) {
 	value := variableOf(service, "HEALTHCHECK_TIMEOUT")
 	if value == "" {
@@ -223,8 +224,8 @@ func planWait(service gitlab.Service, settings config.Config) (limit time.Durati
 // mostWait bounds how long a job may wait for its services.
 const mostWait = time.Hour
 
-// planPorts are the ports at which a service listens, none if it is not known. Its command may
-// change those of its image.
+// planPorts returns the ports at which a service listens, as far as they are known. If the job gives
+// a command, that may change those of the image.
 func planPorts(service gitlab.Service, settings config.Config) []uint16 {
 	if port := servicePort(service); port != 0 {
 		return []uint16{port}
@@ -237,27 +238,27 @@ func planPorts(service gitlab.Service, settings config.Config) []uint16 {
 	return slices.Compact(ports)
 }
 
-// planTrial makes a machine's plan one that tests its generation.
+// planTrial changes a plan into that of a machine that tests its generation.
 func planTrial(spec machine.Spec) machine.Spec {
 	spec.Job = ownID("test")
 	spec.Owner, spec.MaxRuntime = spec.Job, trialLimit
 	return spec
 }
 
-// planBuild makes a machine's plan one for a playbook: the generation's tree itself is its
-// root, and packages are fetched through its network.
+// planBuild changes a plan into that of a machine in which a playbook runs. The generation's tree
+// itself is its root, and it has a network for downloads.
 func planBuild(spec machine.Spec, hostname string) machine.Spec {
 	spec.Job = ownID("build")
 	spec.Owner, spec.MaxRuntime = spec.Job, lifeWithoutTimeout
 	spec.Backend, spec.Limits.DiskMax = storage.InPlace(), 0
 	spec.Hostname = hostname
-	// A playbook that reboots what it builds is refused, and does not end it.
+	// So a task that reboots fails, and does not end the build.
 	spec.Masked = []string{"reboot.target", "poweroff.target", "halt.target", "kexec.target", "soft-reboot.target"}
-	if spec.Network == network.None { // that is for jobs
+	if spec.Network == network.None { // network: none is meant for jobs
 		spec.Network = network.Private
 	}
 	return spec
 }
 
-// ownID is an id for a machine that is no job's: GitLab's ids are numbers.
+// ownID returns an id for a machine that is not for a job of GitLab, whose ids are numbers.
 func ownID(what string) string { return what + "-" + strings.ToLower(rand.Text()[:8]) }

@@ -116,12 +116,12 @@ func TestEachNameBelongsToOneService(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	want := []string{
-		"warning: service a: b [31mad is no host name, so the service is not called so",
-		"warning: service a: the job's machine is called run-1 already",
-		"warning: service b: service a is called X already",
-		"warning: service b: service a is called LOCALHOST already",
-		"warning: service c: service a is called x already",
-		"warning: service c is not started, as no name is left for it: give it an alias of its own",
+		"warning: service a: b [31mad is not a host name, so the service does not get it",
+		"warning: service a: the job's machine already has the name run-1",
+		"warning: service b: service a already has the name X",
+		"warning: service b: service a already has the name LOCALHOST",
+		"warning: service c: service a already has the name x",
+		"warning: service c is not started, because no name is left for it: give it an alias of its own",
 	}
 	if !slices.Equal(said, want) || len(services) != 2 {
 		t.Errorf("%q", said)

@@ -5,10 +5,10 @@ import (
 	"nspawn-runner/runner/oci"
 )
 
-// Keychain is what a job has for registries of images, in the order in which gitlab-runner
-// looks: its variable DOCKER_AUTH_CONFIG, the file of the user who runs this program, and what
-// GitLab gives to each job. One that cannot be read is told of, and left out.
-func (d *Driver) Keychain(job gitlab.Job) oci.Keychain {
+// keychain returns the credentials that a job has for registries. They come in the order of
+// gitlab-runner: the job's variable DOCKER_AUTH_CONFIG, docker's file of the user who runs this
+// program, and what GitLab gives to each job. If one cannot be read, keychain warns and leaves it out.
+func (d *Driver) keychain(job gitlab.Job) oci.Keychain {
 	var all oci.Keychain
 	if text := job.Registry.DockerConfig; text != "" {
 		keys, err := oci.ParseKeychain([]byte(text))

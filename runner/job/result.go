@@ -10,16 +10,15 @@ import (
 
 // jobResult is what is known of a job's result while it runs.
 type jobResult struct {
-	// Script is the sub-stage that decided it, Result how that ended; both are "" as long as
-	// nothing failed.
+	// Script is the sub-stage that decided the result. Both are "" as long as nothing failed.
 	Script string `json:"script,omitempty"`
 	Result string `json:"result,omitempty"`
-	// Complete says that gitlab-runner executed the last script: nothing cut the job short.
+	// Complete says that gitlab-runner has executed the last script of the job.
 	Complete bool `json:"complete,omitempty"`
 }
 
-// after is the result after one more script. The first script that fails decides, unless
-// gitlab-runner tries it again with success. Those after it do not matter.
+// after returns the result after one more script. The first script that fails decides the result, unless
+// gitlab-runner tries it again and it succeeds. Later failures change nothing.
 func (r jobResult) after(script, result string) jobResult {
 	switch {
 	case script == gitlab.LastScript:
@@ -33,7 +32,7 @@ func (r jobResult) after(script, result string) jobResult {
 	return r
 }
 
-// final is the result of the job when its machine goes.
+// final returns the result of the job when its machine is removed.
 func (r jobResult) final() string {
 	switch {
 	case r.Result != "":
@@ -44,8 +43,8 @@ func (r jobResult) final() string {
 	return metrics.Canceled
 }
 
-// keepResult keeps what a script of a job means for the job's result: result is "" for one
-// that succeeded. It rarely has to write. It says whether another script decided that before.
+// keepResult keeps what the end of a script means for the job's result. result is "" if the script succeeded. It
+// writes only if something changes. decided says whether another script had decided the result before.
 func keepResult(machines machine.Store, job, script, result string) (decided bool) {
 	was := readResult(machines, job)
 	now := was.after(script, result)
@@ -63,6 +62,6 @@ func readResult(machines machine.Store, job string) jobResult {
 }
 
 func parseResult(text []byte) (r jobResult) {
-	_ = json.Unmarshal(text, &r) // nothing is kept of a job of which nothing failed yet
+	_ = json.Unmarshal(text, &r) // there is no text as long as nothing has failed
 	return r
 }

@@ -1,9 +1,7 @@
 package job
 
 import (
-	"bytes"
 	"fmt"
-	"os"
 	"strings"
 
 	"nspawn-runner/runner/config"
@@ -11,22 +9,22 @@ import (
 	"nspawn-runner/runner/printable"
 )
 
-// What a job writes behind `services:` is the name of an image in a registry. The first of
-// these that knows it says which image of this host is the service:
+// The `services:` of a job are names of images in registries. These rules say which image is the
+// service. The first one that applies counts:
 //
-//  1. a name in `services` of the configuration
-//  2. the first pattern there that fits
-//  3. a name in nspawn_runner_service of a playbook
-//  4. a pattern there that fits
-//  5. the image in the registry, if oci_images of the configuration allows it
+//  1. a name in `services` of the configuration is equal to it
+//  2. a pattern in `services` matches it; of several, the first one counts
+//  3. a name in nspawn_runner_service of a playbook is equal to it
+//  4. a pattern in nspawn_runner_service matches it
+//  5. oci_images of the configuration allows the image of the registry
 //
-// No other image of this host is a service, whatever it is called: that of the job's own machine
-// would make a bad one. A name without a tag has the tag latest.
+// No other image of this host is a service, whatever its name: an image for the scripts of jobs may
+// not have the server. A name without a tag has the tag latest.
 
 const serviceSetting = config.VariablePrefix + "service"
 
-// findService finds the image of a service, "" for that in the registry. Where there is none, it
-// is the job's failure.
+// findService returns the name of the image of a service, "" for the image of the registry. If there
+// is none, the error is the job's failure.
 func (d *Driver) findService(written string) (name string, err error) {
 	if len(written) > maxWritten {
 		return "", jobsFault(fmt.Errorf("the name of a service is longer than %d bytes", maxWritten))
@@ -41,9 +39,9 @@ func (d *Driver) findService(written string) (name string, err error) {
 			}
 		}
 	}
-	offers, unread := d.Offers()
+	offers, unread := d.offers()
 	for _, pattern := range []bool{false, true} {
-		var found []Offer
+		var found []offer
 		for _, o := range offers {
 			if fits(o.Pattern, pattern) && (len(found) == 0 || found[0].Image != o.Image) {
 				found = append(found, o)
@@ -56,7 +54,7 @@ func (d *Driver) findService(written string) (name string, err error) {
 			d.sayUnread(unread)
 			return found[0].Image, nil
 		}
-		return "", fmt.Errorf("service %s: both %s and %s stand for it (%s): write to services in %s which one does",
+		return "", fmt.Errorf("service %s: both %s and %s stand for it (%s): choose one of them with services in %s",
 			printable.Line(written), found[0].Playbook, found[1].Playbook, serviceSetting, d.ConfigPath())
 	}
 	if d.pulls(written) {
@@ -66,8 +64,9 @@ func (d *Driver) findService(written string) (name string, err error) {
 	return "", jobsFault(d.unknownService(written, offers, unread))
 }
 
-// unknownService says what a job can write, and who can change that.
-func (d *Driver) unknownService(written string, offers []Offer, unread []error) error {
+// unknownService is the error for a service that no image is: it says which names a job can write,
+// and how the administrator can add more.
+func (d *Driver) unknownService(written string, offers []offer, unread []error) error {
 	var known []string
 	for _, m := range d.Config.Services {
 		known = append(known, m.Written)
@@ -80,7 +79,7 @@ func (d *Driver) unknownService(written string, offers []Offer, unread []error) 
 		there = "there are: " + strings.Join(known, ", ")
 	}
 	err := fmt.Errorf("service %s: no image of this host stands for it, and it is not pulled from a registry (oci_images); %s; "+
-		"to let jobs have it, the administrator adds it to services or to oci_images in %s, or to %s in a playbook",
+		"the administrator can add it to services or oci_images in %s, or to %s in a playbook",
 		printable.Line(written), there, d.ConfigPath(), serviceSetting)
 	for _, unread := range unread {
 		err = fmt.Errorf("%w; a playbook that cannot be read: %w", err, unread)
@@ -88,29 +87,18 @@ func (d *Driver) unknownService(written string, offers []Offer, unread []error) 
 	return err
 }
 
-// Offer is a name or a pattern of services that the playbook of an image says it stands for.
-type Offer struct {
+// offer is a name or a pattern in nspawn_runner_service of a playbook: its image is these services.
+type offer struct {
 	config.Pattern
 	Image, Playbook string
 }
 
-// Offers are those of all playbooks that can be read, and why others cannot.
-func (d *Driver) Offers() (all []Offer, unread []error) {
-	images, err := d.Images.List()
-	if err != nil {
-		return nil, []error{err}
-	}
-	for _, i := range images {
-		text, err := os.ReadFile(i.Playbook)
-		if i.Playbook == "" || err == nil && !bytes.Contains(text, []byte(serviceSetting)) {
-			continue // parsing takes twenty times as long
-		}
-		settings, err := d.readSetting(i, serviceSetting)
-		if err != nil {
-			unread = append(unread, err)
-		}
-		for _, p := range settings.Service {
-			all = append(all, Offer{p, i.Name, i.Playbook})
+// offers reads the services of all images.
+func (d *Driver) offers() (all []offer, unread []error) {
+	playbooks, unread := d.playbooksWith(serviceSetting)
+	for _, book := range playbooks {
+		for _, p := range book.settings.Service {
+			all = append(all, offer{p, book.Name, book.Playbook})
 		}
 	}
 	return all, unread

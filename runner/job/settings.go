@@ -8,8 +8,8 @@ import (
 	"nspawn-runner/runner/image"
 )
 
-// Settings is the configuration with the image's own settings. An image that is
-// being made for the first time, without a playbook, has none.
+// Settings returns the configuration with the settings of an image's playbook. An image that does not
+// exist yet and has no playbook has no settings of its own.
 func (d *Driver) Settings(name string) (config.Config, error) {
 	known, err := d.Images.Get(name)
 	var unknown *image.UnknownError

@@ -2,7 +2,6 @@ package job
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,17 +15,17 @@ import (
 	"nspawn-runner/runner/machine"
 )
 
-// Stage names a job and what the command line says of it.
+// Stage is a call of this program for a job.
 type Stage struct {
-	// ID, Image are the command line's, "" for what GitLab says.
+	// ID and Image are those of the command line. "" stands for what GitLab says.
 	ID, Image string
-	// DefaultImage is for jobs that name none.
+	// DefaultImage is the image of jobs that name none.
 	DefaultImage string
-	// Allowed is which images that give more than others the job may have.
+	// Allowed says which images the job may have, of those that need permission.
 	Allowed Permission
-	// Shell executes scripts, "" for the image's.
+	// Shell executes scripts, "" for the shell of the image.
 	Shell string
-	// Log is what gitlab-runner reads, a pipe: when nobody reads it, gitlab-runner is dead.
+	// Log is the pipe that gitlab-runner reads. If its read end is closed, gitlab-runner is dead.
 	Log *os.File
 }
 
@@ -50,7 +49,7 @@ func (d *Driver) prepare(ctx context.Context, stage Stage, o *observation) error
 	if job.Image == "" {
 		job.Image = stage.DefaultImage
 	}
-	// First of all: once gitlab-runner is dead, nobody can tell who it was.
+	// This comes first: a gitlab-runner that is dead cannot be found any more.
 	var from *host.Process
 	if job.Trusted {
 		from = caller()
@@ -60,7 +59,7 @@ func (d *Driver) prepare(ctx context.Context, stage Stage, o *observation) error
 	}
 	fault.Here("prepare: caller known")
 	if err := d.Machines.Collect(ctx); err != nil {
-		// Not why: that may name what was running in another project's job.
+		// Without the reason, which may name processes of another project's job.
 		d.Note("warning: clean up after dead jobs: not all of it could be removed; on the host, nspawn-runner gc says why")
 	}
 	fault.Here("prepare: machines of dead jobs gone")
@@ -96,7 +95,8 @@ func (d *Driver) start(ctx context.Context, job gitlab.Job, from *host.Process, 
 	}
 	spec = planJob(spec, job, settings)
 	spec.Caller = from
-	services, err := d.orderServices(ctx, &spec, job, settings, may)
+	var services []orderedService
+	services, spec.Names, err = d.orderServices(ctx, ordering{job, spec, settings, may})
 	for _, s := range services {
 		defer s.spec.Recorded()
 	}
@@ -119,17 +119,14 @@ func (d *Driver) start(ctx context.Context, job gitlab.Job, from *host.Process, 
 		fault.Here("prepare: cache held")
 		spec.Binds = append(spec.Binds, machine.Bind{From: cache, To: gitlab.CacheDir, Writable: true})
 	}
-	spec.Recorded = held.letGo // the record says from then on what is in use
+	spec.Recorded = held.letGo // from then on, the record says what is in use
 	if len(services) == 0 {
 		return d.Machines.Start(ctx, spec)
 	}
-	if err := d.startWithServices(ctx, spec, services); err != nil {
-		return errors.Join(err, d.end(ctx, job.ID))
-	}
-	return nil
+	return d.startWithServices(ctx, spec, services)
 }
 
-// holds release what was held for a job. To release it again does no harm.
+// holds are functions that release what is held for a job. Each may be called twice.
 type holds []func()
 
 func (h holds) letGo() {
@@ -138,9 +135,8 @@ func (h holds) letGo() {
 	}
 }
 
-// Run is the run stage: it executes the script at a path in the job's machine. label says which
-// sub-stage of the job the script is: for people, and after [gitlab.LastScript] the job's
-// log ends with what the job used.
+// Run is the run stage: it executes the script at a path in the job's machine. label is the
+// sub-stage of the job. After [gitlab.LastScript], Run writes to the log what the job used.
 func (d *Driver) Run(ctx context.Context, stage Stage, path, label string, stdout, stderr io.Writer) error {
 	o := observe("run")
 	err := d.run(ctx, stage, path, label, stdout, stderr, o)
@@ -189,7 +185,7 @@ func (d *Driver) run(ctx context.Context, stage Stage, path, label string, stdou
 	return err
 }
 
-// sayUsage ends a job's log with what the job used.
+// sayUsage writes to the job's log what the job used.
 func (d *Driver) sayUsage(machines machine.Store, job gitlab.Job) {
 	record, usage, err := machines.Usage(job.ID)
 	if err == nil && !record.Quiet {
@@ -200,7 +196,8 @@ func (d *Driver) sayUsage(machines machine.Store, job gitlab.Job) {
 	}
 }
 
-// exec executes a script and sorts out whose failure its end is.
+// exec executes a script. If the script fails, the error is a *gitlab.BuildFailure; any other
+// error is the system's failure.
 func (d *Driver) exec(ctx context.Context, job gitlab.Job, explicit string, script machine.Script, o *observation) error {
 	machines, err := d.machinesOf(job)
 	if err != nil {
@@ -224,8 +221,8 @@ func (d *Driver) exec(ctx context.Context, job gitlab.Job, explicit string, scri
 	return failure
 }
 
-// Cleanup is the cleanup stage: it makes the job's machine gone. It is not
-// stopped by signals: ctx should not be.
+// Cleanup is the cleanup stage: it removes the job's machines. Signals should not end ctx, because
+// gitlab-runner calls cleanup once.
 func (d *Driver) Cleanup(ctx context.Context, stage Stage) error {
 	o := observe("cleanup")
 	machines, err := d.cleanup(ctx, stage, o)
@@ -234,7 +231,7 @@ func (d *Driver) Cleanup(ctx context.Context, stage Stage) error {
 	return err
 }
 
-// cleanup returns among which machines the job's were.
+// cleanup also returns the store that has, or had, the job's machines.
 func (d *Driver) cleanup(ctx context.Context, stage Stage, o *observation) (machines machine.Store, err error) {
 	machines = d.Machines
 	job, err := gitlab.FromEnvironment(d.Env, stage.ID, "")

@@ -13,9 +13,9 @@ import (
 	"nspawn-runner/runner/machine"
 )
 
-// TryGeneration starts a machine of a generation that is not published yet, as
-// its jobs will have it, and executes the image's own test in it, if it has one.
-// What that prints goes to the log. Nothing is left of the machine.
+// TryGeneration starts a machine of a generation that is not published yet, as for a job, and
+// executes the test of the image in it, if there is one. The output of the test goes to the log. The
+// machine is removed at the end.
 func (d *Driver) TryGeneration(ctx context.Context, name string, generation image.Generation, log io.Writer) (err error) {
 	if !host.RunsSystemd() {
 		d.untested.Do(func() {
@@ -43,10 +43,10 @@ func (d *Driver) TryGeneration(ctx context.Context, name string, generation imag
 	if err := d.Machines.Start(ctx, spec); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.end(ctx, spec.Job)) }()
+	defer func() { err = errors.Join(err, d.end(ctx, spec.Job, spec.Owner)) }()
 
-	// Lines that are no jobs' script have nobody who looks at each one's status.
-	// On the first line, so that errors name the lines of the playbook.
+	// In a job, gitlab-runner's script sets -e. It is set on the first line of the test here, so that
+	// line numbers in errors are those of the playbook.
 	script := "set -e; " + settings.Test + "\n"
 	limit, cancel := context.WithTimeoutCause(ctx, trialLimit, fmt.Errorf("nspawn_runner_test took longer than %s", trialLimit))
 	defer cancel()

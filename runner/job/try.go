@@ -13,8 +13,8 @@ import (
 	"nspawn-runner/runner/machine"
 )
 
-// Try executes a script in a machine of its own that lasts no longer. Its
-// error, when the script fails, is a *gitlab.BuildFailure with the code.
+// Try starts a machine, executes a script in it, and removes the machine. If the script fails, the
+// error is a *gitlab.BuildFailure with its exit code.
 func (d *Driver) Try(ctx context.Context, image string, script machine.Script) (err error) {
 	if err := d.NeedHost(); err != nil {
 		return err
@@ -28,15 +28,14 @@ func (d *Driver) Try(ctx context.Context, image string, script machine.Script) (
 	}
 	job := gitlab.Job{ID: ownID("try"), Image: image}
 	job.Owner = job.ID
-	if err := d.start(ctx, job, &self, Everything, new(observation)); err != nil {
+	if err := d.start(ctx, job, &self, everything, new(observation)); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.end(ctx, job.ID)) }()
+	defer func() { err = errors.Join(err, d.end(ctx, job.ID, job.Owner)) }()
 	return d.exec(ctx, job, "", script, new(observation))
 }
 
-// CommandScript is a shell script that executes one command, its words
-// untouched by the shell.
+// CommandScript returns a shell script that executes one command. The shell expands none of its words.
 func CommandScript(argv []string) string {
 	return fmt.Sprintf("exec %s\n", shellescape.QuoteCommand(argv))
 }

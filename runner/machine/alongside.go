@@ -6,8 +6,8 @@ import (
 	"nspawn-runner/runner/host"
 )
 
-// alongside is what is done while a machine boots, from the moment when its first process is
-// there: see Spec.Beside.
+// alongside calls a function while a machine boots, as soon as the machine's first process exists: see
+// Spec.Beside.
 type alongside struct {
 	do     func(context.Context, host.Process) error
 	ctx    context.Context
@@ -22,7 +22,7 @@ func beginBeside(ctx context.Context, do func(context.Context, host.Process) err
 	return b
 }
 
-// leader begins it.
+// leader calls the function in the background.
 func (b *alongside) leader(leader host.Process) {
 	if b.do != nil {
 		b.begun = true
@@ -30,7 +30,7 @@ func (b *alongside) leader(leader host.Process) {
 	}
 }
 
-// wait returns when it is done, with its error. It may be called when the machine is up.
+// wait waits for the function and returns its error. It must be called after the boot.
 func (b *alongside) wait() error {
 	if !b.begun {
 		return nil
@@ -39,7 +39,7 @@ func (b *alongside) wait() error {
 	return <-b.done
 }
 
-// end ends it, and returns when it has ended. Again does no harm.
+// end cancels the function and waits for it. A second call does nothing.
 func (b *alongside) end() {
 	b.cancel()
 	_ = b.wait()

@@ -9,17 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The kernel mounts a proc or a sysfs in a mount namespace of a user namespace only if there is
-// one already of which nothing is covered (mount_too_revealing() in fs/namespace.c).
-// systemd-nspawn covers parts of both, so containers in a machine could have neither. A machine
-// therefore has one of each beneath its root: in a directory that the machine's root is mounted
-// on. No path leads there, and in a user namespace nobody can take a root away. The kernel
-// counts them all the same, also after pivot_root(2), which puts another root in the place of
-// this one: they are in the mount namespace of each container.
+// In a mount namespace of a user namespace, the kernel mounts a proc or a sysfs only if there is one already,
+// with nothing mounted over parts of it (mount_too_revealing() in fs/namespace.c). systemd-nspawn covers parts
+// of both, so containers in a machine could mount neither. A machine therefore has one of each beneath its
+// root: in a directory on which the machine's root is mounted. No path leads there, and in a user namespace
+// the root cannot be unmounted. The kernel counts them all the same, also after pivot_root(2), which replaces
+// the root: they are in the mount namespace of each container.
 
-// mountBeneath makes a file system that holds a proc and a sysfs, and puts on it what this
-// thread, in a mount namespace of its own, has as its root. systemd-nspawn then puts the
-// machine's root there instead.
+// mountBeneath makes a file system with a proc and a sysfs, and mounts the root of this thread on it. The
+// thread must be in a mount namespace of its own. systemd-nspawn later replaces that root with the machine's.
 func mountBeneath() error {
 	tree, err := unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
 	if err != nil {
@@ -37,12 +35,12 @@ func mountBeneath() error {
 	if err := fillBeneath(beneath); err != nil {
 		return err
 	}
-	// What was the root goes. Some hosts, such as containers, cannot do without it; there it
-	// stays below all of this, as it does with systemd-nspawn itself.
+	// The old root is unmounted. This fails on some hosts, such as containers. There it stays below
+	// everything else, as it does with systemd-nspawn itself.
 	if err := unix.Fchdir(beneath); err != nil {
 		return err
 	}
-	switch err := unix.PivotRoot(".", "."); { // the old root lies on the new one
+	switch err := unix.PivotRoot(".", "."); { // then the old root is mounted over the new one
 	case err == nil:
 		if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
 			return fmt.Errorf("unmount the old root: %w", err)
@@ -59,8 +57,8 @@ func mountBeneath() error {
 	return unix.Chroot(".")
 }
 
-// fillBeneath mounts a proc and a sysfs in a directory. Should anybody see them, they would show
-// no process of the host's and no network.
+// fillBeneath mounts a proc and a sysfs in a directory. They show no process of the host and no network, in case
+// that a process could reach them.
 func fillBeneath(beneath int) error {
 	proc, err := detachedMount("proc", "hidepid=ptraceable")
 	if err != nil {
@@ -83,13 +81,13 @@ func fillBeneath(beneath int) error {
 	return nil
 }
 
-// sysfsWithoutNetwork makes a sysfs that is mounted nowhere yet. A sysfs is that of a network,
-// and this one is that of a network where there is nothing.
+// sysfsWithoutNetwork makes a detached sysfs. A sysfs belongs to a network namespace, and this one to an empty
+// network namespace.
 func sysfsWithoutNetwork() (mount int, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // this thread has another network, and ends with this goroutine
+		runtime.LockOSThread() // this thread gets another network, and ends with this goroutine
 		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			err = fmt.Errorf("unshare the network: %w", err)
 			return
@@ -100,7 +98,7 @@ func sysfsWithoutNetwork() (mount int, err error) {
 	return mount, err
 }
 
-// detachedMount makes a file system that is mounted nowhere yet.
+// detachedMount makes a file system that is not attached to any directory.
 func detachedMount(kind string, options ...string) (int, error) {
 	fs, err := unix.Fsopen(kind, unix.FSOPEN_CLOEXEC)
 	if err != nil {

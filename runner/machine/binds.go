@@ -11,18 +11,18 @@ import (
 	"nspawn-runner/runner/storage"
 )
 
-// Bind is a path of the host's that a machine sees.
+// Bind shows a path of the host in a machine.
 type Bind struct {
 	From string `json:"from"`
 	To   string `json:"to"`
-	// Writable binds belong to the machine's root inside, and to root on the disk:
-	// programs in them that are setuid, or have capabilities, are so on the host.
+	// Writable binds belong to root in the machine, and to root on the disk. So a setuid program
+	// that a job writes there is setuid on the host too.
 	Writable bool `json:"writable,omitempty"`
 }
 
-// Resolved is a bind as machines get it, whose From leads through no symbolic link. It is
-// an error if they cannot have it, or if it would open this host to its own users. jobs
-// are directories that jobs can write to.
+// Resolved returns the bind with a From that leads through no symbolic link. jobs are directories that
+// jobs can write to. It is an error if a link lies in one of them, or if users of this host could become
+// root by what jobs write to the bind.
 func (b Bind) Resolved(jobs []string) (Bind, error) {
 	var err error
 	if b.From, err = storage.Resolve(b.From, jobs); err == nil && b.Writable {
@@ -31,15 +31,14 @@ func (b Bind) Resolved(jobs []string) (Bind, error) {
 	return b, err
 }
 
-// Device is a character device of the host's that a machine may use.
+// Device is a character device of the host that a machine may use.
 type Device struct {
 	Path   string `json:"path"`   // in the machine
 	Number uint64 `json:"number"` // its major and minor number, stat(2)'s st_rdev
 }
 
-// FindDevice looks at a device of the host; links are followed. Only character
-// devices will do: who can write to a block device can write to what is mounted
-// from it.
+// FindDevice returns a character device of the host. It follows links. Block devices are refused,
+// because a job could write to a file system that is mounted from one.
 func FindDevice(path string) (Device, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
@@ -57,15 +56,14 @@ func FindDevice(path string) (Device, error) {
 	return Device{}, fmt.Errorf("device %s: it is not a device", path)
 }
 
-// allow is the device as DeviceAllow= of systemd.resource-control(5) names it,
-// whatever the node is called.
+// allow returns the device for DeviceAllow= of systemd.resource-control(5), by its number.
 func (d Device) allow() [2]string {
-	// m is for our own mknod.
+	// m is for mknod(2) in makeNodes.
 	return [2]string{fmt.Sprintf("/dev/char/%d:%d", unix.Major(d.Number), unix.Minor(d.Number)), "rwm"}
 }
 
-// mount mounts what a machine sees on at, which it makes. systemd-nspawn would follow
-// links to it, and let the machine see what the host mounts below it later.
+// mount makes the mount point at, and mounts the bind there. systemd-nspawn would follow links, and
+// would show the machine what the host mounts below the path later.
 func (b Bind) mount(at string, owner int) error {
 	from, err := storage.OpenPlace(b.From)
 	if err != nil {
@@ -85,7 +83,7 @@ func (b Bind) mount(at string, owner int) error {
 	return storage.Bind(from, at, view)
 }
 
-// mountPoint makes what a mount of from can lie on.
+// mountPoint makes a mount point for from: a directory or a file.
 func mountPoint(from *os.File, at string) error {
 	info, err := from.Stat()
 	if err != nil {

@@ -16,34 +16,31 @@ import (
 	"nspawn-runner/runner/storage"
 )
 
-// masked are the units that only do harm, or only take time, in a machine that
-// lives for minutes.
+// masked are units that are harmful or useless in a machine that lives for minutes.
 var masked = []string{
 	"getty.target", "console-getty.service",
 	"apt-daily.timer", "apt-daily-upgrade.timer", "apt-daily.service", "apt-daily-upgrade.service",
 	"dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer", "logrotate.timer", "man-db.timer",
 	"systemd-tmpfiles-clean.timer", "systemd-networkd-wait-online.service",
 	"tmp.mount",
-	// A fifth of a boot (measured): who was logged in when, a journal that
-	// outlives a reboot, the root's mount options, and device nodes, of which
-	// a machine has what nspawn gave it.
+	// These take a fifth of a boot (measured): records of logins, a journal that outlives a
+	// reboot, mount options of the root, and device nodes, which systemd-nspawn makes.
 	"systemd-update-utmp.service", "systemd-update-utmp-runlevel.service",
 	"systemd-journal-flush.service", "systemd-remount-fs.service",
 	"systemd-tmpfiles-setup-dev.service", "systemd-tmpfiles-setup-dev-early.service",
 }
 
-// Boot is the command of a machine's service. In a mount namespace of its own
-// it mounts the root of the machine whose directory is given, and becomes
-// systemd-nspawn. The host never sees these mounts, and however nspawn ends,
-// they end with it. It returns only when it fails.
+// Boot is the command of a machine's service. dir is the directory of the machine. Boot mounts the
+// machine's root in a mount namespace of its own, and becomes systemd-nspawn. The host never sees these
+// mounts, and they end with systemd-nspawn. Boot returns only if it fails.
 func Boot(dir string) error {
-	runtime.LockOSThread() // the namespace is this thread's, which then becomes nspawn
+	runtime.LockOSThread() // the namespace belongs to this thread, which becomes systemd-nspawn
 	record, err := readRecord(dir)
 	if err != nil {
 		return err
 	}
 	fault.Here("boot: record read")
-	if record.Leader != nil { // a unit that is bound to this one has systemd start it again
+	if record.Leader != nil { // systemd starts this unit again for a unit that is bound to it
 		return errors.New("it has been up: a machine lives for one boot")
 	}
 	backend, err := storage.Named(record.Backend)
@@ -97,8 +94,8 @@ func Boot(dir string) error {
 	return fmt.Errorf("execute %s: %w", nspawn, unix.Exec(nspawn, argv, os.Environ()))
 }
 
-// payload prepares what a machine sees of the host, and returns systemd-nspawn's options for
-// that, and behind them what it executes.
+// payload mounts what the machine sees of the host. It returns the options of systemd-nspawn for that,
+// followed by the command line that systemd-nspawn executes.
 func payload(root string, record Record) ([]string, error) {
 	mnt := filepath.Dir(root)
 	if record.Program != nil {
@@ -108,7 +105,7 @@ func payload(root string, record Record) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	// 1.1 s of a boot of trixie and newer go to a rate limit on mounts.
+	// A rate limit on mounts costs 1.1 s of a boot of trixie and newer.
 	options = append(options, "--boot", "--notify-ready=yes", "--setenv=SYSTEMD_DEFAULT_MOUNT_RATE_LIMIT_BURST=1000",
 		"systemd.hostname="+record.hostname(), "systemd.show_status=auto")
 	for _, unit := range slices.Concat(masked, record.Masked) {
@@ -117,8 +114,8 @@ func payload(root string, record Record) ([]string, error) {
 	return options, nil
 }
 
-// nspawnCommand is the command line of systemd-nspawn(1) for a machine whose root is
-// mounted, without what it executes.
+// nspawnCommand returns the command line of systemd-nspawn(1) for a machine whose root is mounted. The
+// result of payload follows it.
 func nspawnCommand(record Record, root string, attached network.Network) []string {
 	argv := []string{
 		"systemd-nspawn",
@@ -142,7 +139,7 @@ func nspawnCommand(record Record, root string, attached network.Network) []strin
 		argv = append(argv,
 			fmt.Sprintf("--private-users=%d:%d", record.RootUID, record.ids().count),
 			"--private-users-ownership=off",
-			// With it root would raise the machine's share again: see limits.Share.
+			// With it, root in the machine could raise the limits of limits.Share.
 			"--drop-capability=CAP_SYS_RESOURCE")
 	}
 	if _, err := os.Stat("/dev/fuse"); err == nil && !record.NoFUSE {

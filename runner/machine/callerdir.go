@@ -9,20 +9,19 @@ import (
 	"syscall"
 )
 
-// CallerDir is the directory that gitlab-runner makes for a job: TMPDIR of its stages,
-// which holds the job's response with its token, and its scripts. gitlab-runner removes it
-// after cleanup; one that is killed does not.
+// CallerDir is the directory that gitlab-runner makes for a job: TMPDIR of its stages. It has the job's
+// response with its token, and its scripts. gitlab-runner removes it after cleanup, unless it is killed.
 type CallerDir struct {
 	Path   string `json:"path"`
 	Device uint64 `json:"device"`
 	Inode  uint64 `json:"inode"`
 }
 
-// callerDirName matches what gitlab-runner calls it: executors/custom/custom.go.
+// callerDirName matches its name: executors/custom/custom.go of gitlab-runner.
 var callerDirName = regexp.MustCompile(`^custom-executor[0-9]+$`)
 
-// FindCallerDir looks at the directory of a job's response. What gitlab-runner has not
-// made, or somebody else could have, is nil.
+// FindCallerDir returns the directory of a job's response. It returns nil if another user could have made
+// the directory, or its name is not one of gitlab-runner's.
 func FindCallerDir(responseFile string) *CallerDir {
 	path := filepath.Dir(responseFile)
 	info, err := os.Lstat(path)
@@ -37,12 +36,12 @@ func FindCallerDir(responseFile string) *CallerDir {
 	return &CallerDir{path, stat.Dev, stat.Ino}
 }
 
-// isPrivate says whether a file is root's, of a kind and a mode, and so no link.
+// isPrivate says whether a file belongs to root and has exactly a kind and a mode. A link does not.
 func isPrivate(info os.FileInfo, mode os.FileMode) bool {
 	return info.Mode() == mode && info.Sys().(*syscall.Stat_t).Uid == 0
 }
 
-// remove removes the directory if it still is the same one.
+// remove removes the directory if it is still the same one.
 func (d *CallerDir) remove() error {
 	info, err := os.Lstat(d.Path)
 	if err != nil || !isPrivate(info, os.ModeDir|0o700) {

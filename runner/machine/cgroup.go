@@ -18,13 +18,13 @@ import (
 )
 
 const (
-	// killPause is how often what systemd could not kill is killed again.
+	// killPause is the time between two attempts to kill processes that systemd could not kill.
 	killPause = 100 * time.Millisecond
-	// emptyLimit is how long what systemd could not kill may take to go.
+	// emptyLimit is how long such processes may take to end.
 	emptyLimit = 5 * time.Second
 )
 
-// awaitEmpty kills what is left in a control group, and waits until nothing is.
+// awaitEmpty kills the processes in a control group, and waits until there are none.
 func awaitEmpty(ctx context.Context, group string, patience time.Duration) error {
 	dir := filepath.Join("/sys/fs/cgroup", group)
 	events, err := os.Open(filepath.Join(dir, "cgroup.events"))
@@ -45,13 +45,13 @@ func awaitEmpty(ctx context.Context, group string, patience time.Duration) error
 			return survivors(processes(group))
 		}
 		_ = os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
-		// The kernel wakes us when the last one is gone: cgroup-v2.rst.
+		// The poll ends when the last process has ended: cgroup-v2.rst.
 		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(events.Fd()), Events: unix.POLLPRI}}, int(killPause.Milliseconds()))
 	}
 }
 
-// isPopulated reads in cgroup.events whether there is a process in a control group or
-// below. A control group that has been removed is empty.
+// isPopulated reads in cgroup.events whether a control group, or one below it, has a process. A control
+// group that was removed has none.
 func isPopulated(events *os.File) (bool, error) {
 	text := make([]byte, 4096)
 	n, err := events.ReadAt(text, 0)
@@ -64,7 +64,7 @@ func isPopulated(events *os.File) (bool, error) {
 	return bytes.Contains(text[:n], []byte("populated 1")), nil
 }
 
-// processes are the ids of those in a control group and below.
+// processes returns the ids of the processes in a control group and below it.
 func processes(group string) (pids []int) {
 	_ = filepath.WalkDir(filepath.Join("/sys/fs/cgroup", group), func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.IsDir() {
@@ -93,8 +93,8 @@ func (pids survivors) Error() string {
 	return fmt.Sprintf("processes that cannot be killed: %d (%s); the machine stays on record, and gc tries again", len(pids), strings.Join(names, ", "))
 }
 
-// serviceCgroup is the path, below the cgroup file system's root, of the
-// machine's service: the leader's path up to the service's name.
+// serviceCgroup returns the path of the control group of a machine's service, without /sys/fs/cgroup: the
+// path of the machine's first process up to the name of the service.
 func serviceCgroup(leader int, unit string) (string, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", leader))
 	if err != nil {

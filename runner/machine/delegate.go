@@ -9,10 +9,10 @@ import (
 	"strings"
 )
 
-// delegate gives the root of a machine the files of its control group that the kernel means
-// to be given away with one (cgroups(7), "Delegation"). systemd-nspawn 257 does so before the
-// group has controllers, when there is no memory.oom.group. lxc in a machine does without
-// control groups if it cannot write that file, and then fails (seen).
+// delegate gives the files of a control group that the kernel lists for delegation (cgroups(7)) to the
+// machine's root. systemd-nspawn 257 does this before the group has controllers, so memory.oom.group
+// does not exist yet. If lxc in a machine cannot write that file, it uses no control groups, and fails
+// (seen).
 func delegate(group string, record Record) error {
 	if record.Privileged {
 		return nil
@@ -22,7 +22,7 @@ func delegate(group string, record Record) error {
 		return fmt.Errorf("which files of a control group are delegated: %w", err)
 	}
 	for name := range strings.FieldsSeq(string(list)) {
-		// Without its controller, and in kernels where it is not for every group, a file is not there.
+		// A file does not exist without its controller, and in some kernels not in every group.
 		err := os.Lchown(filepath.Join(group, name), record.RootUID, record.RootUID)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("delegate: %w", err)

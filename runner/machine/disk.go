@@ -10,8 +10,7 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
-// diskFull looks whether a machine has used up its limit. What cannot be found out
-// is nil: the job is none the worse for it.
+// diskFull returns whether a machine has used up its limit, or nil if that is not known.
 func diskFull(ctx context.Context, dir string, record Record) *limits.DiskFull {
 	bytes, files, known := diskUse(ctx, dir, record)
 	if !known {
@@ -20,10 +19,10 @@ func diskFull(ctx context.Context, dir string, record Record) *limits.DiskFull {
 	return limits.Disk(record.Image, record.DiskMax, bytes, files)
 }
 
-// diskUse is how much of its limit a machine has used, in percent of bytes and of files.
+// diskUse returns how much of its limit a machine has used, in percent of bytes and of files.
 //
-// It looks from the mount namespace of systemd-nspawn, in which nobody but this
-// program has mounted anything; the machine's own is the job's.
+// It looks in the mount namespace of systemd-nspawn, in which only this program has mounted anything. The
+// machine's own mount namespace belongs to the job.
 func diskUse(ctx context.Context, dir string, record Record) (bytes, files uint64, known bool) {
 	backend, err := storage.Named(record.Backend)
 	if err != nil || record.DiskMax == 0 {
@@ -40,7 +39,7 @@ func diskUse(ctx context.Context, dir string, record Record) (bytes, files uint6
 	if err := host.Property(ctx, unitName(record.ID), "Service", "MainPID", &nspawn); err != nil || nspawn == 0 {
 		return 0, 0, false
 	}
-	// Of a link there, the kernel would look for what it names in our own namespace.
+	// The kernel would resolve a link on the path in the namespace of this process.
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return 0, 0, false
 	}

@@ -13,7 +13,7 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
-// endFile is a file in the directory of a machine with a program: how the program ended.
+// endFile is a file in the directory of a machine with a program. It says how the program ended.
 const endFile = "end.json"
 
 // End is how the program of a machine ended.
@@ -28,7 +28,7 @@ type End struct {
 	Usage *limits.Usage `json:"usage,omitempty"`
 }
 
-// String words it.
+// String describes the end for people.
 func (e End) String() string {
 	switch {
 	case e.OutOfMemory && e.Code != 0:
@@ -41,8 +41,8 @@ func (e End) String() string {
 	return fmt.Sprintf("it has ended with exit code %d", e.Code)
 }
 
-// Ended is how the program of a machine ended. ok is false if it runs, or if nobody knows.
-func (s Store) Ended(record Record) (end End, ok bool) {
+// ended returns how the program of a machine ended. ok is false if it runs, or its end is not known.
+func (s Store) ended(record Record) (end End, ok bool) {
 	text, err := os.ReadFile(filepath.Join(s.dir(record.ID), endFile))
 	if err != nil || json.Unmarshal(text, &end) != nil {
 		return End{}, false
@@ -50,11 +50,10 @@ func (s Store) Ended(record Record) (end End, ok bool) {
 	return end, true
 }
 
-// endKnown bounds how long it may take after the end of a program until it is known how it
-// ended.
+// endKnown bounds the time from the end of a program until its endFile exists.
 const endKnown = 5 * time.Second
 
-// AwaitEnd waits for the end of a machine whose program has ended, and says how that did.
+// AwaitEnd waits for the end of a machine whose program has ended, and returns how the program ended.
 func (s Store) AwaitEnd(ctx context.Context, record Record) (End, error) {
 	ctx, cancel := context.WithTimeout(ctx, endKnown)
 	defer cancel()
@@ -64,7 +63,7 @@ func (s Store) AwaitEnd(ctx context.Context, record Record) (End, error) {
 	}
 	defer bus.Close()
 	_, _, err = bus.AwaitStopped(ctx, unitName(record.ID))
-	if end, ok := s.Ended(record); ok {
+	if end, ok := s.ended(record); ok {
 		return end, nil
 	}
 	if err == nil {
@@ -73,5 +72,5 @@ func (s Store) AwaitEnd(ctx context.Context, record Record) (End, error) {
 	return End{}, fmt.Errorf("machine %s: %w", Name(record.ID), err)
 }
 
-// errKilled is why it is not known how a program ended.
+// errKilled is the error if it is not known how a program ended.
 var errKilled = errors.New("it has ended: it was stopped, or ran longer than the job may")

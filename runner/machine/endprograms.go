@@ -14,13 +14,13 @@ import (
 	"nspawn-runner/runner/fault"
 )
 
-// endLimit is how long a program may take to end when its job is over. It can say goodbye to
-// others in this time, such as a server at which it is registered; its data is thrown away.
+// endLimit is how long a program may take to end when its job is over. It can sign off at another server
+// in this time; its data is thrown away.
 const endLimit = time.Second
 
-// endPrograms asks the programs of machines to end, all at once, before the network goes that
-// they share. A program that does not catch its stop signal is not waited for: as the first
-// process of its machine it does not get the signal at all.
+// endPrograms sends the programs of machines their stop signals, all at once, and waits for their ends.
+// It comes before the network that they share is removed. A program that does not catch its stop signal
+// is left alone: the first process of a machine does not get such a signal.
 func (s Store) endPrograms(ctx context.Context, ids []string) {
 	var ending sync.WaitGroup
 	for _, id := range ids {
@@ -35,10 +35,10 @@ func (s Store) endPrograms(ctx context.Context, ids []string) {
 	ending.Wait()
 }
 
-// endProgram does so with one, and says what became of it.
+// endProgram asks one program to end. It returns a line about the result.
 func endProgram(ctx context.Context, record Record) string {
 	pidfd, err := unix.PidfdOpen(record.Leader.PID, 0)
-	if err != nil || !record.Leader.Alive() { // checked after opening: this is the one
+	if err != nil || !record.Leader.Alive() { // checked after the opening, so pidfd is this process
 		return "its program has ended"
 	}
 	defer unix.Close(pidfd)
@@ -53,7 +53,7 @@ func endProgram(ctx context.Context, record Record) string {
 	for left := endLimit; left > 0 && ctx.Err() == nil; left = time.Until(limit) {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
 		if n > 0 {
-			return "its program ended as it was asked to"
+			return "its program ended when it was asked to"
 		}
 		if err != nil && err != unix.EINTR {
 			return err.Error()

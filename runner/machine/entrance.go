@@ -11,23 +11,22 @@ import (
 	"nspawn-runner/runner/host"
 )
 
-// Entrance is what somebody on the host needs who executes commands in a machine by its
-// namespaces: a build. Scripts of jobs have Exec.
+// Entrance is what a build needs to execute commands in a machine through its namespaces. Scripts of jobs
+// are executed with Exec.
 type Entrance struct {
-	// Leader is the machine's first process, whose namespaces they are.
+	// Leader is the machine's first process. The commands enter its namespaces.
 	Leader host.Process
-	// RootUID is the host's user id of the machine's root, 0 when privileged.
+	// RootUID is the host's user id of the machine's root, 0 if the machine is privileged.
 	RootUID int
-	// Group is the directory of a control group of the machine's, for the commands: there
-	// its limits hold for them, and they end with it.
+	// Group is the directory of a control group of the machine for the commands. So the machine's
+	// limits hold for them, and they end with the machine.
 	Group string
 }
 
-// entranceGroup is the control group of commands from outside, beside those of the
-// machine's own units.
+// entranceGroup is the control group of commands from outside, beside those of the machine's units.
 const entranceGroup = "nspawn-runner"
 
-// Entrance opens the main machine of a job, a build, to commands of the host's.
+// Entrance prepares the main machine of a build for commands from the host.
 func (s Store) Entrance(job string) (Entrance, error) {
 	record, err := s.RecordOf(job, Main)
 	if err != nil {
@@ -43,7 +42,7 @@ func (s Store) Entrance(job string) (Entrance, error) {
 	return Entrance{Leader: *record.Leader, RootUID: record.RootUID, Group: group}, nil
 }
 
-// Touched are the paths, below a machine's root, that its start may make or change.
+// Touched returns the paths, below a machine's root, that its start may make or change.
 func Touched(spec Spec) []string {
 	touched := furnished()
 	for _, bind := range spec.Binds {
@@ -52,6 +51,6 @@ func Touched(spec Spec) []string {
 	return touched
 }
 
-// payload is the directory of the control group in which the machine's own service
-// manager works: systemd-nspawn makes it, beside one for itself.
+// payload returns the directory of the control group of the machine's own service manager. systemd-nspawn
+// makes it, beside one for itself.
 func (r Record) payload() string { return filepath.Join("/sys/fs/cgroup", r.Cgroup, "payload") }

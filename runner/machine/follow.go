@@ -19,22 +19,22 @@ import (
 	"nspawn-runner/runner/printable"
 )
 
-// A job may want to see what its services say while they run. The journal of each machine is
-// read there, line by line: it is the job's, and so are the lines.
+// A job may want to see what its services say while they run. journalctl reads the journal in each
+// machine: it belongs to the job.
 
 const (
-	// mostFollowed bounds what a job is shown of one service, in bytes: its log holds a few
-	// megabytes. mostRead bounds what is read for that in one stage.
+	// mostFollowed bounds what a job's log gets of one service, in bytes: GitLab's logs have a few
+	// megabytes. mostRead bounds what one stage reads for that.
 	mostFollowed = 256 << 10
 	mostRead     = 32 << 20
-	// mostLine bounds a line, which is an object of JSON.
+	// mostLine bounds a line of journalctl, which is one JSON object.
 	mostLine = 64 << 10
 )
 
-// enoughSaid ends what a job is shown of one service.
+// enoughSaid is the last line that a job's log gets of a service that says too much.
 var enoughSaid = "(it has said more than " + strconv.Itoa(mostFollowed>>10) + " KiB; the rest is left out)"
 
-// followedFile is what the directory of a machine has about what has been shown of it.
+// followedFile is a file in a machine's directory. It says how much of the machine's lines was shown.
 const followedFile = "followed.json"
 
 type followed struct {
@@ -43,12 +43,12 @@ type followed struct {
 	Bytes  int    `json:"bytes"`
 }
 
-// errEnough ends the reading of a journal.
+// errEnough is the cause if reading a journal ends because enough was shown.
 var errEnough = errors.New("enough of it has been shown")
 
 const (
-	// followedLag is how long a line may take from a service to here, followedLagMost how long
-	// a stage waits for such lines.
+	// followedLag is how long a line may take from a service to this process. followedLagMost bounds
+	// how long a stage waits for lines that are on their way.
 	followedLag, followedLagMost = 200 * time.Millisecond, time.Second
 )
 
@@ -83,17 +83,17 @@ func (s Store) follow(ctx context.Context, r Record, enough <-chan struct{}, sho
 		Role: r.Role, Label: "journal", Source: strings.NewReader(read + "\n"), Stdout: out, Stderr: io.Discard,
 	})
 	if data, err := json.Marshal(out.so); err == nil && out.so != so {
-		_ = os.WriteFile(path, data, 0o600) // a job that is shown a line twice is none the worse
+		_ = os.WriteFile(path, data, 0o600) // if this fails, lines are shown twice, which does no harm
 	}
 }
 
-// ServicePrefix begins each line that a job is shown of the service with these names, as
-// gitlab-runner's docker executor has it.
+// ServicePrefix returns the prefix of each line of the service with these names in the job's log. It is
+// that of gitlab-runner's docker executor.
 func ServicePrefix(aliases []string) string {
 	return "[service:" + strings.Join(aliases, "-") + "] "
 }
 
-// journalLines shows what is written to it: journalctl's JSON, an object on each line.
+// journalLines shows the entries that journalctl writes to it: one JSON object on each line.
 type journalLines struct {
 	so     followed
 	prefix string
@@ -108,7 +108,7 @@ type journalLines struct {
 	last time.Time // when something came
 }
 
-// isBusy says whether something came a moment ago.
+// isBusy says whether something came within followedLag.
 func (j *journalLines) isBusy() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -143,8 +143,8 @@ func (j *journalLines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// entry shows an entry of the journal. A message is null where it is too long, and a list of
-// bytes where it has control characters: systemd's "Journal Export Formats".
+// entry shows an entry of the journal. Its message is null if it is too long, and a list of bytes if it
+// has control characters: systemd's "Journal Export Formats".
 func (j *journalLines) entry(text []byte) {
 	var entry struct {
 		Cursor  string          `json:"__CURSOR"`

@@ -12,26 +12,26 @@ import (
 	"nspawn-runner/runner/printable"
 )
 
-// FollowAll shows what the services of a job say whose records want it, each line with the
-// names of its service before it, until enough is closed and what they had said by then is
-// shown. It goes on where it ended last. The record is that of the job's main machine.
+// FollowAll shows what the followed services of a job say, until enough is closed. It then still shows
+// what they had said by that time. Each line begins with the names of its service. A later call goes on
+// where the last one ended. main is the record of the job's main machine.
 func (s Store) FollowAll(ctx context.Context, main Record, enough <-chan struct{}, show func(line string)) {
-	s.ofServices(main, func(r Record) []string {
+	together(s.servicesOf(main), func(_ int, r Record) {
 		switch {
 		case r.Followed && r.Program != nil:
 			s.followProgram(ctx, r, enough, show)
 		case r.Followed && r.up():
 			s.follow(ctx, r, enough, show)
 		}
-		return nil
 	})
 }
 
-// longestLine is how many bytes of a line are waited for.
+// longestLine is the length, in bytes, from which the beginning of a line is shown without waiting for
+// its end.
 const longestLine = 4 << 10
 
-// followProgram shows what the program of a machine prints, also what it printed before it ended,
-// until enough is closed.
+// followProgram shows what the program of a machine prints, until enough is closed. The program may have
+// ended already.
 func (s Store) followProgram(ctx context.Context, r Record, enough <-chan struct{}, show func(line string)) {
 	var so followed
 	path := filepath.Join(s.dir(r.ID), followedFile)
@@ -43,7 +43,7 @@ func (s Store) followProgram(ctx context.Context, r Record, enough <-chan struct
 		select {
 		case <-enough:
 			over = true
-			time.Sleep(followedLag / 10) // what it has just printed is on its way
+			time.Sleep(followedLag / 10) // its last output may be on its way
 		case <-ctx.Done():
 			over = true
 		case <-time.After(followedLag):
@@ -55,10 +55,10 @@ func (s Store) followProgram(ctx context.Context, r Record, enough <-chan struct
 	}
 }
 
-// showOutput shows the lines that a program has printed since, and returns how far that is.
+// showOutput shows the lines that a program has printed since so, and returns the new position.
 func (s Store) showOutput(r Record, so followed, show func(line string)) followed {
 	since, _ := strconv.ParseUint(so.Cursor, 10, 64)
-	text, skipped, next := s.Output(r, since)
+	text, skipped, next := s.output(r, since)
 	prefix := ServicePrefix(r.Aliases)
 	if skipped > 0 {
 		show(prefix + "(" + strconv.FormatUint(skipped, 10) + " bytes were printed faster than they could be shown)")

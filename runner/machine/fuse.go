@@ -16,20 +16,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A process that waits for the answer of a FUSE file system cannot be killed, once its
-// request was read. When it has that file system's connection open itself, so that its
-// death would end the connection, it waits for ever: "simple deadlock" in the kernel's
-// Documentation/filesystems/fuse/fuse.rst, which names the cure, to abort the connection.
+// A process that waits for the answer of a FUSE file system cannot be killed after its request was read. If
+// the process itself has the connection of that file system open, it waits for ever, because only its own
+// death would end the connection: "simple deadlock" in the kernel's Documentation/filesystems/fuse/fuse.rst.
+// The cure is to abort the connection.
 
-// abortPause is how often connections are aborted while a machine is stopped: a process
-// that is not dead yet may make another.
+// abortPause is the time between two aborts while a machine is stopped: a process that still runs may make
+// another connection.
 const abortPause = 100 * time.Millisecond
 
-// withoutFUSE does what stops a machine, without whose FUSE file systems its processes can
-// be killed. Neither can others be that wait for one, which first of all is the host's
-// service manager, if somebody has asked for the status of the machine's service: it
-// reads the command lines of its processes (seen). At the end no connection is left,
-// also none that another machine was handed.
+// withoutFUSE calls stop, which stops a machine, and aborts the machine's FUSE connections before, meanwhile
+// and after. Otherwise processes that wait for one could not be killed. The host's service manager may wait
+// for one too: for the status of a service, it reads the command lines of the machine's processes (seen). At
+// the end no connection is left, also if a process of another machine received one.
 func (r Record) withoutFUSE(stop func() error) error {
 	if r.Boot != host.BootID() {
 		return stop()
@@ -56,9 +55,9 @@ func (r Record) withoutFUSE(stop func() error) error {
 	return err
 }
 
-// abortFUSE aborts the FUSE connections that a machine made, with all requests that
-// wait. Nobody but the machine can be using them. Of a machine without a record nobody
-// knows which they are. What cannot be aborted shows as a process that stays.
+// abortFUSE aborts the FUSE connections that a machine made, with all their requests. Only the machine can be
+// using them. Without a record it is not known which they are. If an abort fails, a process stays, and the
+// stop reports that.
 func (r Record) abortFUSE() {
 	if r.RootUID == 0 && (!r.Privileged || r.Cgroup == "") || !exists("/sys/fs/fuse") {
 		return
@@ -83,9 +82,9 @@ func (r Record) abortFUSE() {
 // fusectlMagic is FUSE_CTL_SUPER_MAGIC of the kernel's fs/fuse/control.c.
 const fusectlMagic = 0x65735543
 
-// fuseControl opens fusectl: a directory for each connection of the host's kernel, named by
-// the number of its file system's device. Where the host has not mounted it, it is a mount
-// that nobody else sees; but who makes one waits for all who change mounts on this host.
+// fuseControl opens fusectl. It has a directory for each connection of the kernel, whose name is the number
+// of the file system's device. If the host has not mounted fusectl, fuseControl mounts it where no other
+// process sees it. Such a mount waits for every process that changes mounts on this host.
 func fuseControl() (*os.File, error) {
 	mounted, err := os.Open("/sys/fs/fuse/connections")
 	if err != nil {
@@ -109,7 +108,7 @@ func fuseControl() (*os.File, error) {
 		return nil, err
 	}
 	defer unix.Close(mount)
-	// Of the mount itself nothing can be read: it is open as by O_PATH.
+	// The descriptor of the mount cannot be read: it is like one of O_PATH.
 	fd, err := unix.Openat(mount, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -117,8 +116,8 @@ func fuseControl() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "fusectl"), nil
 }
 
-// ownedBy says whether a connection belongs to a user id of a machine. Who mounts a
-// FUSE file system names its owner, but only one of those that his user namespace has.
+// ownedBy says whether a connection belongs to a user id of a machine. A process that mounts a FUSE file
+// system names the owner of the connection, and can name only ids of its user namespace.
 func ownedBy(control *os.File, name string, ids idRange) bool {
 	var st unix.Stat_t
 	err := unix.Fstatat(int(control.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
@@ -133,13 +132,13 @@ func abort(control *os.File, name string) {
 	}
 }
 
-// fuseMounts are the devices of the FUSE file systems that the processes of a control
-// group have mounted and the host has not: what a privileged machine mounts belongs to
-// the host's root, as the host's own do, of which the machine sees those in its binds.
+// fuseMounts returns the devices of the FUSE file systems that the processes of a control group see and the
+// host does not. It is for privileged machines. Their connections belong to the host's root, like those of
+// the host, some of which the machine sees in its binds.
 func fuseMounts(group string) map[string]bool {
 	found, seen := map[string]bool{}, map[string]bool{}
 	for _, pid := range processes(group) {
-		// Of a process that is half dead, one thread may still know.
+		// If some threads of a process have ended, another one still has its namespace.
 		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
 		for _, thread := range threads {
 			namespace, err := os.Readlink(filepath.Join(thread, "ns/mnt"))
@@ -153,7 +152,7 @@ func fuseMounts(group string) map[string]bool {
 	return found
 }
 
-// addFUSE adds the FUSE file systems in a thread's mount namespace, or takes them out.
+// addFUSE marks the FUSE file systems in a thread's mount namespace as mounted or not.
 func addFUSE(devices map[string]bool, thread string, mounted bool) {
 	text, err := os.ReadFile(filepath.Join(thread, "mountinfo"))
 	if err != nil {
@@ -166,11 +165,11 @@ func addFUSE(devices map[string]bool, thread string, mounted bool) {
 	}
 }
 
-// isFUSE matches its types: fuse, fuse.sshfs, fuseblk.
+// isFUSE matches the types of FUSE file systems: fuse, fuse.sshfs, fuseblk.
 var isFUSE = regexp.MustCompile(`^fuse(blk)?(\.|$)`)
 
-// fuseDevice is the name in fusectl of the file system in a line of proc_pid_mountinfo(5),
-// if it is of FUSE.
+// fuseDevice returns the name in fusectl of the file system in a line of proc_pid_mountinfo(5), if that is a
+// FUSE file system.
 func fuseDevice(line string) (string, bool) {
 	mount, source, _ := strings.Cut(line, " - ")
 	words, kind := strings.Fields(mount), strings.Fields(source)

@@ -13,14 +13,13 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
-// mostGroups is how many control groups a machine may make. A booted one has some fifty,
-// each container in it one or two. The kernel has 65,535 ids for those that count memory,
-// for all of the host (MEM_CGROUP_ID_MAX in mm/memcontrol.c): whoever takes them keeps
-// each service of the host from starting.
+// mostGroups is how many control groups a machine may make. A booted machine has about fifty, and each
+// container in it one or two. The kernel has 65,535 ids for control groups that count memory, for the
+// whole host (MEM_CGROUP_ID_MAX in mm/memcontrol.c). Without free ids, no service of the host can start.
 const mostGroups = 2000
 
-// handOver takes from a machine that is up what only its boot needs, and what it could
-// take from others. From now on it is its job's.
+// handOver prepares a machine that is up for its job: it limits and delegates its control groups, and
+// takes from systemd-nspawn the way to the host's systemd.
 func handOver(ctx context.Context, bus *systemd.Bus, record Record) error {
 	if err := limitGroups(record.Cgroup); err != nil {
 		return err
@@ -38,7 +37,7 @@ func handOver(ctx context.Context, bus *systemd.Bus, record Record) error {
 	return nil
 }
 
-// limitGroups bounds the control groups of a machine, and shows it its limits.
+// limitGroups limits the number of a machine's control groups, and shows the machine its limits.
 func limitGroups(cgroup string) error {
 	limit := filepath.Join("/sys/fs/cgroup", cgroup, "cgroup.max.descendants")
 	if err := os.WriteFile(limit, []byte(strconv.Itoa(mostGroups)), 0); err != nil {
@@ -47,15 +46,15 @@ func limitGroups(cgroup string) error {
 	return showLimits(cgroup)
 }
 
-// showLimits writes the limits of a machine's service to the group below it that its
-// processes take for the root: programs read there how much memory and how many
-// processors they have. The service's hold in any case.
+// showLimits writes the limits of a machine's service to the control group that is the root of the
+// hierarchy for the machine's processes. Programs read there how much memory and how many processors they
+// have. The limits of the service hold in any case.
 func showLimits(cgroup string) error {
 	service := filepath.Join("/sys/fs/cgroup", cgroup)
 	for _, name := range []string{"memory.max", "memory.swap.max", "cpu.max", "pids.max"} {
 		shown := filepath.Join(service, "payload", name)
 		if !exists(shown) {
-			continue // a host without this controller, or one that hands it no further
+			continue // the host does not have this controller, or does not delegate it
 		}
 		limit, err := os.ReadFile(filepath.Join(service, name))
 		if err == nil {
@@ -68,10 +67,10 @@ func showLimits(cgroup string) error {
 	return nil
 }
 
-// muteNotify keeps a systemd-nspawn from saying any more to the host's service manager.
-// That it is ready it has said; a machine's first process, which may be any program of
-// the job's, has it say what it likes as the service's status, control characters too,
-// and systemctl writes them to whose terminal it is (seen with systemd 252).
+// muteNotify cuts the connection of a systemd-nspawn to the host's service manager. It has said that the
+// machine is ready. Later, the machine's first process, which the job can replace, could have it report any
+// status of the service, also control characters, which systemctl writes to the terminal (seen with
+// systemd 252).
 func muteNotify(nspawn int) error {
 	namespace, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", nspawn))
 	if err != nil {
@@ -80,8 +79,8 @@ func muteNotify(nspawn int) error {
 	defer namespace.Close()
 	done := make(chan error)
 	go func() {
-		// This goroutine's thread is never unlocked, so that it ends with it: it has
-		// another mount namespace.
+		// The thread is never unlocked, so it ends with this goroutine: it is in another mount
+		// namespace.
 		runtime.LockOSThread()
 		err := unix.Unshare(unix.CLONE_FS)
 		if err == nil {

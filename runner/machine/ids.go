@@ -15,30 +15,30 @@ import (
 	"nspawn-runner/runner/storage"
 )
 
-// The ids that systemd sets aside for containers, of which machines get theirs:
-// https://systemd.io/UIDS-GIDS. A machine has a whole number of ranges before its own.
+// The range of ids that systemd sets aside for containers (https://systemd.io/UIDS-GIDS), in multiples
+// of storage.RangeSize. Machines get their ids from it.
 const (
 	firstRange = (0x00080000 + storage.RangeSize - 1) / storage.RangeSize
 	lastRange  = 0x6FFF0000 / storage.RangeSize
 )
 
-// olderRange is how many ids a machine had when records did not say so.
+// olderRange is how many ids a machine has if its record does not say it.
 const olderRange = 65536
 
-// UserIDs are the first and the last id of the host of which machines are given
-// theirs, user ids and group ids alike.
+// UserIDs returns the first and the last id of the host that machines may get, as user ids and as group
+// ids.
 func UserIDs() (first, last int) {
 	return firstRange * storage.RangeSize, lastRange*storage.RangeSize - 1
 }
 
-// idRange is so many ids of the host from a first one.
+// idRange is a range of ids of the host.
 type idRange struct{ first, count int }
 
 func (r idRange) overlaps(other idRange) bool {
 	return r.first < other.first+other.count && other.first < r.first+r.count
 }
 
-// ids are the host's ids that a machine has for its own; none when privileged.
+// ids returns the host's ids that the machine has. A privileged machine has none.
 func (r Record) ids() idRange {
 	switch {
 	case r.RootUID == 0:
@@ -49,8 +49,8 @@ func (r Record) ids() idRange {
 	return idRange{r.RootUID, r.IDs}
 }
 
-// writeWithRange gives the machine a range of user ids that no other one has, nor a user
-// of the host for containers, and writes its record. One process at a time does this.
+// writeWithRange gives the machine a range of ids that no other machine has, and no user of the host for
+// containers (subuid(5)). Then it writes the record. One process at a time does this.
 func (s Store) writeWithRange(ctx context.Context, r *Record) error {
 	all, err := lock.Directory(ctx, s.Dir, lock.Exclusive)
 	if err != nil {
@@ -64,7 +64,7 @@ func (s Store) writeWithRange(ctx context.Context, r *Record) error {
 	return s.writeRange(r, taken)
 }
 
-// writeRange does so where others than machines have the ranges taken.
+// writeRange is writeWithRange with the lock held. taken are the ranges that others than machines have.
 func (s Store) writeRange(r *Record, taken []idRange) error {
 	records, err := s.Records()
 	if err != nil {
@@ -81,8 +81,8 @@ func (s Store) writeRange(r *Record, taken []idRange) error {
 	return r.write(s.dir(r.ID))
 }
 
-// freeRange is one that meets none of those that are taken. It is at random: what other
-// programs hand out begins at the low end.
+// freeRange returns a random range that overlaps none of the taken ones. It is random because other
+// programs give out ids from the low end.
 func freeRange(taken []idRange) (idRange, error) {
 	ranges := lastRange - firstRange
 	start := rand.IntN(ranges)
@@ -97,7 +97,7 @@ func freeRange(taken []idRange) (idRange, error) {
 		storage.RangeSize, first, last)
 }
 
-// CheckIDs says whether users of the host leave ids to machines.
+// CheckIDs returns an error if the users of the host leave no ids for machines.
 func CheckIDs() error {
 	taken, err := subordinateIDs("/etc/subuid", "/etc/subgid")
 	if err == nil {
@@ -106,7 +106,7 @@ func CheckIDs() error {
 	return err
 }
 
-// subordinateIDs are the ranges in files like subuid(5).
+// subordinateIDs reads the ranges in files like subuid(5).
 func subordinateIDs(paths ...string) ([]idRange, error) {
 	var all []idRange
 	for _, path := range paths {

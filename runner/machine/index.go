@@ -11,20 +11,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// index has a link for each machine of this boot, named by its id, which leads to its
-// directory. By it run and cleanup find a machine without the configuration, which an
-// administrator may change, or break, while jobs run.
+// index is a directory with a link for each machine of this boot: its name is the machine's id, and it
+// leads to the machine's directory. So run and cleanup find a machine without the configuration, which an
+// administrator may change or break while jobs run.
 const index = "/run/nspawn-runner"
 
-// Find returns the directory of the machine with this id, by whatever state directory it
-// was started.
+// Find returns the directory of the machine with an id, in any state directory.
 func Find(id string) (dir string, found bool) {
 	dir, err := os.Readlink(filepath.Join(index, id))
 	return dir, err == nil && exists(dir)
 }
 
-// enter makes a machine's link in the index. A host has one machine of an id: the names of
-// its unit and of the machine are the host's.
+// enter makes a machine's link in the index. A host can have only one machine with an id, because the names
+// of unit and machine are unique on the host.
 func (s Store) enter(id string) error {
 	if dir, found := Find(id); found && !isSame(dir, s.dir(id)) {
 		return fmt.Errorf("there is one of this id already, in %s; 'nspawn-runner cleanup --id %s' removes it", dir, id)
@@ -35,7 +34,7 @@ func (s Store) enter(id string) error {
 	return renameio.Symlink(s.dir(id), filepath.Join(index, id))
 }
 
-// leave removes it, unless it is another state directory's.
+// leave removes a machine's link, unless it belongs to another state directory.
 func (s Store) leave(id string) error {
 	if dir, found := Find(id); found && !isSame(dir, s.dir(id)) {
 		return nil

@@ -10,7 +10,7 @@ import (
 	"nspawn-runner/runner/fault"
 )
 
-// RecordOf returns the record of a job's machine with a role. That there is none is
+// RecordOf returns the record of a job's machine with a role. If there is none, the error is
 // fs.ErrNotExist.
 func (s Store) RecordOf(job string, role Role) (Record, error) {
 	is := func(r Record) bool { return r.Job == job && r.Role == role }
@@ -26,8 +26,8 @@ func (s Store) RecordOf(job string, role Role) (Record, error) {
 	return Record{}, fmt.Errorf("%s machine of job %s: %w", role, job, fs.ErrNotExist)
 }
 
-// machinesOf returns the records of a job's machines, those being started included. What
-// cannot be read is of no job.
+// machinesOf returns the records of a job's machines, also of those that start. It leaves out records
+// that cannot be read.
 func (s Store) machinesOf(job string) (all []Record) {
 	entries, _ := os.ReadDir(s.Dir)
 	for _, entry := range entries {
@@ -39,8 +39,8 @@ func (s Store) machinesOf(job string) (all []Record) {
 	return all
 }
 
-// beside returns the records of the machines that a machine's job has besides it, but for
-// those of a later build.
+// beside returns the records of the other machines of a machine's job. It leaves out machines of a later
+// build.
 func (s Store) beside(r Record) (all []Record) {
 	for _, other := range s.machinesOf(r.Job) {
 		if other.ID != r.ID && other.Owner == r.Owner && other.Format <= recordFormat {
@@ -50,14 +50,14 @@ func (s Store) beside(r Record) (all []Record) {
 	return all
 }
 
-// Stop removes the machines of a job: their processes, services and directories. It returns
-// when they are gone; only the deletion of a big tree may go on, in the background. That
-// there is none is success.
+// Stop removes the machines of a job: their processes, units and directories. It returns when they are
+// gone; only the deletion of a large tree may go on in the background. A job without machines is no
+// error.
 //
-// may is asked with each machine's record, where there is one, before anything is touched.
-// If it refuses the main machine that is an error; another one that it refuses stays.
+// may is called with the record of each machine before anything is touched. If it refuses the main
+// machine, that is an error. Another machine that it refuses is left alone.
 func (s Store) Stop(ctx context.Context, job string, may func(Record) error) error {
-	ids := []string{job} // of a main machine something may be left that is not on record
+	ids := []string{job} // the main machine may have leftovers without a record
 	for _, r := range s.machinesOf(job) {
 		if r.ID != job {
 			ids = append(ids, r.ID)
@@ -80,7 +80,7 @@ func (s Store) Stop(ctx context.Context, job string, may func(Record) error) err
 		}
 		stopped = append(stopped, id)
 	}
-	// All are noted before the first one goes: what is beside it must not outlive it.
+	// All are noted before the first one is removed, so that a kill in between leaves none.
 	for _, id := range stopped {
 		if exists(s.dir(id)) {
 			fault.Here("machine: about to be stopped")
@@ -95,7 +95,7 @@ func (s Store) Stop(ctx context.Context, job string, may func(Record) error) err
 	return failed
 }
 
-// lockToStop locks a machine of a job that may be stopped.
+// lockToStop locks a machine of a job. If may refuses the machine, the error is a refusedError.
 func (s Store) lockToStop(ctx context.Context, id, job string, may func(Record) error) (*os.File, error) {
 	lock, err := s.lock(ctx, id, false)
 	if err != nil {
@@ -117,7 +117,7 @@ func (s Store) lockToStop(ctx context.Context, id, job string, may func(Record) 
 	return lock, nil
 }
 
-// refusedError is why a machine must not be stopped.
+// refusedError is the error for a machine that must not be stopped.
 type refusedError struct{ error }
 
 func (e refusedError) Unwrap() error { return e.error }

@@ -15,8 +15,8 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
-// Leftovers lists what Collect removes: machines that nobody will stop, and the
-// trash. With an error, it is what could be found out.
+// Leftovers lists what Collect removes: abandoned machines, and the trash. With an error, the list is
+// incomplete.
 func (s Store) Leftovers() ([]leftover.Item, error) {
 	var all []leftover.Item
 	abandoned, failed := s.allAbandoned()
@@ -40,8 +40,7 @@ func (s Store) Leftovers() ([]leftover.Item, error) {
 	return all, failed
 }
 
-// Strays lists what is left of machines outside of the state directory. It needs
-// a host that systemd runs.
+// Strays lists leftovers of machines outside of the state directory. It needs a host that runs systemd.
 func (s Store) Strays(ctx context.Context) ([]leftover.Item, error) {
 	bus, err := systemd.Host(ctx)
 	if err != nil {
@@ -52,9 +51,8 @@ func (s Store) Strays(ctx context.Context) ([]leftover.Item, error) {
 	return append(units, s.emptyMountPoints(ctx, bus)...), err
 }
 
-// strayUnits lists the services of machines whose directory is gone: somebody
-// removed it by hand. A start makes the directory first, a stop removes it last:
-// a service that still is there after its directory is one that nobody stopped.
+// strayUnits lists the services of machines whose directory was removed by hand. A start makes the directory
+// first, and a stop removes it last. So a service without a directory was not stopped.
 func (s Store) strayUnits(ctx context.Context, bus *systemd.Bus) ([]leftover.Item, error) {
 	units, err := bus.Units(ctx, unitName("*"))
 	if err != nil {
@@ -72,16 +70,16 @@ func (s Store) strayUnits(ctx context.Context, bus *systemd.Bus) ([]leftover.Ite
 			continue
 		}
 		argv, err := bus.Command(ctx, unit.Name)
-		ours := err == nil && s.isOf(argv, id) // and no other state directory's
+		ours := err == nil && s.isOf(argv, id) // and not another state directory's
 		if !ours || exists(s.dir(id)) {
 			continue
 		}
 		all = append(all, leftover.Item{
 			What: "unit", Path: unit.Name, Why: "the directory of its machine is gone",
 			Remove: withBus(func(ctx context.Context, bus *systemd.Bus) error {
-				lock, err := s.makeLocked(id) // so that nobody starts it meanwhile
+				lock, err := s.makeLocked(id) // so that it is not started meanwhile
 				if errors.Is(err, fs.ErrExist) {
-					return nil // somebody did
+					return nil // it was started
 				}
 				if err != nil {
 					return err
@@ -94,7 +92,7 @@ func (s Store) strayUnits(ctx context.Context, bus *systemd.Bus) ([]leftover.Ite
 	return all, nil
 }
 
-// emptyMountPoints lists those of machines that are not there any more.
+// emptyMountPoints lists the mount points of machines that do not exist any more.
 func (s Store) emptyMountPoints(ctx context.Context, bus *systemd.Bus) []leftover.Item {
 	var all []leftover.Item
 	for _, dir := range mountPoints {
@@ -118,7 +116,7 @@ func (s Store) emptyMountPoints(ctx context.Context, bus *systemd.Bus) []leftove
 	return all
 }
 
-// isYoung says whether a directory was made within a minute, as far as the clock tells.
+// isYoung says whether a directory was made within the last minute, by the clock.
 func isYoung(path string) bool {
 	info, err := os.Lstat(path)
 	return err == nil && time.Since(info.ModTime()) < time.Minute

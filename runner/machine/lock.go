@@ -17,9 +17,9 @@ import (
 	"nspawn-runner/runner/lock"
 )
 
-// lock takes the exclusive lock of a machine: its directory, which is made
-// when create is set. The lock ends with Close or with the process. Without
-// create, a machine that is not there is fs.ErrNotExist.
+// lock takes the exclusive lock of a machine, which is on its directory. With create, it makes the
+// directory if there is none; without, that is fs.ErrNotExist. The lock ends with Close or with the
+// process.
 func (s Store) lock(ctx context.Context, id string, create bool) (*os.File, error) {
 	for {
 		dir, err := lock.Directory(ctx, s.dir(id), lock.Exclusive)
@@ -33,9 +33,9 @@ func (s Store) lock(ctx context.Context, id string, create bool) (*os.File, erro
 	}
 }
 
-// makeLocked makes a machine's directory, or fails with fs.ErrExist. It is
-// locked before it has its name: Collect takes a directory without a lock and
-// without a record for one whose maker was killed.
+// makeLocked makes a machine's directory and locks it. If the directory exists, the error is
+// fs.ErrExist. The directory is locked before it gets its name: Collect removes a directory without a
+// lock and a record, because its maker was killed.
 func (s Store) makeLocked(id string) (*os.File, error) {
 	made, err := os.MkdirTemp(s.Dir, fmt.Sprintf("%s%d-", beingMade, host.Uptime()/time.Second)) // of mode 0700
 	if err != nil {
@@ -48,7 +48,7 @@ func (s Store) makeLocked(id string) (*os.File, error) {
 		err = unix.Renameat2(unix.AT_FDCWD, made, unix.AT_FDCWD, s.dir(id), unix.RENAME_NOREPLACE)
 	}
 	if err != nil {
-		_ = os.Remove(made) // Collect does otherwise
+		_ = os.Remove(made) // if this fails, Collect does it
 		if dir != nil {
 			dir.Close()
 		}
@@ -58,12 +58,12 @@ func (s Store) makeLocked(id string) (*os.File, error) {
 	return dir, nil
 }
 
-// beingMade begins the name of a directory that is to be a machine's. The time follows
-// at which it was made, in seconds of uptime.
+// beingMade is the prefix of directories that makeLocked has not named yet. The time at which the
+// directory was made follows, in seconds of uptime.
 const beingMade = ".new-"
 
-// isBeingMade says whether a directory may not be locked yet by who makes it: for a
-// minute, which is longer than anybody needs for that.
+// isBeingMade says whether a directory may still get its lock and its name. Its maker gets a minute,
+// which is more than it needs.
 func isBeingMade(name string) bool {
 	text, is := strings.CutPrefix(name, beingMade)
 	seconds, _, timed := strings.Cut(text, "-")
@@ -72,7 +72,7 @@ func isBeingMade(name string) bool {
 	return is && timed && err == nil && age >= 0 && age < time.Minute
 }
 
-// tryLock is lock without waiting and without making anything.
+// tryLock is lock without create, and without waiting.
 func (s Store) tryLock(id string) (*os.File, error) {
 	return lock.TryDirectory(s.dir(id), lock.Exclusive)
 }

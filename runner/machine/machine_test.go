@@ -162,15 +162,7 @@ func TestALockIsOfWhatIsThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.tryLock("1"); err == nil {
-		t.Error("locked twice")
-	}
-	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if _, err := s.lock(short, "1", true); err == nil || !strings.Contains(err.Error(), "wait for the lock") {
-		t.Errorf("%v", err)
-	}
-	// Whoever waits for a machine that is then removed gets the next one's lock.
+	// A process that waits for a machine which is then removed gets the lock of the next one.
 	got := make(chan error, 1)
 	go func() {
 		second, err := s.lock(t.Context(), "1", true)

@@ -19,27 +19,26 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
-// The machine of a service may end while its job runs, and so may the server in it: a unit
-// that failed, or a process that the kernel killed for memory. Each of these mishaps is told
-// to the job once.
+// While a job runs, the machine of one of its services may end, a unit in it may fail, or the kernel may kill
+// a process for lack of memory. The job's log gets a line about each of these mishaps, once.
 
-// Mishap is what has happened to the service of a job.
+// Mishap is what has happened to a service of a job.
 type Mishap struct {
-	// Service is the name by which the job knows it, Role that of its machine.
+	// Service is the name of the service in the job, Role the role of its machine.
 	Service string
 	Role    Role
-	// What words it: printable lines.
+	// What are printable lines that describe it.
 	What []string
 }
 
-// mishapLimit bounds how long a job waits for what the machines of its services say. They
-// may be hostile, or as busy as the job.
+// mishapLimit bounds how long a job waits for answers of its services' machines, which may be hostile, or
+// busy.
 const mishapLimit = 2 * time.Second
 
-// Mishaps are those of the services of a job since this was last asked. The record is that
-// of its main machine.
+// Mishaps returns what has happened to the services of a job since the last call. main is the record of the
+// job's main machine.
 func (s Store) Mishaps(ctx context.Context, main Record) []Mishap {
-	return s.ofServices(main, func(r Record) []string {
+	return s.mishapsOf(main, func(r Record) []string {
 		ctx, cancel := context.WithTimeout(ctx, mishapLimit)
 		defer cancel()
 		known := s.knownOf(r.ID)
@@ -51,53 +50,60 @@ func (s Store) Mishaps(ctx context.Context, main Record) []Mishap {
 	})
 }
 
-// KnowMishaps takes for known what has failed so far in the services of a job: they can be used
-// all the same. The record is that of its main machine.
+// KnowMishaps notes the units that have failed so far in the services of a job as known: the services are
+// ready all the same. main is the record of the job's main machine.
 func (s Store) KnowMishaps(ctx context.Context, main Record) {
-	s.ofServices(main, func(r Record) []string {
+	together(s.servicesOf(main), func(_ int, r Record) {
 		ctx, cancel := context.WithTimeout(ctx, mishapLimit)
 		defer cancel()
 		if _, now := s.look(ctx, r, known{}); !now.Ended && now.Failed != nil {
 			s.note(r.ID, known{Failed: now.Failed})
 		}
-		return nil
 	})
 }
 
-// AllMishaps are all that [Store.Mishaps] has told of the services of a job.
+// AllMishaps returns everything that [Store.Mishaps] has returned for the services of a job.
 func (s Store) AllMishaps(main Record) []Mishap {
-	return s.ofServices(main, func(r Record) []string { return s.knownOf(r.ID).Told })
+	return s.mishapsOf(main, func(r Record) []string { return s.knownOf(r.ID).Told })
 }
 
-// ofServices asks for the mishaps of all services of a job at once.
-func (s Store) ofServices(main Record, what func(Record) []string) (all []Mishap) {
+// mishapsOf calls what for each service of a job, all at once. It returns those for which what returned lines.
+func (s Store) mishapsOf(main Record, what func(Record) []string) []Mishap {
+	records := s.servicesOf(main)
+	all := make([]Mishap, len(records))
+	together(records, func(i int, r Record) { all[i] = Mishap{r.Service, r.Role, what(r)} })
+	return slices.DeleteFunc(all, func(m Mishap) bool { return m.What == nil })
+}
+
+// servicesOf returns the records of a job's services. main is the record of the job's main machine.
+func (s Store) servicesOf(main Record) []Record {
 	if len(main.Names) == 0 {
-		return nil // it has none, as nearly always: no need to read all records
+		return nil // a job without services, as most are, need not read all records
 	}
-	records := s.beside(main)
-	each := make([]Mishap, len(records))
-	var asked sync.WaitGroup
-	for i, r := range records {
-		if r.Service != "" {
-			asked.Go(func() { each[i] = Mishap{r.Service, r.Role, what(r)} })
-		}
-	}
-	asked.Wait()
-	return slices.DeleteFunc(each, func(m Mishap) bool { return m.What == nil })
+	return slices.DeleteFunc(s.beside(main), func(r Record) bool { return r.Service == "" })
 }
 
-// knownFile is what the directory of a machine has about the mishaps that its job was told.
+// together calls do for each of several machines, all at once, and waits for all.
+func together(records []Record, do func(i int, r Record)) {
+	var all sync.WaitGroup
+	for i, r := range records {
+		all.Go(func() { do(i, r) })
+	}
+	all.Wait()
+}
+
+// knownFile is a file in a machine's directory. It has the mishaps that the job's log has got.
 const knownFile = "mishaps.json"
 
-// known are mishaps of a machine.
+// known are the known mishaps of a machine.
 type known struct {
-	// Ended says that the machine has.
+	// Ended says that the machine has ended.
 	Ended bool `json:"ended,omitempty"`
-	// Failed are its services that did.
+	// Failed are its units that have failed.
 	Failed []string `json:"failed,omitempty"`
-	// Killed counts the processes that the kernel killed for memory.
+	// Killed counts the processes that the kernel killed for lack of memory.
 	Killed uint64 `json:"killed,omitempty"`
-	// Told are the lines about all that.
+	// Told are the lines about these.
 	Told []string `json:"told,omitempty"`
 }
 
@@ -107,13 +113,13 @@ const mostTold = 20
 func (s Store) knownOf(id string) (k known) {
 	data, err := os.ReadFile(filepath.Join(s.dir(id), knownFile))
 	if err != nil || json.Unmarshal(data, &k) != nil {
-		return known{} // nothing, or half of it: better told twice than not
+		return known{} // there is no file, or half of one: a mishap is then told twice
 	}
 	return k
 }
 
-// note replaces what is known. A machine whose directory is gone needs no note, and on a full
-// disk there is none.
+// note replaces the known mishaps. A failure is ignored: the directory of the machine is gone, or the disk is
+// full.
 func (s Store) note(id string, k known) {
 	data, err := json.Marshal(k)
 	path := filepath.Join(s.dir(id), knownFile)
@@ -122,8 +128,8 @@ func (s Store) note(id string, k known) {
 	}
 }
 
-// look looks for mishaps of a machine that are not known, and says what is known then. What
-// is nil if there are none.
+// look returns lines about the mishaps of a machine that are not known yet, and all that is known then. what
+// is nil if there is no new mishap.
 func (s Store) look(ctx context.Context, r Record, k known) (what []string, now known) {
 	if k.Ended || r.Leader == nil {
 		return nil, k
@@ -145,7 +151,7 @@ func (s Store) look(ctx context.Context, r Record, k known) (what []string, now 
 	if !r.Leader.Alive() {
 		k.Ended = true
 		if end, err := s.endOf(ctx, r); err == nil && end.Code == 0 {
-			return what, k // it has done what it was there for
+			return what, k // it has done its work
 		}
 		what = append(what, s.whyDead(context.WithoutCancel(ctx), r, systemd.ErrGone).Error())
 	}
@@ -156,7 +162,7 @@ func (s Store) look(ctx context.Context, r Record, k known) (what []string, now 
 	return what, k
 }
 
-// endOf is how the program of a machine ended, if it is one with a program.
+// endOf returns how the program of a machine ended. A machine with an init is an error.
 func (s Store) endOf(ctx context.Context, r Record) (End, error) {
 	if r.Program == nil {
 		return End{}, errors.New("it has an init")
@@ -164,8 +170,7 @@ func (s Store) endOf(ctx context.Context, r Record) (End, error) {
 	return s.AwaitEnd(ctx, r)
 }
 
-// failedServices are the services of a machine that failed. Where there is no init, there are
-// none.
+// failedServices returns the units of a machine that failed. A machine without an init has none.
 func (s Store) failedServices(ctx context.Context, r Record) (all []systemd.FailedService, err error) {
 	if r.Program != nil {
 		return nil, nil
@@ -177,8 +182,8 @@ func (s Store) failedServices(ctx context.Context, r Record) (all []systemd.Fail
 	return all, err
 }
 
-// ask does something with a connection to the bus of a machine. One that passes descriptors
-// is stopped: see [systemd.Holding].
+// ask calls do with a connection to the bus of a machine. If the bus passes descriptors, ask stops the
+// machine: see [systemd.Holding].
 func (s Store) ask(ctx context.Context, r Record, do func(*systemd.Bus) error) error {
 	bus, err := systemd.Machine(ctx, *r.Leader, r.RootUID)
 	if err != nil {
@@ -193,8 +198,8 @@ func (s Store) ask(ctx context.Context, r Record, do func(*systemd.Bus) error) e
 	return err
 }
 
-// failedOn are the services that failed, but for the scripts that this program executes and
-// systemd's own: of those, some fail in machines on some hosts, and none is what a job wants.
+// failedOn returns the units that failed, except scripts of this program, and systemd's own services: some of
+// these fail in machines on some hosts, and no job needs them.
 func failedOn(ctx context.Context, bus *systemd.Bus) ([]systemd.FailedService, error) {
 	all, err := bus.FailedServices(ctx)
 	return slices.DeleteFunc(all, func(f systemd.FailedService) bool {
@@ -202,7 +207,7 @@ func failedOn(ctx context.Context, bus *systemd.Bus) ([]systemd.FailedService, e
 	}), err
 }
 
-// wordFailed says how a service failed.
+// wordFailed describes how a unit failed.
 func wordFailed(f systemd.FailedService) string {
 	how := printable.Line(f.Result)
 	switch {
@@ -216,7 +221,7 @@ func wordFailed(f systemd.FailedService) string {
 	return fmt.Sprintf("%s failed (%s)", printable.Line(f.Name), how)
 }
 
-// FailedError is that services in a machine failed.
+// FailedError is the error for units of a machine that failed.
 type FailedError struct{ what []string }
 
 // Error names them.
@@ -229,7 +234,7 @@ const (
 	failedGrace = time.Second
 )
 
-// Failed says which services in a job's machine have failed, in a *[FailedError].
+// Failed returns a *[FailedError] if units in a job's machine have failed.
 func (s Store) Failed(ctx context.Context, job string, role Role) error {
 	record, err := s.RecordOf(job, role)
 	if err != nil || !record.up() {
@@ -237,7 +242,7 @@ func (s Store) Failed(ctx context.Context, job string, role Role) error {
 	}
 	failed, err := s.failedServices(ctx, record)
 	if err != nil {
-		return nil // that a bus does not answer is not that a service failed
+		return nil // a bus that does not answer is no failed unit
 	}
 	return failedError(failed)
 }
@@ -253,9 +258,9 @@ func failedError(failed []systemd.FailedService) error {
 	return e
 }
 
-// AwaitFailed waits until a service in a job's machine has failed, and stays so for a moment:
-// something else may be starting it again. Then its error is a *[FailedError]; it has another
-// one if that cannot be watched, or ctx ends.
+// AwaitFailed waits until a unit in a job's machine has failed and stays so for a moment, in which something
+// may start it again. Then its error is a *[FailedError]. It has another error if the machine cannot be
+// watched, or ctx ends.
 func (s Store) AwaitFailed(ctx context.Context, job string, role Role) error {
 	record, err := s.RecordOf(job, role)
 	if err != nil || !record.up() {

@@ -13,11 +13,11 @@ import (
 	"nspawn-runner/runner/fault"
 )
 
-// escaped makes a path one that systemd-nspawn does not split.
+// escaped escapes the characters of a path at which systemd-nspawn splits an option.
 var escaped = strings.NewReplacer(`\`, `\\`, ":", `\:`)
 
-// bindOptions mounts what a machine sees of the host beside the machine's root, and
-// returns nspawn's options for all of it. nspawn makes the mount points.
+// bindOptions mounts binds and devices in mnt, beside the machine's root. It returns the options by
+// which systemd-nspawn shows them in the machine, and makes the mount points.
 func bindOptions(mnt string, record Record) ([]string, error) {
 	var options []string
 	show := func(option, from, to string) {
@@ -44,10 +44,9 @@ func bindOptions(mnt string, record Record) ([]string, error) {
 	return options, nil
 }
 
-// makeNodes makes the machine's own nodes of its devices, on a tmpfs of theirs.
-// The host's would belong to nobody in a user namespace, and could not be opened
-// if their mode is 0660; and an idmapped mount of devtmpfs there is not. As
-// with nspawn's own nodes, everybody inside may use them.
+// makeNodes makes nodes for the machine's devices, on a tmpfs of their own. In a user namespace, the
+// host's nodes would belong to the user nobody, and with mode 0660 no program could open them. devtmpfs
+// cannot be mounted idmapped. All users in the machine may use the nodes, as those of systemd-nspawn.
 func makeNodes(dir string, record Record) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
@@ -70,7 +69,7 @@ func makeNodes(dir string, record Record) error {
 	return nil
 }
 
-// node is where the node of a device lies. Two names of one device share it.
+// node returns the path of a device's node. Two names of one device share a node.
 func node(dir string, device Device) string {
 	return filepath.Join(dir, fmt.Sprintf("%d-%d", unix.Major(device.Number), unix.Minor(device.Number)))
 }

@@ -2,10 +2,8 @@ package machine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -14,8 +12,8 @@ import (
 	"nspawn-runner/runner/storage"
 )
 
-// allowNested gives a machine, whose first process is there, what systemd-nspawn needs in it
-// beside what lies beneath its root.
+// allowNested mounts what a systemd-nspawn in a machine needs besides the mounts beneath the machine's root.
+// leader is the machine's first process.
 func (s Store) allowNested(ctx context.Context, leader host.Process, record Record) error {
 	if record.NoNesting {
 		return nil
@@ -27,15 +25,15 @@ func (s Store) allowNested(ctx context.Context, leader host.Process, record Reco
 	done := make(chan error, 1)
 	go func() {
 		defer mounts.Close()
-		// This goroutine's thread is never unlocked, so that it ends with it: it has another
-		// mount namespace and another user.
+		// The thread is never unlocked, so it ends with this goroutine: it is in another mount
+		// namespace and has another user.
 		runtime.LockOSThread()
 		done <- mountForNspawn(mounts, record.RootUID)
 	}()
 	select {
 	case err = <-done:
 	case <-ctx.Done(): // the thread may wait for the kernel's lock of all mounts
-		err = ctx.Err()
+		err = context.Cause(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf(`mount /run/systemd/nspawn for containers: %w; "nesting: false" turns this off`, err)
@@ -43,10 +41,10 @@ func (s Store) allowNested(ctx context.Context, leader host.Process, record Reco
 	return nil
 }
 
-// mountForNspawn mounts what is /run/systemd/nspawn in the machine with a mount namespace and a
-// root with a user id: systemd-nspawn in there mounts parts of that directory in its containers,
-// with flags of its own. With the machine's /run it could not, because that was mounted outside
-// the machine's user namespace, whose root may take none of its flags away (mount_namespaces(7)).
+// mountForNspawn mounts a tmpfs on /run/systemd/nspawn of a machine. machine is its mount namespace, owner the
+// user id of its root. A systemd-nspawn in the machine mounts parts of this directory in its containers, with
+// other flags. It could not do this with the machine's /run, which was mounted outside the machine's user
+// namespace: root in the machine cannot clear its flags (mount_namespaces(7)).
 func mountForNspawn(machine *os.File, owner int) error {
 	mount, err := detachedMount("tmpfs", "size=1m", "nr_inodes=1k", "mode=0755", fmt.Sprintf("uid=%d", owner), fmt.Sprintf("gid=%d", owner))
 	if err != nil {
@@ -59,15 +57,15 @@ func mountForNspawn(machine *os.File, owner int) error {
 	if err := unix.Setns(int(machine.Fd()), unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("enter its mounts: %w", err)
 	}
-	// The machine's systemd, which makes /run/systemd at this moment, must be able to write there.
+	// The machine's systemd may make /run/systemd at this moment, and must be able to write there.
 	if err := unix.Setfsgid(owner); err != nil {
 		return err
 	}
 	if err := unix.Setfsuid(owner); err != nil {
 		return err
 	}
-	// This follows no link: the image's first programs run by now, and one through /proc leads to
-	// what other threads of this program see, the host.
+	// No link is followed. Programs of the image run by now, and a link through /proc could lead to the
+	// mount namespace of other threads of this program, which is the host's.
 	at, err := storage.OpenIn("/", "run", unix.O_PATH|unix.O_DIRECTORY)
 	for _, name := range []string{"systemd", "nspawn"} {
 		if err != nil {
@@ -84,16 +82,4 @@ func mountForNspawn(machine *os.File, owner int) error {
 		return fmt.Errorf("move_mount to %s: %w", at.Name(), err)
 	}
 	return nil
-}
-
-// makeIn makes a directory in another one, unless it is there, and opens it.
-func makeIn(dir *os.File, name string) (*os.File, error) {
-	if err := unix.Mkdirat(int(dir.Fd()), name, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
-		return nil, fmt.Errorf("make %s/%s: %w", dir.Name(), name, err)
-	}
-	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open %s/%s: %w", dir.Name(), name, err)
-	}
-	return os.NewFile(uintptr(fd), filepath.Join(dir.Name(), name)), nil
 }

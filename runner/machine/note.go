@@ -10,9 +10,9 @@ import (
 // noteSize is the size of each note in a machine's directory, in bytes.
 const noteSize = 512
 
-// writeNote writes a short JSON text into a machine's directory. It fills the file up with
-// spaces and writes over what is there: ext4 sends a file to the disk at once that is
-// truncated and written again (auto_da_alloc in ext4(5)), which takes thirty times as long.
+// writeNote writes a short JSON text to a file in a machine's directory. It pads the text with spaces
+// and overwrites the file in place. ext4 writes a file that was truncated to the disk at once
+// (auto_da_alloc in ext4(5)), which takes thirty times as long.
 func (s Store) writeNote(id, name string, text []byte) error {
 	if len(text) > noteSize {
 		return fmt.Errorf("note %s of machine %s: %d bytes", name, id, len(text))

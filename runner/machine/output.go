@@ -6,13 +6,11 @@ import (
 	"path/filepath"
 )
 
-// outputFile is a file in the directory of a machine with a program: what the program wrote
-// last.
+// outputFile is a file in the directory of a machine with a program. It has the program's last output.
 const outputFile = "output"
 
-// ring is a file that keeps the last bytes of what is written to it. It begins with the
-// number of all bytes that were ever written. Where a byte lies follows from its number, so a
-// reader needs nothing else.
+// ring is a file that keeps the last bytes that were written to it. It begins with the number of all bytes
+// that were ever written. The place of a byte follows from its number, so readers need nothing else.
 type ring struct {
 	file  *os.File
 	total uint64
@@ -33,7 +31,7 @@ func newRing(path string) (*ring, error) {
 	return &ring{file: file}, nil
 }
 
-// Write keeps what fits. That the disk is full does not keep a program from writing.
+// Write keeps what fits. It never fails: a full disk must not keep the program from writing.
 func (r *ring) Write(p []byte) (int, error) {
 	length := len(p)
 	if skip := len(p) - ringSize; skip > 0 {
@@ -53,10 +51,10 @@ func (r *ring) Write(p []byte) (int, error) {
 	return length, nil
 }
 
-// Output is what the program of a machine has written since a byte: 0 is the first one it ever
-// wrote. skipped is how many of these bytes are not kept any more, next the number of the
-// byte that comes next. A machine that has no program has no output.
-func (s Store) Output(record Record, since uint64) (text []byte, skipped, next uint64) {
+// output returns what the program of a machine has written since a byte. Bytes are numbered from 0, the
+// first one that it ever wrote. skipped is how many of the wanted bytes are not kept any more, next the
+// number of the byte that the program writes next. A machine without a program has no output.
+func (s Store) output(record Record, since uint64) (text []byte, skipped, next uint64) {
 	data, err := os.ReadFile(filepath.Join(s.dir(record.ID), outputFile))
 	if err != nil || len(data) < ringHead {
 		return nil, 0, since
@@ -75,10 +73,10 @@ func (s Store) Output(record Record, since uint64) (text []byte, skipped, next u
 	return text, first - since, max(total, since)
 }
 
-// programWords are the last lines that a program has written.
+// programWords returns the last lines that a program has written.
 func (s Store) programWords(record Record) []string {
 	words := Tail{Max: ringSize}
-	text, _, _ := s.Output(record, 0)
+	text, _, _ := s.output(record, 0)
 	_, _ = words.Write(text)
 	return words.Last()
 }

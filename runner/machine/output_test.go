@@ -10,7 +10,7 @@ import (
 func TestWhatAProgramWroteLastIsKept(t *testing.T) {
 	s := Store{Dir: t.TempDir()}
 	record := Record{ID: "7-service1", Program: &programRecord{}}
-	if text, skipped, next := s.Output(record, 5); text != nil || skipped != 0 || next != 5 {
+	if text, skipped, next := s.output(record, 5); text != nil || skipped != 0 || next != 5 {
 		t.Errorf("of no program: %q, %d, %d", text, skipped, next)
 	}
 	if err := os.Mkdir(s.dir(record.ID), 0o700); err != nil {
@@ -22,17 +22,17 @@ func TestWhatAProgramWroteLastIsKept(t *testing.T) {
 	}
 	write := func(text string) { _, _ = output.Write([]byte(text)) }
 	write("one\ntwo\n")
-	if text, skipped, next := s.Output(record, 4); string(text) != "two\n" || skipped != 0 || next != 8 {
+	if text, skipped, next := s.output(record, 4); string(text) != "two\n" || skipped != 0 || next != 8 {
 		t.Errorf("%q, %d, %d", text, skipped, next)
 	}
 	write(strings.Repeat("x", ringSize-5))
 	write("\nend\n")
-	text, skipped, next := s.Output(record, 0)
+	text, skipped, next := s.output(record, 0)
 	if len(text) != ringSize || !strings.HasSuffix(string(text), "xx\nend\n") || skipped != 8 || next != ringSize+8 {
 		t.Errorf("%d bytes, %q, %d, %d", len(text), text[len(text)-8:], skipped, next)
 	}
 	write(strings.Repeat("y", 3*ringSize) + "\n\x1b[31mlast\x00\n")
-	if text, skipped, _ := s.Output(record, next); len(text) != ringSize || skipped != 2*ringSize+12 {
+	if text, skipped, _ := s.output(record, next); len(text) != ringSize || skipped != 2*ringSize+12 {
 		t.Errorf("%d bytes, %d skipped", len(text), skipped)
 	}
 	if words := s.programWords(record); len(words) != 2 || words[1] != "[31mlast" {

@@ -19,13 +19,12 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
-// A machine is booted, or it executes one program, as a container does: then it has no init,
-// and ends when the program ends. Such a machine has less than a booted one: not what
-// containers in it need, no devices, and the capabilities that docker gives.
+// A machine boots, or it executes one program, as a container does. Such a machine has no init, and ends
+// when the program ends. It has no devices of the host, nothing that containers in it would need, and
+// only the capabilities that docker gives.
 
-// recorded is what goes on record. Who may use little memory shall not fill the host's by
-// files in /dev/shm; but what is there counts to the machine's memory anyway. So all of that
-// may lie there: browsers need more than the 64 MiB of docker.
+// recorded returns what the record says of a program. /dev/shm may have as many bytes as the machine may
+// use memory: its files count to that memory anyway, and browsers need more than docker's 64 MiB.
 func recorded(p *Program, limits Limits) *programRecord {
 	if p == nil {
 		return nil
@@ -38,10 +37,10 @@ func recorded(p *Program, limits Limits) *programRecord {
 }
 
 const (
-	// starterPlace is where a machine sees this program: in a tmpfs of systemd-nspawn's, so
-	// that it lies at no place in the image, which may be hostile, or lack a directory.
+	// starterPlace is where a machine sees this program: in a tmpfs of systemd-nspawn. A place in
+	// the image may be hostile, or its directory may be missing.
 	starterPlace = "/dev/.nspawn-runner"
-	// planPipe is a pipe in the directory of a machine, which is the starter's standard input.
+	// planPipe is a pipe in the directory of a machine: the standard input of the starter.
 	planPipe = "plan"
 	// planLimit bounds how long a starter takes to read its plan.
 	planLimit = 10 * time.Second
@@ -51,8 +50,8 @@ const (
 const droppedCapabilities = "CAP_AUDIT_CONTROL,CAP_DAC_READ_SEARCH,CAP_IPC_OWNER,CAP_LEASE,CAP_LINUX_IMMUTABLE,CAP_NET_BROADCAST," +
 	"CAP_SYS_ADMIN,CAP_SYS_BOOT,CAP_SYS_NICE,CAP_SYS_PTRACE,CAP_SYS_RESOURCE,CAP_SYS_TTY_CONFIG"
 
-// begin has the program of a machine begin, whose starter waits. It adds to the record where
-// the machine runs.
+// begin sends the plan to a machine's starter, which waits for it. It adds the first process and the
+// control group to the record.
 func (s Store) begin(ctx context.Context, bus *systemd.Bus, plan starter.Plan, record *Record) error {
 	leader, err := bus.Leader(ctx, Name(record.ID))
 	if err != nil {
@@ -83,8 +82,8 @@ func (s Store) begin(ctx context.Context, bus *systemd.Bus, plan starter.Plan, r
 	return os.Remove(path)
 }
 
-// programOptions prepares what a machine with a program sees beside its root, and returns
-// systemd-nspawn's options for it. The last one is its program: the starter.
+// programOptions mounts what a machine with a program sees beside its root. It returns the options of
+// systemd-nspawn for that, followed by the command line of the starter.
 func programOptions(mnt, root string, program programRecord) ([]string, error) {
 	binds, err := bindRun(mnt, root)
 	if err != nil {
@@ -107,8 +106,8 @@ func programOptions(mnt, root string, program programRecord) ([]string, error) {
 		starterPlace, "start"), nil
 }
 
-// bindStarter mounts this program's file, read-only, and not through a descriptor: behind
-// /proc/self/exe of the machine would be the host's file on the host's own mount.
+// bindStarter mounts the file of this program read-only. If the machine got a descriptor instead,
+// /proc/self/exe in the machine would lead to the host's file on the host's mount.
 func bindStarter(mnt string) (string, error) {
 	path, err := os.Executable()
 	if err != nil {
@@ -130,7 +129,7 @@ func bindStarter(mnt string) (string, error) {
 	return at, storage.Bind(file, at, view)
 }
 
-// checkStatic finds out whether a program needs files beside it, which an image may not have.
+// checkStatic returns an error if a program is linked dynamically: an image may lack its libraries.
 func checkStatic(path string) error {
 	program, err := elf.Open(path)
 	if err != nil {
@@ -145,14 +144,14 @@ func checkStatic(path string) error {
 	return nil
 }
 
-// maxRun bounds how many directories of the image's /run a machine has.
+// maxRun bounds how many directories of the image's /run a machine gets.
 const maxRun = 64
 
-// runName matches the names of such directories that can be written in an option.
+// runName matches those names of such directories that can stand in an option.
 var runName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
 
-// bindRun shows the directories of the image's /run, which systemd-nspawn covers with a tmpfs:
-// programs find there what their image made for their sockets.
+// bindRun shows the directories of the image's /run, which systemd-nspawn covers with a tmpfs. Images
+// have directories there for the sockets of their programs.
 func bindRun(mnt, root string) (options []string, err error) {
 	run, err := storage.OpenIn(root, "run", unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
@@ -182,17 +181,8 @@ func bindRun(mnt, root string) (options []string, err error) {
 	return options, nil
 }
 
-func openDirectory(at *os.File, name string) (*os.File, error) {
-	fd, err := unix.Openat(int(at.Fd()), name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), name), nil
-}
-
-// without are what of the host's limits of user namespaces a machine has nothing: in one with
-// a program, nobody makes further user namespaces, as in docker's, since root in them could do
-// what the program's user cannot.
+// without returns the limits of user namespaces that are zero for the machine. A machine with a program
+// has no further user namespaces, as with docker: root in one could do what the program's user cannot.
 func (r Record) without() []string {
 	if r.Program == nil {
 		return nil
@@ -200,5 +190,5 @@ func (r Record) without() []string {
 	return []string{"max_user_namespaces"}
 }
 
-// errNoInit is why nothing else can be executed in a machine.
+// errNoInit is the error of a script for a machine with a program.
 var errNoInit = errors.New("it executes the program of an image without an init: no script and no shell can be executed beside it")

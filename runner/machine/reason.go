@@ -17,7 +17,7 @@ import (
 
 var errBootTimeout = errors.New("it did not come up in time")
 
-// reasonNotUp is why a machine is not up, for metrics.
+// reasonNotUp returns why a machine is not up, in words for metrics.
 func reasonNotUp(err error) failure.Reason {
 	switch reason := failure.Of(err); {
 	case errors.Is(err, errBootTimeout):
@@ -30,11 +30,11 @@ func reasonNotUp(err error) failure.Reason {
 	return failure.MachineDied
 }
 
-// reasonTimeout bounds the search for why something failed.
+// reasonTimeout bounds the search for the reason of a failure.
 const reasonTimeout = 5 * time.Second
 
-// whyNotUp adds to the error of a start what a person needs: which units hang
-// or failed, and the end of the machine's console.
+// whyNotUp adds to the error of a start which units hang or failed, and the last lines of the machine's
+// console.
 func (s Store) whyNotUp(ctx context.Context, host *systemd.Bus, spec Spec, record Record, err error) error {
 	ctx, cancel := context.WithTimeout(ctx, reasonTimeout)
 	defer cancel()
@@ -62,7 +62,7 @@ func (s Store) whyNotUp(ctx context.Context, host *systemd.Bus, spec Spec, recor
 	return fmt.Errorf("%w\n%s", err, strings.Join(lines, "\n"))
 }
 
-// insideReasons asks the machine's own service manager.
+// insideReasons asks the machine's own service manager which units hang or failed.
 func insideReasons(ctx context.Context, record Record) []string {
 	bus, err := systemd.Machine(ctx, *record.Leader, record.RootUID)
 	if err != nil {
@@ -99,9 +99,9 @@ func unsettled(ctx context.Context, bus *systemd.Bus) (lines []string) {
 	return lines
 }
 
-// consoleTail is the end of what the machine printed while it booted.
+// consoleTail returns the last lines of the machine's console.
 func consoleTail(ctx context.Context, record Record) []string {
-	// The last line is the one that matters, and may still be on its way.
+	// The last line is the most important one, and may still be on its way.
 	_ = exec.CommandContext(ctx, "journalctl", "--sync").Run()
 	out, err := exec.CommandContext(ctx, "journalctl", "--quiet", "--no-pager", "--output=cat", "--lines=12",
 		fmt.Sprintf("--since=@%d", record.Created.Unix()),
@@ -118,8 +118,7 @@ func consoleTail(ctx context.Context, record Record) []string {
 	return lines
 }
 
-// whyDead adds to the error of a script whose machine is gone what became of
-// the machine.
+// whyDead turns the error of a script into one that says what happened to its machine.
 func (s Store) whyDead(ctx context.Context, record Record, err error) error {
 	name := Name(record.ID)
 	if stopped := (stoppedError{}); errors.As(err, &stopped) || !errors.Is(err, systemd.ErrGone) && record.Leader.Alive() {
@@ -147,7 +146,7 @@ func (s Store) whyDead(ctx context.Context, record Record, err error) error {
 	}
 	defer host.Close()
 	if record.Leader.Alive() {
-		// Its bus alone may be gone, or it is on its way down.
+		// Only its bus may be gone, or the machine is about to end.
 		short, cancel := context.WithTimeout(ctx, reasonTimeout)
 		defer cancel()
 		if _, _, stopErr := host.AwaitStopped(short, unitName(record.ID)); stopErr != nil {
@@ -174,13 +173,14 @@ func (s Store) whyDead(ctx context.Context, record Record, err error) error {
 	return failure.Because(reason, howDied(record, result, status))
 }
 
-// howDied words how the service of a machine ended: systemd's result and exit status.
+// howDied returns an error that says how the service of a machine ended. result and status are those of
+// systemd.
 func howDied(record Record, result string, status int32) error {
 	name := Name(record.ID)
 	switch {
 	case result == "success":
 		return fmt.Errorf("machine %s is gone: it was powered off, or cleaned up", name)
-	case result == "exit-code" && status == 133: // nspawn's word for a reboot, systemd-nspawn(1)
+	case result == "exit-code" && status == 133: // systemd-nspawn(1): the machine rebooted
 		return fmt.Errorf("machine %s was rebooted: a machine lives for one boot", name)
 	case result == "oom-kill" && record.Service != "":
 		return fmt.Errorf("machine %s ran out of memory (service_memory_max)", name)
@@ -194,8 +194,8 @@ func howDied(record Record, result string, status int32) error {
 	return fmt.Errorf("machine %s died (%s)", name, result)
 }
 
-// stoppedError is why a script had to be stopped whose machine did not obey, and
-// was stopped with it: that the machine is gone is our doing, and no reason.
+// stoppedError is the error of a script whose machine did not obey, and was stopped with it. So this
+// program has stopped the machine, and its end explains nothing.
 type stoppedError struct{ error }
 
 func (e stoppedError) Unwrap() error { return e.error }

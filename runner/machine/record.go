@@ -15,102 +15,102 @@ import (
 	"nspawn-runner/runner/network"
 )
 
-// recordFormat grows when a record's meaning changes. Fields may be added
-// without: the program is upgraded while machines run, so records of an older
-// build are read by a newer one.
+// recordFormat is increased when the meaning of a record changes. New fields need no new format. The
+// program is upgraded while machines run, so a newer build reads records of an older one.
 const recordFormat = 1
 
-// Record is what is known of a machine, kept from its start to its end.
+// Record describes a machine from its start to its end. Spec explains the fields that both have.
 type Record struct {
 	Format int `json:"format"`
-	// ID is the machine's own.
+	// ID is the machine's id.
 	ID string `json:"id"`
-	// Job is the id of the job that the machine is for, Role what it is to that. Older builds
-	// noted neither: each job had one machine, whose id was the job's.
+	// Job is the id of the machine's job, Role the machine's role in it. Older builds noted
+	// neither: each job had one machine, whose id was the job's.
 	Job   string `json:"job,omitempty"`
 	Role  Role   `json:"role,omitempty"`
 	Owner string `json:"owner,omitempty"`
 	// Project is the number of the job's project in GitLab, 0 if it is not known.
 	Project int64         `json:"project,omitempty"`
 	Caller  *host.Process `json:"caller,omitempty"`
-	// CallerDir is what that has on the host for the job.
+	// CallerDir is the caller's directory for the job.
 	CallerDir  *CallerDir `json:"caller_dir,omitempty"`
 	Image      string     `json:"image"`
 	Generation string     `json:"generation"`
 	Chroot     string     `json:"chroot"`
 	Backend    string     `json:"backend"`
-	// Hostname is the machine's own, "" for its name.
+	// Hostname is the machine's host name, "" for its name.
 	Hostname string `json:"hostname,omitempty"`
-	// Masked are units that it does not start, besides those that none does.
+	// Masked are units that it does not start, besides those that no machine starts.
 	Masked     []string `json:"masked,omitempty"`
 	Privileged bool     `json:"privileged,omitempty"`
-	// RootUID is the host's user id of the machine's root: the first of its
-	// range, 0 when privileged.
+	// RootUID is the host's user id of the machine's root: the first one of the machine's range, 0
+	// if the machine is privileged.
 	RootUID int `json:"root_uid"`
-	// IDs is how many ids from there are the machine's own. Older builds did not note it.
+	// IDs is the size of that range. Older builds did not note it.
 	IDs     int       `json:"ids,omitempty"`
 	Created time.Time `json:"created"`
 	// Boot is the kernel's id of the host's boot in which it was made.
 	Boot string `json:"boot,omitempty"`
-	// Expires is when nobody can be using the machine any more.
+	// Expires is when the machine's job must be over.
 	Expires time.Time `json:"expires"`
-	// CreatedUptime and ExpiresUptime are the same two in nanoseconds since that boot
-	// began. Older builds did not note them.
+	// CreatedUptime and ExpiresUptime are the same times, in nanoseconds since that boot began.
+	// Older builds did not note them.
 	CreatedUptime time.Duration `json:"created_uptime,omitempty"`
 	ExpiresUptime time.Duration `json:"expires_uptime,omitempty"`
 	Binds         []Bind        `json:"binds,omitempty"`
 	Devices       []Device      `json:"devices,omitempty"`
-	// Network is the name of what the machine is attached to. Older builds did not note
-	// it, and gave all machines the host's.
+	// Network is the name of the machine's network. Older builds did not note it, and gave all
+	// machines the network of the host.
 	Network string `json:"network,omitempty"`
-	// Joins is the first process of the machine whose network it shares, if it shares one.
+	// Joins is the first process of the machine whose network this one shares, nil if it shares none.
 	Joins *host.Process `json:"joins,omitempty"`
-	// Names are host names of its own loopback, besides its own.
+	// Names are host names for its loopback, besides its own host name.
 	Names []string `json:"names,omitempty"`
-	// Service is the name by which the job knows it, if it is a service: a printable line.
+	// Service is the name of the service in the job, a printable line; "" if it is not a service.
 	Service string `json:"service,omitempty"`
-	// Aliases are its own among the names. Followed says that the job is shown what it says.
+	// Aliases are those of Names that lead to this service. Followed says that the job's log shows
+	// what the service says.
 	Aliases  []string `json:"aliases,omitempty"`
 	Followed bool     `json:"followed,omitempty"`
-	// CloudMetadata says that the machine may reach it.
+	// CloudMetadata says that the machine may reach the metadata service of a cloud.
 	CloudMetadata bool `json:"cloud_metadata,omitempty"`
 	// NoFUSE says that the machine has no /dev/fuse.
 	NoFUSE bool `json:"no_fuse,omitempty"`
-	// NoNesting says that it has not what containers in it need.
+	// NoNesting says that the machine lacks what containers in it need.
 	NoNesting bool `json:"no_nesting,omitempty"`
 	// DiskMax is how many bytes the machine may write to its root, 0 for no limit;
 	// Layer the block device that its writable layer lies on, if it has one.
 	DiskMax uint64 `json:"disk_max,omitempty"`
 	Layer   string `json:"layer,omitempty"`
-	// Shell executes scripts that name none. Older builds did not note it.
+	// Shell executes scripts that name no shell. Older builds did not note it.
 	Shell string `json:"shell,omitempty"`
-	// Environment is what the image sets for all scripts.
+	// Environment are the variables that the image sets for all scripts.
 	Environment map[string]string `json:"environment,omitempty"`
-	// Quiet leaves what the job used out of its log.
+	// Quiet leaves out of the job's log what the job used.
 	Quiet bool `json:"quiet,omitempty"`
-	// Program is set if the machine executes a program in place of an init.
+	// Program is set if the machine executes a program instead of an init.
 	Program *programRecord `json:"program,omitempty"`
 
-	// Leader is the machine's first process, Cgroup the path of its service's
-	// control group. Both are set once the machine is up.
+	// Leader is the machine's first process, Cgroup the path of its service's control group. Both
+	// are set when the machine is up.
 	Leader *host.Process `json:"leader,omitempty"`
 	Cgroup string        `json:"cgroup,omitempty"`
 }
 
-// programRecord is what is on record of a machine's program.
+// programRecord describes the program of a machine.
 type programRecord struct {
 	StopSignal int `json:"stop_signal"`
 	// SharedMemory is how many bytes fit into /dev/shm, 0 for the kernel's default.
 	SharedMemory uint64 `json:"shared_memory"`
 }
 
-// HasInit says whether the machine was booted: others execute one program.
+// HasInit says whether the machine boots. A machine without an init executes one program.
 func (r Record) HasInit() bool { return r.Program == nil }
 
-// up says whether the machine came up and its first process still lives.
+// up says whether the machine came up and its first process is alive.
 func (r Record) up() bool { return r.Leader != nil && r.Leader.Alive() }
 
-// attached is what the machine is attached to.
+// attached returns the machine's network.
 func (r Record) attached() (network.Network, error) {
 	named, err := network.Named(cmp.Or(r.Network, network.Host.Name()))
 	if err != nil || r.Joins == nil {
@@ -119,10 +119,10 @@ func (r Record) attached() (network.Network, error) {
 	return network.Of(named), nil
 }
 
-// hostname is what the machine calls itself.
+// hostname returns the machine's host name.
 func (r Record) hostname() string { return cmp.Or(r.Hostname, Name(r.ID)) }
 
-// Age is how long ago a machine was made.
+// Age returns how long ago the machine was made.
 func (r Record) Age() time.Duration {
 	if r.CreatedUptime > 0 && r.Boot == host.BootID() {
 		return host.Uptime() - r.CreatedUptime
@@ -130,8 +130,8 @@ func (r Record) Age() time.Duration {
 	return time.Since(r.Created)
 }
 
-// isOver says whether nobody can be using a machine any more, made in this boot. The clock
-// alone does not say so where a gitlab-runner lives that will.
+// isOver says whether the time of a machine of this boot is over. Records of older builds have only
+// times of the clock, which may be set. These count only without a caller, which would stop the machine.
 func (r Record) isOver() bool {
 	if r.ExpiresUptime > 0 {
 		return host.Uptime() > r.ExpiresUptime
@@ -139,8 +139,8 @@ func (r Record) isOver() bool {
 	return r.Caller == nil && time.Now().After(r.Expires)
 }
 
-// readRecord reads the record in a machine's directory. A record that cannot
-// be read is a leftover: the host crashed while it was written.
+// readRecord reads the record in a machine's directory. A record that is not JSON is a leftover of a
+// crash of the host.
 func readRecord(dir string) (Record, error) {
 	var r Record
 	data, err := os.ReadFile(filepath.Join(dir, "record.json"))
@@ -157,12 +157,12 @@ func readRecord(dir string) (Record, error) {
 	return r, nil
 }
 
-// errNewer is the cause when a later build made a machine. Its record's common
-// fields are read all the same.
+// errNewer is the cause if a later build made the machine. readRecord returns the fields that it knows
+// all the same.
 var errNewer = errors.New("made by a newer nspawn-runner")
 
-// write replaces the record in the machine's directory. It does not wait for
-// the disk: no machine survives a crash of the host, so its record need not.
+// write replaces the record in the machine's directory. It does not wait for the disk, because no
+// machine survives a crash of the host.
 func (r Record) write(dir string) error {
 	data, err := json.MarshalIndent(r, "", "\t")
 	if err != nil {
@@ -180,9 +180,9 @@ func (r Record) write(dir string) error {
 	return nil
 }
 
-// Records returns the records of all machines, those being started included. That
-// one cannot be read is an error, since what its machine uses is not known then;
-// unless it is not there yet, or is what a crash of the host left.
+// Records returns the records of all machines, also of those that start. A record that cannot be read
+// is an error, because it is not known what its machine uses. A record that does not exist yet, or is a
+// leftover of a crash of the host, is left out.
 func (s Store) Records() ([]Record, error) {
 	entries, err := os.ReadDir(s.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -208,7 +208,7 @@ func (s Store) Records() ([]Record, error) {
 	return records, nil
 }
 
-// State is starting, running or dead.
+// State returns starting, running or dead.
 func (r Record) State() string {
 	switch {
 	case r.Leader == nil:

@@ -21,32 +21,31 @@ import (
 type Script struct {
 	// Source is read to its end before the script starts.
 	Source io.Reader
-	// Shell executes it: a path in the machine, "" for the machine's own.
+	// Shell executes it: a path in the machine, "" for the shell of the record.
 	Shell string
-	// Label says what it is, for people who look into the machine.
+	// Label names the script for people who look into the machine.
 	Label string
 	// Stdout and Stderr receive its output as it comes.
 	Stdout, Stderr io.Writer
 	// Role is that of the job's machine in which it is executed, "" for Main.
 	Role Role
-	// Alone says that no other script may be running: gitlab-runner's come one
-	// after the other. What a driver that was killed left running is stopped.
+	// Alone says that gitlab-runner executes its scripts one after the other. So a script that still
+	// runs was left by a driver that was killed, and is stopped.
 	Alone bool
 
-	environment map[string]string // the machine's record has it
+	environment map[string]string // that of the record
 }
 
-// wrapper executes the script's shell, $0, with the variables of the file $1, whose lines
-// match $2, and those of its other arguments. They come in this order, and later ones win:
-// what the unit says, the file, the arguments, and then what the script itself sets.
+// wrapper executes the script's shell, $0. It sets the variables in those lines of the file $1 that match
+// $2, and then the variables in its other arguments. Variables come from the unit, the file, the arguments
+// and the script; later ones override earlier ones.
 //
-// It reads the file by itself, in place of systemd's EnvironmentFile=, since that does not
-// know lines with "export", wins over all other variables, and reads a fifo in the
-// machine's first process, which then waits for a writer.
+// EnvironmentFile= of systemd is no replacement: it does not support lines with "export", it overrides all
+// other variables, and it reads a fifo in the machine's first process, which then waits for a writer.
 //
-// The script comes to it on stdin: left there, a command in it that reads stdin would eat
-// the rest of the script. Before, it reads the last byte: see executed. The shell's
-// descriptor is one that it shares with nobody.
+// The script is the standard input of the wrapper. The shell gets it as another descriptor, because a
+// command in the script that reads its standard input would read the rest of the script. The wrapper reads
+// the last byte of the script: see executed. The shell's descriptor is shared with no other process.
 const wrapper = `if [ -f "$1" ]; then
 	while read -r || [ "$REPLY" ]; do
 		[[ $REPLY =~ $2 ]] && export -- "${BASH_REMATCH[2]}=${BASH_REMATCH[4]}${BASH_REMATCH[5]}${BASH_REMATCH[6]}"
@@ -57,15 +56,15 @@ shift 2
 command -v "$0" >/dev/null || exit 127; read -r; exec "$0" /dev/fd/3 3</dev/stdin </dev/null`
 
 const (
-	// variables is the file in which a Debian machine has variables for all logins.
+	// variables is the file of Debian with variables for all logins.
 	variables = "/etc/environment"
-	// variable is a line of it, as pam_env(8) reads it: NAME=VALUE, perhaps after
-	// "export", in quotes or without, and what follows a # is a comment.
+	// variable matches a line of it, as pam_env(8) reads it: NAME=VALUE, maybe after "export", maybe
+	// in quotes, and maybe with a comment after a #.
 	variable = `^[[:blank:]]*(export[[:blank:]]+)?([A-Za-z_][A-Za-z0-9_]*)=` +
 		`("([^"]*)"|'([^']*)'|([^"'#[:blank:]]([^#]*[^#[:blank:]])?)?)[[:blank:]]*(#.*)?$`
 )
 
-// command is the command line that executes a script.
+// command returns the command line that executes a script.
 func (s Script) command() []string {
 	args := []string{"/bin/bash", "-c", wrapper, s.Shell, variables, variable}
 	for _, name := range slices.Sorted(maps.Keys(s.environment)) {
@@ -74,15 +73,15 @@ func (s Script) command() []string {
 	return args
 }
 
-// farewell comes before the first line of a script. By then its shell has opened the
-// script anew; what else the shell starts is not to inherit the script, which holds the
-// job's secrets, as its descriptor 3.
+// farewell comes before the first line of a script. It closes descriptor 3, so that programs which the
+// shell starts do not inherit the script, and with it the job's secrets. The shell has opened the script
+// again by then.
 const farewell = "exec 3<&-; "
 
-// farewells are the shells that understand it. Others take a path, and may be anything.
+// farewells are the shells that understand farewell. Other programs get the script without it.
 var farewells = []string{"sh", "bash", "dash", "ash", "ksh", "mksh", "yash", "zsh"}
 
-// withFarewell is a script as its shell reads it.
+// withFarewell returns the script as its shell is to read it.
 func withFarewell(source io.Reader, shell string) io.Reader {
 	if !slices.Contains(farewells, path.Base(shell)) {
 		return source
@@ -90,8 +89,7 @@ func withFarewell(source io.Reader, shell string) io.Reader {
 	return io.MultiReader(strings.NewReader(farewell), source)
 }
 
-// unitPrefix begins the names of scripts' units in a machine. A job does not take it
-// for its own units by accident.
+// unitPrefix is the prefix of the units of scripts in a machine. No job uses it by accident.
 const unitPrefix = "nspawn-runner-script-"
 
 func (s Store) scriptProperties(script Script, body *scriptBody, output *streams) []systemd.Property {
@@ -104,26 +102,26 @@ func (s Store) scriptProperties(script Script, body *scriptBody, output *streams
 		set("Environment", []string{
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 			"HOME=/root", "USER=root", "LOGNAME=root", "SHELL=" + script.Shell,
-			"DEBIAN_FRONTEND=noninteractive", // debconf(7): nobody answers, and else each apt-get install complains of that
+			"DEBIAN_FRONTEND=noninteractive", // debconf(7): without it, each apt-get install complains that no one can answer
 		}),
 		set("StandardInputFileDescriptor", dbus.UnixFD(body.file.Fd())),
 		set("StandardOutputFileDescriptor", dbus.UnixFD(output.stdout.inside.Fd())),
 		set("StandardErrorFileDescriptor", dbus.UnixFD(output.stderr.inside.Fd())),
 		set("IgnoreSIGPIPE", false),
-		// A job may isolate another target, and goes on.
+		// So a job that isolates another target goes on.
 		set("IgnoreOnIsolate", true),
-		// The machine's limits are meant to be the only ones.
+		// Only the limits of the machine count.
 		set("TasksMax", ^uint64(0)),
 		set("OOMPolicy", "continue"),
 		set("TimeoutStopUSec", uint64(5*time.Second/time.Microsecond)),
-		// Keep what is known of the unit until it has been asked, then nothing.
+		// systemd keeps the unit until this program has asked for its result.
 		set("CollectMode", "inactive-or-failed"),
 		set("AddRef", true),
 	}
 }
 
-// scriptBody is a script in memory that the machine can read and nobody can
-// change any more. The position in the file is at its last byte.
+// scriptBody is a script in memory that the machine can read and no process can change. Its file position
+// is at the last byte.
 type scriptBody struct {
 	file *os.File
 	size int64
@@ -156,21 +154,20 @@ func (b *scriptBody) fill(source io.Reader) (err error) {
 	return nil
 }
 
-// executed says whether the machine executed the wrapper, and found the shell.
-// An exit status cannot: systemd's word for a failed execve, 203, can also be
-// the script's. But the wrapper shares its stdin with us, and with it the position,
-// which it moves to the end; the shell opens the script anew.
+// executed says whether the machine executed the wrapper, and the wrapper found the shell. The exit status
+// does not say this: systemd's 203 for a failed execve can also be that of the script. The wrapper shares
+// the file position with this process, and moves it to the end. The shell opens the script again.
 func (b *scriptBody) executed() bool {
 	position, err := b.file.Seek(0, io.SeekCurrent)
 	return err == nil && position == b.size
 }
 
-// checkExecuted says why a script was not executed whose unit ended so.
+// checkExecuted returns an error if a script was not executed. exit is the end of its unit.
 func (b *scriptBody) checkExecuted(exit systemd.Exit, shell string) error {
 	switch {
 	case b.executed():
 		return nil
-	case exit.Status == 127: // the wrapper's
+	case exit.Status == 127: // from the wrapper
 		return fmt.Errorf("the machine could not execute the script: is there a shell %s in it?", printable.Line(shell))
 	}
 	return fmt.Errorf("the machine could not execute the script (%s, status %d)", printable.Line(exit.Result), exit.Status)

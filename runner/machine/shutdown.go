@@ -16,17 +16,16 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
-// shutdownLimit is how long a machine may take to shut down. systemd kills most of what
-// does not stop after 90 s (DefaultTimeoutStopSec=), and then the witness tells of it.
+// shutdownLimit is how long a machine may take to shut down. systemd kills most services that do not stop
+// within 90 s (DefaultTimeoutStopSec=), and the witness reports that.
 const shutdownLimit = 2 * time.Minute
 
-// ending is the unit that ends the service manager of a container, and with it the
-// machine. Others, such as poweroff.target, may be masked: see Spec.
+// ending is the unit that ends the service manager of a container, and with it the machine. Other units, such
+// as poweroff.target, may be masked: see Spec.
 const ending = "exit.target"
 
-// Shutdown removes a job's main machine as Stop does, after it has stopped its services itself,
-// as any Debian that is turned off. The error says what did not stop, or was killed for
-// it: what that left on the disk may be half of something.
+// Shutdown shuts a job's main machine down, as a Debian that is turned off, and then removes it. The error
+// says which services did not stop by themselves: their files on the disk may be incomplete.
 func (s Store) Shutdown(ctx context.Context, job string) error {
 	found, err := s.RecordOf(job, Main)
 	if err != nil {
@@ -94,8 +93,8 @@ func (s Store) shutdown(ctx context.Context, record Record) error {
 	return nil
 }
 
-// running names the units of which something runs in a machine. It asks the control
-// groups, since there may be no bus any more.
+// running returns the names of units that have processes. It looks at the control groups, because the bus may
+// have stopped already.
 func (r Record) running() (units []string) {
 	top := r.payload()
 	_ = filepath.WalkDir(top, func(path string, entry fs.DirEntry, err error) error {

@@ -8,23 +8,22 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
-// slice holds the services of all machines of the host, of whatever state directory.
+// slice has the services of all machines of the host, of all state directories.
 const slice = "machine-ci.slice"
 
 // sliceGroup is its control group.
 const sliceGroup = "/sys/fs/cgroup/machine.slice/" + slice
 
-// CheckGuard says whether this kernel asks programs what machines do.
+// CheckGuard returns an error if this kernel does not support the programs of package guard.
 func CheckGuard() error { return guard.Check(sliceGroup) }
 
-// Together is what all machines of a host may take at a time. The limits of each add up
-// to more than there is, and where the host is without memory or processes, the kernel
-// takes no side between its services and its jobs.
+// Together are limits for all machines of a host together. The limits of the machines may add up to more
+// than the host has. Without these, the host's own services would run out of memory or processes too.
 type Together struct {
 	MemoryMax, TasksMax uint64 // as in Limits
 }
 
-// limitSlice sets the limits of all machines, where they are not set yet.
+// limitSlice sets the limits for all machines, if they differ from those that are set.
 func limitSlice(ctx context.Context, bus *systemd.Bus, all Together) error {
 	var missing []systemd.Property
 	for name, want := range map[string]uint64{"MemoryMax": all.MemoryMax, "TasksMax": all.TasksMax} {

@@ -9,14 +9,13 @@ import (
 	"nspawn-runner/runner/printable"
 )
 
-// stageNote says which stage works with a job's machines, and by which process: when that has
-// ended, so has the stage.
+// stageNote says which stage of a job runs, and in which process. The stage ends with the process.
 type stageNote struct {
 	Stage   string        `json:"stage"`
 	Process *host.Process `json:"process"`
 }
 
-// NoteStage notes that this process works on a job: what it executes, for people.
+// NoteStage notes the stage of a job that this process runs, for people.
 func (s Store) NoteStage(job, stage string) error {
 	self, err := host.FindProcess(os.Getpid())
 	if err != nil {
@@ -29,7 +28,7 @@ func (s Store) NoteStage(job, stage string) error {
 	return s.writeNote(job, "stage.json", text)
 }
 
-// stage is the stage that works on a job, "" if none does.
+// stage returns the stage of a job that runs, or "".
 func (s Store) stage(job string) string {
 	text, err := os.ReadFile(filepath.Join(s.dir(job), "stage.json"))
 	var note stageNote

@@ -9,19 +9,18 @@ import (
 	"nspawn-runner/runner/limits"
 )
 
-// Standing is a machine with what it is doing.
+// Standing is a machine and what it does at the moment.
 type Standing struct {
 	Record
-	// Now is starting, running, stopping, or leftover: one that nobody will remove but
-	// Collect.
+	// Now is starting, running, stopping or leftover. Only Collect will remove a leftover.
 	Now string
-	// Stage is what gitlab-runner has the machine do, "" for nothing: prepare, a sub-stage
-	// such as build_script, services while prepare waits for them, cleanup.
+	// Stage is the stage of the job: prepare, services (while prepare waits for them), a sub-stage
+	// such as build_script, or cleanup. It is "" between stages.
 	Stage string
 }
 
-// Standings lists all machines with what they are doing: those of a job beside each other, its
-// main machine first.
+// Standings lists all machines and what they do. The machines of a job follow each other, the main
+// machine first.
 func (s Store) Standings() ([]Standing, error) {
 	records, err := s.Records()
 	if err != nil {
@@ -64,15 +63,15 @@ func (s Store) Standings() ([]Standing, error) {
 
 // Use is what a machine uses.
 type Use struct {
-	// Since is from its beginning on, Now at the moment.
+	// Since is what it has used so far, Now what it uses at the moment.
 	Since limits.Usage
 	Now   limits.Current
-	// Disk is how much of its disk_max, in percent; 0 without one, or where it is not known.
+	// Disk is how much of its disk_max it has used, in percent. It is 0 if there is no limit, or the
+	// use is not known.
 	Disk uint64
 }
 
-// UseOf reads what a machine uses. up is false for one of which nothing is known, as before it
-// has come up.
+// UseOf returns what a machine uses. up is false if nothing is known, such as before the machine is up.
 func (s Store) UseOf(ctx context.Context, r Record) (use Use, up bool) {
 	if r.Cgroup == "" {
 		return use, false

@@ -21,11 +21,11 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
-// Start starts a machine and returns when it is up. When it fails, or ctx
-// ends, nothing is left of it.
+// Start starts a machine and returns when it is up. If it fails, or ctx ends, nothing is left of the
+// machine.
 //
-// An older machine of the same job, role and owner is removed first: gitlab-runner
-// tries prepare again. One of another owner that lives is left alone.
+// An older machine of the same job, role and owner is removed first, because gitlab-runner tries prepare
+// again. A running machine of another owner is left alone, and is an error.
 func (s Store) Start(ctx context.Context, spec Spec) error {
 	id := spec.id()
 	for _, dir := range []string{s.Dir, s.Trash} {
@@ -33,7 +33,7 @@ func (s Store) Start(ctx context.Context, spec Spec) error {
 			return err
 		}
 	}
-	bus, err := systemd.Host(ctx) // before there is anything that it takes one to remove
+	bus, err := systemd.Host(ctx) // first, because removing a machine needs the bus too
 	if err != nil {
 		return err
 	}
@@ -62,8 +62,8 @@ func (s Store) Start(ctx context.Context, spec Spec) error {
 	return nil
 }
 
-// makeWay empties the locked directory of a machine, unless the machine lives that is in it
-// and has a right to.
+// makeWay empties the locked directory of a machine. It returns an error if the directory is that of a
+// running machine that must stay.
 func (s Store) makeWay(ctx context.Context, bus *systemd.Bus, spec Spec) error {
 	id := spec.id()
 	old, err := readRecord(s.dir(id))
@@ -81,14 +81,13 @@ func (s Store) makeWay(ctx context.Context, bus *systemd.Bus, spec Spec) error {
 		}
 	}
 	if err == nil && old.Role == Main {
-		// Services of an earlier try are in the network of this one, and systemd keeps its unit
-		// for as long as theirs are bound to it.
+		// Services of an earlier try are in the network of this machine. systemd keeps its unit as
+		// long as theirs are bound to it.
 		if err := s.collectBeside(ctx, bus, old); err != nil {
 			return err
 		}
 	}
-	// The directory may hold what an earlier try left behind, killed before
-	// it could undo.
+	// The directory may have leftovers of an earlier try that was killed.
 	if err := s.clear(ctx, bus, id); err != nil {
 		return err
 	}
@@ -96,7 +95,7 @@ func (s Store) makeWay(ctx context.Context, bus *systemd.Bus, spec Spec) error {
 	return nil
 }
 
-// newRecord is the record of a machine that is to be started now.
+// newRecord returns the record of a machine that starts now.
 func newRecord(spec Spec) Record {
 	now, life := time.Now(), spec.BootTimeout+spec.MaxRuntime
 	up := host.Uptime()
@@ -140,8 +139,8 @@ func newRecord(spec Spec) Record {
 	}
 }
 
-// launch puts a machine on record, makes its root and boots it. When it fails, part of that
-// may be there.
+// launch puts a machine on record, makes its root and boots it. After an error, parts of the machine
+// may exist.
 func (s Store) launch(ctx context.Context, bus *systemd.Bus, spec Spec, record Record) (err error) {
 	dir := s.dir(record.ID)
 	if spec.Privileged {
@@ -160,7 +159,7 @@ func (s Store) launch(ctx context.Context, bus *systemd.Bus, spec Spec, record R
 		return fmt.Errorf("machine %s: %w", Name(record.ID), err)
 	}
 	if layer != nil {
-		defer layer.Close() // by then the machine has it mounted
+		defer layer.Close() // by then, the machine has mounted it
 		record.Layer = layer.Name()
 		if err := record.write(dir); err != nil {
 			return err
@@ -173,7 +172,7 @@ func (s Store) launch(ctx context.Context, bus *systemd.Bus, spec Spec, record R
 	beside := beginBeside(ctx, spec.Beside)
 	err = s.boot(ctx, bus, spec, &record, beside.leader)
 	if err != nil {
-		beside.end() // before the machine is undone: what is bound to it would start it again
+		beside.end() // before the machine is removed: units that are bound to it would start it again
 		return fmt.Errorf("machine %s of image %s: %w", Name(record.ID), spec.Image, err)
 	}
 	err = record.write(dir)
@@ -186,12 +185,11 @@ func (s Store) launch(ctx context.Context, bus *systemd.Bus, spec Spec, record R
 	if err != nil {
 		return err
 	}
-	// Success after a signal would count as a machine somebody wants.
+	// After a signal the machine is not wanted any more, so this is a failure.
 	return context.Cause(ctx)
 }
 
-// clear removes what an earlier machine left in a directory that is kept,
-// locked.
+// clear removes the content of a machine's locked directory, and not the directory itself.
 func (s Store) clear(ctx context.Context, bus *systemd.Bus, id string) error {
 	entries, err := os.ReadDir(s.dir(id))
 	if err != nil {
@@ -213,11 +211,10 @@ func (s Store) clear(ctx context.Context, bus *systemd.Bus, id string) error {
 	return nil
 }
 
-// boot starts the machine's service, waits until the machine is up, and adds
-// to the record where it runs. It tells its first process as soon as it knows it.
+// boot starts the machine's service, waits until the machine is up, and adds its first process and its
+// control group to the record. It calls leader as soon as the first process is known.
 func (s Store) boot(ctx context.Context, bus *systemd.Bus, spec Spec, record *Record, leader func(host.Process)) error {
-	// Not systemd's own timeout, which would kill the machine before anybody
-	// could ask it what hangs.
+	// systemd's own timeout would kill the machine before whyNotUp could ask what hangs.
 	limit, cancel := context.WithTimeoutCause(ctx, spec.BootTimeout, errBootTimeout)
 	defer cancel()
 	unit := unitName(record.ID)
@@ -239,13 +236,13 @@ func (s Store) boot(ctx context.Context, bus *systemd.Bus, spec Spec, record *Re
 	return failure.Because(reasonNotUp(err), s.whyNotUp(context.WithoutCancel(ctx), bus, spec, *record, err))
 }
 
-// startConnected starts the machine's service and, at the same time, gives it its
-// network and its limits. The first failure ends all of that.
+// startConnected starts the machine's service and, at the same time, gives the machine its network and
+// its limits. The first failure ends everything.
 func (s Store) startConnected(ctx context.Context, bus *systemd.Bus, spec Spec, record Record, leader func(host.Process)) error {
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error {
 		label, err := apparmor.Outside()
-		if err != nil { // the host's profiles rarely matter
+		if err != nil { // the machine starts anyway: the host's profiles rarely matter
 			s.logf("%s: %v", Name(record.ID), err)
 		}
 		result, err := bus.Start(ctx, unitName(record.ID), s.properties(spec, record, label))
@@ -259,8 +256,8 @@ func (s Store) startConnected(ctx context.Context, bus *systemd.Bus, spec Spec, 
 	return all.Wait()
 }
 
-// fit gives a machine what only its first process can be given from outside, as soon as
-// that is there: the way out of its network, and what it is kept from.
+// fit waits for the first process of a machine. Then it gives the machine its network, its share of
+// the host's common resources, and the kernel programs that guard it.
 func (s Store) fit(ctx context.Context, bus *systemd.Bus, record Record, known func(host.Process)) error {
 	leader, err := bus.AwaitLeader(ctx, Name(record.ID))
 	if err != nil {
@@ -300,8 +297,9 @@ func (s Store) attach(ctx context.Context, leader host.Process, service *os.File
 	return failure.Because(failure.Network, err)
 }
 
-// guard has the kernel ask what machines do; a privileged one is exempt, from a moment in its
-// boot on. Not every kernel can.
+// guard attaches the kernel programs of package guard to the slice of all machines. A privileged machine
+// becomes exempt from them during its boot. Not every kernel supports the programs, so a failure is only
+// logged.
 func (s Store) guard(service *os.File, record Record) error {
 	slice := filepath.Dir(service.Name())
 	if !guard.IsGuarded(slice) {
@@ -317,8 +315,8 @@ func (s Store) guard(service *os.File, record Record) error {
 	return nil
 }
 
-// exemptEarlier exempts privileged machines that an older driver started, before the slice
-// gets programs.
+// exemptEarlier exempts the privileged machines that an older build started before the slice had
+// programs.
 func (s Store) exemptEarlier(slice string) {
 	records, err := s.Records()
 	for _, record := range records {
@@ -333,13 +331,12 @@ func (s Store) exemptEarlier(slice string) {
 		service.Close()
 	}
 	if err != nil {
-		s.logf("privileged machines of before: %v", err)
+		s.logf("exempt privileged machines of an older build: %v", err)
 	}
 }
 
-// awaitUp waits until the machine's service manager says that the system is
-// up. READY=1 alone is no proof: it also comes in emergency mode and without
-// a bus.
+// awaitUp waits until the machine's service manager says that the system is up. READY=1 does not prove
+// that: it also comes in emergency mode and without a bus.
 func (s Store) awaitUp(ctx context.Context, bus *systemd.Bus, id string, record *Record) error {
 	leader, err := bus.Leader(ctx, Name(id))
 	if err != nil {

@@ -16,20 +16,18 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
-// undoTimeout bounds what is done after a failure or a signal.
+// undoTimeout bounds the removal of a machine after a failure or a signal.
 const undoTimeout = 60 * time.Second
 
-// discardInline is how long a stage deletes by itself before it leaves the
-// rest of a big tree to a unit of its own.
+// discardInline is how long a stage deletes a tree itself before a unit in the background takes over.
 const discardInline = 2 * time.Second
 
-// awayLimit is how long the host's service manager, or its bus, may be away before
-// a machine that is to be stopped is left to Collect.
+// awayLimit is how long the host's service manager or its bus may be away. After that, Collect removes the
+// machine later.
 const awayLimit = 30 * time.Second
 
-// removeAtLast is remove, and again when the host's service manager or its bus went
-// away meanwhile: they are being restarted. gitlab-runner calls cleanup once, and
-// nobody else would stop the machine soon.
+// removeAtLast is remove, and tries again if the host's service manager or its bus restarts meanwhile.
+// gitlab-runner calls cleanup once, and no other process would stop the machine soon.
 func (s Store) removeAtLast(ctx context.Context, id string) error {
 	remove := withBus(func(ctx context.Context, bus *systemd.Bus) error { return s.remove(ctx, bus, id) })
 	limit := time.After(awayLimit)
@@ -49,7 +47,7 @@ func (s Store) removeAtLast(ctx context.Context, id string) error {
 	}
 }
 
-// remove removes a machine whose lock is held.
+// remove removes a machine. The caller must hold its lock.
 func (s Store) remove(ctx context.Context, bus *systemd.Bus, id string) error {
 	if err := s.halt(ctx, bus, id); err != nil {
 		return err
@@ -57,7 +55,7 @@ func (s Store) remove(ctx context.Context, bus *systemd.Bus, id string) error {
 	if err := s.removeTrash(ctx, bus, id); err != nil {
 		return err
 	}
-	// First, since without its directory no lock keeps another one of its id away.
+	// This comes before the directory goes, which is the lock: later, another machine may have the id.
 	if err := s.leave(id); err != nil {
 		return err
 	}
@@ -65,8 +63,7 @@ func (s Store) remove(ctx context.Context, bus *systemd.Bus, id string) error {
 	return s.throwAway(ctx, bus, s.dir(id), id)
 }
 
-// removeTrash removes what an earlier start or stop of the machine left in the
-// trash, killed before it could.
+// removeTrash removes what an earlier start or stop of the machine, which was killed, left in the trash.
 func (s Store) removeTrash(ctx context.Context, bus *systemd.Bus, id string) error {
 	entries, err := os.ReadDir(s.Trash)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -82,9 +79,8 @@ func (s Store) removeTrash(ctx context.Context, bus *systemd.Bus, id string) err
 	return nil
 }
 
-// throwAway moves a tree to the trash and deletes it there: once moved, its
-// name is free. Where a full disk does not even allow that, it is deleted
-// where it is.
+// throwAway moves a tree to the trash and deletes it there. So its name is free at once. If a full disk does
+// not allow the move, the tree is deleted where it is.
 func (s Store) throwAway(ctx context.Context, bus *systemd.Bus, path, id string) error {
 	bin := filepath.Join(s.Trash, id+"."+rand.Text()[:8])
 	err := os.Rename(path, bin)
@@ -100,8 +96,8 @@ func (s Store) throwAway(ctx context.Context, bus *systemd.Bus, path, id string)
 	return s.discard(ctx, bus, path)
 }
 
-// discard deletes a tree in the trash. A big one is left to a service, in
-// which it goes on when this process ends, or is killed with its control group.
+// discard deletes a tree in the trash. After discardInline a service takes over, which goes on when this
+// process ends or is killed with its control group.
 func (s Store) discard(ctx context.Context, bus *systemd.Bus, path string) error {
 	done := make(chan error, 1)
 	go func() { done <- storage.Remove(context.WithoutCancel(ctx), path) }()
@@ -118,8 +114,7 @@ func (s Store) emptyTrashLater(ctx context.Context, bus *systemd.Bus) error {
 	return bus.Background(ctx, "nspawn-runner_trash", s.Trash, "Delete what CI machines left", s.Program, "empty-trash", s.Trash)
 }
 
-// EmptyTrash deletes everything in a trash directory, and what arrives
-// meanwhile.
+// EmptyTrash deletes everything in a trash directory, also what is moved there meanwhile.
 func EmptyTrash(ctx context.Context, trash string) error {
 	var failed error
 	for {
@@ -134,7 +129,7 @@ func EmptyTrash(ctx context.Context, trash string) error {
 	}
 }
 
-// withBus does something with a connection to the host's bus of its own.
+// withBus returns a function that calls do with a new connection to the host's bus.
 func withBus(do func(context.Context, *systemd.Bus) error) func(context.Context) error {
 	return func(ctx context.Context) error {
 		bus, err := systemd.Host(ctx)

@@ -11,9 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// streams carries a script's output out of its machine through pipes of our
-// own. gitlab-runner ends a stage only when its pipes are closed; a script
-// that held those could outlive its own end for ever.
+// streams copies a script's output through two pipes. gitlab-runner ends a stage when the stage's own pipes
+// are closed. If the script had them, a process that outlives it could keep the stage from ending.
 type streams struct {
 	stdout, stderr stream
 	broken         chan error
@@ -27,20 +26,20 @@ type stream struct {
 	err             error
 }
 
-// pipeSize lets a script write much without waiting for gitlab-runner. It is
-// the most that an ordinary user may ask for: /proc/sys/fs/pipe-max-size.
+// pipeSize is how many bytes a script can write without waiting for gitlab-runner. It is the default of
+// /proc/sys/fs/pipe-max-size.
 const pipeSize = 1 << 20
 
-// newStreams makes the pipes. They belong to the machine's root, so that the
-// script can open /dev/stdout and /dev/stderr.
+// newStreams makes the pipes. They belong to the machine's root, whose user id is owner, so that the script
+// can open /dev/stdout and /dev/stderr.
 func newStreams(stdout, stderr io.Writer, owner int) (*streams, error) {
 	s := &streams{broken: make(chan error, 2)}
 	for _, pipe := range []struct {
 		stream *stream
 		to     io.Writer
 	}{{&s.stdout, stdout}, {&s.stderr, stderr}} {
-		// Not os.Pipe: it makes both ends non-blocking, and scripts that write
-		// to such an output fail with EAGAIN.
+		// os.Pipe would make both ends non-blocking, and scripts that write to such an output
+		// fail with EAGAIN.
 		var ends [2]int
 		err := unix.Pipe2(ends[:], unix.O_CLOEXEC)
 		if err == nil {
@@ -91,13 +90,13 @@ func (s *stream) copy() {
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
-// finish copies what the script wrote before its end, and nothing more: a
-// process that got away may hold the pipe open.
+// finish copies what the script had written before its end. It does not wait for the end of the pipes: a
+// process that outlives the script may keep them open.
 func (s *streams) finish() error {
 	for _, one := range []*stream{&s.stdout, &s.stderr} {
 		one.inside.Close()
-		// Wakes a copy that waits for more, or for nothing: a deadline makes
-		// reads fail even where there is data, so the rest is read below.
+		// This ends the copy. A read fails after the deadline even if there is data, so rest reads
+		// that below.
 		_ = one.outside.SetReadDeadline(time.Now())
 		<-one.done
 		if one.err == nil {
@@ -107,7 +106,7 @@ func (s *streams) finish() error {
 	return errors.Join(s.stdout.err, s.stderr.err)
 }
 
-// rest copies what lies in the pipe now.
+// rest copies what is in the pipe now.
 func (s *stream) rest() error {
 	raw, err := s.outside.SyscallConn()
 	if err != nil {

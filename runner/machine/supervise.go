@@ -24,13 +24,12 @@ import (
 	"nspawn-runner/runner/starter"
 )
 
-// The service of a machine with a program is this program, which has systemd-nspawn for a
-// child. It outlives the machine by a moment. So what the program wrote last is complete, and
-// it is known how the program ended; of its last lines, the journal has no more than its limit
-// of lines lets through.
+// The service of a machine with a program is this program, and systemd-nspawn is its child. It outlives
+// the machine by a moment. So the last output of the program is complete, and it is known how the program
+// ended. The journal has only as many lines as its rate limit lets through.
 
-// Supervise is the command of the service of a machine with a program. It returns with the
-// exit code of the machine.
+// Supervise is the command of the service of a machine with a program. dir is the directory of the
+// machine. It returns the exit code of the program.
 func Supervise(dir string) (code int, err error) {
 	service, err := stepAside()
 	if err != nil {
@@ -76,12 +75,12 @@ func Supervise(dir string) (code int, err error) {
 	return end.Code, os.WriteFile(filepath.Join(dir, endFile), text, 0o600)
 }
 
-// keeperGroup is the control group of this process, beside those that systemd-nspawn makes. In
-// the service's own group must be no process when those get their limits.
+// keeperGroup is the control group of this process, beside those that systemd-nspawn makes. These get
+// limits, so the group of the service itself must have no processes.
 const keeperGroup = "keeper"
 
-// stepAside moves this process into a group of its own, and opens that of the service, in which
-// systemd started it.
+// stepAside moves this process from the control group of the service into one of its own. It opens the
+// group of the service.
 func stepAside() (*os.File, error) {
 	text, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
@@ -109,9 +108,9 @@ type child struct {
 	pid int
 	// record is that of its machine.
 	record Record
-	// output is what the machine writes, errors what systemd-nspawn itself has to say.
+	// output is the output of the machine, errors that of systemd-nspawn itself.
 	output, errors *os.File
-	// greeted says whether the starter came to say hello.
+	// greeted says whether the starter has said hello.
 	greeted bool
 }
 
@@ -120,7 +119,7 @@ func newChild(dir string, service *os.File) (*child, error) {
 	if err := unix.Mkfifo(path, 0o600); err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, fmt.Errorf("make %s: %w", path, err)
 	}
-	plan, err := os.OpenFile(path, os.O_RDWR, 0) // so that it waits for who writes
+	plan, err := os.OpenFile(path, os.O_RDWR, 0) // with O_RDONLY, a reader would wait for the writer here
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +135,7 @@ func newChild(dir string, service *os.File) (*child, error) {
 		}
 		defer writers[i].Close()
 	}
-	// So that the starter can give it to the program's user.
+	// So the starter can give it to the program's user.
 	if err := writers[0].Chown(c.record.RootUID, c.record.RootUID); err != nil {
 		return nil, err
 	}
@@ -147,7 +146,7 @@ func newChild(dir string, service *os.File) (*child, error) {
 	c.cmd = exec.Command(self, "boot", dir)
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = plan, writers[0], writers[1]
 	for _, pair := range os.Environ() {
-		if !strings.HasPrefix(pair, "NOTIFY_SOCKET=") { // the machine has nothing to say there
+		if !strings.HasPrefix(pair, "NOTIFY_SOCKET=") { // the machine must not write there
 			c.cmd.Env = append(c.cmd.Env, pair)
 		}
 	}
@@ -161,14 +160,14 @@ func newChild(dir string, service *os.File) (*child, error) {
 	return c, nil
 }
 
-// spare has the kernel kill other processes for memory, as long as there are some. What fills a
-// machine's memory may be files, and then its largest processes are the host's two: without them
-// nobody knows how the program ended. In a container the host may not do this.
+// spare makes the kernel kill other processes for lack of memory, as long as there are some. If files fill a
+// machine's memory, its largest processes are the two of the host. Without them it would not be known how the
+// program ended. In a container, the host may not be allowed to do this.
 func spare(pid int) {
 	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("-1000"), 0)
 }
 
-// relay tells systemd when the starter says hello, and passes on all that comes behind that.
+// relay tells systemd when the starter says hello, and copies the output that follows.
 func (c *child) relay(to io.Writer) {
 	var hello [1]byte
 	if _, err := io.ReadFull(c.output, hello[:]); err != nil || hello[0] != starter.Hello {
@@ -192,12 +191,12 @@ func (c *child) readFor(d time.Duration) {
 	_ = errors.Join(c.output.SetReadDeadline(end), c.errors.SetReadDeadline(end)) // pipes have deadlines
 }
 
-// terminated is what systemd-nspawn says of a machine whose program a signal killed: to its
-// parent, it ends with 1.
+// terminated matches what systemd-nspawn prints if a signal has killed the program. Its own exit code is
+// 1 then.
 var terminated = regexp.MustCompile(`^Container \S+ terminated by signal ([A-Z0-9+]+)\.$`)
 
-// listen passes on what systemd-nspawn says, and returns the signal that it tells of. No
-// program in the machine can write there: the starter has replaced it.
+// listen copies what systemd-nspawn prints, and returns the signal that has killed the program, "" for
+// none. No program in the machine can write there, because the starter has replaced its standard error.
 func (c *child) listen(to io.Writer) (signal string) {
 	lines := bufio.NewScanner(c.errors)
 	for lines.Scan() {
@@ -210,9 +209,9 @@ func (c *child) listen(to io.Writer) (signal string) {
 	return signal
 }
 
-// journalled is a writer for the host's journal, which takes consoleLines of a service in an
-// hour (see properties). What is more would only keep journald busy. Nothing fails to it, so that
-// the file beside it gets all: journald may be restarted.
+// journalled writes to the host's journal. The journal takes consoleLines of a service in an hour (see
+// properties); more lines would only keep journald busy. Write never fails, also while journald restarts,
+// so that the ring beside it gets everything.
 type journalled struct {
 	to    io.Writer
 	lines int
@@ -223,9 +222,17 @@ func (j *journalled) Write(p []byte) (int, error) {
 	if time.Since(j.since) > time.Hour {
 		j.lines, j.since = 0, time.Now()
 	}
-	if j.lines <= consoleLines {
-		j.lines += max(1, bytes.Count(p, []byte("\n")))
-		_, _ = j.to.Write(p)
+	rest := p
+	for j.lines <= consoleLines && len(rest) > 0 {
+		end := bytes.IndexAny(rest, "\n\x00") // both end a line for journald
+		if end < 0 {
+			end = len(rest) - 1
+		}
+		rest = rest[end+1:]
+		j.lines++
+	}
+	if n := len(p) - len(rest); n > 0 {
+		_, _ = j.to.Write(p[:n])
 	}
 	return len(p), nil
 }

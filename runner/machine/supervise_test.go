@@ -98,4 +98,9 @@ func TestTheJournalIsNotFlooded(t *testing.T) {
 	if lines := bytes.Count(journal.Bytes(), []byte("\n")); lines < consoleLines || lines > consoleLines+2 {
 		t.Errorf("%d lines", lines)
 	}
+	journal.Reset()
+	j = journalled{to: &journal}
+	if n, err := j.Write(make([]byte, 10000)); n != 10000 || err != nil || journal.Len() > consoleLines+2 {
+		t.Errorf("%d bytes that end a line each: %d, %v", journal.Len(), n, err)
+	}
 }

@@ -8,12 +8,12 @@ import (
 	"nspawn-runner/runner/printable"
 )
 
-// lastOf are the last twelve of some lines.
+// lastOf returns the last twelve lines.
 func lastOf(lines []string) []string { return lines[max(0, len(lines)-12):] }
 
 // Tail keeps the last bytes that are written to it.
 type Tail struct {
-	// Max is how many.
+	// Max is how many bytes.
 	Max int
 
 	mu   sync.Mutex // a script has two outputs
@@ -31,10 +31,10 @@ func (t *Tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Last are its last twelve lines that have something in them, fit to be printed.
+// Last returns the last twelve lines that are not empty, in a printable form.
 func (t *Tail) Last() []string { return lastOf(t.lines()) }
 
-// lines are all that it has kept.
+// lines returns all lines that it has kept.
 func (t *Tail) lines() (lines []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -15,10 +15,9 @@ import (
 // consoleLines is how many lines of a machine's console the host's journal takes in an hour.
 const consoleLines = 200
 
-// properties are the settings of a machine's service: what they mean is in
-// systemd.service(5), systemd.exec(5), systemd.kill(5) and
-// systemd.resource-control(5). What both spec and record say, the record says. label is that of
-// AppArmor, or empty.
+// properties returns the settings of a machine's service: see systemd.service(5), systemd.exec(5),
+// systemd.kill(5) and systemd.resource-control(5). Values that spec and record both have come from the
+// record. label is the label for AppArmor, or "".
 func (s Store) properties(spec Spec, record Record, label string) []systemd.Property {
 	set := systemd.Set
 	microseconds := func(d time.Duration) uint64 { return uint64(d / time.Microsecond) }
@@ -32,8 +31,8 @@ func (s Store) properties(spec Spec, record Record, label string) []systemd.Prop
 		set("Type", "notify"),
 		set("NotifyAccess", "main"),
 		set("Slice", slice),
-		// With --keep-unit the machine's processes are in this unit's control
-		// group, and these limits are theirs.
+		// With --keep-unit, the machine's processes are in the control group of this unit, so these
+		// limits hold for them.
 		set("Delegate", true),
 		set("MemoryMax", spec.Limits.MemoryMax),
 		set("MemorySwapMax", spec.Limits.MemorySwapMax),
@@ -41,33 +40,33 @@ func (s Store) properties(spec Spec, record Record, label string) []systemd.Prop
 		set("CPUQuotaPerSecUSec", quota(spec.Limits.CPUQuota)),
 		set("IOWeight", spec.Limits.IOWeight),
 		set("TasksMax", spec.Limits.TasksMax),
-		// A job that runs out of memory loses a process, not its machine.
+		// If a job runs out of memory, it loses a process and not its machine.
 		set("OOMPolicy", "continue"),
 		set("LimitNOFILE", spec.Limits.OpenFiles),
 		set("LimitNOFILESoft", uint64(1024)),
 		set("LimitCORE", coreLimit()),
 		set("LimitCORESoft", uint64(0)),
-		// With --keep-unit nspawn leaves devices to the unit: without this, a
-		// privileged machine's mknod opens the host's disk.
+		// With --keep-unit, systemd-nspawn does not restrict devices. Without this setting, a
+		// privileged machine could open the host's disk with mknod(2).
 		set("DevicePolicy", "closed"),
 		systemd.DeviceAllow(allowed(spec, record.Layer)...),
-		// What a job writes to its console comes to the host's journal. It is not
-		// to choose how urgent that is, since journald shows an emergency at every
-		// terminal, nor to push out all else there is: a line may have 48 KiB.
+		// What a job writes to its console goes to the host's journal. The job must not choose the
+		// priority, because journald shows emergencies on every terminal. It must not fill the
+		// journal either: a line may have 48 KiB.
 		set("SyslogLevelPrefix", false),
 		set("LogRateLimitIntervalUSec", microseconds(time.Hour)),
 		set("LogRateLimitBurst", uint32(consoleLines)),
-		// Nobody needs a machine to shut down in good order.
+		// A machine of a job is thrown away, so it need not shut down in good order.
 		set("KillMode", "mixed"),
 		set("KillSignal", int32(unix.SIGKILL)),
 		set("TimeoutStopUSec", microseconds(10*time.Second)),
-		// Nets below the limits this program keeps itself.
+		// This program enforces these limits itself. systemd's are for the case that it was killed.
 		set("TimeoutStartUSec", microseconds(spec.BootTimeout+30*time.Second)),
 		set("RuntimeMaxUSec", runtimeMax(spec.MaxRuntime)),
 		set("Environment", []string{
-			// The root is private to one mount namespace: nobody to lock out.
+			// No other process sees the root, so it needs no lock.
 			"SYSTEMD_NSPAWN_LOCK=0",
-			// /tmp on the machine's root, not on a tmpfs of a tenth of the memory.
+			// /tmp is on the machine's root, not on a tmpfs of a tenth of the memory.
 			"SYSTEMD_NSPAWN_TMPFS_TMP=0",
 		}),
 	}
@@ -79,7 +78,7 @@ func (s Store) properties(spec Spec, record Record, label string) []systemd.Prop
 		properties = append(properties, set("AppArmorProfile", profile{true, label}))
 	}
 	if record.Joins != nil {
-		// The network goes with the other machine.
+		// The network ends with the main machine.
 		properties = append(properties, set("BindsTo", []string{unitName(record.Job)}))
 	}
 	if !spec.Privileged {
@@ -91,7 +90,7 @@ func (s Store) properties(spec Spec, record Record, label string) []systemd.Prop
 	return properties
 }
 
-// command is which of this program's commands the service of a machine is.
+// command returns the hidden command of this program that the service of the machine executes.
 func (r Record) command() string {
 	if r.Program != nil {
 		return "supervise"
@@ -99,7 +98,7 @@ func (r Record) command() string {
 	return "boot"
 }
 
-// describe is what systemctl says that a machine is.
+// describe returns the description that systemctl shows for a machine.
 func describe(r Record) string {
 	text := "CI machine " + Name(r.ID)
 	if r.Role != Main {
@@ -108,7 +107,7 @@ func describe(r Record) string {
 	return text + ", image " + r.Image
 }
 
-// allowed are the devices that machines may use, and those of this one.
+// allowed returns the devices that the machine may use.
 func allowed(spec Spec, layer string) [][2]string {
 	pairs := [][2]string{{"char-pts", "rw"}}
 	if spec.Program == nil {
@@ -126,7 +125,7 @@ func allowed(spec Spec, layer string) [][2]string {
 	return pairs
 }
 
-// quota is so many processors in systemd's unit: processor time a second.
+// quota converts processors to systemd's unit: microseconds of processor time per second.
 func quota(processors float64) uint64 {
 	if processors <= 0 {
 		return math.MaxUint64

@@ -6,7 +6,7 @@ import (
 	"nspawn-runner/runner/limits"
 )
 
-// Usage reads what a job's main machine has used up to now, and its record.
+// Usage returns what a job's main machine has used so far, and its record.
 func (s Store) Usage(job string) (Record, limits.Usage, error) {
 	record, err := s.RecordOf(job, Main)
 	if err != nil {
@@ -19,16 +19,16 @@ func (s Store) Usage(job string) (Record, limits.Usage, error) {
 	return record, usage, nil
 }
 
-// usageOf reads what a machine has used up to now, or before its program ended.
+// usageOf returns what a machine has used so far, or had used when its program ended.
 func (s Store) usageOf(r Record) (limits.Usage, error) {
-	if end, ended := s.Ended(r); ended && end.Usage != nil {
+	if end, ended := s.ended(r); ended && end.Usage != nil {
 		return *end.Usage, nil
 	}
 	return limits.UsageOf(r.Cgroup, r.Age())
 }
 
-// UsageOfAll reads what the machines of a job have used up to now, whose main machine is
-// given. Those of which that is not known are left out.
+// UsageOfAll returns what the machines of a job have used so far, as far as it is known. main is the
+// record of its main machine.
 func (s Store) UsageOfAll(main Record) (all []MachineUsage) {
 	for _, r := range append([]Record{main}, s.beside(main)...) {
 		if r.Cgroup == "" {
@@ -41,8 +41,8 @@ func (s Store) UsageOfAll(main Record) (all []MachineUsage) {
 	return all
 }
 
-// UsageBeside words what the services of a job have used up to now, whose main machine is
-// given.
+// UsageBeside returns lines about what the services of a job have used so far. main is the record of its
+// main machine.
 func (s Store) UsageBeside(main Record) (lines []string) {
 	for _, used := range s.UsageOfAll(main) {
 		if used.Service != "" {

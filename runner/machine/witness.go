@@ -17,15 +17,16 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
-// witness is a unit of ours in a machine that is about to shut down. It stops when all
-// ordinary services have stopped, and then notes how they did. Nobody could tell later:
-// the bus goes before, and the journal lies in memory.
+// witness is a unit in a machine that is about to shut down. It stops after all ordinary services, and notes
+// how they stopped. This cannot be found out later: the bus has stopped by then, and the journal is in
+// memory.
 type witness struct{ notes *os.File }
 
 const (
-	// testimony prints the state of all units, as ExecStart and as ExecStop.
+	// testimony prints the results of all units. It is executed when the witness starts and when it
+	// stops.
 	testimony = "systemctl show --no-pager --property=Id --property=Result '*'; echo =="
-	// witnessLimit is how long that may take.
+	// witnessLimit is how long testimony may take.
 	witnessLimit = 20 * time.Second
 )
 
@@ -64,20 +65,19 @@ func (w *witness) start(ctx context.Context, bus *systemd.Bus) error {
 	return err
 }
 
-// Close forgets what the witness noted.
+// Close releases the notes of the witness.
 func (w *witness) Close() error { return w.notes.Close() }
 
-// bad are the results of a unit that systemd or the kernel had to kill: systemd.exec(5),
-// $SERVICE_RESULT. Who exits with a status of its own, or crashes when it is told to end,
-// does so on each Debian machine.
+// bad are the results of a unit that systemd or the kernel had to kill: systemd.exec(5), $SERVICE_RESULT. A
+// service that fails or crashes when it is stopped does so on every Debian machine, and does not count.
 var bad = []string{"timeout", "watchdog", "oom-kill"}
 
-// killed lists which units were killed since the witness started.
+// killed returns the units that were killed since the witness started.
 func (w *witness) killed() (units []string) {
 	notes, err := io.ReadAll(io.NewSectionReader(w.notes, 0, 16<<20))
 	before, after, both := bytes.Cut(notes, []byte("==\n"))
 	if err != nil || !both || !bytes.Contains(after, []byte("==\n")) {
-		return []string{"nobody knows what, since the unit that was to note it was killed as well"}
+		return []string{"it is not known what, because the unit that notes it was killed too"}
 	}
 	was := results(before)
 	for unit, result := range results(after) {
@@ -89,7 +89,7 @@ func (w *witness) killed() (units []string) {
 	return units
 }
 
-// results reads what systemctl show prints: a block for each unit.
+// results parses the output of systemctl show, which has a block for each unit.
 func results(text []byte) map[string]string {
 	all := map[string]string{}
 	for block := range bytes.SplitSeq(text, []byte("\n\n")) {

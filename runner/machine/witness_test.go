@@ -15,8 +15,8 @@ func TestAWitnessTellsWhichServicesWereKilledSinceItCame(t *testing.T) {
 		"Id=old.service\nResult=timeout\n\nId=java.service\nResult=exit-code\n==\n": nil,
 		"Id=db.service\nResult=timeout\n\nId=new.service\nResult=oom-kill\n==\n":    {"db.service (timeout)", "new.service (oom-kill)"},
 		"Id=a\x07b.service\nResult=watchdog\n==\n":                                  {"a b.service (watchdog)"},
-		"Id=db.service\nResult=succ":                                                {"nobody knows what"},
-		"":                                                                          {"nobody knows what"},
+		"Id=db.service\nResult=succ":                                                {"it is not known what"},
+		"":                                                                          {"it is not known what"},
 	} {
 		notes, err := os.Create(filepath.Join(t.TempDir(), "notes"))
 		if err != nil {

@@ -9,14 +9,13 @@ import (
 	"nspawn-runner/runner/systemd"
 )
 
-// lastWords prints what a machine's services and programs have said last.
+// lastWords is a script that prints the last lines of a machine's journal.
 const lastWords = "journalctl --quiet --no-pager --no-hostname --output=short --lines=100\n"
 
-// mostWords bounds what is read of it, in bytes.
+// mostWords bounds how much of its output is kept, in bytes.
 const mostWords = 64 << 10
 
-// LastWords are the last lines that a job's machine has said: what a person looks for who
-// wonders what became of it.
+// LastWords returns the last lines of a job's machine.
 func (s Store) LastWords(ctx context.Context, job string, role Role) (lines []string) {
 	record, err := s.RecordOf(job, role)
 	if err != nil {
@@ -38,7 +37,7 @@ func (s Store) LastWords(ctx context.Context, job string, role Role) (lines []st
 	return lastOf(telling(words.lines()))
 }
 
-// Unsettled says which units of a job's machine are still starting and which have failed.
+// Unsettled returns lines about the units of a job's machine that still start, or have failed.
 func (s Store) Unsettled(ctx context.Context, job string, role Role) (lines []string) {
 	record, err := s.RecordOf(job, role)
 	if err != nil || record.Program != nil || !record.up() {
@@ -56,7 +55,7 @@ func (s Store) Unsettled(ctx context.Context, job string, role Role) (lines []st
 	return lines
 }
 
-// telling are the lines of a journal that say what went wrong, without their times.
+// telling returns the lines of a journal that may say what went wrong, without their times.
 func telling(journal []string) (lines []string) {
 	for _, line := range journal {
 		line = line[min(len(line), len("Jan 02 15:04:05 ")):]
@@ -67,9 +66,9 @@ func telling(journal []string) (lines []string) {
 	return lines
 }
 
-// tells says so of one line, which begins with who said it: not what the service manager says
-// of what went well, not what its journal and logind say of themselves, nothing of what this
-// program executes, and not that the bus cannot raise a limit, as in each machine without
+// tells says whether one line may say what went wrong. The line begins with the name of its program. These
+// do not: lines of the service manager about success, lines of journald and logind, lines about scripts of
+// this program, and that of dbus-daemon about a limit, which comes in each machine without
 // CAP_SYS_RESOURCE.
 func tells(line string) bool {
 	words, systemds := strings.CutPrefix(line, "systemd[1]: ")

@@ -24,39 +24,39 @@ import (
 	"nspawn-runner/runner/printable"
 )
 
-// registry is where an image is asked for, by whom.
+// registry is a registry that is asked for one image, with the credentials of a job.
 type registry struct {
-	ref    name.Reference // as it is asked for, of the mirror maybe
+	ref    name.Reference // the reference in the request, maybe of the mirror
 	puller *remote.Puller
 	door   *door
-	secret []string // what must not be in messages
-	// anonymous says that it is asked without a credential.
+	secret []string // texts that must not be in messages
+	// anonymous says that it is asked without credentials.
 	anonymous bool
 }
 
-// platform is this host's.
+// platform is that of this host.
 var platform = v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
 
-// ask prepares to ask for an image.
+// ask prepares the requests for an image.
 func ask(rules Rules, ref name.Reference, keys Keychain, environment func(string) string) (*registry, error) {
 	ref = rules.mirrored(ref)
-	credential, found := keys.Find(ref.Context().String())
+	credential, found := keys.find(ref.Context().String())
 	door := newDoor(rules, ref.Context().RegistryStr(), environment)
 	puller, err := remote.NewPuller(
 		remote.WithTransport(door),
 		remote.WithAuthFromKeychain(keys),
 		remote.WithPlatform(platform),
 		remote.WithUserAgent("nspawn-runner"),
-		// Short enough for who ends the job meanwhile.
+		// Short, so that a job that is cancelled meanwhile ends soon.
 		remote.WithRetryBackoff(remote.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Steps: 3}),
 	)
 	return &registry{ref: ref, puller: puller, door: door, secret: credential.secrets(), anonymous: !found}, err
 }
 
-// close ends its connections.
+// close closes its connections.
 func (r *registry) close() { r.door.CloseIdleConnections() }
 
-// secrets are what of a credential must not be shown, in the forms in which it is sent.
+// secrets returns the secret parts of a credential, in all forms in which they are sent.
 func (c Credential) secrets() (all []string) {
 	for _, secret := range []string{c.Password, c.IdentityToken, c.RegistryToken} {
 		if secret != "" {
@@ -69,14 +69,14 @@ func (c Credential) secrets() (all []string) {
 	return all
 }
 
-// refusal is that a registry does not give an image to who asks, or has none.
+// refusal is the error if a registry does not give an image to these credentials, or does not have it.
 type refusal struct{ error }
 
-// silence is that a registry cannot be reached, or has troubles of its own.
+// silence is the error if a registry cannot be reached, or fails itself.
 type silence struct{ error }
 
-// failure words an error of the library. What a hostile registry writes into an answer is not
-// shown, as it may be a secret that it was sent.
+// failure rewrites an error of the library. It leaves out the text of the registry's answer, which may repeat a
+// secret that was sent.
 func (r *registry) failure(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -135,26 +135,26 @@ func (r *registry) head(ctx context.Context, ref name.Reference) (digest string,
 	return whole.Digest.String(), nil
 }
 
-// offer is an image as a registry offers it, of which all but the layers is known.
+// offer is an image of a registry, before its layers are fetched.
 type offer struct {
-	top    string // the digest of what the name stands for
+	top    string // the digest of what the name means, maybe of a list of images
 	digest v1.Hash
 	config Config
 	layers []v1.Descriptor
-	sums   []v1.Hash // of the layers when they are decompressed
-	size   int64     // of all layers, as they are fetched
+	sums   []v1.Hash // the digests of the decompressed layers
+	size   int64     // of all compressed layers, in bytes
 }
 
 // maxLayers bounds the layers of an image. docker makes at most 127.
 const maxLayers = 512
 
-// dockerZStd is what podman calls a layer of a docker manifest that zstd has compressed.
+// dockerZStd is podman's type for a zstd layer in a docker manifest.
 const dockerZStd = types.MediaType("application/vnd.docker.image.rootfs.diff.tar.zstd")
 
 // maxConfig bounds the configuration of an image, in bytes.
 const maxConfig = 4 << 20
 
-// offer asks what there is for this host.
+// offer asks for the image for this host's platform. most bounds its compressed layers, in bytes.
 func (r *registry) offer(ctx context.Context, most uint64) (offer, error) {
 	whole, err := r.puller.Get(ctx, r.ref)
 	if err != nil {
@@ -178,7 +178,7 @@ func (r *registry) offer(ctx context.Context, most uint64) (offer, error) {
 	return o, r.readConfig(ctx, &o, manifest.Config)
 }
 
-// accept takes the layers of a manifest, if they are what can be unpacked.
+// accept takes the layers of a manifest, or returns an error if they cannot be unpacked.
 func (o *offer) accept(manifest *v1.Manifest, most uint64) error {
 	if o.digest.Algorithm != "sha256" {
 		return fmt.Errorf("the image has a digest of the kind %s; sha256 is known", printable.Line(o.digest.Algorithm))
@@ -207,7 +207,7 @@ func (o *offer) accept(manifest *v1.Manifest, most uint64) error {
 	return nil
 }
 
-// readConfig fetches how the image is started.
+// readConfig fetches the configuration of the image.
 func (r *registry) readConfig(ctx context.Context, o *offer, described v1.Descriptor) error {
 	text, err := r.blob(ctx, described, maxConfig)
 	if err != nil {
@@ -233,10 +233,10 @@ func (r *registry) readConfig(ctx context.Context, o *offer, described v1.Descri
 	return nil
 }
 
-// maxPorts is how many of the ports that an image names are kept, as gitlab-runner does.
+// maxPorts is how many exposed ports of an image are kept, as in gitlab-runner.
 const maxPorts = 20
 
-// configOf is what of an image's configuration counts.
+// configOf returns the parts of an image's configuration that this program uses.
 func configOf(c v1.Config) Config {
 	config := Config{
 		Entrypoint: c.Entrypoint, Command: c.Cmd, Environment: c.Env,
@@ -254,7 +254,7 @@ func configOf(c v1.Config) Config {
 	return config
 }
 
-// blob fetches a small one.
+// blob fetches a blob of at most so many bytes into memory.
 func (r *registry) blob(ctx context.Context, described v1.Descriptor, most int64) ([]byte, error) {
 	if described.Size < 0 || described.Size > most {
 		return nil, fmt.Errorf("it has %d bytes, and may have %d", described.Size, most)
@@ -266,7 +266,7 @@ func (r *registry) blob(ctx context.Context, described v1.Descriptor, most int64
 	return []byte(text.String()), nil
 }
 
-// sink notes why a write failed: that is this host's trouble, not the registry's.
+// sink notes why a write failed. That is a failure of this host, and not of the registry.
 type sink struct {
 	io.Writer
 	failed error
@@ -278,8 +278,7 @@ func (s *sink) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// fetch writes a blob, of as many bytes as it is said to have and with the right digest. Its
-// error may come after some of it was written.
+// fetch writes a blob, and checks its size and its digest. After an error, part of it may have been written.
 func (r *registry) fetch(ctx context.Context, described v1.Descriptor, to io.Writer) error {
 	layer, err := r.puller.Layer(ctx, r.ref.Context().Digest(described.Digest.String()))
 	if err != nil {

@@ -62,7 +62,7 @@ func TestAttacksByTheAnswersOfARegistryAreHeld(t *testing.T) {
 		}, "redirects more than"},
 		"another protocol": {isLayer, func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "file:///etc/passwd", http.StatusFound)
-		}, "is no way to a registry"},
+		}, "is not a protocol for registries"},
 		"control characters in an error": {isManifest, func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(400)
 			_, _ = io.WriteString(w, "{\"errors\":[{\"code\":\"\x1b[31m\",\"message\":\"\x1b[31m\"}]}")
@@ -416,7 +416,7 @@ func TestCredentialsGoToTheirRegistryOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, found := (Keychain{{Server: h.host, Username: "user", Password: "pass"}}).Find(parsed.Context().String()); found {
+	if _, found := (Keychain{{Server: h.host, Username: "user", Password: "pass"}}).find(parsed.Context().String()); found {
 		t.Error("another registry has credentials")
 	}
 }

@@ -16,26 +16,26 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 )
 
-// Credential is what one registry, or part of it, takes for proof of who asks.
+// Credential is a credential for one registry, or for part of it.
 type Credential struct {
-	// Server is the registry, with its port if it is not 443, and maybe the beginning of a
-	// path, as in "registry.example.org/team".
+	// Server is the registry, with its port if that is not 443, and maybe the beginning of a path,
+	// such as "registry.example.org/team".
 	Server string
-	// Username and Password are empty where one of the tokens is in their place.
+	// Username and Password are empty if there is a token instead.
 	Username, Password string
-	// IdentityToken is exchanged for a token of the registry's; RegistryToken is one.
+	// IdentityToken is exchanged for a token of the registry. RegistryToken is such a token.
 	IdentityToken, RegistryToken string
 }
 
-// Keychain is who asks: the longest Server that is the beginning of an image's name counts,
-// and of two that are equal the first.
+// Keychain has the credentials of a job. The one with the longest Server that is the beginning of an image's name
+// counts; of two equal ones, the first.
 type Keychain []Credential
 
 // maxCredentials bounds the text that ParseKeychain takes, in bytes.
 const maxCredentials = 1 << 20
 
-// ParseKeychain reads the format of docker's config.json. Its errors quote nothing of the text.
-// Programs that it names as helpers for credentials are not executed: the text may be a job's.
+// ParseKeychain parses docker's config.json. Its errors quote nothing of the text. It does not execute credential
+// helpers that the text names, because the text may come from a job.
 func ParseKeychain(text []byte) (Keychain, error) {
 	if len(text) > maxCredentials {
 		return nil, fmt.Errorf("more than %d bytes", maxCredentials)
@@ -68,15 +68,15 @@ func ParseKeychain(text []byte) (Keychain, error) {
 			c.Username, c.Password = username, password
 		}
 		if c == (Credential{Server: server}) {
-			continue // it lies with a helper
+			continue // a helper has it
 		}
 		all = append(all, c)
 	}
 	return all, nil
 }
 
-// Find returns the credential for a repository, given with its registry; false if there is none.
-func (k Keychain) Find(repository string) (best Credential, found bool) {
+// find returns the credential for a repository, whose name includes the registry. found is false if there is none.
+func (k Keychain) find(repository string) (best Credential, found bool) {
 	length := -1
 	for _, c := range k {
 		server := c.place()
@@ -88,7 +88,7 @@ func (k Keychain) Find(repository string) (best Credential, found bool) {
 	return best, found
 }
 
-// place is the server as names of repositories begin. Some write it as an address, with the
+// place returns the server in the form of the beginning of a repository's name. Server may also be a URL with the
 // version of the protocol.
 func (c Credential) place() string {
 	server := c.Server
@@ -109,7 +109,7 @@ func (c Credential) place() string {
 
 // Resolve implements authn.Keychain.
 func (k Keychain) Resolve(target authn.Resource) (authn.Authenticator, error) {
-	c, found := k.Find(target.String())
+	c, found := k.find(target.String())
 	if !found {
 		return authn.Anonymous, nil
 	}
@@ -125,8 +125,8 @@ func (c Credential) String() string { return "credential for " + c.Server }
 // GoString is String.
 func (c Credential) GoString() string { return c.String() }
 
-// UserKeychain is that of the user who runs this program, from docker's config.json. What lies
-// with helpers for credentials is not in it.
+// UserKeychain returns the credentials in docker's config.json of the user who runs this program, without those
+// that credential helpers have.
 func UserKeychain(environment func(string) string) (Keychain, error) {
 	dir := environment("DOCKER_CONFIG")
 	if dir == "" {

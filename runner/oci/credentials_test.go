@@ -57,7 +57,7 @@ func TestTheLongestPathOfCredentialsWins(t *testing.T) {
 			t.Errorf("%s: %q, want %q, %v", image, got.Username, want, err)
 		}
 	}
-	if c, _ := keys.Find("tokens.example.org/x"); c.IdentityToken != "secret" {
+	if c, _ := keys.find("tokens.example.org/x"); c.IdentityToken != "secret" {
 		t.Error(c.Server)
 	}
 	if text := fmt.Sprintf("%v %+v %#v", keys, keys, keys); strings.Contains(text, "pass") || strings.Contains(text, "secret") {
@@ -107,7 +107,7 @@ func FuzzParseKeychain(f *testing.F) {
 		}
 		for _, key := range keys {
 			if place := key.place(); place != "" {
-				if _, found := keys.Find(place); !found {
+				if _, found := keys.find(place); !found {
 					t.Errorf("%q finds nothing", place)
 				}
 			}

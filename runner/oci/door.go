@@ -22,24 +22,23 @@ import (
 	"nspawn-runner/runner/network"
 )
 
-// A door is the way of one pull to a registry, and to where the registry leads from there: to
-// servers for tokens and for layers. The name of the registry may be a job's choice, and what
-// the registry answers is its own. So the door decides by addresses, when it connects, after
-// names are resolved:
+// A door makes the connections of one pull: to the registry, and to the servers for tokens and layers to which
+// the registry leads. A job may choose the registry, and the registry chooses its answers. So the door decides
+// when it connects, by the address, after the name is resolved:
 //
-//   - The host's loopback, link-local addresses and metadata services are closed, unless the
-//     administrator names that very host.
-//   - Private addresses are open to the registry that is asked, and to where it leads if it has
-//     a private address itself: a company's registry may keep its layers on another server of the
-//     company. A registry on the internet has no business there.
-//   - Without TLS nothing is reached but registries that the administrator names as such.
+//   - The host's loopback, link-local addresses and metadata services are closed, unless the administrator
+//     names that very host.
+//   - Private addresses are open for the registry itself. They are open for servers to which it leads if the
+//     registry has a private address: a company's registry may have its layers on another server of the company.
+//     A registry on the internet has no reason to lead there.
+//   - Only registries that the administrator has named in oci_insecure are reached without TLS.
 //
-// And each answer ends: after a size, after some redirects, or when too little of it comes.
+// The door also limits each answer: its size, its redirects, and how slowly it may come.
 type door struct {
 	rules Rules
-	// registry is the one that is asked, as HOST:PORT.
+	// registry is the registry that is asked, as HOST:PORT.
 	registry string
-	// private says that it has a private address.
+	// private says that the registry has a private address.
 	private atomic.Bool
 	proxy   func(*url.URL) (*url.URL, error)
 	proxies []string // HOST:PORT
@@ -48,15 +47,15 @@ type door struct {
 
 const (
 	maxRedirects = 10
-	// maxAnswer bounds all answers but layers, in bytes: manifests, tokens, errors.
+	// maxAnswer bounds all answers except blobs, in bytes: manifests, tokens, errors.
 	maxAnswer = 4 << 20
 	// connectTime bounds the time to connect, answerTime the time until an answer begins.
 	connectTime, answerTime = 15 * time.Second, 30 * time.Second
-	// stallTime is the time in which at least stallBytes of an answer must come.
+	// At least stallBytes of an answer must come within stallTime.
 	stallTime, stallBytes = 30 * time.Second, 64 << 10
 )
 
-// newDoor makes the way to a registry, HOST[:PORT]. environment has the variables for proxies.
+// newDoor makes a door to a registry, HOST[:PORT]. environment returns the variables for proxies.
 func newDoor(rules Rules, registry string, environment func(string) string) *door {
 	d := &door{rules: rules, registry: withPort(registry, "443")}
 	if slices.Contains(rules.Insecure, registry) {
@@ -86,7 +85,7 @@ func newDoor(rules Rules, registry string, environment func(string) string) *doo
 		MaxResponseHeaderBytes: 256 << 10,
 		ForceAttemptHTTP2:      true,
 		IdleConnTimeout:        time.Minute,
-		DisableCompression:     true, // layers are compressed already, and have a size
+		DisableCompression:     true, // layers are compressed already, and their size is checked
 	}
 	return d
 }
@@ -95,11 +94,11 @@ func newDoor(rules Rules, registry string, environment func(string) string) *doo
 func (d *door) RoundTrip(request *http.Request) (*http.Response, error) {
 	asked, steps := first(request)
 	if steps > maxRedirects {
-		return nil, fmt.Errorf("the registry redirects more than %d times", maxRedirects) // the library does not count
+		return nil, fmt.Errorf("the registry redirects more than %d times", maxRedirects) // the library has no limit
 	}
 	port := map[string]string{"https": "443", "http": "80"}[request.URL.Scheme]
 	if port == "" {
-		return nil, fmt.Errorf("%.20q is no way to a registry", request.URL.Scheme)
+		return nil, fmt.Errorf("%.20q is not a protocol for registries", request.URL.Scheme)
 	}
 	to := withPort(request.URL.Host, port)
 	if port == "80" && !d.rules.isInsecure(to) {
@@ -108,7 +107,7 @@ func (d *door) RoundTrip(request *http.Request) (*http.Response, error) {
 	if slices.Contains(d.proxies, to) {
 		return nil, closedError{to, "the proxy of this host"}
 	}
-	// A proxy connects to what names itself, without asking here.
+	// A proxy connects to literal addresses without a call of dial, so they are checked here.
 	host := request.URL.Hostname()
 	if address, err := netip.ParseAddr(host); err == nil {
 		if err := d.mayReach(to, address); err != nil {
@@ -126,17 +125,17 @@ func (d *door) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	most := int64(maxAnswer)
 	if asked.Method == http.MethodGet && isBlob(asked.URL.Path) {
-		most = -1 // whoever reads it knows the size
+		most = -1 // its reader knows the size
 	}
 	answer.Body = newSteadyBody(answer.Body, most)
 	return answer, nil
 }
 
-// isBlob says whether a path is that of a blob, .../blobs/DIGEST. The name of a repository may
-// have a part "blobs" too.
+// isBlob says whether a path is that of a blob: .../blobs/DIGEST. The name of a repository may have a part "blobs"
+// too.
 func isBlob(of string) bool { return path.Base(path.Dir(of)) == "blobs" }
 
-// first is the request that was redirected to this one, in so many steps.
+// first returns the request that was redirected to this one, and the number of redirects.
 func first(request *http.Request) (asked *http.Request, steps int) {
 	for asked = request; asked.Response != nil && asked.Response.Request != nil && steps <= maxRedirects; steps++ {
 		asked = asked.Response.Request
@@ -164,14 +163,14 @@ func (d *door) connected(info httptrace.GotConnInfo) {
 	}
 }
 
-// closedError is an address to which the door does not lead.
+// closedError is the error for an address that must not be reached.
 type closedError struct{ to, what string }
 
 func (e closedError) Error() string {
 	return fmt.Sprintf("%s leads to %s, where no image is pulled from unless the configuration names that very host", e.to, e.what)
 }
 
-// mayReach says whether HOST:PORT may be reached at an address.
+// mayReach returns an error if HOST:PORT must not be reached at an address.
 func (d *door) mayReach(to string, address netip.Addr) error {
 	if d.rules.isNamed(to) || slices.Contains(d.proxies, to) {
 		return nil
@@ -192,7 +191,7 @@ var (
 	sixTo4 = netip.MustParsePrefix("2002::/16")     // RFC 3056
 )
 
-// embedded is the IPv4 address that an IPv6 address stands for, or the address itself.
+// embedded returns the IPv4 address in an IPv6 address, or the address itself.
 func embedded(address netip.Addr) netip.Addr {
 	address = address.Unmap().WithZone("")
 	bytes := address.AsSlice()
@@ -210,21 +209,21 @@ func isPrivate(address netip.Addr) bool {
 	return address.IsPrivate() || shared.Contains(address)
 }
 
-// errStalled is that an answer comes too slowly.
+// errStalled is the error if an answer comes too slowly.
 var errStalled = fmt.Errorf("less than %d KiB came in %s", stallBytes>>10, stallTime)
 
-// errTooLong is that an answer is longer than it may be.
+// errTooLong is the error if an answer is too long.
 var errTooLong = errors.New("the answer of the registry is too long")
 
-// steadyBody is an answer that must not stall, and must not be too long.
+// steadyBody is the body of an answer. It fails if the answer stalls, or is too long.
 type steadyBody struct {
 	body io.ReadCloser
 	most int64 // bytes that may come, -1 for any number
 
 	timer *time.Timer
 	slow  atomic.Bool
-	left  time.Duration // of waiting, in this round
-	got   int           // bytes of this round
+	left  time.Duration // the time left to get stallBytes
+	got   int           // how many of these bytes have come
 }
 
 func newSteadyBody(body io.ReadCloser, most int64) *steadyBody {
@@ -263,7 +262,7 @@ func (b *steadyBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close ends it.
+// Close closes the answer.
 func (b *steadyBody) Close() error {
 	b.timer.Stop()
 	return b.body.Close()

@@ -18,33 +18,33 @@ import (
 	"nspawn-runner/runner/printable"
 )
 
-// Policy is when the registry is asked for an image.
+// Policy says when the registry is asked for an image.
 type Policy string
 
-// Policies are those that a job can write as its pull_policy.
+// The policies that a job can write as its pull_policy.
 const (
-	Always       Policy = "always"         // each time, so that a tag that has moved is noticed
-	IfNotPresent Policy = "if-not-present" // if it is not on this host
+	Always       Policy = "always"         // each time, so that a tag may move
+	IfNotPresent Policy = "if-not-present" // if the image is not on this host
 	Never        Policy = "never"
 )
 
-// Request is a wish for an image.
+// Request asks for an image.
 type Request struct {
-	// Name is the reference of an image, as a job writes it.
+	// Name is the reference of an image that a job wrote.
 	Name string
-	// Policies are tried one after the other. None is Always, but if the registry does not
-	// answer, an image that is on this host is used, with a note.
+	// Policies are tried one after the other. No policy means Always, except that a public image on
+	// this host is used, with a note, if the registry does not answer.
 	Policies []Policy
-	// Credentials are those of who asks.
+	// Credentials are those of the job.
 	Credentials Keychain
 }
 
-// Get returns an image that the rules allow, and keeps it from being removed until release is
-// called. By then its digest must be where InUse finds it. An image that is not on
-// this host, or whose tag has moved, is pulled first; others who want it wait for that.
+// Get returns an image that the rules allow, and holds it: it is not removed before release is called. By then,
+// InUse must find its digest. If the image is not on this host, or its tag has moved, Get pulls it. Other jobs
+// that want the same image wait for the pull.
 //
-// An image that not everybody gets is given out only to whom its registry gives it, so the
-// registry is asked for it whatever the policy is.
+// A private image is given out only if its registry gives it to these credentials. So the registry is asked for
+// it with each policy.
 func (s *Store) Get(ctx context.Context, r Request) (image Image, release func(), err error) {
 	if err := s.Rules.Allows(r.Name); err != nil {
 		return Image{}, nil, err
@@ -56,7 +56,7 @@ func (s *Store) Get(ctx context.Context, r Request) (image Image, release func()
 	return image, release, nil
 }
 
-// Pull is Get for an administrator: the rules do not count, and the image is not held.
+// Pull is Get for an administrator: it ignores the rules, and does not hold the image.
 func (s *Store) Pull(ctx context.Context, written string, keys Keychain) (Image, error) {
 	image, release, err := s.get(ctx, Request{Name: written, Policies: []Policy{Always}, Credentials: keys})
 	if err != nil {
@@ -66,9 +66,8 @@ func (s *Store) Pull(ctx context.Context, written string, keys Keychain) (Image,
 	return image, nil
 }
 
-// Refreshable are the names of images that a maintenance pulls again: those that the rules name
-// literally, and of those without a tag all tags that are on this host. What a digest means
-// does not change.
+// Refreshable returns the names of images that a maintenance pulls again: those that the rules name without a
+// pattern. For a name without a tag, these are all its tags on this host. The meaning of a digest never changes.
 func (s *Store) Refreshable() (names []string, err error) {
 	known, err := s.meanings()
 	if err != nil {
@@ -93,9 +92,8 @@ func (s *Store) Refreshable() (names []string, err error) {
 	return slices.Compact(names), nil
 }
 
-// WouldFailAgain says that the same request fails in the same way whenever it is made: the
-// image is not allowed, not there, not for this host, or not fit to be unpacked. Other failures
-// are this host's or the registry's, for the moment.
+// WouldFailAgain says whether the same request would fail again: the image is not allowed, does not exist, is not
+// for this host, or cannot be unpacked. Other failures are temporary failures of this host or the registry.
 func WouldFailAgain(err error) bool {
 	for _, moment := range []error{errNoRoom, errRemoved, context.Canceled, context.DeadlineExceeded} {
 		if errors.Is(err, moment) {
@@ -105,7 +103,7 @@ func WouldFailAgain(err error) bool {
 	return !errors.As(err, &silence{}) && !errors.As(err, new(syscall.Errno)) && !errors.As(err, &unpack.HostError{})
 }
 
-// attempts bounds how often an image is pulled that is removed before it is held.
+// attempts bounds how often Get pulls an image again that was removed before it could be held.
 const attempts = 5
 
 func (s *Store) get(ctx context.Context, r Request) (Image, func(), error) {
@@ -122,7 +120,7 @@ func (s *Store) get(ctx context.Context, r Request) (Image, func(), error) {
 		}
 		held, err := lock.Directory(ctx, s.path(digest), lock.Shared)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // removed just now
+			continue // it was removed meanwhile
 		}
 		if err != nil {
 			return Image{}, nil, err
@@ -138,7 +136,7 @@ func (s *Store) get(ctx context.Context, r Request) (Image, func(), error) {
 	return Image{}, nil, errRemoved
 }
 
-// held returns an image that cannot be removed now.
+// held returns an image whose lock is held, and notes that it is used.
 func (s *Store) held(digest string) (Image, error) {
 	all, err := s.meanings()
 	if err != nil {
@@ -150,7 +148,7 @@ func (s *Store) held(digest string) (Image, error) {
 	return s.image(digest, all)
 }
 
-// find finds the digest of an image that is here then, by the policies of a request.
+// find returns the digest of the image that a request means. The image is on this host then.
 func (s *Store) find(ctx context.Context, r Request) (digest string, err error) {
 	ref, err := s.Rules.parse(r.Name)
 	if err != nil {
@@ -182,18 +180,18 @@ func (s *Store) find(ctx context.Context, r Request) (digest string, err error) 
 	return "", err
 }
 
-// want is a request that is being answered.
+// want is a request while it is answered.
 type want struct {
 	*Store
 	request  Request
 	ref      name.Reference
 	registry *registry
-	// known is what the name meant last, if that is here.
+	// known is the known meaning of the name, if here is set: then that image is on this host.
 	known meaning
 	here  bool
 }
 
-// by answers by one policy.
+// by answers with one policy.
 func (w *want) by(ctx context.Context, policy Policy) (digest string, err error) {
 	switch policy {
 	case Always:
@@ -215,8 +213,8 @@ func (w *want) by(ctx context.Context, policy Policy) (digest string, err error)
 	return "", fmt.Errorf("pull_policy %s is not known: there are always, if-not-present and never", printable.Line(string(policy)))
 }
 
-// asItIs gives out what is here, to whom the registry gives it. Where the tag has moved, that the
-// registry gives out what it means now proves nothing: it is asked for the image that is here.
+// asItIs gives out the image that is here. For a private image, the registry must give it to these credentials.
+// If the tag has moved, its new meaning proves nothing, so the registry is asked for the digest that is here.
 func (w *want) asItIs(ctx context.Context) (digest string, err error) {
 	if w.known.Public {
 		return w.known.Digest, nil
@@ -231,8 +229,7 @@ func (w *want) asItIs(ctx context.Context) (digest string, err error) {
 	return w.known.Digest, w.notePublic()
 }
 
-// notePublic notes that everybody gets an image, if the registry has just given it to somebody
-// without credentials.
+// notePublic notes that an image is public, if the registry was asked without credentials and has given it.
 func (w *want) notePublic() error {
 	if w.known.Public || !w.registry.anonymous {
 		return nil
@@ -241,8 +238,8 @@ func (w *want) notePublic() error {
 	return w.writeMeaning(w.known)
 }
 
-// always asks the registry what the name means now, and pulls that if it is not here. What a
-// digest means does not change.
+// always asks the registry what the name means now, and pulls that image if it is not here. The meaning of a
+// digest never changes.
 func (w *want) always(ctx context.Context) (digest string, err error) {
 	if _, fixed := w.ref.(name.Digest); fixed && w.here {
 		return w.asItIs(ctx)
@@ -274,7 +271,7 @@ func (w *want) always(ctx context.Context) (digest string, err error) {
 	return m.Digest, w.shrink(ctx, m.Digest)
 }
 
-// forgetPublic notes that an image is not everybody's any more.
+// forgetPublic notes that an image is not public any more, if the registry refuses it without credentials.
 func (w *want) forgetPublic(err error) error {
 	if !w.known.Public || !w.registry.anonymous || !errors.As(err, &refusal{}) {
 		return nil

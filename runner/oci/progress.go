@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// progress tells how far a pull is, in lines that get rarer.
+// progress sends lines about the progress of a pull, at growing intervals.
 type progress struct {
 	tell    func(line string)
 	name    string
@@ -16,11 +16,11 @@ type progress struct {
 	began   time.Time
 }
 
-// firstLine is when a pull that still goes on tells how far it is; each further line comes a
-// half later than the one before.
+// firstLine is the time of the first line about the progress of a pull. Each later time is one and a half times the
+// one before.
 var firstLine = 4 * time.Second
 
-// counted counts what is fetched of one layer.
+// counted counts the bytes that are fetched of one layer.
 type counted struct {
 	progress *progress
 	bytes    int64
@@ -33,10 +33,10 @@ func (c *counted) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// takeBack counts nothing of it any more: it has to be fetched again.
+// takeBack subtracts these bytes, because the layer is fetched again.
 func (c *counted) takeBack() { c.progress.fetched.Add(-c.bytes) }
 
-// watch tells until ctx ends.
+// watch sends lines until ctx ends.
 func (p *progress) watch(ctx context.Context) {
 	for next := firstLine; ; next += next / 2 {
 		select {
@@ -52,5 +52,5 @@ func (p *progress) note(format string, args ...any) {
 	p.tell(fmt.Sprintf(format, args...))
 }
 
-// mb is an amount of bytes, for messages.
+// mb formats an amount of bytes for messages.
 func mb(bytes uint64) string { return fmt.Sprintf("%d MB", (bytes+999999)/1e6) }

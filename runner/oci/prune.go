@@ -17,24 +17,13 @@ import (
 	"nspawn-runner/runner/storage"
 )
 
-// Pruned says what a removal of images did.
+// Pruned is the result of a removal of images.
 type Pruned struct {
 	Removed []Image `json:"removed"`
-	InUse   []Image `json:"in_use"` // would be removed, but machines run on them
+	InUse   []Image `json:"in_use"` // these stay, because machines use them
 }
 
-// Prune removes the images that were unused for the longest time, until those that stay take
-// no more than CacheMax. Those on which machines run stay.
-func (s *Store) Prune(ctx context.Context) (Pruned, error) {
-	excess, err := s.excess("")
-	if err != nil {
-		return Pruned{}, err
-	}
-	return s.removeAll(ctx, excess)
-}
-
-// Remove removes the images that a name or a digest stands for, but for those on which
-// machines run.
+// Remove removes the images that a name or a digest means. Images that machines use stay.
 func (s *Store) Remove(ctx context.Context, written string) (Pruned, error) {
 	images, err := s.meant(written)
 	if err != nil {
@@ -43,7 +32,7 @@ func (s *Store) Remove(ctx context.Context, written string) (Pruned, error) {
 	return s.removeAll(ctx, images)
 }
 
-// meant are the images of this host that a name, a digest or the beginning of one stands for.
+// meant returns the images on this host that a name, a digest or the beginning of a digest means.
 func (s *Store) meant(written string) ([]Image, error) {
 	all, err := s.List()
 	if err != nil {
@@ -63,8 +52,8 @@ func (s *Store) meant(written string) ([]Image, error) {
 	return images, nil
 }
 
-// excess are the images that are too much, those that were unused for the longest time first.
-// One image may stay in any case.
+// excess returns the images that are to be removed so that CacheMax holds, those first that were unused for the
+// longest time. The image with the digest but stays.
 func (s *Store) excess(but string) ([]Image, error) {
 	all, err := s.List()
 	if err != nil {
@@ -88,8 +77,7 @@ func (s *Store) excess(but string) ([]Image, error) {
 	return excess, nil
 }
 
-// shrink makes room beside an image that was pulled. The trees are left in the trash, which
-// the next job empties.
+// shrink moves images into the trash so that CacheMax holds after a pull. The next job empties the trash.
 func (s *Store) shrink(ctx context.Context, pulled string) error {
 	excess, err := s.excess(pulled)
 	if err != nil {
@@ -99,7 +87,7 @@ func (s *Store) shrink(ctx context.Context, pulled string) error {
 	return err
 }
 
-// removeAll removes images, and their trees at once.
+// removeAll removes images and their trees.
 func (s *Store) removeAll(ctx context.Context, images []Image) (Pruned, error) {
 	pruned, trash, err := s.forget(ctx, images)
 	for _, path := range trash {
@@ -108,7 +96,7 @@ func (s *Store) removeAll(ctx context.Context, images []Image) (Pruned, error) {
 	return pruned, err
 }
 
-// forget moves images into the trash that no machine uses.
+// forget moves images that no machine uses into the trash.
 func (s *Store) forget(ctx context.Context, images []Image) (pruned Pruned, trash []string, err error) {
 	pruned = Pruned{Removed: []Image{}, InUse: []Image{}}
 	for _, i := range images {
@@ -129,15 +117,15 @@ func (s *Store) forget(ctx context.Context, images []Image) (pruned Pruned, tras
 	return pruned, trash, nil
 }
 
-// forgetOne moves an image into the trash and says where it is then, "" if it is nowhere. The
-// names that lead to it mean nothing from then on. If it is used, that is lock.ErrBusy.
+// forgetOne moves an image into the trash and returns its new path, "" if it does not exist any more. Its names
+// mean nothing from then on. If the image is used, the error is lock.ErrBusy.
 func (s *Store) forgetOne(ctx context.Context, i Image) (to string, err error) {
 	held, err := lock.TryDirectory(s.path(i.Digest), lock.Exclusive)
 	if err != nil {
 		return "", err
 	}
 	defer held.Close()
-	// A job that held the lock before has its machine on record by now.
+	// A job that held the image before has its machine on record by now.
 	if s.InUse == nil || s.InUse(i.Digest) {
 		return "", lock.ErrBusy
 	}
@@ -147,7 +135,7 @@ func (s *Store) forgetOne(ctx context.Context, i Image) (to string, err error) {
 	fault.Here("oci: image in the trash")
 	for _, name := range i.References {
 		if m, err := readJSON[meaning](s.meaningPath(name)); err == nil && m.Digest != i.Digest {
-			continue // since then, it has come to mean another image
+			continue // it means another image by now
 		}
 		if err := os.Remove(s.meaningPath(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return to, err
@@ -157,8 +145,8 @@ func (s *Store) forgetOne(ctx context.Context, i Image) (to string, err error) {
 	return to, nil
 }
 
-// Leftovers lists what killed pulls left, names that mean nothing, and images that are too
-// much. With an error, it is what could be found out.
+// Leftovers lists what killed pulls left, names without an image, and images that exceed CacheMax. With an error,
+// the list is incomplete.
 func (s *Store) Leftovers() ([]leftover.Item, error) {
 	all, failed := s.deadPulls()
 	unwritten, err := s.unwrittenNames()
@@ -181,11 +169,11 @@ func (s *Store) Leftovers() ([]leftover.Item, error) {
 	return append(all, images...), errors.Join(failed, err)
 }
 
-// nameless is how long an image stays to which no name leads any more, since its tag moved, and
-// that no machine uses. One that was just pulled has no name for a moment.
+// nameless is how long an image without a name stays that no machine uses. Its tag has moved, or it was pulled a
+// moment ago and gets its name soon.
 const nameless = time.Hour
 
-// surplus lists images of no further use, and those that are too much.
+// surplus lists images without a name, and images that exceed CacheMax.
 func (s *Store) surplus() (all []leftover.Item, err error) {
 	images, err := s.List()
 	why := map[string]string{}
@@ -210,7 +198,7 @@ func (s *Store) surplus() (all []leftover.Item, err error) {
 	return all, errors.Join(err, failed)
 }
 
-// deadPulls lists what pulls left that were killed.
+// deadPulls lists what killed pulls left.
 func (s *Store) deadPulls() (all []leftover.Item, err error) {
 	entries, err := os.ReadDir(s.pulls())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -239,7 +227,7 @@ func (s *Store) deadPulls() (all []leftover.Item, err error) {
 	return all, err
 }
 
-// unwrittenNames lists files whose writer was killed.
+// unwrittenNames lists incomplete files whose writers were killed.
 func (s *Store) unwrittenNames() (all []leftover.Item, err error) {
 	entries, err := os.ReadDir(s.names())
 	if errors.Is(err, fs.ErrNotExist) {

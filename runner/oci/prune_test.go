@@ -41,7 +41,11 @@ func TestWhatWasUnusedForTheLongestTimeGoesFirstAndWhatIsUsedStays(t *testing.T)
 	images := aged(t, s, h, "a", "b", "c", "d")
 	s.InUse = func(digest string) bool { return digest == images[0].Digest }
 	s.CacheMax = images[0].Size * 2
-	pruned, err := s.Prune(t.Context())
+	excess, err := s.excess("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pruned, err := s.removeAll(t.Context(), excess)
 	if err != nil || !slices.Equal(digests(pruned.Removed), digests(images[1:2])) || !slices.Equal(digests(pruned.InUse), digests(images[:1])) {
 		t.Errorf("%+v, %v", pruned, err)
 	}

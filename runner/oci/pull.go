@@ -28,8 +28,8 @@ import (
 // maxFiles bounds the files of an image.
 const maxFiles = 500_000
 
-// pull makes an image that is offered one of this host, unless it is by now. written is the
-// name as the job writes it.
+// pull fetches an image that a registry offers, unless it is on this host by now. written is the name that the
+// job wrote.
 func (s *Store) pull(ctx context.Context, r *registry, o offer, written string) (err error) {
 	digest, repository := o.digest.String(), r.ref.Context().String()
 	if !wellFormed.MatchString(digest) {
@@ -41,7 +41,7 @@ func (s *Store) pull(ctx context.Context, r *registry, o offer, written string) 
 		return err
 	}
 	defer func() {
-		// Whoever waits for the lock sees that it is gone, and takes another one.
+		// A process that waits for this lock sees that the file is gone, and makes another one.
 		err = errors.Join(err, os.Remove(held.Name()), held.Close())
 	}()
 	known, err := s.readRecord(digest)
@@ -49,8 +49,8 @@ func (s *Store) pull(ctx context.Context, r *registry, o offer, written string) 
 	case err == nil && (known.Public || slices.Contains(known.Repositories, repository)):
 		return nil
 	case err == nil:
-		// Who knows a manifest does not need to have the layers: a registry of the job's own
-		// could give out what another one keeps from the job.
+		// A manifest does not prove that the registry has the layers: a registry of the job could
+		// have the manifest of an image that another registry does not give to the job.
 		if err := s.prove(ctx, r, o, written); err != nil {
 			return err
 		}
@@ -68,11 +68,11 @@ func (s *Store) pull(ctx context.Context, r *registry, o offer, written string) 
 	return errors.Join(err, discarded)
 }
 
-// errRemoved is that an image was removed before it could be held.
+// errRemoved is the error if an image was removed before it could be held.
 var errRemoved = errors.New("it is removed again and again before it can be used (oci_cache_max)")
 
-// proven notes that a registry has shown all layers of an image of this host. Of two that note
-// this at the same time, one may get lost, and shows them again next time.
+// proven notes that a registry has shown all layers of an image on this host. If two do this at the same time, one
+// note may get lost; that registry shows the layers again the next time.
 func (s *Store) proven(ctx context.Context, digest string, r *registry) error {
 	held, err := lock.Directory(ctx, s.path(digest), lock.Shared)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -90,7 +90,7 @@ func (s *Store) proven(ctx context.Context, digest string, r *registry) error {
 	return writeRecord(s.path(digest), known)
 }
 
-// lockPull locks the pull of an image, and removes what a killed one left.
+// lockPull takes the lock of a pull, and removes what a killed pull left.
 func (s *Store) lockPull(ctx context.Context, dir, written string) (*os.File, error) {
 	path := dir + ".lock"
 	held, err := lock.TryFile(path, lock.Exclusive)
@@ -145,18 +145,17 @@ func (s *Store) make(ctx context.Context, r *registry, o offer, dir, written str
 	return nil
 }
 
-// errFaster is that the pull of the same image from another repository was faster.
+// errFaster is the error if a pull of the same image from another repository was faster.
 var errFaster = errors.New("the image is here by now")
 
-// publish moves a whole image to where images are. After a power cut it is there, whole, or it
-// is not.
+// publish moves a complete image to its final path. After a power cut, the image is there completely or not at all.
 func publish(ctx context.Context, from, to string) error {
 	dir, err := os.Open(from)
 	if err != nil {
 		return err
 	}
 	synced := make(chan error, 1)
-	go func() { // the disk may be slow, and nothing ends the call
+	go func() { // the disk may be slow, and the call cannot be cancelled
 		synced <- unix.Syncfs(int(dir.Fd()))
 		dir.Close()
 	}()
@@ -180,13 +179,11 @@ func publish(ctx context.Context, from, to string) error {
 	return errors.Join(parent.Sync(), parent.Close())
 }
 
-// ahead is how many layers are fetched at a time, or lie fetched until those below them are
-// unpacked.
+// ahead bounds how many layers are being fetched, or wait until the layers below them are unpacked.
 const ahead = 4
 
-// transfer fetches the layers, several at a time, and has each unpacked when those below it
-// are. They lie in files without a name meanwhile, so that nothing is unpacked that has another
-// digest.
+// transfer fetches the layers, several at a time, and unpacks each after those below it. A layer is fetched
+// completely, into a file without a name, so that nothing is unpacked that has another digest.
 func (s *Store) transfer(ctx context.Context, r *registry, o offer, dir string, p *progress, start func(context.Context) (*unpack.Process, error)) (unpack.Result, error) {
 	work, ctx := errgroup.WithContext(ctx)
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -261,16 +258,16 @@ func sum(digits string) (sum [32]byte) {
 	return sum
 }
 
-// errNoRoom is that a pull would take space that the host keeps.
+// errNoRoom is the error if less than MinFree is free.
 var errNoRoom = errors.New("the disk has too little space left for the image (min_free_disk)")
 
-// errNoInodes is the same of inodes.
+// errNoInodes is the error if too few inodes are free.
 var errNoInodes = fmt.Errorf("%w: fewer than one in %d inodes of its file system is free (df -i)", errNoRoom, inodeShare)
 
-// inodeShare is which part of all inodes a pull leaves free: images may have very many files.
+// inodeShare is the part of all inodes that a pull leaves free: one in so many. Images may have very many files.
 const inodeShare = 20
 
-// watchRoom cancels when the disk gets full.
+// watchRoom cancels the pull when less than MinFree, or too few inodes, are free.
 func (s *Store) watchRoom(ctx context.Context, cancel context.CancelCauseFunc) {
 	for {
 		if free, err := storage.Free(s.Dir); err == nil && uint64(max(free, 0)) < s.MinFree {
@@ -290,12 +287,11 @@ func (s *Store) watchRoom(ctx context.Context, cancel context.CancelCauseFunc) {
 const (
 	// tries is how often a layer is fetched at most.
 	tries = 3
-	// patience is how long a try may have taken for another one to follow.
+	// patience is how long a failed try may have taken for another one to follow.
 	patience = 2 * stallTime / 3
 )
 
-// fetchFile fetches a layer into a file without a name in a directory, and again if the
-// registry fails.
+// fetchFile fetches a layer into a file without a name in a directory. It tries again if the registry fails.
 func (r *registry) fetchFile(ctx context.Context, layer v1.Descriptor, dir string, p *progress) (*os.File, error) {
 	for try := 1; ; try++ {
 		began := time.Now()
@@ -332,7 +328,7 @@ func (r *registry) fetchFileOnce(ctx context.Context, layer v1.Descriptor, dir s
 	return file, nil
 }
 
-// prove has a registry show that it has all layers.
+// prove fetches all layers from a registry, and so proves that the registry has them.
 func (s *Store) prove(ctx context.Context, r *registry, o offer, written string) error {
 	s.note(written, "Checking that %s is what is on this host (%s)", printable.Line(written), mb(uint64(o.size)))
 	for _, layer := range o.layers {
@@ -362,7 +358,7 @@ func (s *Store) discard(ctx context.Context, path string) error {
 	return nil
 }
 
-// throwAway moves a directory into the trash and says where it is then, "" if it is nowhere.
+// throwAway moves a directory into the trash and returns its new path, "" if it does not exist any more.
 func (s *Store) throwAway(ctx context.Context, path string) (to string, err error) {
 	if err := os.MkdirAll(s.Trash, 0o700); err != nil {
 		return "", err

@@ -21,47 +21,48 @@ import (
 
 // The directory of a store holds:
 //
-//	sha256-HEX/            an image, by the digest of its manifest; locked, shared, by whoever is
-//	                       about to put it on record, and exclusively by its removal
+//	sha256-HEX/            an image, named by the digest of its manifest. A job has a shared lock on it
+//	                       until its machine is on record; a removal has the exclusive lock.
 //	sha256-HEX/tree/       its tree
 //	sha256-HEX/image.json  its record
-//	sha256-HEX/used        an empty file; its time is when the image was used last
+//	sha256-HEX/used        an empty file: its time is that of the image's last use
 //	.names/HEX.json        what a name means: see meaning
-//	.pulls/sha256-HEX-N/     an image that is being pulled from a repository
-//	.pulls/sha256-HEX-N.lock locked by the pull, and by the process that unpacks for it
+//	.pulls/sha256-HEX-N/     an image that is pulled from a repository at the moment
+//	.pulls/sha256-HEX-N.lock the lock of this pull, which the process that unpacks has too
 
-// record is what is noted of an image when it is pulled.
+// record describes an image that was pulled.
 type record struct {
 	Digest string    `json:"digest"`
 	Size   uint64    `json:"size"`
 	Config Config    `json:"config"`
 	Pulled time.Time `json:"pulled"`
-	// Repositories are those that have shown that they have all of it.
+	// Repositories are those that have shown all its layers.
 	Repositories []string `json:"repositories"`
-	// Public says that one of them gives it to everybody.
+	// Public says that one of them gives it out without credentials.
 	Public bool `json:"public"`
 }
 
-// meaning is what a name meant when the registry was asked last.
+// meaning is what a name meant when its registry was last asked.
 type meaning struct {
-	// Name is the whole reference.
+	// Name is the complete reference.
 	Name string `json:"name"`
-	// Top is the digest that the registry said; Digest is that of the image for this host.
+	// Top is the digest that the registry answered, maybe of a list of images. Digest is that of the
+	// image for this host.
 	Top    string `json:"top"`
 	Digest string `json:"digest"`
-	// Public says that everybody gets this image under this name.
+	// Public says that the registry gives this image out under this name without credentials.
 	Public bool `json:"public"`
 }
 
-// beside is how many bytes an image counts besides its tree: its configuration, of which a registry
-// sends as much as maxConfig, and a MiB for files and time that each image takes. A hostile one
-// could have a hundred thousand empty images kept.
+// beside returns how many bytes an image counts besides its tree: its configuration, which may be as large as maxConfig,
+// and 1 MiB for the files and the time that each image takes. Otherwise a hostile registry could fill the store with a
+// hundred thousand empty images.
 func beside(c Config) uint64 {
 	text, _ := json.Marshal(c) // strings and numbers
 	return uint64(len(text)) + 1<<20
 }
 
-// wellFormed is a digest that a directory may be called after.
+// wellFormed matches a digest, or the name of a directory for it.
 var wellFormed = regexp.MustCompile(`^sha256[:-][0-9a-f]{64}$`)
 
 func (s *Store) path(digest string) string {
@@ -72,9 +73,9 @@ func (s *Store) tree(digest string) string { return filepath.Join(s.path(digest)
 
 func (s *Store) pulls() string { return filepath.Join(s.Dir, ".pulls") }
 
-// unfinished is where an image is made of what a repository has. Each repository has a place of
-// its own, since another one may be slower, or never end. So the place has enough of the sum that
-// nobody finds a second repository with the same one.
+// unfinished returns the directory in which an image from a repository is made. Each repository has a directory
+// of its own, because another one may be slow, or never end. The name has 128 bits of a hash, so that a job
+// cannot find a second repository with the same one.
 func (s *Store) unfinished(digest, repository string) string {
 	sum := sha256.Sum256([]byte(repository))
 	return filepath.Join(s.pulls(), filepath.Base(s.path(digest))+"-"+hex.EncodeToString(sum[:16]))
@@ -82,7 +83,7 @@ func (s *Store) unfinished(digest, repository string) string {
 
 func (s *Store) names() string { return filepath.Join(s.Dir, ".names") }
 
-// readRecord reads the record of an image; fs.ErrNotExist if it is not here.
+// readRecord reads the record of an image. If the image is not here, the error is fs.ErrNotExist.
 func (s *Store) readRecord(digest string) (record, error) {
 	if !wellFormed.MatchString(digest) {
 		return record{}, fs.ErrNotExist
@@ -90,7 +91,7 @@ func (s *Store) readRecord(digest string) (record, error) {
 	return readJSON[record](filepath.Join(s.path(digest), "image.json"))
 }
 
-// writeRecord writes it into the directory of an image, or of a pull.
+// writeRecord writes a record into the directory of an image or a pull.
 func writeRecord(dir string, r record) error {
 	return writeJSON(filepath.Join(dir, "image.json"), r)
 }
@@ -100,7 +101,7 @@ func (s *Store) meaningPath(name string) string {
 	return filepath.Join(s.names(), hex.EncodeToString(sum[:16])+".json")
 }
 
-// meaningOf reads what a name meant last; false if nothing is known, or the image is not here.
+// meaningOf returns what a name means. It returns false if that is not known, or the image is not here.
 func (s *Store) meaningOf(name string) (meaning, bool) {
 	m, err := readJSON[meaning](s.meaningPath(name))
 	if err != nil || m.Name != name {
@@ -117,7 +118,7 @@ func (s *Store) writeMeaning(m meaning) error {
 	return writeJSON(s.meaningPath(m.Name), m)
 }
 
-// meanings are those of all names.
+// meanings returns those of all names.
 func (s *Store) meanings() (all []meaning, err error) {
 	entries, err := os.ReadDir(s.names())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -134,11 +135,11 @@ func (s *Store) meanings() (all []meaning, err error) {
 	return all, nil
 }
 
-// mostNames is how many names of one image are known. All of them are read for each job.
+// mostNames bounds how many names of one image are kept. Each job reads all of them.
 const mostNames = 64
 
-// forgetNames forgets the oldest names of an image that has too many: jobs choose tags. The
-// registry is asked what such a name means, as if it were new.
+// forgetNames removes the oldest names of an image that has more than mostNames: jobs choose tags. If a job uses
+// such a name again, the registry is asked for its meaning.
 func (s *Store) forgetNames(digest string) error {
 	all, err := s.meanings()
 	if err != nil {
@@ -160,7 +161,7 @@ func (s *Store) forgetNames(digest string) error {
 	return nil
 }
 
-// touch notes that an image is used now.
+// touch sets the time of an image's last use.
 func (s *Store) touch(digest string) error {
 	path := filepath.Join(s.path(digest), "used")
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
@@ -171,7 +172,8 @@ func (s *Store) touch(digest string) error {
 	return errors.Join(file.Close(), os.Chtimes(path, now, now))
 }
 
-// image is what is known of one; fs.ErrNotExist if it is not here.
+// image returns an image. all are the meanings of all names. If the image is not here, the error is
+// fs.ErrNotExist.
 func (s *Store) image(digest string, all []meaning) (Image, error) {
 	r, err := s.readRecord(digest)
 	if err != nil {
@@ -229,7 +231,7 @@ func (s *Store) List() ([]Image, error) {
 	return images, nil
 }
 
-// isTemporary says whether a file among the names is one that is being written.
+// isTemporary says whether a file in the directory of names is not complete yet.
 func isTemporary(entry fs.DirEntry) bool { return !strings.HasSuffix(entry.Name(), ".json") }
 
 func readJSON[T any](path string) (value T, err error) {

@@ -14,17 +14,17 @@ import (
 	"nspawn-runner/runner/printable"
 )
 
-// Rules are what the administrator says of images and registries.
+// Rules are the administrator's settings for images of registries.
 type Rules struct {
 	// Images are the names of images that may be pulled, each a name or a pattern, in which
 	// * stands for any characters and ? for one. See [Rules.Allows].
 	Images []string
-	// ConfigPath is the file that says so, for messages.
+	// ConfigPath is the file with these settings, for messages.
 	ConfigPath string
-	// Registry is where names without a registry lie, HOST[:PORT]; "" for the library's default.
+	// Registry is the registry of names without one, HOST[:PORT]. "" is the library's default.
 	Registry string
-	// Mirror is asked in place of the library's default registry, HOST[:PORT][/PATH]; "" for
-	// none. The path comes before those of images.
+	// Mirror is asked instead of the library's default registry, HOST[:PORT][/PATH]. The path comes
+	// before the paths of images. "" is no mirror.
 	Mirror string
 	// Insecure are registries without TLS, HOST[:PORT].
 	Insecure []string
@@ -33,7 +33,7 @@ type Rules struct {
 // maxName bounds a name that a job writes, in bytes.
 const maxName = 1024
 
-// parse reads the name of an image. In the names of registries, upper and lower case are the same.
+// parse parses the name of an image. It ignores the case of the registry.
 func (r Rules) parse(written string) (name.Reference, error) {
 	if len(written) > maxName {
 		return nil, fmt.Errorf("the name of an image is longer than %d bytes", maxName)
@@ -65,19 +65,19 @@ var (
 	repositoryName = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
 )
 
-// Allows says why an image may not be pulled: the error names the setting.
+// Allows returns an error if an image may not be pulled. The error names the setting.
 //
-// A pattern with a slash behind what can only be a registry, since it has a dot or a colon or
-// begins with *, is for images of such registries; "*" is for all images, and all other patterns are for those
-// of the default registry. So * in the name or the tag never makes a registry of a job's choice
-// of it: postgres:* does not fit postgres:5000/mine.
+// The pattern "*" is for all images. If the part of a pattern before the first slash can only be a registry (it
+// has a dot or a colon, or begins with *), the pattern is for images of such registries. All other patterns are
+// for images of the default registry. So a * in the name or the tag never matches a registry of a job's choice:
+// postgres:* does not match postgres:5000/mine.
 func (r Rules) Allows(written string) error {
 	ref, err := r.parse(written)
 	if err != nil {
 		return err
 	}
 	for _, allowed := range r.Images {
-		if r.fits(allowed, written, ref) {
+		if r.fits(allowed, ref) {
 			return nil
 		}
 	}
@@ -89,8 +89,8 @@ func (r Rules) Allows(written string) error {
 		printable.Line(written), cmp.Or(r.ConfigPath, "the configuration"), allowed)
 }
 
-// fits says whether a pattern is for the image that a job writes so.
-func (r Rules) fits(allowed, written string, ref name.Reference) bool {
+// fits says whether a pattern is for an image.
+func (r Rules) fits(allowed string, ref name.Reference) bool {
 	if allowed == "*" {
 		return true
 	}
@@ -99,7 +99,7 @@ func (r Rules) fits(allowed, written string, ref name.Reference) bool {
 	registry, rest, of := ofRegistry(allowed)
 	if of {
 		if named, err := name.NewRegistry(registry); err == nil && !pattern.Is(registry) {
-			registry = named.RegistryStr() // docker's has two names
+			registry = named.RegistryStr() // the default one has two names
 		}
 		return pattern.Fits(strings.ToLower(registry), repository.RegistryStr()) && fitsPath(rest, full, ref)
 	}
@@ -110,8 +110,7 @@ func (r Rules) fits(allowed, written string, ref name.Reference) bool {
 	return fitsPath(allowed, full, ref) || official && fitsPath(allowed, short, ref)
 }
 
-// fitsPath compares without registry: a pattern without a tag, or with :*, is for all tags and
-// digests.
+// fitsPath is fits without the registry. A pattern without a tag, or with :*, is for all tags and digests.
 func fitsPath(allowed, repository string, ref name.Reference) bool {
 	if _, ok := ref.(name.Digest); ok {
 		return pattern.Fits(allowed, repository+"@"+ref.Identifier()) || pattern.Fits(strings.TrimSuffix(allowed, ":*"), repository)
@@ -119,7 +118,7 @@ func fitsPath(allowed, repository string, ref name.Reference) bool {
 	return pattern.Fits(allowed, repository+":"+ref.Identifier()) || pattern.Fits(allowed, repository)
 }
 
-// ofRegistry splits a pattern that is for a registry that it names.
+// ofRegistry splits a pattern that has a registry. is is false if it has none.
 func ofRegistry(allowed string) (registry, rest string, is bool) {
 	registry, rest, is = strings.Cut(allowed, "/")
 	if !is || !strings.ContainsAny(registry, ".:") && !strings.HasPrefix(registry, "*") && registry != "localhost" {
@@ -128,10 +127,10 @@ func ofRegistry(allowed string) (registry, rest string, is bool) {
 	return registry, rest, true
 }
 
-// defaultRegistry is where names without a registry lie.
+// defaultRegistry returns the registry of names without one.
 func (r Rules) defaultRegistry() string { return cmp.Or(r.Registry, name.DefaultRegistry) }
 
-// withPort is a host with its port, or with the one given; 80 if that is none.
+// withPort returns a host with its port. If it has none, port is added, or 80 if port is "".
 func withPort(host, port string) string {
 	if _, _, err := net.SplitHostPort(host); err == nil {
 		return strings.ToLower(host)
@@ -147,8 +146,7 @@ func (r Rules) isInsecure(to string) bool {
 	return slices.ContainsFunc(r.Insecure, func(host string) bool { return withPort(host, "80") == to })
 }
 
-// isNamed says whether the administrator names HOST:PORT literally, and so means it wherever it
-// is.
+// isNamed says whether the administrator has named HOST:PORT without a pattern. It may then have any address.
 func (r Rules) isNamed(to string) bool {
 	if r.isInsecure(to) {
 		return true
@@ -163,8 +161,8 @@ func (r Rules) isNamed(to string) bool {
 	return slices.ContainsFunc(named, func(host string) bool { return host != "" && withPort(host, "443") == to })
 }
 
-// mirrored is the reference that is asked for an image: that of the mirror, for images of the
-// library's default registry.
+// mirrored returns the reference for a request: that of the mirror for images of the library's default registry,
+// else ref.
 func (r Rules) mirrored(ref name.Reference) name.Reference {
 	if r.Mirror == "" || ref.Context().RegistryStr() != name.DefaultRegistry {
 		return ref
@@ -176,7 +174,7 @@ func (r Rules) mirrored(ref name.Reference) name.Reference {
 	}
 	mirror, err := name.NewRegistry(host, options...)
 	if err != nil {
-		return ref // the configuration is read strictly
+		return ref // this cannot happen: the configuration has been checked
 	}
 	repository := mirror.Repo(path, ref.Context().RepositoryStr())
 	if _, is := ref.(name.Digest); is {

@@ -1,5 +1,5 @@
-// Package pattern matches names of images against patterns, as administrators write them in
-// settings: * stands for any characters, slashes too, and ? for one.
+// Package pattern matches names of images against patterns in settings: * stands for any characters, also slashes, and
+// ? for one character.
 package pattern
 
 import (
@@ -7,16 +7,16 @@ import (
 	"strings"
 )
 
-// Is says whether a text is a pattern and not a plain name.
+// Is says whether a text is a pattern, and not a plain name.
 func Is(text string) bool { return strings.ContainsAny(text, "*?") }
 
-// Compile makes an expression of a pattern, which matches a name only as a whole. What is not
-// UTF-8 in the pattern matches the replacement character only.
+// Compile returns a regular expression for a pattern. It matches whole names only. Bytes of the pattern that are not
+// UTF-8 match nothing but the Unicode replacement character.
 func Compile(text string) *regexp.Regexp {
 	text = strings.ToValidUTF8(text, "\ufffd")
 	expression := strings.NewReplacer(`\*`, ".*", `\?`, ".").Replace(regexp.QuoteMeta(text))
 	return regexp.MustCompile("^(?s:" + expression + ")$")
 }
 
-// Fits says whether a pattern, or a plain name, is for all of a name.
+// Fits says whether a pattern, or a plain name, matches a whole name.
 func Fits(text, name string) bool { return Compile(text).MatchString(name) }

@@ -14,21 +14,21 @@ import (
 
 // Exit codes are those of docker-run(1).
 const (
-	// Unable is for a plan that the image does not fit.
-	Unable = 125
-	// NotExecutable is for a program that cannot be executed.
-	NotExecutable = 126
-	// NotFound is for a program that is not there.
-	NotFound = 127
+	// unable is the code if the image does not fit the plan.
+	unable = 125
+	// notExecutable is the code if the program cannot be executed.
+	notExecutable = 126
+	// notFound is the code if the program does not exist.
+	notFound = 127
 )
 
-// failure is why a program could not be started, and the exit code that says so.
+// failure is the error if a program could not be started. It has an exit code.
 type failure struct {
 	code int
 	error
 }
 
-// execute becomes a program, and returns only why it cannot.
+// execute becomes a program. It returns only if it fails.
 func execute(command, environment []string) error {
 	file, err := lookUp(command[0], pathIn(environment))
 	if err != nil {
@@ -36,15 +36,15 @@ func execute(command, environment []string) error {
 	}
 	err = unix.Exec(file, command, environment)
 	switch {
-	case errors.Is(err, unix.ENOENT): // the file is there
-		return failure{NotFound, fmt.Errorf("%s: the image does not have the interpreter that it names in its first line, or its dynamic loader", file)}
+	case errors.Is(err, unix.ENOENT): // the file itself exists
+		return failure{notFound, fmt.Errorf("%s: the image lacks the interpreter in its first line, or its dynamic loader", file)}
 	case errors.Is(err, unix.ENOEXEC):
-		return failure{NotExecutable, fmt.Errorf("%s: %w: it is for another architecture, or a script that names no interpreter", file, err)}
+		return failure{notExecutable, fmt.Errorf("%s: %w: it is for another architecture, or a script that names no interpreter", file, err)}
 	}
-	return failure{NotExecutable, fmt.Errorf("execute %s: %w", file, err)}
+	return failure{notExecutable, fmt.Errorf("execute %s: %w", file, err)}
 }
 
-// pathIn is the value of PATH.
+// pathIn returns the value of PATH.
 func pathIn(environment []string) string {
 	for _, pair := range environment {
 		if value, is := strings.CutPrefix(pair, "PATH="); is {
@@ -74,12 +74,12 @@ func lookUp(name, path string) (string, error) {
 		}
 	}
 	if errors.Is(why, fs.ErrNotExist) {
-		return "", failure{NotFound, fmt.Errorf("%q is not in the PATH of the image (%s)", name, path)}
+		return "", failure{notFound, fmt.Errorf("%q is not in the PATH of the image (%s)", name, path)}
 	}
 	return "", notStarted(name, why)
 }
 
-// executable says why a file cannot be executed by this process's user.
+// executable returns an error if the user of this process cannot execute a file.
 func executable(file string) error {
 	info, err := os.Stat(file)
 	switch {
@@ -92,9 +92,9 @@ func executable(file string) error {
 }
 
 func notStarted(name string, err error) error {
-	code := NotExecutable
+	code := notExecutable
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-		code = NotFound
+		code = notFound
 	}
 	var path *fs.PathError
 	if errors.As(err, &path) {

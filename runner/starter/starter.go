@@ -1,13 +1,11 @@
-// Package starter is the first program of a machine that has no init. It makes of itself
-// what an image of a registry asks for: it takes the user, the groups, the working directory
-// and the environment, and then becomes the image's program.
+// Package starter is the first program of a machine that has no init. It takes the user, the groups, the working
+// directory and the environment of an image of a registry, and then becomes the image's program.
 //
-// systemd-nspawn starts it as the machine's root, when all namespaces are there. It is this
-// program's own file, and so links to nothing in the image, which may hold one file only. It
-// says hello on its standard output, and reads from its standard input what it is to do: a
-// [Plan], which comes when the machine has its limits. What the image holds, such as its
-// passwd(5), is hostile; but the starter is in the machine already, and can do nothing there
-// that the program it starts could not.
+// systemd-nspawn starts it as the machine's root, after it has made all namespaces. It is the file of this program,
+// and static, because an image may have no other file than its own program. It says hello on its standard output. Then
+// it reads a [Plan] from its standard input, which comes when the machine has its limits. The files of the image, such
+// as passwd(5), are hostile. But the starter runs in the machine, and can do nothing there that the image's program
+// could not do.
 package starter
 
 import (
@@ -29,36 +27,36 @@ import (
 type Plan struct {
 	// Command is the program and its arguments. A name without a slash is looked up in PATH.
 	Command []string `json:"command"`
-	// Environment has a NAME=VALUE for each variable; of two with one name the last one counts.
+	// Environment has a NAME=VALUE for each variable. Of two with the same name, the last one counts.
 	// PATH, HOME and HOSTNAME have defaults.
 	Environment []string `json:"environment,omitempty"`
-	// User is a user and maybe a group, by name or number, as in "postgres" and "70:70"; ""
-	// is root.
+	// User is a user, maybe with a group, by name or number, such as "postgres" or "70:70". "" is
+	// root.
 	User string `json:"user,omitempty"`
-	// WorkingDir is a directory of the image, "" for its root. One that does not exist is made.
+	// WorkingDir is a directory of the image, "" for its root. It is made if it does not exist.
 	WorkingDir string `json:"working_dir,omitempty"`
 }
 
-// Hello is the byte with which a starter says that it waits for its plan.
+// Hello is the byte that a starter writes when it waits for its plan.
 const Hello = 0
 
-// maxPlan bounds a plan in bytes: the kernel takes no longer command lines and environments.
+// maxPlan bounds a plan, in bytes. The kernel refuses longer command lines and environments.
 const maxPlan = 8 << 20
 
-// Send gives a starter its plan.
+// Send sends a plan to a starter.
 func (p Plan) Send(to io.Writer) error { return json.NewEncoder(to).Encode(p) }
 
-// Run is the starter. It returns only when it fails, with an exit code. What the program
-// writes, and why there is none, goes to the standard output.
+// Run is the starter. It returns only if it fails, with an exit code. Its error goes to the standard output, as the
+// program's output would.
 func Run() int {
-	runtime.LockOSThread() // capabilities are a thread's own
+	runtime.LockOSThread() // each thread has capabilities of its own
 	err := run()
 	fmt.Fprintf(os.Stdout, "nspawn-runner: %v\n", err)
 	var failed failure
 	if errors.As(err, &failed) {
 		return failed.code
 	}
-	return Unable
+	return unable
 }
 
 func run() error {
@@ -93,9 +91,8 @@ func run() error {
 	return execute(plan.Command, environment)
 }
 
-// redirect gives the program the files that docker gives one: nothing to read, and one pipe
-// for all that it writes, which it may open again by /dev/stdout. The standard error has been
-// systemd-nspawn's up to now.
+// redirect gives the program the standard files that docker gives: an empty input, and one pipe for output and errors,
+// which it may open again as /dev/stdout. Before, the standard error is that of systemd-nspawn.
 func redirect(who identity) error {
 	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -111,12 +108,12 @@ func redirect(who identity) error {
 	return unix.Fchown(1, who.uid, who.gid)
 }
 
-// become takes the ids and limits of the program. From then on the starter has no more
-// privileges than that.
+// become takes the user, the groups and the limits of the program. From then on, the starter has no more privileges
+// than the program.
 func become(who identity) error {
 	unix.Umask(0o022)
-	// As many open files as there may be: docker's daemon commonly gives a million, and some
-	// programs refuse to start with 1024.
+	// The soft limit of open files becomes the hard one. docker's daemon usually gives a million, and
+	// some programs refuse to start with 1024.
 	var files unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil {
 		files.Cur = files.Max
@@ -134,8 +131,8 @@ func become(who identity) error {
 	return dropInheritable()
 }
 
-// dropInheritable leaves no capabilities to programs of other users than root, which files
-// of the image would make them theirs.
+// dropInheritable clears the inheritable capabilities. Otherwise programs of the image with file capabilities could
+// give them to other users than root.
 func dropInheritable() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -149,7 +146,7 @@ func dropInheritable() error {
 	return nil
 }
 
-// complete is an environment as execve(2) wants it: each name once, with what docker adds.
+// complete returns an environment for execve(2). Each name is in it once, and it has the defaults of docker.
 func complete(pairs []string, who identity) []string {
 	values := map[string]string{}
 	host, _ := os.Hostname()

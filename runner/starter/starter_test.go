@@ -97,14 +97,14 @@ func TestAProgramIsLookedUpInThePathOfTheImage(t *testing.T) {
 	if got, err := lookUp("tool", ":"); err != nil || got != "./tool" {
 		t.Errorf("%s, %v", got, err)
 	}
-	for name, want := range map[string]int{"nothing": NotFound, "/nothing": NotFound, dir + "/b/plain": NotExecutable, dir: NotExecutable, dir + "/a/tool/x": NotFound} {
+	for name, want := range map[string]int{"nothing": notFound, "/nothing": notFound, dir + "/b/plain": notExecutable, dir: notExecutable, dir + "/a/tool/x": notFound} {
 		_, err := lookUp(name, path)
 		var failed failure
 		if !errors.As(err, &failed) || failed.code != want || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := lookUp("plain", dir+"/b"); err == nil || err.(failure).code != NotExecutable {
+	if _, err := lookUp("plain", dir+"/b"); err == nil || err.(failure).code != notExecutable {
 		t.Errorf("%v", err)
 	}
 }

@@ -11,19 +11,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// identity is who executes a program.
+// identity is the user of a program.
 type identity struct {
 	uid, gid int
-	// groups are all of its groups, gid included.
+	// groups are all groups of the user, also gid.
 	groups []int
 	home   string
 }
 
-// maxDatabase bounds what is read of a passwd(5) or group(5), in bytes.
+// maxDatabase bounds how much of a passwd(5) or group(5) is read, in bytes.
 const maxDatabase = 1 << 20
 
-// readSmall reads a file of the image, as far as it is a regular file, and its beginning if
-// it is long. What cannot be read is empty, as is a file that is not there.
+// readSmall reads a regular file of the image, and only the beginning of a long one. Any other file, or a file that
+// does not exist, counts as empty.
 func readSmall(path string) string {
 	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -37,9 +37,9 @@ func readSmall(path string) string {
 	return string(text)
 }
 
-// identify finds out who USER[:GROUP] is, as docker does: a number is an id, also where a
-// user is called so; of two lines that fit, the first one counts; with a group, there are no
-// other groups. A user by number need not be in passwd(5), and "" is 0.
+// identify finds the user USER[:GROUP], as docker does. A number is an id, also if it is the name of a user. Of two
+// lines that match, the first one counts. If a group is given, there are no further groups. A number need not be in
+// passwd(5). "" stands for 0.
 func identify(wanted, passwd, group string) (identity, error) {
 	user, of, _ := strings.Cut(wanted, ":")
 	who := identity{home: "/"}
@@ -76,13 +76,12 @@ func identify(wanted, passwd, group string) (identity, error) {
 	return who, nil
 }
 
-// maxID is the highest id that docker takes. The kernel looks at 32 bits only, so it would take
-// 4294967296 for root.
+// maxID is the highest id that docker allows. The kernel uses 32 bits, so 4294967296 would be root.
 const maxID = 1<<31 - 1
 
 func isID(number int) bool { return number >= 0 && number <= maxID }
 
-// entry is a line of passwd(5).
+// entry is an entry of passwd(5).
 type entry struct {
 	name     string
 	uid, gid int
@@ -132,10 +131,10 @@ func findGroup(wanted, group string) (int, error) {
 	return 0, fmt.Errorf("group %q is not in /etc/group of the image", wanted)
 }
 
-// maxGroups bounds the groups of a user: setgroups(2) takes no more.
+// maxGroups is how many groups setgroups(2) accepts.
 const maxGroups = 65536
 
-// groupsOf are the groups of which a user is a member, the user's own one first.
+// groupsOf returns the groups of a user, the user's own group first.
 func groupsOf(user string, own int, group string) []int {
 	groups := []int{own}
 	known := map[int]bool{own: true}

@@ -6,8 +6,7 @@ import (
 	"path/filepath"
 )
 
-// btrfs is the backend that snapshots the chroot's subvolume. A limit is the
-// file system's own, see quota.go.
+// btrfs is the backend that makes a snapshot of the chroot's subvolume. quota.go limits it.
 type btrfs struct{}
 
 func (btrfs) Name() string { return "btrfs" }
@@ -35,15 +34,8 @@ func (btrfs) Mount(dir, chroot string, owner int, disk Disk) (string, error) {
 			return "", err
 		}
 	}
-	mnt, err := scratch(dir, "")
+	root, err := bindRoot(dir, filepath.Join(dir, "snapshot"), owner)
 	if err != nil {
-		return "", err
-	}
-	root := filepath.Join(mnt, "root")
-	if err := os.Mkdir(root, 0o755); err != nil {
-		return "", err
-	}
-	if err := bindTree(filepath.Join(dir, "snapshot"), root, owner); err != nil {
 		return "", fmt.Errorf("backend btrfs: %w", err)
 	}
 	return root, nil

@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// backends are those that jobs' machines can have.
+// backends are those for machines of jobs.
 var backends = []Backend{btrfs{}, overlay{}, overlay{inMemory: true}}
 
-// Names are the backends' names in the configuration.
+// Names returns the names of the backends in the configuration.
 func Names() []string {
 	var names []string
 	for _, b := range backends {
@@ -21,7 +21,7 @@ func Names() []string {
 	return names
 }
 
-// Named returns the backend with this name, also that of a build's record (InPlace).
+// Named returns the backend with a name. It knows InPlace too, which is in records of builds.
 func Named(name string) (Backend, error) {
 	for _, b := range slices.Concat(backends, []Backend{InPlace()}) {
 		if b.Name() == name {
@@ -31,16 +31,15 @@ func Named(name string) (Backend, error) {
 	return nil, fmt.Errorf("backend %q: unknown; use one of %s", name, strings.Join(Names(), ", "))
 }
 
-// Choose returns the backend for machines of a chroot. machines is the directory in which the
-// machines' directories lie. If wanted is "" or "auto", the backend is btrfs if the chroot is a
-// subvolume on the file system of machines, else overlay. If the wanted backend cannot work
-// here, the error names one that can.
+// Choose returns the backend for machines of a chroot. machines is the directory with the machines'
+// directories. If wanted is "" or "auto", the backend is btrfs if the chroot is a subvolume on the file system
+// of machines, else overlay. If the wanted backend cannot work here, the error names one that can.
 func Choose(wanted, machines, chroot string) (Backend, error) {
 	subvolume, err := IsSubvolume(chroot)
 	if err != nil {
 		return nil, err
 	}
-	// A snapshot cannot leave its file system.
+	// A snapshot is on the file system of its subvolume.
 	snapshots := subvolume && sameBtrfs(machines, chroot)
 	switch wanted {
 	case "btrfs":
@@ -69,9 +68,8 @@ func Choose(wanted, machines, chroot string) (Backend, error) {
 	return backend, nil
 }
 
-// canHoldUpper says whether an overlay's upper layer can lie in dir. The
-// kernel decides: it wants trusted extended attributes, d_type and
-// RENAME_WHITEOUT, which overlay itself, NFS, FAT and old XFS lack.
+// canHoldUpper returns an error if dir cannot have the upper layer of an overlay. The kernel needs trusted
+// extended attributes, d_type and RENAME_WHITEOUT, which overlay itself, NFS, FAT and old XFS lack.
 func canHoldUpper(dir string) error {
 	bad, err := FileSystem(dir)
 	if err != nil {
@@ -80,8 +78,8 @@ func canHoldUpper(dir string) error {
 	switch bad {
 	case "overlay", "NFS", "FAT", "9p", "FUSE":
 	default:
-		// Anything else is asked, not guessed: for an attribute that an upper needs.
-		// To read it needs no file, which a kill would leave behind.
+		// Other file systems are asked for an attribute that an upper layer needs. This makes no
+		// file, which a kill could leave behind.
 		if _, err := unix.Getxattr(dir, "trusted.overlay.opaque", nil); !errors.Is(err, unix.ENOTSUP) {
 			return nil
 		}

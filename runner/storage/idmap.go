@@ -11,31 +11,28 @@ import (
 )
 
 const (
-	// RangeSize is the number of user ids, and of group ids, of one machine: 65536 for
-	// itself, and as many for each of its users, from 100000 on (useradd(8)), who makes
-	// containers; there is room for fourteen.
+	// RangeSize is how many user ids, and group ids, a machine has: 65536 for its own users, and 65536
+	// for the containers of each user, from 100000 on (useradd(8)). Fourteen users fit.
 	RangeSize = 1 << 20
-	// hostRoot is the id under which files of the host's root appear on disk
-	// behind an idmapped mount. systemd-nspawn makes mount points as the
-	// host's root and then gives them to the machine's; without a mapping
-	// for it the kernel refuses with EOVERFLOW. The number is systemd's own
-	// UID_MAPPED_ROOT.
+	// hostRoot is the id, on the disk, of files that the host's root makes through an idmapped mount.
+	// systemd-nspawn makes mount points as the host's root, and then gives them to the machine's root.
+	// Without a mapping, the kernel refuses this with EOVERFLOW. The number is UID_MAPPED_ROOT of
+	// systemd.
 	hostRoot = 1<<31 - 2
 )
 
-// View is how a mount shows what it is a mount of.
+// View describes how a mount shows its files.
 type View struct {
-	// Owner is whom what belongs to root on disk belongs to, and so on for the ids up
-	// to RangeSize: an idmapped mount. 0 is for ids as they are.
+	// Owner is the first id of an idmapped mount: files of root on the disk belong to Owner, and so on
+	// for RangeSize ids. 0 stands for a mount that is not idmapped.
 	Owner int
-	// Set and Clear are mount_setattr(2)'s MOUNT_ATTR_*.
+	// Set and Clear are MOUNT_ATTR_* of mount_setattr(2).
 	Set, Clear uint64
-	// Below also shows what is mounted below, now; nothing that is mounted there later
-	// is ever seen.
+	// Below also shows the mounts that are below now. Later mounts are not shown.
 	Below bool
 }
 
-// Bind mounts what is open on the path to.
+// Bind mounts an open file or directory on the path to.
 func Bind(from *os.File, to string, view View) error {
 	mount, err := detached(from, view)
 	if err != nil {
@@ -48,8 +45,8 @@ func Bind(from *os.File, to string, view View) error {
 	return nil
 }
 
-// bindTree binds a tree that is to be a machine's root, or part of it. What the host
-// has forbidden for its own mount, such as setuid programs in /var, machines need.
+// bindTree mounts a tree for a machine's root. It clears the restrictions of the host's mount, such as nosuid on
+// /var, because machines need setuid programs.
 func bindTree(from, to string, owner int) error {
 	tree, err := os.OpenFile(from, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -59,11 +56,11 @@ func bindTree(from, to string, owner int) error {
 	return Bind(tree, to, View{Owner: owner, Clear: restrictions})
 }
 
-// restrictions are what a host may have forbidden for its own mounts.
+// restrictions are attributes that a mount of the host may have.
 const restrictions = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
 
-// CheckIdmap says whether the tree at path can be mounted idmapped, by doing it:
-// nobody sees the mount, and nothing is left of it.
+// CheckIdmap returns an error if the tree at path cannot be mounted idmapped. It makes such a mount, which no
+// process sees, and removes it.
 func CheckIdmap(path string) error {
 	tree, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -77,7 +74,7 @@ func CheckIdmap(path string) error {
 	return mount.Close()
 }
 
-// detached makes the mount of Bind. Until it is attached, Close unmounts it.
+// detached makes a mount that is not attached to any directory. Until it is attached, Close unmounts it.
 func detached(from *os.File, view View) (_ *os.File, err error) {
 	depth := uint(0)
 	if view.Below {
@@ -93,7 +90,7 @@ func detached(from *os.File, view View) (_ *os.File, err error) {
 			mount.Close()
 		}
 	}()
-	// Private: what the host mounts below later would come without these attributes.
+	// The mount is private, because later mounts of the host would appear in it without these attributes.
 	attr := unix.MountAttr{Attr_set: view.Set, Attr_clr: view.Clear, Propagation: unix.MS_PRIVATE}
 	if view.Owner > 0 {
 		namespace, err := userNamespace(view.Owner)
@@ -113,16 +110,15 @@ func detached(from *os.File, view View) (_ *os.File, err error) {
 	return mount, nil
 }
 
-// userNamespace returns a user namespace that maps ids from 0 to owner, and
-// hostRoot to the host's root. A namespace needs a process to be born in; this
-// one sleeps, and is killed at once. Tracing would stop it before its first
-// instruction, but where kernel.yama.ptrace_scope is 3 nobody traces.
+// userNamespace returns a user namespace that maps the ids from 0 on to those from owner on, and hostRoot to the
+// host's root. A namespace begins with a process: here it is sleep(1), which is killed at once. A traced process
+// would not execute anything, but with kernel.yama.ptrace_scope=3 no process can trace.
 func userNamespace(owner int) (*os.File, error) {
 	sleep, err := exec.LookPath("sleep")
 	if err != nil {
 		return nil, err
 	}
-	runtime.LockOSThread() // Pdeathsig takes the thread for the parent
+	runtime.LockOSThread() // for Pdeathsig, this thread is the parent
 	defer runtime.UnlockOSThread()
 	mappings := []syscall.SysProcIDMap{
 		{ContainerID: 0, HostID: owner, Size: RangeSize},

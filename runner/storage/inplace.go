@@ -1,14 +1,14 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 )
 
-// InPlace is the way to give a machine a tree itself for its root, and no view of it:
-// what it writes is in the tree, with the host's ids. So a build boots what it makes.
-// No job's machine has it, and the configuration does not name it.
+// InPlace returns the backend whose roots are the trees themselves. The machine writes to the tree, with the
+// host's ids. A build boots the tree that it makes in this way. Machines of jobs never have this backend, and
+// the configuration cannot name it.
 func InPlace() Backend { return inPlace{} }
 
 type inPlace struct{}
@@ -18,7 +18,7 @@ func (inPlace) Name() string { return "in-place" }
 func (inPlace) Traits() Traits { return Traits{} }
 
 func (inPlace) CanLimit(string) error {
-	return fmt.Errorf("what is built has no limit")
+	return errors.New("the machine of a build has no limit")
 }
 
 func (inPlace) Prepare(string, string, int, uint64) (*os.File, error) { return nil, nil }
@@ -26,15 +26,8 @@ func (inPlace) Prepare(string, string, int, uint64) (*os.File, error) { return n
 func (inPlace) Used(string) (bytes, files uint64, err error) { return 0, 0, nil }
 
 func (inPlace) Mount(dir, chroot string, owner int, _ Disk) (string, error) {
-	mnt, err := scratch(dir, "")
+	root, err := bindRoot(dir, chroot, owner)
 	if err != nil {
-		return "", err
-	}
-	root := filepath.Join(mnt, "root")
-	if err := os.Mkdir(root, 0o755); err != nil {
-		return "", err
-	}
-	if err := bindTree(chroot, root, owner); err != nil {
 		return "", fmt.Errorf("boot a tree in place: %w", err)
 	}
 	return root, nil

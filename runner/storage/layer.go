@@ -12,20 +12,19 @@ import (
 	"nspawn-runner/runner/fault"
 )
 
-// The upper layer of an overlay that is limited is a file system of its own, in a
-// file in the machine's directory. It works wherever an overlay does: a
-// project quota needs a file system mounted for it, and on ext4 it does not hold
-// for an overlay, which writes with the rights of the host's root.
+// If the writes of a machine on overlay are limited, its upper layer is a file system in a file in the machine's
+// directory. This works wherever an overlay works. A project quota would need a file system that is mounted for
+// it. On ext4 it would not limit an overlay, which writes with the capabilities of the host's root.
 
-// mkfs makes a layer's file system.
+// mkfs is the program that makes a layer's file system.
 const mkfs = "mkfs.ext4"
 
-// canMakeLayer says whether this host has what layers need.
+// canMakeLayer returns an error if this host lacks what layers need.
 func canMakeLayer() error {
 	if _, err := exec.LookPath(mkfs); err != nil {
 		return fmt.Errorf("there is no %s: apt-get install e2fsprogs", mkfs)
 	}
-	// The kernel loads its module when this is opened, modprobe(8).
+	// The kernel loads the module for loop devices when this file is opened.
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
 		return fmt.Errorf("loop devices: %w", err)
@@ -33,8 +32,8 @@ func canMakeLayer() error {
 	if err := control.Close(); err != nil {
 		return err
 	}
-	// And that of the layer's file system, which the machine's service must not load: the
-	// kernel refuses modules of file systems to all that is in the slice.
+	// This loads the module for ext4. The machine's service cannot load it: package guard refuses
+	// modules of file systems in the slice.
 	filesystem, err := unix.Fsopen("ext4", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("ext4, for the layer: %w", err)
@@ -42,7 +41,8 @@ func canMakeLayer() error {
 	return unix.Close(filesystem)
 }
 
-// makeLayer makes a layer of so many bytes in dir and attaches it to a loop device.
+// makeLayer makes a layer in dir and attaches it to a loop device, which it returns. bytes is how many bytes the
+// machine may write.
 func makeLayer(dir string, bytes uint64) (*os.File, error) {
 	path := filepath.Join(dir, "layer")
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
@@ -50,13 +50,13 @@ func makeLayer(dir string, bytes uint64) (*os.File, error) {
 		return nil, err
 	}
 	defer file.Close()
-	// Reserved, or a host's disk that is full would show only when the layer's pages
-	// are written, of which nobody in the machine learns. What ext4 needs for itself
-	// comes on top: one inode of 256 bytes for 8 KiB, and 16 MiB that it keeps back.
+	// The space is reserved. Otherwise, if the host's disk is full, data of the layer would be lost
+	// when the kernel writes it later, and no program in the machine would get an error. ext4 itself
+	// needs more: an inode of 256 bytes for each 8 KiB, and 16 MiB that it keeps back.
 	if err := unix.Fallocate(int(file.Fd()), 0, 0, int64(bytes+bytes/32+20<<20)); err != nil {
 		return nil, fmt.Errorf("reserve %d MB (disk_max) in %s: %w", bytes/1e6, dir, err)
 	}
-	// Nothing of it survives a crash, so it needs no journal.
+	// A layer does not survive a crash, so it needs no journal.
 	out, err := exec.Command(mkfs, "-q", "-F", "-m", "0", "-i", "8192", "-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1,nodiscard", path).CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w: %s", mkfs, path, err, lastLine(out))
@@ -70,8 +70,8 @@ func makeLayer(dir string, bytes uint64) (*os.File, error) {
 	return device, nil
 }
 
-// attach attaches a file to a loop device that is free: loop(4). The kernel
-// detaches it when it is neither open nor mounted.
+// attach attaches a file to a free loop device: loop(4). The kernel detaches the device when it is neither open
+// nor mounted.
 func attach(file *os.File) (*os.File, error) {
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
@@ -82,7 +82,7 @@ func attach(file *os.File) (*os.File, error) {
 	for tries := 0; ; tries++ {
 		number, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {
-			return nil, fmt.Errorf("find a free one: %w", err)
+			return nil, fmt.Errorf("find a free loop device: %w", err)
 		}
 		device, err := os.OpenFile(fmt.Sprintf("/dev/loop%d", number), os.O_RDWR, 0)
 		if err != nil {
@@ -96,18 +96,19 @@ func attach(file *os.File) (*os.File, error) {
 		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENXIO) || tries == 100 {
 			return nil, fmt.Errorf("%s: %w", device.Name(), err)
 		}
-		// Another process was faster, or is not yet done with it.
+		// Another process has taken the device meanwhile, or is about to release it.
 	}
 }
 
-// mountLayer mounts the layer of dir beside the machine's root and returns its path.
+// mountLayer mounts the layer of a machine in mnt and returns the path of the mount. dir is the machine's
+// directory.
 func mountLayer(dir, mnt, device string) (string, error) {
 	attached, err := os.Open(device)
 	if err != nil {
 		return "", err
 	}
 	defer attached.Close()
-	// When prepare was killed, the device may be another machine's by now.
+	// If prepare was killed, the kernel has detached the device, and another machine may have it now.
 	if err := isAttached(attached, filepath.Join(dir, "layer")); err != nil {
 		return "", err
 	}
@@ -115,8 +116,7 @@ func mountLayer(dir, mnt, device string) (string, error) {
 	if err := os.Mkdir(path, 0o755); err != nil {
 		return "", err
 	}
-	// Inode tables are not written before they are used, and nothing waits for the
-	// disk.
+	// With these options, inode tables are written when they are used, and no write waits for the disk.
 	if err := unix.Mount(device, path, "ext4", unix.MS_NOATIME, "noinit_itable,nobarrier"); err != nil {
 		return "", fmt.Errorf("mount %s, the layer, on %s: %w", device, path, err)
 	}

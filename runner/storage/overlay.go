@@ -12,10 +12,9 @@ import (
 
 // overlay is the overlay backend, and with inMemory the tmpfs backend.
 //
-// The lower layer is the chroot through an idmapped mount. The upper one needs
-// none: it lives no longer than the machine, so it simply holds the machine's
-// own user ids. That also works on tmpfs, which cannot be idmapped before
-// Linux 6.3, and leaves no file on the host that is setuid root.
+// The lower layer is an idmapped mount of the chroot. The upper layer is not idmapped: it is removed with the
+// machine, so its files have the machine's user ids. This also works on tmpfs, which cannot be mounted idmapped
+// before Linux 6.3, and no file on the host's disk is setuid root.
 type overlay struct{ inMemory bool }
 
 func (o overlay) Name() string {
@@ -46,7 +45,7 @@ func (o overlay) Prepare(dir, chroot string, owner int, limit uint64) (*os.File,
 	return nil, layers(dir, chroot, owner)
 }
 
-// Used asks the file system that holds the upper layer and nothing else.
+// Used asks the file system of the upper layer.
 func (o overlay) Used(dir string) (bytes, files uint64, err error) {
 	holder := filepath.Join(dir, "mnt")
 	if !o.inMemory {
@@ -59,7 +58,7 @@ func (o overlay) Used(dir string) (bytes, files uint64, err error) {
 	return percent(fs.Blocks-fs.Bavail, fs.Blocks), percent(fs.Files-fs.Ffree, fs.Files), nil
 }
 
-// percent is a share of a whole, and 0 of nothing.
+// percent returns how much of the whole a part is, in percent; 0 if the whole is 0.
 func percent(part, whole uint64) uint64 {
 	if whole == 0 {
 		return 0
@@ -67,7 +66,7 @@ func percent(part, whole uint64) uint64 {
 	return uint64(float64(part) / float64(whole) * 100)
 }
 
-// holder is a file system that holds the layers and nothing else.
+// holder returns the directory of the file system for the upper layer: the tmpfs, or the mounted layer.
 func (o overlay) holder(dir, mnt string, disk Disk) (string, error) {
 	if o.inMemory {
 		return mnt, nil
@@ -75,8 +74,8 @@ func (o overlay) holder(dir, mnt string, disk Disk) (string, error) {
 	return mountLayer(dir, mnt, disk.Device)
 }
 
-// layers makes the upper and work directories in dir. The root directory of
-// an overlay is that of its upper layer, so it takes the chroot's mode.
+// layers makes the upper and work directories in dir. The root directory of an overlay has the mode of the upper
+// directory, so that gets the mode of the chroot.
 func layers(dir, chroot string, owner int) error {
 	info, err := os.Stat(chroot)
 	if err != nil {
@@ -101,8 +100,7 @@ func layers(dir, chroot string, owner int) error {
 func (o overlay) Mount(dir, chroot string, owner int, disk Disk) (string, error) {
 	options := ""
 	if o.inMemory {
-		// Without a limit the one that matters is the machine's memory_max: tmpfs
-		// pages count there.
+		// Without a limit, memory_max of the machine counts: pages of a tmpfs count as its memory.
 		options = ",size=90%,nr_inodes=0"
 		if disk.Limit > 0 {
 			options = fmt.Sprintf(",size=%d,nr_inodes=0", disk.Limit)
@@ -122,7 +120,7 @@ func (o overlay) Mount(dir, chroot string, owner int, disk Disk) (string, error)
 		return "", err
 	}
 	fault.Here("storage: lower layer bound")
-	upperDir := dir // where Prepare made the layers
+	upperDir := dir // Prepare has made the layers there
 	if o.inMemory || disk.Limit > 0 {
 		if upperDir, err = o.holder(dir, mnt, disk); err != nil {
 			return "", err
@@ -140,10 +138,9 @@ func (o overlay) Mount(dir, chroot string, owner int, disk Disk) (string, error)
 	return root, nil
 }
 
-// lay mounts the overlay on root. Its lower layer lies in mnt, the upper one in upperDir.
+// lay mounts the overlay on root. Its lower layer is in mnt, its upper layer in upperDir.
 func (o overlay) lay(root, mnt, upperDir string) error {
-	// Through file descriptors: a path in an overlay's options is split at
-	// colons and commas.
+	// The options name file descriptors, because the kernel splits paths at colons and commas.
 	upper, err := unix.Open(upperDir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", upperDir, err)
@@ -155,10 +152,10 @@ func (o overlay) lay(root, mnt, upperDir string) error {
 	}
 	defer unix.Close(at)
 	data := fmt.Sprintf("lowerdir=/proc/self/fd/%d/lower,upperdir=/proc/self/fd/%d/upper,workdir=/proc/self/fd/%d/work", at, upper, upper)
-	data += ",redirect_dir=on" // directories of the chroot can be renamed
+	data += ",redirect_dir=on" // so directories of the chroot can be renamed
 	if !o.inMemory {
-		// Nothing of a machine survives a crash, so its file system need not
-		// wait for the disk: fsync becomes a no-op, and dpkg twice as fast.
+		// A machine does not survive a crash, so its root need not wait for the disk. fsync(2) does
+		// nothing then, and dpkg is twice as fast.
 		data += ",volatile"
 	}
 	return unix.Mount("machine", root, "overlay", 0, data)

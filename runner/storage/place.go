@@ -11,23 +11,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenPlace opens what lies at an absolute path of the host, as a place only:
-// open(2), O_PATH. A symbolic link on the way is an error, since a job may have put
-// it there, in a directory that it can write to.
+// OpenPlace opens a file or directory of the host as a place (O_PATH of open(2)). path must be absolute. A
+// symbolic link on the way is an error, because a job may have made it in a directory that it can write to.
 func OpenPlace(path string) (*os.File, error) {
 	return walk(path, func(string, *unix.Stat_t) {})
 }
 
-// linkError is a symbolic link on the way to a place.
+// linkError is the error for a symbolic link on the way to a place.
 type linkError struct{ path string }
 
 func (e linkError) Error() string {
 	return e.path + " is a symbolic link, which a job may have put there: name the place itself, which 'readlink -f' shows"
 }
 
-// Resolve is the path to the same place that OpenPlace takes: the links on the way are
-// followed, such as /lib of a merged /usr, but none that lies in a directory that jobs can
-// write to. open are these, by paths without links.
+// Resolve returns a path to the same place that OpenPlace accepts. It follows links on the way, such as /lib of
+// a merged /usr. A link in a directory that jobs can write to is an error. open are these directories, as
+// paths without links.
 func Resolve(path string, open []string) (string, error) {
 	path = filepath.Clean(path)
 	for range 40 { // as many as the kernel follows
@@ -51,14 +50,13 @@ func Resolve(path string, open []string) (string, error) {
 	return "", fmt.Errorf("%s: too many symbolic links", path)
 }
 
-// CheckClosed says whether the host's ordinary users are kept from what lies at a
-// path, or from becoming root by it: its mount knows no setuid, or one of the
-// directories above it is for root alone. open are directories that jobs can open,
-// with all that is below them; so is the path itself.
+// CheckClosed returns an error if ordinary users of the host could become root through a setuid program below a
+// path. They cannot if the mount has nosuid, or if only root can enter one of the directories above the path.
+// open are directories that jobs can write to: a job can change the modes in them.
 func CheckClosed(path string, open []string) error {
 	closed := false
 	place, err := walk(path, func(dir string, st *unix.Stat_t) {
-		// Where there is an access control list, the group's bits bound all of it.
+		// With an access control list, the bits of the group are its mask.
 		if st.Uid == 0 && st.Mode&0o011 == 0 && !isIn(dir, open) {
 			closed = true
 		}
@@ -78,7 +76,7 @@ func CheckClosed(path string, open []string) error {
 		"move it into a directory that only root can enter (root's, chmod 700), or mount it with the option nosuid", path)
 }
 
-// isIn says whether a directory is one of several, or lies in one.
+// isIn says whether a directory is one of several, or in one of them.
 func isIn(dir string, several []string) bool {
 	for _, top := range several {
 		if dir == top || strings.HasPrefix(dir, top+"/") {
@@ -88,7 +86,7 @@ func isIn(dir string, several []string) bool {
 	return false
 }
 
-// walk opens a path step by step, and shows the directories above it, the root first.
+// walk opens a path step by step. It calls show for each directory above it, the root first.
 func walk(path string, show func(dir string, st *unix.Stat_t)) (*os.File, error) {
 	at, err := os.OpenFile("/", unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -116,8 +114,8 @@ func walk(path string, show func(dir string, st *unix.Stat_t)) (*os.File, error)
 	return at, nil
 }
 
-// step opens a name in a directory. As a directory first: that is when the kernel
-// mounts what is mounted on demand.
+// step opens a name in a directory. It tries a directory first, because then the kernel mounts a file system
+// that is mounted on demand.
 func step(dir *os.File, name, path string) (*os.File, error) {
 	const place = unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	fd, err := unix.Openat(int(dir.Fd()), name, place|unix.O_DIRECTORY, 0)
@@ -140,8 +138,7 @@ func step(dir *os.File, name, path string) (*os.File, error) {
 	return file, nil
 }
 
-// OpenIn opens a path below root as a machine with that root would see it: links are
-// resolved inside it.
+// OpenIn opens a path below root. Links are resolved as in a machine with this root.
 func OpenIn(root, path string, flags uint64) (*os.File, error) {
 	at, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -14,15 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A machine on btrfs is limited by a quota group that has its subvolume, and the
-// subvolumes that the job makes in it: those of simple quotas, which Linux has
-// since 6.7, go into the groups of the one around them, where nobody says otherwise
-// (quotafilter.go). With the older quotas they
-// would be in none, and a job without a limit. What a snapshot shares counts as
-// the chroot's.
+// On btrfs, a quota group limits a machine. The group has the machine's subvolume, and the subvolumes that the
+// job makes in it. With simple quotas (Linux 6.7), a new subvolume gets the groups of the subvolume around it,
+// unless the process that makes it names others, which quotafilter.go forbids. With the older quotas it would
+// be in no group, and the job would have no limit. Blocks that a snapshot shares with the chroot count to the
+// chroot.
 
-// quotaLevel is the level of our groups, by which they are known: "ns". A group
-// has the number of the machine's subvolume, which the kernel uses only once.
+// quotaLevel is the level of the groups of this program: "ns". The number of a group is that of the machine's
+// subvolume, which the kernel uses only once.
 const quotaLevel = 0x6e73
 
 // More of linux/btrfs.h.
@@ -49,8 +48,8 @@ type inoLookupArgs struct {
 	name         [4080]byte
 }
 
-// canLimitSubvolumes says whether the btrfs of a directory has simple quotas. To
-// turn them on is for who owns it: no kernel without them mounts it again.
+// canLimitSubvolumes returns an error if the btrfs of a directory has no simple quotas. The administrator has to
+// turn them on, because an older kernel cannot mount the file system afterwards.
 func canLimitSubvolumes(dir string) error {
 	groups, err := quotaGroups(dir)
 	if err != nil {
@@ -61,15 +60,15 @@ func canLimitSubvolumes(dir string) error {
 		return nil
 	}
 	if err == nil {
-		return fmt.Errorf("the quotas of the btrfs of %s are not simple ones, which alone also hold for subvolumes that a job makes: "+
+		return fmt.Errorf("the quotas of the btrfs of %s are not simple quotas, and do not limit subvolumes that a job makes: "+
 			"'btrfs quota disable %[1]s' and 'btrfs quota enable --simple %[1]s', or set \"backend: overlay\"", dir)
 	}
 	return fmt.Errorf("the btrfs of %s has no simple quotas: 'btrfs quota enable --simple %[1]s' turns them on (Linux 6.7; an older one will not mount it any more), "+
 		"or set \"backend: overlay\"", dir)
 }
 
-// quotaGroups is the kernel's directory of the quota groups of a path's btrfs. It
-// is there while quotas are on.
+// quotaGroups returns the kernel's directory for the quota groups of a path's btrfs. It exists while quotas are
+// on.
 func quotaGroups(path string) (string, error) {
 	var info fsInfo
 	if err := ioctlIn(path, ioctlFSInfo, unsafe.Pointer(&info)); err != nil {
@@ -79,8 +78,8 @@ func quotaGroups(path string) (string, error) {
 	return fmt.Sprintf("/sys/fs/btrfs/%x-%x-%x-%x-%x/qgroups", id[:4], id[4:6], id[6:8], id[8:10], id[10:]), nil
 }
 
-// limitSubvolume keeps a subvolume from writing more than so many bytes. It also
-// removes our groups of subvolumes that are gone.
+// limitSubvolume limits how many bytes a subvolume may have of its own. It also removes groups of machines whose
+// subvolumes are gone.
 func limitSubvolume(path string, limit uint64) error {
 	dir, err := openDir(unix.AT_FDCWD, path)
 	if err != nil {
@@ -105,7 +104,7 @@ func limitSubvolume(path string, limit uint64) error {
 	return nil
 }
 
-// subvolumeID is the number of the subvolume that a directory lies in.
+// subvolumeID returns the number of a directory's subvolume.
 func subvolumeID(dir *os.File) (uint64, error) {
 	args := inoLookupArgs{object: subvolumeInode}
 	if err := ioctl(dir, ioctlInoLookup, unsafe.Pointer(&args)); err != nil {
@@ -114,9 +113,9 @@ func subvolumeID(dir *os.File) (uint64, error) {
 	return args.tree, nil
 }
 
-// forgetGroups removes our groups whose subvolume is gone, and with it the kernel's own
-// group of it, which goes when the space is given back (since Linux 6.11; before, both
-// stay). So there is no better moment than later.
+// forgetGroups removes groups of machines whose subvolumes are gone. The kernel's own group of a subvolume goes
+// when its space is free again, which takes a while (since Linux 6.11; before, it stays). So each start removes
+// the groups of earlier machines.
 func forgetGroups(dir *os.File) {
 	groups, err := quotaGroups(dir.Name())
 	if err != nil {
@@ -135,7 +134,7 @@ func forgetGroups(dir *os.File) {
 	}
 }
 
-// subvolumeUse is how much of its limit a subvolume has used.
+// subvolumeUse returns how many bytes a subvolume has used, and its limit.
 func subvolumeUse(path string) (used, limit uint64, err error) {
 	dir, err := openDir(unix.AT_FDCWD, path)
 	if err != nil {

@@ -15,15 +15,13 @@ import (
 	"nspawn-runner/runner/fault"
 )
 
-// Remove deletes whatever is at path: file, tree or subvolume, with read-only
-// and nested subvolumes, immutable and append-only files inside. Links are
-// deleted, not followed. That nothing is there is success. Several processes may
-// remove one tree at the same time. It must not be used on a tree that a running
-// machine can still change. When ctx ends, Remove stops at the next name.
+// Remove deletes the file, tree or subvolume at path, also with read-only and nested subvolumes, and with
+// immutable and append-only files. It deletes links, and does not follow them. A path that does not exist is no
+// error. Several processes may remove one tree at the same time. No running machine may still change the tree.
+// When ctx ends, Remove stops at the next name.
 //
-// A job makes trees so deep that no path leads to their end and no process has as
-// many open files, and directories of millions of names: this opens some two hundred at a
-// time, and reads 512 names of each, 26 MB at most.
+// A job can make a tree that is deeper than any path or number of open files, and directories with millions of
+// names. Remove opens about two hundred directories at a time, and reads 512 names of each: 26 MB at most.
 func Remove(ctx context.Context, path string) error {
 	dir, err := os.Open(filepath.Dir(path))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -44,18 +42,17 @@ func Remove(ctx context.Context, path string) error {
 	return nil
 }
 
-// remover is at work on one tree.
+// remover removes one tree.
 type remover struct {
 	ctx     context.Context
 	onBtrfs bool
-	// tops are the root of the tree, and of the subvolume in it that is being emptied.
+	// tops are the root of the tree, and that of the subvolume in it that is being emptied.
 	tops []*os.File
 	// gone counts the names that are not where they were any more, whoever took them away.
 	gone int
 }
 
-// maxDepth is how deep a directory may lie in its tree, or its subvolume. What lies
-// deeper is moved up to the top.
+// maxDepth is how deep directories are removed in their tree or subvolume. Deeper ones are moved to the top first.
 const maxDepth = 200
 
 // entry deletes a name in a directory of some depth.
@@ -141,11 +138,11 @@ func (r *remover) emptyAndDrop(dir *os.File, depth int, drop func() error) error
 	}
 }
 
-// subvolume deletes a subvolume at once, if there are no others in it. One in another
-// one is moved to the top of the tree, so that no more than two are ever open.
+// subvolume deletes a subvolume. The kernel deletes it at once if it has no other subvolumes in it. A subvolume
+// in another one is moved to the top of the tree, so that no more than two are open.
 func (r *remover) subvolume(dir, sub *os.File, name string) error {
 	clearFlags(dir)
-	// Read-only ones must be opened up before anything can change.
+	// A read-only subvolume must become writable before it can change.
 	if err := makeWritable(sub); err != nil {
 		return r.done("open up", name, err)
 	}
@@ -214,13 +211,13 @@ func (r *remover) moveUp(dir *os.File, name string, top *os.File) error {
 	return r.done("move", name, err)
 }
 
-// The flags of chattr(1), FS_IMMUTABLE_FL and FS_APPEND_FL of linux/fs.h.
+// Flags of chattr(1): FS_IMMUTABLE_FL and FS_APPEND_FL of linux/fs.h.
 const (
 	immutable  = 0x10
 	appendOnly = 0x20
 )
 
-// clearFlagsAt is clearFlags of a regular file in a directory.
+// clearFlagsAt is clearFlags for a regular file in a directory.
 func clearFlagsAt(dir *os.File, name string) {
 	if file, err := openAt(int(dir.Fd()), name, unix.O_NONBLOCK); err == nil {
 		clearFlags(file)
@@ -228,8 +225,8 @@ func clearFlagsAt(dir *os.File, name string) {
 	}
 }
 
-// clearFlags removes the immutable and append-only flags of chattr(1) from a
-// file. Failure shows when the file cannot be deleted.
+// clearFlags removes the immutable and append-only flags from a file. It ignores errors, because the removal of
+// the file reports them.
 func clearFlags(file *os.File) {
 	flags, err := unix.IoctlGetInt(int(file.Fd()), unix.FS_IOC_GETFLAGS)
 	if err != nil || flags&(immutable|appendOnly) == 0 {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Free is how many bytes can still be written to the file system of a path,
-// without what it keeps for root: statvfs(3), f_bavail.
+// Free returns how many bytes can still be written to the file system of a path, without the reserve for root:
+// f_bavail of statvfs(3).
 func Free(path string) (int64, error) {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(path, &fs); err != nil {
@@ -21,9 +21,8 @@ func Free(path string) (int64, error) {
 	return int64(fs.Bavail) * fs.Bsize, nil
 }
 
-// FreeInodes is the share, from 0 to 1, of the inodes of the file system of a path that new files
-// can have: without one no file is made, however much space is left. It is 1 where inodes are made
-// as they are needed, as on btrfs.
+// FreeInodes returns which part of a path's file system's inodes is free, from 0 to 1. Without a free inode, no file can
+// be made. It is 1 if the file system makes inodes when they are needed, as btrfs does.
 func FreeInodes(path string) (float64, error) {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(path, &fs); err != nil {
@@ -35,8 +34,7 @@ func FreeInodes(path string) (float64, error) {
 	return float64(fs.Ffree) / float64(fs.Files), nil
 }
 
-// CloneCost is how many bytes a Clone of the tree at path into the same file
-// system needs: none where blocks are shared.
+// CloneCost returns how many bytes a Clone of a tree needs on the same file system: 0 if the clone shares blocks.
 func CloneCost(ctx context.Context, path string) (int64, error) {
 	if sharesBlocks(filepath.Dir(path)) {
 		return 0, nil
@@ -44,12 +42,12 @@ func CloneCost(ctx context.Context, path string) (int64, error) {
 	return Usage(ctx, path)
 }
 
-// sharesBlocks asks the file system of a directory whether its files can share
-// blocks, as on btrfs and most xfs: ioctl_ficlone(2).
+// sharesBlocks tries whether files on the file system of a directory can share blocks, as on btrfs and most xfs:
+// ioctl_ficlone(2).
 func sharesBlocks(dir string) bool {
 	var files [2]int
 	for i := range files {
-		// Without a name, which a kill could leave behind.
+		// A file without a name is never left behind.
 		file, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 		if err != nil {
 			return false
@@ -60,8 +58,8 @@ func sharesBlocks(dir string) bool {
 	return unix.IoctlFileClone(files[0], files[1]) == nil
 }
 
-// Exclusive is how many bytes of a btrfs subvolume no other one shares: what its
-// removal would free. It is known only where there is the program btrfs.
+// Exclusive returns how many bytes of a btrfs subvolume no other subvolume shares: its removal frees them. They
+// are known only if the host has the program btrfs.
 func Exclusive(ctx context.Context, path string) (bytes int64, known bool) {
 	if is, err := IsSubvolume(path); err != nil || !is {
 		return 0, false

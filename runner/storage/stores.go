@@ -14,12 +14,12 @@ import (
 	"nspawn-runner/runner/fault"
 )
 
-// stores are where programs keep containers, docker and podman first of all. They make
-// overlays there, and the kernel lays none on another one, such as a machine's root. So
-// these directories lie beside it, on a file system that knows no other overlay.
+// stores are the directories of /var/lib in which programs such as docker and podman keep containers. They
+// mount overlays there. The kernel allows no upper layer on another overlay, such as a machine's root. So
+// these directories are mounts from the file system below the root's upper layer.
 var stores = []string{"docker", "containerd", "containers", "buildkit"}
 
-// mountStores gives an overlay on root its stores, which are made in dir.
+// mountStores makes the stores in dir and mounts them below root, which is an overlay.
 func mountStores(root, dir string, owner int) error {
 	lib, err := OpenIn(root, "var/lib", unix.O_DIRECTORY)
 	if errors.Is(err, os.ErrNotExist) {
@@ -38,11 +38,11 @@ func mountStores(root, dir string, owner int) error {
 	return nil
 }
 
-// otherwise are the errors by which an image shows that it has an arrangement of its own
-// in place of a directory, such as a link to where something will be bound.
+// otherwise are the errors for an image that has something else in place of the directory, such as a link to
+// the path of a bind. Such an image gets no store there.
 var otherwise = []error{unix.ENOENT, unix.ENOTDIR, unix.ELOOP}
 
-// mountStore makes one and mounts it. What the image has there it begins with.
+// mountStore makes a store and mounts it. The store begins with the files that the image has there.
 func mountStore(root string, lib *os.File, name, store string, owner int) error {
 	err := unix.Mkdirat(int(lib.Fd()), name, 0o700)
 	if err == nil {
@@ -51,7 +51,7 @@ func mountStore(root string, lib *os.File, name, store string, owner int) error 
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
-	at, err := OpenIn(root, filepath.Join("var/lib", name), unix.O_DIRECTORY) // which may be a link
+	at, err := OpenIn(root, filepath.Join("var/lib", name), unix.O_DIRECTORY) // it may be a link
 	if slices.ContainsFunc(otherwise, func(is error) bool { return errors.Is(err, is) }) {
 		return nil
 	}
@@ -75,8 +75,8 @@ func mountStore(root string, lib *os.File, name, store string, owner int) error 
 	return unix.MoveMount(int(mount.Fd()), "", int(at.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 }
 
-// fillStore makes a store like a directory of the machine's. The copy has the ids that
-// the machine has.
+// fillStore makes a store with the mode and the files of a directory in the machine's root. The files have the
+// ids of the machine.
 func fillStore(store string, like *os.File, owner int) error {
 	if _, err := like.Readdirnames(1); !errors.Is(err, io.EOF) {
 		out, err := exec.Command("cp", "--archive", "--no-target-directory", "--", fmt.Sprintf("/proc/%d/fd/%d/.", os.Getpid(), like.Fd()), store).CombinedOutput()

@@ -9,8 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The ioctls of btrfs and their arguments: linux/btrfs.h. Called directly,
-// they need no btrfs-progs and no fork.
+// The ioctls of btrfs and their arguments: linux/btrfs.h. Direct calls need no btrfs-progs and no fork.
 const (
 	ioctlSubvolCreate   = 0x5000940e // BTRFS_IOC_SUBVOL_CREATE
 	ioctlSnapDestroy    = 0x5000940f // BTRFS_IOC_SNAP_DESTROY
@@ -18,7 +17,7 @@ const (
 	ioctlSubvolSetFlags = 0x4008941a // BTRFS_IOC_SUBVOL_SETFLAGS
 	ioctlFSInfo         = 0x8400941f // BTRFS_IOC_FS_INFO
 
-	subvolumeInode = 256 // BTRFS_FIRST_FREE_OBJECTID: the inode of every subvolume's root
+	subvolumeInode = 256 // BTRFS_FIRST_FREE_OBJECTID: the inode of each subvolume's root directory
 )
 
 type fsInfo struct {
@@ -38,7 +37,7 @@ type volArgsV2 struct {
 	name               [4040]byte
 }
 
-// IsBtrfs says whether path lies on btrfs.
+// IsBtrfs says whether path is on btrfs.
 func IsBtrfs(path string) (bool, error) {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(path, &fs); err != nil {
@@ -47,7 +46,7 @@ func IsBtrfs(path string) (bool, error) {
 	return fs.Type == unix.BTRFS_SUPER_MAGIC, nil
 }
 
-// IsSubvolume says whether path, links followed, is a btrfs subvolume.
+// IsSubvolume says whether path is a btrfs subvolume. It follows links.
 func IsSubvolume(path string) (bool, error) {
 	on, err := IsBtrfs(path)
 	if err != nil || !on {
@@ -60,15 +59,15 @@ func IsSubvolume(path string) (bool, error) {
 	return st.Mode&unix.S_IFMT == unix.S_IFDIR && st.Ino == subvolumeInode, nil
 }
 
-// sameBtrfs says whether two paths lie on one btrfs. statfs cannot tell: each
-// subvolume has a number of its own there.
+// sameBtrfs says whether two paths are on one btrfs. statfs(2) does not say it, because each subvolume has a
+// number of its own there.
 func sameBtrfs(a, b string) bool {
 	var one, other fsInfo
 	return ioctlIn(a, ioctlFSInfo, unsafe.Pointer(&one)) == nil &&
 		ioctlIn(b, ioctlFSInfo, unsafe.Pointer(&other)) == nil && one.id == other.id
 }
 
-// Create makes an empty directory: a subvolume where path lies on btrfs.
+// Create makes an empty directory. On btrfs it is a subvolume.
 func Create(path string) error {
 	on, err := IsBtrfs(filepath.Dir(path))
 	if err != nil {
@@ -100,8 +99,7 @@ func snapshotOf(from, to string) error {
 	return nil
 }
 
-// destroyAt deletes a subvolume that is writable. The kernel refuses while there are
-// subvolumes inside it.
+// destroyAt deletes a writable subvolume. The kernel refuses to delete one that has other subvolumes in it.
 func destroyAt(dir *os.File, name string) error {
 	var args volArgs
 	copy(args.name[:], name)

@@ -9,10 +9,9 @@ import (
 	"syscall"
 )
 
-// Clone copies the tree from to the path to, which must not exist: a snapshot
-// where from is a btrfs subvolume, else a copy that shares blocks where the
-// file system can and keeps hard links, extended attributes, ACLs, holes and
-// owners. On btrfs the copy is a subvolume, so that the next one is a snapshot.
+// Clone copies the tree from to the path to, which must not exist. If from is a btrfs subvolume, the copy is a
+// snapshot. Otherwise it shares blocks if the file system can, and keeps hard links, extended attributes, ACLs,
+// holes and owners. On btrfs the copy is a subvolume, so that the next copy is a snapshot.
 func Clone(ctx context.Context, from, to string) error {
 	subvolume, err := IsSubvolume(from)
 	if err != nil {
@@ -25,9 +24,10 @@ func Clone(ctx context.Context, from, to string) error {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, "cp", "--archive", "--reflink=auto", "--no-target-directory", "--", from, to)
-	// Whoever removes what a killed build left must not race with its copy.
+	// cp ends with this process: otherwise it would still write when the leftovers of a killed build are
+	// removed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	runtime.LockOSThread() // the kernel takes the thread for the parent
+	runtime.LockOSThread() // for Pdeathsig, this thread is the parent
 	defer runtime.UnlockOSThread()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("copy %s to %s: %w: %s", from, to, err, lastLine(out))

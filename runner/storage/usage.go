@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// Usage returns how many bytes a tree takes on disk, as du(1) counts: hard links
-// once, holes not at all, and blocks that are shared with another tree in full.
+// Usage returns how many bytes a tree takes on the disk. Like du(1), it counts hard links once, holes not at all,
+// and blocks that are shared with another tree in full.
 func Usage(ctx context.Context, root string) (int64, error) {
 	type inode struct{ device, number uint64 }
 	seen := map[inode]bool{}
@@ -20,7 +20,7 @@ func Usage(ctx context.Context, root string) (int64, error) {
 			return context.Cause(ctx)
 		}
 		if errors.Is(err, fs.ErrNotExist) && path != root {
-			return nil // a directory that somebody deletes
+			return nil // it was deleted meanwhile
 		}
 		if err != nil {
 			return err

@@ -122,7 +122,7 @@ func TestAttacksByTheTreeOfAnImageAreHeld(t *testing.T) {
 		image := r.pushLayers(t, name, exposing("8001"), programLayer(t), layerOf(t, files))
 		return h.play(t, gitlab.Job{Script: []string{"true", fetch("http://localhost:8001/file?path=/etc/machine-id")}, Services: []gitlab.Image{{Name: image}}})
 	}
-	for _, name := range []string{"dev", "run", "proc", "sys", "etc"} {
+	for _, name := range []string{"dev", "run"} {
 		job := play(name, map[string]file{name: {link: outside}, "opt/outside": {isDir: true}})
 		if job.Reason != gitlab.ScriptFailure {
 			t.Errorf("/%s: %s: %s", name, job.Reason, job.Log)

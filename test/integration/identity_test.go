@@ -44,19 +44,27 @@ func TestAJobCannotPoseAsAnother(t *testing.T) {
 
 func TestEqualIDsOfTwoGitLabsDoNotMeet(t *testing.T) {
 	h := onHost(t, "overlay")
+	h.addService(t, "web", webPlaybook, "")
 	id := newNumber()
-	var second gitlab.Result
+	var others []gitlab.Result
 	runner := h.runner()
 	runner.OnLine = func(_ *gitlab.Running, line string) {
-		if line == "first is running" {
-			second = h.play(t, gitlab.Job{ID: id, Token: "glcbt-of-the-second", ServerURL: "https://other.example", Script: []string{"echo never"}})
+		if line != "first is running" {
+			return
+		}
+		for _, services := range [][]gitlab.Image{nil, {{Name: "also:1"}}} {
+			others = append(others, h.play(t, gitlab.Job{
+				ID: id, Token: "glcbt-of-the-second", ServerURL: "https://other.example", Script: []string{"echo never"}, Services: services,
+			}))
 		}
 	}
 	first := h.playOn(t, runner, gitlab.Job{ID: id, Script: []string{"echo first is running", "echo first is done"}})
-	if second.Reason != gitlab.SystemFailure {
-		t.Errorf("second: %s %s", second.Status, second.Log)
+	for _, r := range others {
+		if r.Reason != gitlab.SystemFailure {
+			t.Errorf("another: %s %s", r.Status, r.Log)
+		}
+		wantLog(t, r.Log, "another GitLab's or runner's job has this id")
 	}
-	wantLog(t, second.Log, "another GitLab's or runner's job has this id")
 	if first.Status != gitlab.Success {
 		t.Errorf("first: %s", first.Log)
 	}

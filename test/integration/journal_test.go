@@ -131,7 +131,7 @@ func TestTheJournalAndTheCountersHaveAllOfAJobWhoseGitlabRunnerWasKilled(t *test
 	findEntry(t, entries, "began: image bookworm", append(of, "IMAGE=bookworm", "STAGE=prepare")...)
 	findEntry(t, entries, "said by the job", append(of, "IMAGE=bookworm", "STAGE=console")...)
 	findEntry(t, entries, "listening at 8001", append(of, "IMAGE="+image, "STAGE=console", "SERVICE="+image)...)
-	findEntry(t, entries, "ended: system_failure: nobody called its cleanup", append(of, "IMAGE=bookworm", "RESULT=system_failure", "REASON=abandoned")...)
+	findEntry(t, entries, "ended: system_failure: its cleanup was not called", append(of, "IMAGE=bookworm", "RESULT=system_failure", "REASON=abandoned")...)
 	after := h.metrics(t)
 	for _, image := range []string{"bookworm", "(registry)"} {
 		if used := `job_cpu_seconds_total{image="` + image + `"}`; before[used] >= after[used] {

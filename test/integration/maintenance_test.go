@@ -33,7 +33,7 @@ own.settimeout(60); own.recv(9)' && touch /met`
 	h.book(t, "wrong", "", raw("echo it is broken >&2; false"))
 
 	c := h.drive(t, "chroot-maintenance", "--jobs", "2", "--json")
-	if c.status != 1 || !strings.Contains(c.stderr, `failed: ["wrong"]`) {
+	if c.status != 1 || !strings.Contains(c.stderr, "maintenance of 1 of 3 images failed: wrong\n") {
 		t.Errorf("exit %d: %s", c.status, c.stderr)
 	}
 	results := map[string]string{}

@@ -85,7 +85,7 @@ func TestAnImagesBindsAreReadOnlyUnlessItSaysSo(t *testing.T) {
 		}
 		for bind, want := range map[string]string{
 			top + "/none:/srv/none": top + "/none: there is no such file or directory on this host",
-			top + "/open:/cache":    "/cache: jobs' own caches lie there",
+			top + "/open:/cache":    "/cache is the directory of the jobs' own caches",
 		} {
 			h.book(t, "bound", "nspawn_runner_binds: ["+bind+"]")
 			c := h.drive(t, "prepare", "--id", newID(), "bound")

@@ -116,7 +116,7 @@ func TestAServiceFromARegistryThatCannotRunFailsItsJobAndSaysWhy(t *testing.T) {
 	}{
 		{gitlab.Image{Name: plain}, []string{": it has ended with exit code 126; its last lines:\n", `nspawn-runner: "/plain": permission denied`}},
 		{gitlab.Image{Name: plain, Command: []string{"nothing", "x"}}, []string{"exit code 127; ", `"nothing" is not in the PATH of the image (/usr/local/sbin:`}},
-		{gitlab.Image{Name: plain, Command: []string{"/script"}}, []string{"exit code 127; ", "/script: the image does not have the interpreter"}},
+		{gitlab.Image{Name: plain, Command: []string{"/script"}}, []string{"exit code 127; ", "/script: the image lacks the interpreter"}},
 		{gitlab.Image{Name: plain, Command: []string{"/text"}}, []string{"exit code 126; ", "/text: exec format error: "}},
 		{gitlab.Image{Name: plain, Command: []string{programPath, "exit", "3"}}, []string{"it has ended with exit code 3; ", "the program ends with 3"}},
 		{gitlab.Image{Name: plain, Command: []string{programPath, "exit", "0"}}, []string{"it has ended, with exit code 0; ", "the program ends with 0"}},

@@ -183,7 +183,7 @@ func TestImagesArePulledFromARealRegistryAndKeptUntilTheyAreTooMuch(t *testing.T
 			t.Errorf("after the maintenance: %q", got)
 		}
 		// Too much: the next collection takes what was unused for the longest time.
-		h.configure(t, r.allow()+"oci_cache_max: 10K\n")
+		h.configure(t, r.allow()+"oci_cache_max: 1500K\n")
 		h.collects(t, "image of a registry, and more is kept than oci_cache_max allows")
 		if left := h.pulled(t); len(left) != 1 || left[0].Digest != all[newest].Digest {
 			t.Errorf("%+v", left)

@@ -126,7 +126,7 @@ func TestAServiceThatNoImageIsOrThatIsNotAllowedFailsTheJobBeforeAnythingStarts(
 		{"", []gitlab.Image{{Name: "powerful:1"}}, gitlab.ScriptFailure, "service powerful:1: image powerful is privileged, and this runner does not allow that"},
 		{"open", []gitlab.Image{{Name: "any"}}, gitlab.ScriptFailure, "image open has no network of its own (network: host)"},
 		{"", []gitlab.Image{{Name: "nothing:1"}}, gitlab.SystemFailure, "services in "},
-		{"", []gitlab.Image{{Name: "any:2"}}, gitlab.SystemFailure, "stand for it (nspawn_runner_service): write to services in "},
+		{"", []gitlab.Image{{Name: "any:2"}}, gitlab.SystemFailure, "stand for it (nspawn_runner_service): choose one of them with services in "},
 	} {
 		r := h.play(t, gitlab.Job{Image: gitlab.Image{Name: test.image}, Script: []string{"true"}, Services: test.services})
 		if r.Reason != test.reason || strings.Contains(r.Log, "Starting service") {
@@ -343,9 +343,9 @@ func TestANameHasOneServiceAndEveryServiceAName(t *testing.T) {
 	if r.Status != gitlab.Success {
 		t.Error(r.Log)
 	}
-	wantLog(t, r.Log, "warning: service any: bad [31mname is no host name", "warning: service any: 10.0.0.1 is no host name",
-		"warning: service any:7: service any is called any already", "warning: service any:7: service any is called DB already",
-		"warning: service any:8 is not started, as no name is left for it: give it an alias of its own", "page PRETTY_NAME")
+	wantLog(t, r.Log, "warning: service any: bad [31mname is not a host name", "warning: service any: 10.0.0.1 is not a host name",
+		"warning: service any:7: service any already has the name any", "warning: service any:7: service any already has the name DB",
+		"warning: service any:8 is not started, because no name is left for it: give it an alias of its own", "page PRETTY_NAME")
 	if strings.Contains(r.Log, "Starting service any:8") || strings.Contains(r.Log, "\x1b[31mname is") {
 		t.Error(r.Log)
 	}

@@ -44,8 +44,8 @@ func TestInAVMAJobThatNeedsTooMuchMemoryLosesAProcessAndIsToldSo(t *testing.T) {
 		t.Errorf("the machine: %+v", c)
 	}
 	// Files fill the memory, and what is killed is its service manager: not its way to the network.
-	pasta := shell(t, "cat /sys/fs/cgroup/machine.slice/machine-ci.slice/nspawn-runner-"+id+".service/network/cgroup.procs")
-	if score := shell(t, "cat /proc/"+pasta+"/oom_score_adj"); score != "-1000" {
+	pasta := "$(cat /sys/fs/cgroup/machine.slice/machine-ci.slice/nspawn-runner-" + id + ".service/network/cgroup.procs)"
+	if score := shell(t, "cat /proc/"+pasta+"/oom_score_adj"); score != "-1000\n" {
 		t.Errorf("pasta's score: %q", score)
 	}
 	c = h.run(t, id, "head -c 1G /dev/zero >/dev/shm/x; sleep 10")

@@ -6,8 +6,8 @@ import (
 	"nspawn-runner/runner/seccomp"
 )
 
-// made are the system calls of this process: those with which trees are written, and those
-// of Go's runtime. Threads are apart.
+// made are the system calls of this process: those that write trees, and those of Go's runtime. package seccomp adds
+// those that make threads.
 var made = []uint32{
 	// files
 	unix.SYS_READ, unix.SYS_PREAD64, unix.SYS_WRITE, unix.SYS_OPENAT, unix.SYS_CLOSE, unix.SYS_LSEEK, unix.SYS_FCNTL,
@@ -27,6 +27,6 @@ var made = []uint32{
 	unix.SYS_CLOCK_GETTIME, unix.SYS_GETRANDOM, unix.SYS_EXIT, unix.SYS_EXIT_GROUP,
 }
 
-// filterCalls leaves the process nothing of the kernel but what it needs: no namespaces in which
-// it would have all capabilities again, no sockets, no keys of who started it.
+// filterCalls allows the process only the system calls that it needs: no namespaces, in which it would have all
+// capabilities again, no sockets, and no keyrings.
 func filterCalls() error { return seccomp.SetAll(seccomp.Only(made)) }

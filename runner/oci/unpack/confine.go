@@ -17,13 +17,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// memory bounds what the process takes: the most that a zstd layer may need, and room for the
-// list of the files of a layer.
+// memory bounds the memory of the process, in bytes. It is enough for the window of a zstd layer, and for the list
+// of a layer's files.
 const memory = 512 << 20
 
-// Run is the command [Command]: it unpacks the layers that it reads into the tree, and writes
-// the result. It must be a child in namespaces of its own, since the tree becomes the root
-// directory of this process.
+// Run is the command [Command]: it reads layers, unpacks them into the tree, and writes the result. It must be a
+// child in namespaces of its own, because the tree becomes the root directory of this process.
 func Run(args []string, layers io.Reader, out io.Writer) error {
 	result, err := run(args, layers)
 	said := end{result, slices.ContainsFunc(hostErrors, func(of error) bool { return errors.Is(err, of) })}
@@ -45,15 +44,15 @@ func run(args []string, layers io.Reader) (Result, error) {
 		}
 	}
 	if os.Getpid() != 1 {
-		return Result{}, errors.New("this is a part of pulling an image, and no command for people")
+		return Result{}, errors.New("this command is a part of pulling an image, and not for people")
 	}
-	// Where this program is linked with a C library, as tests may be, only this thread can give
-	// up its capabilities.
+	// If this program is linked with a C library, as tests may be, only this thread can drop its
+	// capabilities.
 	runtime.LockOSThread()
 	if err := confine(args[0], limits.processor()); err != nil {
 		return Result{}, fmt.Errorf("leave the host: %w", err)
 	}
-	// Made under the host's umask. A layer may say otherwise.
+	// The tree was made under the host's umask. A layer may set another mode.
 	if err := unix.Chmod("/", 0o755); err != nil {
 		return Result{}, err
 	}
@@ -77,11 +76,11 @@ func run(args []string, layers io.Reader) (Result, error) {
 	return t.result, nil
 }
 
-// processor is how many seconds of a processor layers may take: ten minutes, and one for each
-// 4 MiB. Links may make each name long to look up.
+// processor returns how many seconds of processor time the layers may take: ten minutes, and one second for each
+// 4 MiB. With links in its path, each name may take long to look up.
 func (l Limits) processor() uint64 { return 600 + l.Bytes>>22 }
 
-// confine makes the tree all that this process sees.
+// confine limits this process, and makes the tree its root directory. seconds bounds its processor time.
 func confine(tree string, seconds uint64) error {
 	debug.SetMemoryLimit(memory / 2)
 	for _, limit := range []struct {
@@ -108,8 +107,8 @@ func confine(tree string, seconds uint64) error {
 	return filterCalls()
 }
 
-// limitTime has the process end when it has used so many seconds of a processor, or in any case
-// a little later.
+// limitTime ends the process when it has used so many seconds of processor time. The kernel kills it a little later in
+// any case.
 func limitTime(seconds uint64) error {
 	over := make(chan os.Signal, 1)
 	signal.Notify(over, unix.SIGXCPU)
@@ -118,17 +117,21 @@ func limitTime(seconds uint64) error {
 		fmt.Fprintln(os.Stderr, "the layers take longer to unpack than any of their size should")
 		os.Exit(1)
 	}()
-	return unix.Setrlimit(unix.RLIMIT_CPU, &unix.Rlimit{Cur: seconds, Max: seconds + 10})
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_CPU, &limit); err != nil {
+		return err
+	}
+	return unix.Setrlimit(unix.RLIMIT_CPU, &unix.Rlimit{Cur: min(seconds, limit.Max), Max: min(seconds+10, limit.Max)})
 }
 
-// enter makes the tree the root directory, and unmounts all else.
+// enter makes the tree the root directory, and unmounts everything else.
 func enter(tree string) error {
 	mount, err := unix.OpenTree(unix.AT_FDCWD, tree, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("open_tree: %w", err)
 	}
 	defer unix.Close(mount)
-	// Nothing in it is for this process to execute.
+	// This process executes nothing in it.
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC}
 	if err := unix.MountSetattr(mount, "", unix.AT_EMPTY_PATH, &attr); err != nil {
 		return fmt.Errorf("mount_setattr: %w", err)
@@ -139,7 +142,7 @@ func enter(tree string) error {
 	if err := unix.Chdir(tree); err != nil {
 		return err
 	}
-	if err := unix.PivotRoot(".", "."); err != nil { // the old root lies on the new one
+	if err := unix.PivotRoot(".", "."); err != nil { // then the old root is mounted over the new one
 		return fmt.Errorf("pivot_root: %w", err)
 	}
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
@@ -148,10 +151,10 @@ func enter(tree string) error {
 	return unix.Chdir("/")
 }
 
-// needed are the capabilities with which files of all owners are written, with all their bits.
+// needed are the capabilities to write files of all owners, with all modes.
 const needed = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID | 1<<unix.CAP_SETFCAP
 
-// giveUpRights leaves the process those, and no way back to others.
+// giveUpRights drops all other capabilities for good.
 func giveUpRights() error {
 	if err := everyThread(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
 		return fmt.Errorf("no new privileges: %w", err)
@@ -164,7 +167,7 @@ func giveUpRights() error {
 	return nil
 }
 
-// everyThread makes a system call on all threads, or on this one where there is a C library.
+// everyThread makes a system call on all threads. With a C library, it makes it on this thread only.
 func everyThread(call, a, b uintptr) error {
 	_, _, errno := syscall.AllThreadsSyscall(call, a, b, 0)
 	if errno == unix.ENOTSUP {

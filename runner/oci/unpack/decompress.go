@@ -11,12 +11,11 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// maxWindow bounds how far back a zstd layer may refer, which takes as much memory: the most
-// that zstd(1) makes without --long.
+// maxWindow bounds the window of a zstd layer, which is in memory, in bytes. It is the largest one that zstd(1) makes
+// without --long.
 const maxWindow = 128 << 20
 
-// decompress recognizes how a layer is compressed by its first bytes: what registries say of
-// that is often wrong.
+// decompress finds out how a layer is compressed from its first bytes. The media type in a manifest is often wrong.
 func decompress(layer io.Reader) (io.Reader, error) {
 	buffered := bufio.NewReaderSize(layer, 1<<20)
 	magic, err := buffered.Peek(4)
@@ -32,10 +31,10 @@ func decompress(layer io.Reader) (io.Reader, error) {
 	return buffered, nil
 }
 
-// errTooMuch is that the layers are more than the limit.
+// errTooMuch is the error if the layers exceed the limit.
 var errTooMuch = errors.New("unpacked, the image is larger than this host allows (oci_image_max)")
 
-// boundedReader ends with an error, not quietly, when there is more than may be.
+// boundedReader fails when more than a number of bytes is read.
 type boundedReader struct {
 	from io.Reader
 	left uint64
@@ -52,7 +51,7 @@ func (b *boundedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// orWhy is the error, or that there is too much, if that is behind it.
+// orWhy returns errTooMuch if the limit was exceeded, else err.
 func (b *boundedReader) orWhy(err error) error {
 	if b.over {
 		return errTooMuch

@@ -9,8 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// furniture are the directories that systemd-nspawn mounts on or insists on, and that
-// programs expect.
+// furniture are directories that systemd-nspawn needs, or programs expect.
 var furniture = []struct {
 	path string
 	mode uint32
@@ -19,7 +18,7 @@ var furniture = []struct {
 	{"/run", 0o755}, {"/tmp", 0o1777}, {"/var", 0o755}, {"/root", 0o700},
 }
 
-// furnish makes the directories that the tree lacks.
+// furnish makes those directories that the tree lacks.
 func furnish() error {
 	for _, one := range furniture {
 		info, err := os.Stat(one.path)
@@ -32,7 +31,7 @@ func furnish() error {
 			}
 		}
 		if err != nil || info != nil && !info.IsDir() {
-			return fmt.Errorf("the image has something else in place of the directory %s", one.path)
+			return fmt.Errorf("the image has %s, which is not a directory", one.path)
 		}
 	}
 	return nil

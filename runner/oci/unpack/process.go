@@ -17,7 +17,7 @@ import (
 	"nspawn-runner/runner/printable"
 )
 
-// Process is an unpacking that goes on. It ends with its context.
+// Process is a process that unpacks an image. It ends with its context.
 type Process struct {
 	cmd    *exec.Cmd
 	layers io.WriteCloser
@@ -26,11 +26,11 @@ type Process struct {
 	ended  bool
 }
 
-// Start starts the unpacking of an image into an empty directory. program is this program. The
-// process keeps held open, so that a lock on it lasts as long as anybody writes to the tree.
+// Start starts a process that unpacks an image into an empty directory. program is the path of this program. The
+// process keeps held open, so that a lock on it lasts as long as the process may write to the tree.
 func Start(ctx context.Context, program, tree string, limits Limits, held *os.File) (*Process, error) {
 	p := &Process{cmd: exec.CommandContext(ctx, program, Command, tree, number(limits.Bytes), number(limits.Files))}
-	ids := []syscall.SysProcIDMap{{Size: MaxID + 1}}
+	ids := []syscall.SysProcIDMap{{Size: maxID + 1}}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET |
 			unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
@@ -53,8 +53,7 @@ func Start(ctx context.Context, program, tree string, limits Limits, held *os.Fi
 
 func number(n uint64) string { return strconv.FormatUint(n, 10) }
 
-// Layer unpacks the next layer above those before it. It has size bytes, and sum is the
-// SHA-256 of what it is when it is decompressed.
+// Layer unpacks the next layer. It has size bytes, and sum is the SHA-256 of its decompressed form.
 func (p *Process) Layer(layer io.Reader, size int64, sum [32]byte) error {
 	err := frame{Size: size, Sum: sum}.writeTo(p.layers)
 	if err == nil {
@@ -71,7 +70,7 @@ func (p *Process) Layer(layer io.Reader, size int64, sum [32]byte) error {
 	return err
 }
 
-// Finish returns when all layers are unpacked, and the tree is one that a machine can have.
+// Finish waits until all layers are unpacked, and the tree has the directories that a machine needs.
 func (p *Process) Finish() (Result, error) {
 	if err := (frame{Size: endOfLayers}).writeTo(p.layers); err != nil && !errors.Is(err, syscall.EPIPE) {
 		p.Stop()
@@ -93,7 +92,7 @@ func (p *Process) Stop() {
 // the process was killed.
 type HostError struct{ error }
 
-// wait returns what the process says in the end.
+// wait waits for the end of the process, and returns its result or its error.
 func (p *Process) wait() (Result, error) {
 	p.ended = true
 	p.layers.Close()
@@ -117,7 +116,7 @@ func (p *Process) wait() (Result, error) {
 	return Result{}, fmt.Errorf("unpack: %w", err)
 }
 
-// tail keeps the last line that was written, or its end.
+// tail keeps the last line that was written to it, or the end of that line.
 type tail struct{ last []byte }
 
 func (t *tail) Write(b []byte) (int, error) {

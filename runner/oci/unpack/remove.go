@@ -10,25 +10,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxDepth bounds how deep directories may lie in one that is removed: each takes an open file.
+// maxDepth bounds the depth of a tree that is removed: each level takes an open file.
 const maxDepth = 500
 
-// removal removes from a tree.
+// removal removes files from a tree.
 type removal struct {
-	// fresh are the inodes that the current layer has made: what it marks as removed is of the
-	// layers below only.
+	// fresh are the inodes that the current layer has made. A whiteout is only for files of the layers
+	// below.
 	fresh map[uint64]struct{}
-	// emptied are the inodes of directories in which the current layer has removed what the layers
-	// below had. A layer may ask for that again and again, and has nothing more to remove there.
+	// emptied are the inodes of directories from which the current layer has removed all files of the
+	// layers below. If a layer asks for this again, there is nothing more to remove.
 	emptied map[uint64]struct{}
-	// freed is how many bytes of disk that made free.
+	// freed is how many bytes on the disk were freed.
 	freed uint64
 }
 
-// blocks is what a file of a size takes on disk, about: at least one for its inode and name.
+// blocks returns about how many bytes a file of a size takes on the disk: at least one block for its inode and its name.
 func blocks(size uint64) uint64 { return max(1, (size+4095)/4096) * 4096 }
 
-// whiteOut removes what the layers below have under a name.
+// whiteOut removes the file or tree with a name, as far as it is of the layers below.
 func (r *removal) whiteOut(dir, name string) error {
 	if name == "" || name == "." || name == ".." {
 		return errors.New("it marks no file as removed")
@@ -40,7 +40,7 @@ func (r *removal) whiteOut(dir, name string) error {
 	return err
 }
 
-// empty removes what the layers below have in a directory.
+// empty removes everything of the layers below from a directory.
 func (r *removal) empty(dir string) error {
 	at, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
@@ -53,8 +53,7 @@ func (r *removal) empty(dir string) error {
 	return err
 }
 
-// remove removes a file or a tree; with older only what is not of this layer. What a link
-// leads to stays.
+// remove removes a file or a tree. With older, it removes only files of the layers below. It does not follow links.
 func (r *removal) remove(name string, older bool) error {
 	dir, err := unix.Open(path.Dir(name), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -65,7 +64,7 @@ func (r *removal) remove(name string, older bool) error {
 	return err
 }
 
-// removeAt says whether all of it is gone.
+// removeAt is remove for a name in an open directory. gone says whether nothing of it is left.
 func (r *removal) removeAt(dir int, name string, older bool, depth int) (gone bool, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -94,7 +93,7 @@ func (r *removal) removeAt(dir int, name string, older bool, depth int) (gone bo
 		return false, err
 	}
 	if err = unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); err == unix.ENOTEMPTY && older {
-		return false, nil // it was emptied before, and has files of this layer
+		return false, nil // it was emptied before, and still has files of this layer
 	}
 	if err == nil {
 		r.freed += blocks(1)
@@ -102,7 +101,7 @@ func (r *removal) removeAt(dir int, name string, older bool, depth int) (gone bo
 	return err == nil, err
 }
 
-// emptyAt does so for all that is in an open directory, and closes it.
+// emptyAt calls removeAt for everything in an open directory, and closes it.
 func (r *removal) emptyAt(dir *os.File, older bool, depth int) (gone bool, err error) {
 	defer dir.Close()
 	if older {

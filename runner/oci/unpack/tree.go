@@ -15,26 +15,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tree is what the layers make. Its paths are this process's: all links in it lead to
-// something in it.
+// tree is the tree into which layers are unpacked. It is the root directory of this process, so all paths and links
+// lead to files in it.
 type tree struct {
 	limits Limits
-	// stream is how many bytes the layers had until now.
+	// stream is how many bytes the decompressed layers had so far.
 	stream uint64
 	result Result
 	removal
-	// skipped are paths of devices and the like, which other entries may link to.
+	// skipped are paths of devices and fifos, to which other entries may be hard links.
 	skipped map[string]struct{}
 }
 
-// mostSkipped bounds the list of what was skipped.
+// mostSkipped bounds the number of skipped paths.
 const mostSkipped = 10000
 
 func newTree(limits Limits) *tree {
 	return &tree{limits: limits, skipped: map[string]struct{}{}}
 }
 
-// layer unpacks one, as it came from the registry.
+// layer unpacks a layer, and checks the digest of its decompressed form.
 func (t *tree) layer(compressed io.Reader, sum [32]byte) error {
 	plain, err := decompress(compressed)
 	if err != nil {
@@ -46,7 +46,7 @@ func (t *tree) layer(compressed io.Reader, sum [32]byte) error {
 	if err := t.apply(stream); err != nil {
 		return bounded.orWhy(err)
 	}
-	// A tar may have more behind its end.
+	// A tar may have data after its end.
 	if _, err := io.Copy(io.Discard, stream); err != nil {
 		return bounded.orWhy(fmt.Errorf("read a layer: %w", err))
 	}
@@ -54,7 +54,7 @@ func (t *tree) layer(compressed io.Reader, sum [32]byte) error {
 	if got := [32]byte(hash.Sum(nil)); got != sum {
 		return fmt.Errorf("a layer has the digest sha256:%x when it is decompressed, and the image says sha256:%x", got, sum)
 	}
-	// What follows the compressed data is not part of it.
+	// Data after the end of the compressed stream is ignored.
 	_, err = io.Copy(io.Discard, compressed)
 	return err
 }
@@ -80,7 +80,7 @@ func (t *tree) apply(layer io.Reader) error {
 	}
 }
 
-// count counts one more file, as a block at least: that much an empty one may take.
+// count counts one more file, with the one block that also an empty file may take.
 func (t *tree) count() error {
 	if t.result.Files++; t.result.Files > t.limits.Files {
 		return fmt.Errorf("the image has more than %d files", t.limits.Files)
@@ -91,8 +91,8 @@ func (t *tree) count() error {
 	return nil
 }
 
-// makeAbove makes a directory that an entry needs and that no entry is for. One name may need two
-// thousand of them, so they count.
+// makeAbove makes the directories that an entry needs and that have no entry themselves. One name may need two
+// thousand of them, so they count as files.
 func (t *tree) makeAbove(dir string) error {
 	info, err := os.Stat(dir)
 	switch {
@@ -112,14 +112,14 @@ func (t *tree) makeAbove(dir string) error {
 	return cause(os.Mkdir(dir, 0o755))
 }
 
-// Marks in the layers of images: image-spec/layer.md, "Whiteouts".
+// Names with a meaning in layers: "Whiteouts" in image-spec/layer.md.
 const (
 	whiteout = ".wh."
 	opaque   = ".wh..wh..opq"
 	metadata = ".wh..wh."
 )
 
-// entry writes one.
+// entry unpacks one entry of a layer.
 func (t *tree) entry(header *tar.Header, content io.Reader) error {
 	if header.Typeflag == tar.TypeXGlobalHeader {
 		return nil
@@ -137,8 +137,8 @@ func (t *tree) entry(header *tar.Header, content io.Reader) error {
 	case strings.HasPrefix(base, whiteout):
 		return t.whiteOut(dir, strings.TrimPrefix(base, whiteout))
 	}
-	if header.Uid < 0 || header.Uid > MaxID || header.Gid < 0 || header.Gid > MaxID {
-		return fmt.Errorf("it belongs to user %d and group %d; machines have ids from 0 to %d", header.Uid, header.Gid, MaxID)
+	if header.Uid < 0 || header.Uid > maxID || header.Gid < 0 || header.Gid > maxID {
+		return fmt.Errorf("it belongs to user %d and group %d; machines have ids from 0 to %d", header.Uid, header.Gid, maxID)
 	}
 	if err := t.makeAbove(path.Clean(dir)); err != nil {
 		return err
@@ -147,7 +147,7 @@ func (t *tree) entry(header *tar.Header, content io.Reader) error {
 	var there unix.Stat_t
 	if err := unix.Lstat(name, &there); err == nil && !(directory && there.Mode&unix.S_IFMT == unix.S_IFDIR) {
 		if name == "/" {
-			return errors.New("the root of the tree is no directory")
+			return errors.New("the root of the tree is not a directory")
 		}
 		if err := t.remove(name, false); err != nil {
 			return err
@@ -156,7 +156,7 @@ func (t *tree) entry(header *tar.Header, content io.Reader) error {
 	return t.write(name, header, content)
 }
 
-// write writes an entry where there is nothing, or a directory where there may be one.
+// write writes an entry. Nothing has its name, unless both are directories.
 func (t *tree) write(name string, header *tar.Header, content io.Reader) error {
 	switch header.Typeflag {
 	case tar.TypeDir:
@@ -174,8 +174,8 @@ func (t *tree) write(name string, header *tar.Header, content io.Reader) error {
 	case tar.TypeLink:
 		return t.link(name, header.Linkname)
 	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
-		// Machines have devices of their own. A fifo would make who reads a file of the tree
-		// wait before anything runs in it.
+		// Machines have devices of their own. A program of the host that reads a file of the tree
+		// would wait at a fifo.
 		if len(t.skipped) < mostSkipped {
 			t.skipped[name] = struct{}{}
 		}
@@ -191,7 +191,7 @@ func (t *tree) write(name string, header *tar.Header, content io.Reader) error {
 
 // file writes a regular file.
 func (t *tree) file(name string, size int64, content io.Reader) error {
-	// A sparse file may have more bytes than the layer.
+	// A sparse file may be larger than its layer.
 	if t.result.Bytes > t.limits.Bytes || uint64(size) > t.limits.Bytes-t.result.Bytes {
 		return errTooMuch
 	}
@@ -204,7 +204,7 @@ func (t *tree) file(name string, size int64, content io.Reader) error {
 	return cause(errors.Join(err, file.Close()))
 }
 
-// link makes a hard link to what is there already, of this layer or another.
+// link makes a hard link to a file of this layer or one below it.
 func (t *tree) link(name, to string) error {
 	target, err := clean(to)
 	if err != nil {
@@ -220,7 +220,7 @@ func (t *tree) link(name, to string) error {
 	return t.remember(name)
 }
 
-// remember notes that this layer made a file.
+// remember notes that this layer has made a file.
 func (t *tree) remember(name string) error {
 	var st unix.Stat_t
 	if err := unix.Lstat(name, &st); err != nil {
@@ -230,7 +230,7 @@ func (t *tree) remember(name string) error {
 	return nil
 }
 
-// clean is the path of an entry in the tree.
+// clean returns the path of an entry in the tree.
 func clean(name string) (string, error) {
 	if len(name) > unix.PathMax {
 		return "", fmt.Errorf("the name has %d bytes", len(name))
@@ -243,8 +243,8 @@ func clean(name string) (string, error) {
 	return path.Clean("/" + name), nil
 }
 
-// setMetadata gives a file its owner, attributes, mode and time, in this order: a change of
-// the owner takes setuid and capabilities away.
+// setMetadata sets the owner, the attributes, the mode and the time of a file, in this order: a change of the owner
+// clears setuid bits and capabilities.
 func setMetadata(name string, header *tar.Header) error {
 	if err := unix.Fchownat(unix.AT_FDCWD, name, header.Uid, header.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
@@ -261,7 +261,7 @@ func setMetadata(name string, header *tar.Header) error {
 	return unix.UtimesNanoAt(unix.AT_FDCWD, name, []unix.Timespec{at, at}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// setAttributes gives a file its extended attributes, where the file system has them.
+// setAttributes sets the extended attributes of a file, if the file system supports them.
 func setAttributes(name string, records map[string]string) error {
 	for key, value := range records {
 		attribute, is := strings.CutPrefix(key, "SCHILY.xattr.")
@@ -275,15 +275,14 @@ func setAttributes(name string, records map[string]string) error {
 	return nil
 }
 
-// kept says which extended attributes a file keeps: capabilities of programs, which the kernel
-// stores for the root of the machine that the tree is mounted for, and those for users. Others
-// are for the host's kernel, such as those with which an overlay marks its files.
+// kept says whether a file keeps an extended attribute: capabilities of programs, and attributes of users. Others
+// have a meaning for the host's kernel, such as those with which an overlay marks its files.
 func kept(attribute string) bool {
 	return attribute == "security.capability" ||
 		strings.HasPrefix(attribute, "user.") && !strings.HasPrefix(attribute, "user.overlay.")
 }
 
-// clamp is a time that file systems have.
+// clamp returns a time that each file system supports.
 func clamp(t time.Time) time.Time {
 	if t.Unix() < 0 || t.Unix() > 1<<32 {
 		return time.Unix(0, 0)
@@ -291,7 +290,7 @@ func clamp(t time.Time) time.Time {
 	return t
 }
 
-// cause is an error without the path, which the caller names.
+// cause returns an error without its path, which the caller adds.
 func cause(err error) error {
 	var at *fs.PathError
 	var link *os.LinkError

@@ -1,19 +1,18 @@
-// Package unpack makes a tree of the layers of an image.
+// Package unpack unpacks the layers of an image into a tree.
 //
-// Layers are hostile: their names, links and sizes may be anything. So another process unpacks
-// them, the command [Command] of this program. It has namespaces of its own, and the tree is
-// its root directory: it sees no other file, process or network. A link that leads out of the
-// tree leads to nothing. It has the ids 0 to 65535 of the host and few capabilities over them,
-// and bounds on its memory and on what it writes.
+// Layers are hostile: their names, links and sizes may be anything. So another process unpacks them, the hidden
+// command [Command] of this program. It has namespaces of its own, and the tree is its root directory. So it sees
+// no other file, process or network, and a link out of the tree leads to nothing. It has the ids 0 to 65535 of the
+// host and few capabilities over them. Its memory, and what it writes, are limited.
 //
-//	unpack.go      what both sides agree on
-//	process.go     this program's side: starts the process and sends it layers
-//	confine.go     the process: leaves the host
-//	calls.go       the system calls that it may make
+//	unpack.go      the protocol between both processes
+//	process.go     starts the process and sends it layers
+//	confine.go     the process: confines itself, and reads layers
+//	calls.go       the system calls that the process may make
 //	tree.go        writes the entries of layers
-//	decompress.go  decompresses them
-//	remove.go      removes what later layers replace
-//	furnish.go     what a tree needs to be the root of a machine
+//	decompress.go  decompresses layers
+//	remove.go      removes files that a later layer replaces
+//	furnish.go     makes the directories that a machine needs
 package unpack
 
 import (
@@ -22,39 +21,38 @@ import (
 	"io"
 )
 
-// Command is the hidden command that is the other process. Its arguments are the tree and the
-// limits.
+// Command is the hidden command of the process. Its arguments are the tree and the limits.
 const Command = "unpack-layers"
 
-// MaxID is the highest user id and group id that a file may belong to.
-const MaxID = 1<<16 - 1
+// maxID is the highest user id and group id that a file may belong to.
+const maxID = 1<<16 - 1
 
 // Limits bound an image.
 type Limits struct {
-	// Bytes is how many bytes its layers may have together when they are decompressed, Files
-	// how many files, directories and links.
+	// Bytes bounds the size of all decompressed layers together, Files the number of files,
+	// directories and links.
 	Bytes, Files uint64
 }
 
-// Result is what was unpacked.
+// Result describes what was unpacked.
 type Result struct {
-	// Bytes is about how many bytes the files take on disk.
+	// Bytes is about how many bytes the files take on the disk.
 	Bytes uint64 `json:"bytes"`
-	// Files is how many entries the layers had, and directories that no entry is for.
+	// Files counts the entries of the layers, and the directories that were made without an entry.
 	Files uint64 `json:"files"`
 }
 
-// end is what the process says when it ends.
+// end is what the process writes when it ends.
 type end struct {
 	Result
-	// OfHost says that it failed for a reason that lies with the host.
+	// OfHost says that the host is to blame for a failure.
 	OfHost bool `json:"of_host,omitempty"`
 }
 
-// frame is in front of each layer on the way to the process.
+// frame precedes each layer on the way to the process.
 type frame struct {
-	// Size is how many bytes of the layer follow, as they came from the registry; endOfLayers
-	// is for no further layer.
+	// Size is how many bytes of the compressed layer follow. endOfLayers says that there are no
+	// further layers.
 	Size int64
 	// Sum is the SHA-256 of the decompressed layer.
 	Sum [32]byte

@@ -103,10 +103,12 @@ func want(t *testing.T, text string, parts ...string) {
 	}
 }
 
-// repack makes packages of the same files with other versions.
+// repack makes packages with other versions of the same files, but that the older one has a
+// program that was built for tests.
 const repack = `
 for v in older:0.0.9 newer:9.0; do
 	dpkg-deb -R "$deb" /root/package
+	[ $v != older:0.0.9 ] || install ` + tools + `/faults/nspawn-runner /root/package/usr/bin
 	sed -i "s/^Version: .*/Version: ${v#*:}/" /root/package/DEBIAN/control
 	dpkg-deb -b -Zgzip -z1 --root-owner-group /root/package /root/${v%:*}.deb >/dev/null
 	rm -r /root/package

@@ -58,11 +58,13 @@ mkdir /var/lib/nspawn-runner/m && mount --bind /opt /var/lib/nspawn-runner/m`)
 		t.Fatalf("a purge beside a mount: %s", out)
 	}
 	want(t, out, "something is mounted there: /var/lib/nspawn-runner/m")
+	h.bash(t, "umount /var/lib/nspawn-runner/m; cp /var/lib/dpkg/info/nspawn-runner.postrm /root/postrm")
+	diesInPurge(t, h)
 	out = h.bash(t, `
-umount /var/lib/nspawn-runner/m
 touch /var/lib/nspawn-runner/small/immutable && chattr +i /var/lib/nspawn-runner/small/immutable
 btrfs -q subvolume snapshot -r /var/lib/nspawn-runner/base/ /var/lib/nspawn-runner/base/var/fixed
 mkdir -p /var/lib/nspawn-runner/.cache/project
+until ! fallocate -l 64M /var/lib/nspawn-runner/$((n = ${n-0} + 1)) 2>/dev/null; do :; done # the disk is full
 apt-get purge -qq -y nspawn-runner
 ls -A /var/lib/nspawn-runner
 btrfs subvolume list /var/lib/nspawn-runner
@@ -73,17 +75,46 @@ umount /var/lib/nspawn-runner
 	if strings.Contains(out, "\nID ") || !strings.Contains(out, "no packages found") && !strings.Contains(out, "\nun ") {
 		t.Errorf("after the purge: %s", out)
 	}
+	purgesThroughLink(t, h)
 	want(t, out, "/etc/nspawn-runner\n") // with the playbook of the administrator
 	if strings.Contains(out, "/etc/nspawn-runner.yaml") || strings.Contains(out, "needrestart") {
 		t.Errorf("after the purge: %s", out)
 	}
 }
 
+// diesInPurge has a purge die when it has removed a tree, as by kill -9.
+func diesInPurge(t *testing.T, h host) {
+	out := h.bash(t, `
+cat >/usr/local/sbin/rm <<-'END'
+	#!/bin/sh
+	case "$*" in */var/lib/nspawn-runner/*) ;; *) exec /bin/rm "$@" ;; esac
+	/bin/rm -rf /var/lib/nspawn-runner/.generations/base/20260101T000000Z
+	kill -9 $(ps -o ppid= -p $PPID) $PPID # find, and the script that called it
+END
+chmod +x /usr/local/sbin/rm
+dpkg --purge nspawn-runner 2>&1 && s=0 || s=$?
+/bin/rm /usr/local/sbin/rm
+echo "dpkg ended with $s"
+dpkg-query --show --showformat='${db:Status-Status}\n' nspawn-runner
+ls /var/lib/nspawn-runner/.generations/base
+`)
+	want(t, out, "was killed by signal", "dpkg ended with 1\n", "config-files\n20260201T000000Z\n")
+}
+
+// purgesThroughLink purges a state directory that the administrator has elsewhere.
+func purgesThroughLink(t *testing.T, h host) {
+	h.bash(t, `
+mkdir -p /lab/elsewhere/base /lab/elsewhere/.cache && rmdir /var/lib/nspawn-runner && ln -s /lab/elsewhere /var/lib/nspawn-runner
+sh /root/postrm purge
+[ ! -e /lab/elsewhere ] && [ ! -h /var/lib/nspawn-runner ]
+mkdir /var/lib/nspawn-runner`)
+}
+
 // takesOver installs the package over what `mage install` puts in place, beside a chroot as
 // the Python tool made it. The administrator has a configuration.
 func takesOver(t *testing.T, h host) {
 	h.bash(t, `
-rm -rf /var/lib/nspawn-runner && mkdir -p /lab/python && mkdir -p /var/lib/nspawn-runner
+mkdir -p /lab/python /var/lib/nspawn-runner
 mount --bind /lab/python /var/lib/nspawn-runner && chmod 755 /var/lib/nspawn-runner
 cp -a /opt/base /var/lib/nspawn-runner/plain
 printf -- '- hosts: all\n  tasks: []\n' >/var/lib/nspawn-runner/plain.yaml

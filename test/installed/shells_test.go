@@ -1,7 +1,6 @@
 package installed
 
 import (
-	"fmt"
 	"regexp"
 	"testing"
 )
@@ -37,23 +36,28 @@ for begun, whole in lines:
 
 func shells(t *testing.T, h host) {
 	h.bash(t, `
-quietly apt-get install -qq -y --no-install-recommends bash-completion zsh fish
 printf 'autoload -Uz compinit\ncompinit -u\n' >/root/.zshrc
 printf '. /usr/share/bash-completion/bash_completion\n' >/root/.bashrc
 cat >/root/typed.py <<'END'
 `+typed+`
 END
 nspawn-runner prepare --id 74001 base`)
-	for _, shell := range []string{"bash -i", "zsh -i", "fish -i"} {
-		out := h.bash(t, fmt.Sprintf(`cd /root && python3 typed.py '%s' 'nspawn-runner chroot-sh|chroot-show' 'nspawn-runner chroot-show sm|chroot-show small' \
-	'nspawn-runner machine login 74|machine login 74001' 'nspawn-runner cleanup --id 74|cleanup --id 74001' \
-	'nspawn-runner chroot-rollback base --to 202601|chroot-rollback base --to 20260101T000000Z' 'nspawn-runner gc --dr|gc --dry-run' 2>&1`, shell))
-		if len(regexp.MustCompile(`(?m)^completed: `).FindAllString(out, -1)) != 6 {
+	out := h.bash(t, `
+cd /root
+for shell in bash zsh fish; do
+	python3 typed.py "$shell -i" 'nspawn-runner chroot-sh|chroot-show' 'nspawn-runner chroot-show sm|chroot-show small' \
+		'nspawn-runner machine login 74|machine login 74001' 'nspawn-runner cleanup --id 74|cleanup --id 74001' \
+		'nspawn-runner chroot-rollback base --to 202601|chroot-rollback base --to 20260101T000000Z' 'nspawn-runner gc --dr|gc --dry-run' >$shell.said 2>&1 &
+done
+wait
+grep '' *.said`)
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		if len(regexp.MustCompile(`(?m)^`+shell+`\.said:completed: `).FindAllString(out, -1)) != 6 {
 			t.Errorf("%s: %s", shell, out)
 		}
 	}
 	// Without root there is nothing to read, and nothing is said.
-	out := h.bash(t, `cd / && setpriv --reuid=65534 --regid=65534 --clear-groups sh -c '
+	out = h.bash(t, `cd / && setpriv --reuid=65534 --regid=65534 --clear-groups sh -c '
 nspawn-runner __completeNoDesc chroot-show "" 2>/dev/null; nspawn-runner __completeNoDesc machine login "" 2>/dev/null'`)
 	if out != ":4\n:4\n" {
 		t.Errorf("without root: %q", out)

@@ -43,8 +43,7 @@ const (
 // The profile says that Go is here without being a package: no release of Debian has the
 // version that go.mod wants.
 //
-// The source and the first architecture are built a second time, elsewhere and otherwise.
-// That must give the same files.
+// All is built a second time, elsewhere and otherwise. That must give the same files.
 const debScript = `set -eu
 export PATH=` + debGo + `/bin:$PATH HOME=/root GOCACHE=` + debCache + `
 build() { # in a directory, for an architecture, what
@@ -55,13 +54,16 @@ build() { # in a directory, for an architecture, what
 	(cd "$1/nspawn-runner" && dpkg-buildpackage --host-arch="$2" --build="$3" --build-profiles=$profiles \
 		--no-sign --ignore-builtin-builddeps)
 }
-umask 022
-what=source,binary
-for arch; do
-	build ` + harness.Scratch + `/build "$arch" $what
-	what=binary
-done
-(umask 077; export TZ=Pacific/Kiritimati LC_ALL=C; build ` + harness.Scratch + `/again/elsewhere "$1" source,binary)
+build_all() { # in a directory, for architectures
+	dir=$1 what=source,binary
+	shift
+	for arch; do
+		build "$dir" "$arch" $what
+		what=binary
+	done
+}
+(umask 022; build_all ` + harness.Scratch + `/build "$@")
+(umask 077; export TZ=Pacific/Kiritimati LC_ALL=C; build_all ` + harness.Scratch + `/again/elsewhere "$@")
 cd ` + harness.Scratch + `/again/elsewhere
 for file in *.deb *.dsc *.tar.*; do
 	cmp "$file" "` + harness.Scratch + `/build/$file"
@@ -96,7 +98,11 @@ func Package(release string) func(*Suite, context.Context) error {
 				return err
 			})
 			all.Go(func() error {
-				return command(ctx, "go", "build", "-trimpath", "-o", buildDir+"/", "./test/gitlab/simulate")
+				if err := command(ctx, "go", "build", "-trimpath", "-o", buildDir+"/", "./test/gitlab/simulate"); err != nil {
+					return err
+				}
+				_, err := packaging.Build(ctx, filepath.Join(buildDir, "faults"), "-tags=faults")
+				return err
 			})
 			return all.Wait()
 		})

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bufio"
 	"encoding/json"
 	"math"
 	"os/exec"
@@ -25,7 +26,7 @@ page.write(b"y" * (1 << 20))
 file = os.open("/root/written", os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
 for _ in range(40):
     os.write(file, page)
-open("/ready", "w").close()
+print("ready", flush=True)
 while True:
     pass
 '`
@@ -84,14 +85,15 @@ func TestInAVMTopMachineListAndMetricsSayWhatTheKernelCounts(t *testing.T) {
 		spec.Service, spec.NoFUSE, spec.NoNesting = "idle", true, true
 		spec.Limits.MemoryMax, spec.Limits.MemorySwapMax = 100<<20, 0
 		spec.Program = &machine.Program{StopSignal: unix.SIGTERM, Plan: starter.Plan{
-			Command: []string{"python3", "-c", "x = b'x' * (50 << 20); open('/ready', 'w').close(); __import__('time').sleep(1000)"},
+			Command: []string{"python3", "-c", "x = b'x' * (50 << 20); __import__('time').sleep(1000)"},
 		}}
 	})
 	run := exec.Command(h.driver, "--config", h.config, "run", "--id", id, script(t, hungry), "build_script")
-	must(t, run.Start())
+	said, err := run.StdoutPipe()
+	must(t, err, run.Start())
 	defer func() { _ = run.Wait() }()
-	if c := h.run(t, id, "until [ -e /ready ]; do sleep 0.1; done"); c.status != 0 {
-		t.Fatalf("%+v", c)
+	if line, err := bufio.NewReader(said).ReadString('\n'); line != "ready\n" {
+		t.Fatalf("%q, %v", line, err)
 	}
 
 	first := kernelUseOf(t, id)

@@ -114,7 +114,7 @@ func (s *Suite) vmOptions(ctx context.Context, release, dir string) (harness.VMO
 		},
 		Root:    filepath.Join(dir, "root"),
 		Journal: os.Getenv("NSPAWN_RUNNER_JOURNAL"),
-		Limit:   20 * time.Minute,
+		Limit:   30 * time.Minute,
 		Out:     s.Out,
 	}, nil
 }

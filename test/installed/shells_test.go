@@ -6,7 +6,8 @@ import (
 )
 
 // typed types lines and a tab to a shell at a terminal, and has the shell print what each has
-// become. Lines come with what is expected: a shell that is slow is given more time.
+// become. Lines come with what is expected: a shell that is slow is given more time. fish 4 asks
+// what the terminal can do, and reads nothing before it has an answer.
 const typed = `
 import os, pty, re, select, sys
 shell, lines = sys.argv[1].split(), [line.split("|") for line in sys.argv[2:]]
@@ -17,7 +18,10 @@ if pid == 0:
 def until_silent(seconds):
     said = b""
     while select.select([terminal], [], [], seconds)[0]:
-        said += os.read(terminal, 65536)
+        more = os.read(terminal, 65536)
+        said += more
+        if more.endswith(b"\x1b[c") or b"\x1b[c\x1b" in more or b"\x1b[0c" in more:
+            os.write(terminal, b"\x1b[?62;22c")
     return said.decode(errors="replace")
 until_silent(1)
 for begun, whole in lines:

@@ -237,25 +237,33 @@ func (h *host) left(t *testing.T) (ids []string) {
 	return ids
 }
 
-func TestInAVMAProgramThatNeedsTooMuchMemoryEndsForThatReason(t *testing.T) {
-	needVM(t)
-	h := onHost(t, "overlay")
+// runsOutOfMemory starts a program that needs more memory than its machine may have, and returns how
+// it ended and what it printed.
+func (h *host) runsOutOfMemory(t *testing.T, limit uint64, command ...string) (end machine.End, printed string) {
+	t.Helper()
 	id := h.prepared(t, "bookworm")
 	h.startBeside(t, id, "service1", func(spec *machine.Spec) {
 		spec.Service, spec.NoFUSE, spec.NoNesting = "hungry", true, true
-		spec.Limits.MemoryMax, spec.Limits.MemorySwapMax = 100<<20, 0
-		spec.Program = &machine.Program{StopSignal: unix.SIGTERM, Plan: starter.Plan{
-			Command: []string{"python3", "-c", "print(open('/sys/fs/cgroup/memory.max').read(), flush=True); x = b'x' * (1 << 30)"},
-		}}
+		spec.Limits.MemoryMax, spec.Limits.MemorySwapMax = limit, 0
+		spec.Program = &machine.Program{StopSignal: unix.SIGTERM, Plan: starter.Plan{Command: command}}
 	})
 	dir := filepath.Join(h.state, ".machines", id+"-service1")
 	await(t, "its end", func() bool { _, err := os.Stat(filepath.Join(dir, "end.json")); return err == nil })
-	var end machine.End
-	if text := shell(t, "cat "+dir+"/end.json"); json.Unmarshal([]byte(text), &end) != nil || end.Code != 137 || end.Signal != "KILL" || !end.OutOfMemory ||
-		end.Usage == nil || end.Usage.Memory < 50<<20 || end.Usage.Memory > 100<<20 || end.Usage.Processor == 0 {
+	text := shell(t, "cat "+dir+"/end.json")
+	if json.Unmarshal([]byte(text), &end) != nil || end.Code != 137 || end.Signal != "KILL" || !end.OutOfMemory {
 		t.Error(text)
 	}
-	if printed := shell(t, "cat "+dir+"/output"); !strings.Contains(printed, "104857600") {
+	return end, shell(t, "tail -c +9 "+dir+"/output") // after a header
+}
+
+func TestInAVMAProgramThatNeedsTooMuchMemoryEndsForThatReason(t *testing.T) {
+	needVM(t)
+	h := onHost(t, "overlay")
+	end, printed := h.runsOutOfMemory(t, 100<<20, "python3", "-c", "print(open('/sys/fs/cgroup/memory.max').read(), flush=True); x = b'x' * (1 << 30)")
+	if end.Usage == nil || end.Usage.Memory < 50<<20 || end.Usage.Memory > 100<<20 || end.Usage.Processor == 0 {
+		t.Errorf("%+v", end.Usage)
+	}
+	if !strings.Contains(printed, "104857600") {
 		t.Errorf("the program does not see its limit: %q", printed)
 	}
 }
@@ -265,20 +273,8 @@ func TestInAVMAProgramThatNeedsTooMuchMemoryEndsForThatReason(t *testing.T) {
 func TestInAVMAProgramThatFillsItsMemoryWithFilesEndsForThatReason(t *testing.T) {
 	needVM(t)
 	h := onHost(t, "overlay")
-	id := h.prepared(t, "bookworm")
-	h.startBeside(t, id, "service1", func(spec *machine.Spec) {
-		spec.Service, spec.NoFUSE, spec.NoNesting = "hoarder", true, true
-		spec.Limits.MemoryMax, spec.Limits.MemorySwapMax = 60<<20, 0
-		spec.Program = &machine.Program{StopSignal: unix.SIGTERM, Plan: starter.Plan{
-			Command: []string{"bash", "-c", "sleep 1; echo -1000 >/proc/self/oom_score_adj; cat /proc/self/oom_score_adj; exec head -c 1G /dev/zero >/dev/shm/x"},
-		}}
-	})
-	dir := filepath.Join(h.state, ".machines", id+"-service1")
-	await(t, "its end", func() bool { _, err := os.Stat(filepath.Join(dir, "end.json")); return err == nil })
-	if end := shell(t, "cat "+dir+"/end.json"); !strings.HasPrefix(end, `{"code":137,"signal":"KILL","out_of_memory":true`) {
-		t.Error(end)
-	}
-	if printed := shell(t, "tail -c +9 "+dir+"/output"); !strings.HasSuffix(printed, "\n0\n") {
+	_, printed := h.runsOutOfMemory(t, 60<<20, "bash", "-c", "sleep 1; echo -1000 >/proc/self/oom_score_adj; cat /proc/self/oom_score_adj; exec head -c 1G /dev/zero >/dev/shm/x")
+	if !strings.HasSuffix(printed, "\n0\n") {
 		t.Errorf("the program protects itself: %q", printed)
 	}
 }

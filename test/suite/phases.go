@@ -135,8 +135,7 @@ func (s *Suite) tests(r *reader, cmd *exec.Cmd) error {
 		err = readErr
 	}
 	if err != nil && len(s.results.failures) == before {
-		// It did not even come to a test: what it printed is the reason.
-		r.flushHeld()
+		r.brokeOff()
 	}
 	return err
 }

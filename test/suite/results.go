@@ -15,9 +15,38 @@ import (
 
 // results counts the tests of all phases.
 type results struct {
-	passed          int
-	failures, skips []string
-	slow            []timed
+	passed   int
+	failures []failure
+	skips    []string
+	slow     []timed
+}
+
+// failure is a test that failed, and what it said, which may be long.
+type failure struct {
+	name string
+	said []string
+}
+
+// The summary repeats this much of what a test said that failed: of a long run, some places
+// keep nothing but the end.
+const (
+	repeatedLines      = 20
+	repeatedCharacters = 400 // of a line
+)
+
+// lines are the failure's lines in the summary.
+func (f failure) lines() []string {
+	lines := []string{"failed: " + f.name}
+	if more := len(f.said) - repeatedLines; more > 0 {
+		lines = append(lines, fmt.Sprintf("    ... %d lines before", more))
+	}
+	for _, line := range f.said[max(0, len(f.said)-repeatedLines):] {
+		if len(line) > repeatedCharacters {
+			line = line[:repeatedCharacters] + "..."
+		}
+		lines = append(lines, "    "+strings.TrimSpace(line))
+	}
+	return lines
 }
 
 // timed is a test that took long.
@@ -64,9 +93,9 @@ type reader struct {
 	// which lines like "=== NAME  TestX/sub" announce.
 	held map[string]*bytes.Buffer
 	turn string
-	// last is what each test, or subtest, said last: of one that is skipped, why. Results
-	// of subtests come after that of their test.
-	last map[string]string
+	// lines are what each test, or subtest, said. Results of subtests come after that of
+	// their test.
+	lines map[string][]string
 }
 
 var (
@@ -79,13 +108,29 @@ var (
 func (r *reader) say(line string) {
 	test, _, _ := strings.Cut(r.turn, "/")
 	fmt.Fprintln(r.said(test), line)
-	if r.last == nil {
-		r.last = map[string]string{}
+	r.keep(line)
+}
+
+// keep keeps a line for the summary.
+func (r *reader) keep(line string) {
+	if strings.TrimSpace(line) == "" {
+		return
 	}
-	if saidLine.MatchString(line) {
-		r.last[r.turn] = ""
+	if r.lines == nil {
+		r.lines = map[string][]string{}
 	}
-	r.last[r.turn] = strings.TrimSpace(r.last[r.turn] + " " + strings.TrimSpace(line))
+	r.lines[r.turn] = append(r.lines[r.turn], line)
+}
+
+// reason is what a test said last: of one that is skipped, why.
+func reason(said []string) string {
+	last := 0
+	for i, line := range said {
+		if saidLine.MatchString(line) {
+			last = i
+		}
+	}
+	return strings.Join(strings.Fields(strings.Join(said[last:], " ")), " ")
 }
 
 // said is what a test, with its subtests, has printed.
@@ -137,12 +182,12 @@ func (r *reader) line(line string) {
 	case "PASS":
 		r.results.passed++
 	case "FAIL":
-		r.results.failures = append(r.results.failures, r.where+": "+name)
+		r.results.failures = append(r.results.failures, failure{r.where + ": " + name, r.lines[name]})
 		said.WriteTo(r.out)
 	case "SKIP":
-		r.results.skips = append(r.results.skips, r.where+": "+name+": "+r.last[name])
+		r.results.skips = append(r.results.skips, r.where+": "+name+": "+reason(r.lines[name]))
 	}
-	delete(r.last, name)
+	delete(r.lines, name)
 	if result == "FAIL" || !nested && !(r.brief && result == "PASS") {
 		fmt.Fprintf(r.out, "%s %s (%s)\n", strings.ToLower(result), name, took)
 	}
@@ -165,6 +210,7 @@ func (r *reader) other(line string) {
 	case begins("after the power cut: ", "held", "soak: ", "works ", "refused ", "fails "):
 		fmt.Fprintln(r.out, line)
 	case begins("panic:", "WARNING: DATA RACE", "fatal error:"):
+		r.keep(line)
 		r.flushHeld()
 		fmt.Fprintln(r.out, line)
 	case begins("ok  ", "FAIL\t", "goroutine ", "testing:", "exit status"):
@@ -172,6 +218,13 @@ func (r *reader) other(line string) {
 	default:
 		r.say(line)
 	}
+}
+
+// brokeOff is called when the tests ended without a test that failed: what they printed is
+// the reason.
+func (r *reader) brokeOff() {
+	r.results.failures = append(r.results.failures, failure{r.where + ": broke off, " + cmp.Or(r.turn, "before the first test"), r.lines[r.turn]})
+	r.flushHeld()
 }
 
 // flushHeld shows all that is held.

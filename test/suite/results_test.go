@@ -31,7 +31,8 @@ func TestResultsAreCountedAndFailuresExplained(t *testing.T) {
 	if err := r.read(strings.NewReader(verbose)); err != nil {
 		t.Fatal(err)
 	}
-	if all.passed != 1 || !slices.Equal(all.failures, []string{"unit: TestBad", "unit: TestBad/inner"}) {
+	want := "failed: unit: TestBad\nfailed: unit: TestBad/inner\n    x_test.go:2: what went wrong"
+	if all.passed != 1 || len(all.failures) != 2 || strings.Join(slices.Concat(all.failures[0].lines(), all.failures[1].lines()), "\n") != want {
 		t.Errorf("%+v", all)
 	}
 	if len(all.skips) != 1 || !strings.Contains(all.skips[0], "TestSkipped: x_test.go:3: needs a moon") {
@@ -39,6 +40,15 @@ func TestResultsAreCountedAndFailuresExplained(t *testing.T) {
 	}
 	if text := out.String(); !strings.Contains(text, "what went wrong") || strings.Contains(text, "a word") {
 		t.Errorf("shown: %s", text)
+	}
+}
+
+func TestTheSummaryRepeatsTheEndOfWhatAFailedTestSaid(t *testing.T) {
+	said := slices.Repeat([]string{"    a line"}, 100)
+	said[99] = "    " + strings.Repeat("long ", 1000)
+	lines := failure{"lab: TestX", said}.lines()
+	if len(lines) != 22 || lines[0] != "failed: lab: TestX" || lines[1] != "    ... 80 lines before" || len(lines[21]) > 500 {
+		t.Errorf("%q", lines)
 	}
 }
 
@@ -70,10 +80,14 @@ func TestOfEachTestThatIsSkippedTheReasonIsShown(t *testing.T) {
 
 func TestAPanicIsShown(t *testing.T) {
 	var out bytes.Buffer
-	r := &reader{out: &out, results: &results{}}
+	r := &reader{out: &out, results: &results{}, where: "lab"}
 	r.read(strings.NewReader("=== RUN   TestX\nbefore it\npanic: boom\n\ngoroutine 1 [running]:\n"))
 	if !strings.Contains(out.String(), "before it\npanic: boom") {
 		t.Error(out.String())
+	}
+	r.brokeOff()
+	if got := strings.Join(r.results.failures[0].lines(), "\n"); got != "failed: lab: broke off, TestX\n    before it\n    panic: boom" {
+		t.Error(got)
 	}
 }
 

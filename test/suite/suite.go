@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"nspawn-runner/packaging"
@@ -84,6 +85,9 @@ func (s *Suite) summary() {
 			state = "FAILED"
 		}
 		fmt.Fprintf(s.Out, "%-44s %-6s %6.1f s\n", p.name, state, p.elapsed.Seconds())
+		if p.err != nil {
+			fmt.Fprintf(s.Out, "    %v\n", p.err)
+		}
 	}
 	for _, line := range s.results.slowestLines() {
 		fmt.Fprintln(s.Out, line)
@@ -91,8 +95,8 @@ func (s *Suite) summary() {
 	for _, skip := range s.results.skips {
 		fmt.Fprintf(s.Out, "skipped: %s\n", skip)
 	}
-	for _, name := range s.results.failures {
-		fmt.Fprintf(s.Out, "failed: %s\n", name)
+	for _, failed := range s.results.failures {
+		fmt.Fprintln(s.Out, strings.Join(failed.lines(), "\n"))
 	}
 	if s.results.passed+len(s.results.failures) > 0 { // lint has no tests
 		fmt.Fprintf(s.Out, "%d passed, %d failed, %d skipped\n", s.results.passed, len(s.results.failures), len(s.results.skips))

@@ -161,12 +161,13 @@ func (s *Suite) boot(ctx context.Context, options harness.VMOptions) (status int
 	options.Output = to
 	r := &reader{out: s.Out, results: &s.results, where: "vm"}
 	done := make(chan error, 1)
+	before := len(s.results.failures)
 	go func() { done <- r.read(from) }()
 	status, err = harness.RunVM(ctx, options)
 	to.Close()
 	<-done
-	if err != nil && !errors.Is(err, harness.ErrPowerCut) {
-		r.flushHeld()
+	if (err != nil || status != 0) && !errors.Is(err, harness.ErrPowerCut) && len(s.results.failures) == before {
+		r.brokeOff()
 	}
 	return status, err
 }

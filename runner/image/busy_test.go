@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,23 +13,27 @@ import (
 	"time"
 )
 
+// nap is a command that sleeps for days and that no other test on this host has.
+func nap(days int) string { return fmt.Sprintf("sleep %d.%d", days*86400, os.Getpid()) }
+
 func TestCancelEndsAllThatABuildStarted(t *testing.T) {
-	s, _ := fakeStore(t, "slow", "- hosts: all\n  fake: sleep 987654\n")
-	t.Setenv("FAKE_BOOTSTRAP", `[ "$FAKE_SLOW" = no ] || { setsid sleep 987654 & sleep 987654; }`)
+	sleep := nap(987)
+	s, _ := fakeStore(t, "slow", "- hosts: all\n  fake: "+sleep+"\n")
+	t.Setenv("FAKE_BOOTSTRAP", `[ "$FAKE_SLOW" = no ] || { setsid `+sleep+` & `+sleep+`; }`)
 	for _, slow := range []string{"yes", "no"} { // in the bootstrap, in the playbook
 		t.Setenv("FAKE_SLOW", slow)
 		ctx, cancel := context.WithCancelCause(t.Context())
 		why := errors.New("a signal came")
 		sleeping := make(chan bool, 1)
 		go func() {
-			sleeping <- eventually(func() bool { return running("sleep 987654") })
+			sleeping <- eventually(func() bool { return running(sleep) })
 			cancel(why)
 		}()
 		_, err := s.Create(ctx, "slow", CreateOptions{})
 		if !errors.Is(err, why) {
 			t.Errorf("error is %v", err)
 		}
-		if !<-sleeping || !eventually(func() bool { return !running("sleep 987654") }) {
+		if !<-sleeping || !eventually(func() bool { return !running(sleep) }) {
 			t.Error("its programs were not started, or they still run")
 		}
 		wantNothing(t, s, "slow")
@@ -47,19 +52,20 @@ func TestKilledBuildIsCollectedByTheNext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	sleep := nap(876)
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), "TEST_CREATE="+s.StateDir, "FAKE_BOOTSTRAP=setsid sleep 876543 & sleep 876543")
+	cmd.Env = append(os.Environ(), "TEST_CREATE="+s.StateDir, "FAKE_BOOTSTRAP=setsid "+sleep+" & "+sleep)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if !eventually(func() bool { return running("sleep 876543") }) {
+	if !eventually(func() bool { return running(sleep) }) {
 		t.Error("the build did not start")
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	if !eventually(func() bool { return !running("sleep 876543") }) {
+	if !eventually(func() bool { return !running(sleep) }) {
 		t.Error("its programs still run")
 	}
 	if images, err := s.List(); err != nil || len(images) != 0 {

@@ -147,8 +147,15 @@ func Deb(ctx context.Context, out io.Writer, dir string, archs ...string) (versi
 		return "", err
 	}
 	defer lab.Stop()
-	build := append([]string{"sh", "-c", debScript, "sh"}, archs...)
-	for _, argv := range [][]string{build, {"sh", "-c", lintianScript}} {
+	for _, step := range []struct {
+		what, script string
+		args         []string
+	}{
+		{"Building the packages for " + strings.Join(archs, " and ") + ", twice, a minute or two", debScript, archs},
+		{"Checking them with lintian", lintianScript, nil},
+	} {
+		fmt.Fprintln(out, step.what)
+		argv := append([]string{"sh", "-c", step.script, "sh"}, step.args...)
 		if said, err := lab.Command(ctx, argv...).CombinedOutput(); err != nil {
 			return "", fmt.Errorf("build of the package: %w: %s", err, said)
 		}

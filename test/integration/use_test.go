@@ -76,7 +76,7 @@ func (h *host) busyRow(t *testing.T, id string) (row []string, processors float6
 	must(t, err, top.Start())
 	var last string
 	for lines := bufio.NewScanner(screen); lines.Scan(); { // to its end, so that top can draw until then
-		words := strings.Fields(lines.Text())
+		words := strings.Fields(strings.TrimSuffix(lines.Text(), "\x1b[K"))
 		if row != nil || len(words) < 9 || words[0] != id {
 			continue
 		}

@@ -74,8 +74,9 @@ func (l kernelLog) lines() (lines []string) {
 }
 
 var (
-	// killConstraint is the line of mm/oom_kill.c that names the control group.
-	killConstraint = regexp.MustCompile(`oom-kill:constraint=CONSTRAINT_MEMCG,.*,oom_memcg=([^,]*),task_memcg=[^,]*,task=(.*),pid=(\d+),uid=\d+`)
+	// killConstraint is the line of mm/oom_kill.c that names the control group. The first oom_memcg= counts: the
+	// names behind it are the job's, which may make a control group called "x,oom_memcg=".
+	killConstraint = regexp.MustCompile(`oom-kill:constraint=CONSTRAINT_MEMCG,.*?,oom_memcg=(.*?),task_memcg=.*?,task=(.*),pid=(\d+),uid=\d+`)
 	// killSummary is the one behind it that says how big the process was.
 	killSummary = regexp.MustCompile(`Killed process (\d+) \(.*\) total-vm:\d+kB, anon-rss:(\d+)kB`)
 )

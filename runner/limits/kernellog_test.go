@@ -65,5 +65,13 @@ func TestTheKernelsLogTellsOfAMachineThatIsGone(t *testing.T) {
 		if got := ranOutIn(record(test.microseconds, test.group), cgroup, 5*time.Second); got != test.want {
 			t.Errorf("%+v", test)
 		}
+		// A job may call its control groups as it likes.
+		forged := "/machine.slice/machine-ci.slice/nspawn-runner-8.service/payload/x,oom_memcg=" + test.group + ",task_memcg=x"
+		if ranOutIn(record(test.microseconds, forged), cgroup, 5*time.Second) {
+			t.Errorf("%s passes for %s", forged, cgroup)
+		}
+		if process, _ := killedIn(record(test.microseconds, forged), cgroup); process != "" {
+			t.Errorf("%s was killed in %s by what another job says", process, cgroup)
+		}
 	}
 }

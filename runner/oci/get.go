@@ -128,6 +128,9 @@ func (s *Store) get(ctx context.Context, r Request) (Image, func(), error) {
 		image, err := s.held(digest)
 		if err != nil {
 			held.Close()
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // its removal has begun meanwhile
+			}
 			return Image{}, nil, err
 		}
 		fault.Here("oci: image held")

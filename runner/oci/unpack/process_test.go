@@ -148,3 +148,15 @@ func TestAProcessThatIsKilledAndADiskThatIsFullAreTheHostsTrouble(t *testing.T) 
 		}
 	}
 }
+
+func TestAttributesThatDoNotFitAreTheImagesTrouble(t *testing.T) {
+	large := file("a", "")
+	large.PAXRecords = map[string]string{"SCHILY.xattr.user.x": strings.Repeat("x", 60000)}
+	_, _, err := unpackAll(t, enough, plain(layer(t, large))...)
+	if err == nil {
+		t.Skip("the file system of the tests keeps large attributes, unlike ext4")
+	}
+	if errors.As(err, &HostError{}) || !strings.Contains(err.Error(), "extended attributes") {
+		t.Error(err)
+	}
+}

@@ -95,7 +95,7 @@ func (s *Store) Refreshable() (names []string, err error) {
 // WouldFailAgain says whether the same request would fail again: the image is not allowed, does not exist, is not
 // for this host, or cannot be unpacked. Other failures are temporary failures of this host or the registry.
 func WouldFailAgain(err error) bool {
-	for _, moment := range []error{errNoRoom, errRemoved, context.Canceled, context.DeadlineExceeded} {
+	for _, moment := range []error{errNoRoom, errNoInodes, errRemoved, context.Canceled, context.DeadlineExceeded} {
 		if errors.Is(err, moment) {
 			return false
 		}

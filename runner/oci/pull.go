@@ -285,7 +285,7 @@ func sum(digits string) (sum [32]byte) {
 var errNoRoom = errors.New("the disk has too little space left for the image (min_free_disk)")
 
 // errNoInodes is the error if too few inodes are free.
-var errNoInodes = fmt.Errorf("%w: fewer than one in %d inodes of its file system is free (df -i)", errNoRoom, inodeShare)
+var errNoInodes = fmt.Errorf("the disk has too few inodes left for the image: fewer than one in %d inodes of its file system is free (df -i)", inodeShare)
 
 // inodeShare is the part of all inodes that a pull leaves free: one in so many. Images may have very many files.
 const inodeShare = 20

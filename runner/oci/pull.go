@@ -336,15 +336,15 @@ func (r *registry) fetchFileOnce(ctx context.Context, layer v1.Descriptor, dir s
 		return nil, err
 	}
 	err = os.Remove(file.Name())
-	counted := &counted{progress: p}
+	fetched := &counted{progress: p}
 	if err == nil {
-		err = r.fetch(ctx, layer, io.MultiWriter(file, counted))
+		err = r.fetch(ctx, layer, io.MultiWriter(file, fetched))
 	}
 	if err == nil {
 		_, err = file.Seek(0, io.SeekStart)
 	}
 	if err != nil {
-		counted.takeBack()
+		fetched.takeBack()
 		file.Close()
 		return nil, err
 	}

@@ -98,20 +98,20 @@ func (p *Process) wait() (Result, error) {
 	p.ended = true
 	p.layers.Close()
 	err := p.cmd.Wait()
-	var said end
-	unread := json.Unmarshal(p.result.last, &said)
+	var ended end
+	unread := json.Unmarshal(p.result.last, &ended)
 	if err == nil {
 		if unread != nil {
 			return Result{}, fmt.Errorf("unpack: the process ended without a result: %w", unread)
 		}
-		return said.Result, nil
+		return ended.Result, nil
 	}
 	exit := (*exec.ExitError)(nil)
 	killed := errors.As(err, &exit) && !exit.Exited()
 	if line := printable.Line(string(p.said.last)); line != "" && !killed {
 		err = errors.New(line)
 	}
-	if killed || said.OfHost {
+	if killed || ended.OfHost {
 		err = HostError{err}
 	}
 	return Result{}, fmt.Errorf("unpack: %w", err)

@@ -2,9 +2,12 @@ package packaging
 
 import (
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"nspawn-runner/runner"
@@ -52,6 +55,36 @@ func TestTheDirectoriesOfThePackageAreThoseOfTheDefaults(t *testing.T) {
 	} {
 		if !slices.Contains(strings.Split(read(t, path), "\n"), line) {
 			t.Errorf("%s has no line %q", path, line)
+		}
+	}
+}
+
+func TestAPurgeSeesWhatIsMountedBelowADirectoryOfAnyName(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounts need root")
+	}
+	function := regexp.MustCompile(`(?ms)^mounts_below\(\) \{.*?^\}$`).FindString(read(t, "debian/nspawn-runner.postrm"))
+	for _, name := range []string{"plain", "a.b", "a b", "a  b [1] *", "tab\there", `back\slash`} {
+		dir := filepath.Join(t.TempDir(), name)
+		for _, below := range []string{".cache", "machine", "../other/.cache"} {
+			if err := os.MkdirAll(filepath.Join(dir, below), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		script := function + `
+set -e
+mount --make-rprivate /
+mount -t tmpfs x "$1"
+mkdir "$1/.cache" "$1/machine"
+mount -t tmpfs x "$1/.cache"
+mount -t tmpfs x "$1/../other/.cache"
+[ -z "$(mounts_below "$1")" ] || echo "sees: $(mounts_below "$1")"
+mount -t tmpfs x "$1/machine"
+[ "$(mounts_below "$1" | wc -l)" = 1 ] || echo "sees not one"`
+		cmd := exec.Command("sh", "-c", script, "sh", dir)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+		if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("%q: %v: %s", name, err, out)
 		}
 	}
 }

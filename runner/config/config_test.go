@@ -464,6 +464,10 @@ func TestImagesOfRegistriesAreRead(t *testing.T) {
 		strings.Join(c.OCIInsecure, " ") != "mirror.example.org" || c.OCIImageMax.Bytes(0) != 2<<30 || c.OCICacheMax.Bytes(0) != 0 {
 		t.Errorf("%+v, %v", c, err)
 	}
+	c, err = Load(file(t, "oci_registry: Registry.Example.org\noci_mirror: Mirror.Example.org/group\noci_insecure: [Mirror.Example.org]\n"))
+	if err != nil || c.OCIRegistry != "registry.example.org" || c.OCIMirror != "mirror.example.org/group" || c.OCIInsecure[0] != "mirror.example.org" {
+		t.Errorf("registries in upper case: %+v, %v", c, err)
+	}
 	if c := Default(); c.OCIImages != nil || c.OCIImageMax.Bytes(0) != 10<<30 || c.OCICacheMax.Bytes(1000) != 100 {
 		t.Errorf("by default: %+v", c)
 	}

@@ -120,12 +120,23 @@ func ports(n *yaml.Node, out *[]uint16) error {
 // registryHost is a registry of images: a host and maybe a port.
 var registryHost = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?$`)
 
-// registry takes one.
+// registry takes one. Package oci compares registries in lower case.
 func registry(n *yaml.Node, out *string) error {
 	if n.Kind != yaml.ScalarNode || !registryHost.MatchString(n.Value) {
 		return fmt.Errorf("want a registry as HOST or HOST:PORT, not %q", n.Value)
 	}
-	*out = n.Value
+	*out = strings.ToLower(n.Value)
+	return nil
+}
+
+// registries takes several.
+func registries(n *yaml.Node, out *[]string) error {
+	if err := words(n, registryHost, out); err != nil {
+		return err
+	}
+	for i, host := range *out {
+		(*out)[i] = strings.ToLower(host)
+	}
 	return nil
 }
 
@@ -138,7 +149,7 @@ func registryMirror(n *yaml.Node, out *string) error {
 	if n.Kind != yaml.ScalarNode || !registryHost.MatchString(host) || deeper && !repositoryPath.MatchString(path) {
 		return fmt.Errorf("want a registry as HOST, HOST:PORT or HOST/PATH, not %q", n.Value)
 	}
-	*out = n.Value
+	*out = strings.ToLower(n.Value) // paths have no upper case
 	return nil
 }
 

@@ -170,7 +170,7 @@ var Keys = []Key{
 		func(c *Config, n *yaml.Node) error { return registryMirror(n, &c.OCIMirror) }},
 	{"oci_insecure", "", true, false,
 		"Registries that are reached without TLS: a list of `HOST` and `HOST:PORT`.",
-		func(c *Config, n *yaml.Node) error { return words(n, registryHost, &c.OCIInsecure) }},
+		func(c *Config, n *yaml.Node) error { return registries(n, &c.OCIInsecure) }},
 	{"oci_image_max", "10G", true, false,
 		"Size of one unpacked image: an amount of at least 1M without `infinity`; percentages are of the file system.",
 		func(c *Config, n *yaml.Node) error {

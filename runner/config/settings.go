@@ -35,7 +35,7 @@ type Config struct {
 	OCIImages []string
 	// OCIRegistry is where names without a registry lie, OCIMirror is asked in place of the one
 	// that docker uses, maybe with a path; "" for that one. OCIInsecure have no TLS. Each is HOST
-	// or HOST:PORT.
+	// or HOST:PORT, in lower case.
 	OCIRegistry, OCIMirror string
 	OCIInsecure            []string
 	// OCIImageMax and OCICacheMax may be shares of the file system.

@@ -5,6 +5,7 @@
 //	system.go     the kernel and systemd
 //	sysctl.go     the limits that it advises, as a file of sysctl.d(5)
 //	apparmor.go   profiles of AppArmor
+//	userns.go     settings by which jobs cannot make user namespaces
 //	room.go       directories, user ids, disk and memory
 //	images.go     images, and what makes them
 //	names.go      names of images that mean none, or two

@@ -158,9 +158,8 @@ func (s *Store) throwAway(ctx context.Context, path, as string, moved *[]string)
 		err = os.Rename(path, to)
 	}
 	if errors.Is(err, unix.ENOSPC) {
-		// A full disk, for which this is the remedy, allows no more than to remove the
-		// tree where it is.
-		return storage.Remove(ctx, path)
+		// A full disk, for which this is the remedy.
+		return removeInPlace(ctx, path)
 	}
 	if err != nil {
 		return err

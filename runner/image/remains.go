@@ -58,7 +58,8 @@ func (s *Store) remains(name string) ([]string, error) {
 		// was killed before its swap.
 		case entry.Type() == fs.ModeSymlink,
 			// A record without its tree: of that, or of a removal that was killed.
-			isRecord && (stamp == tree || !exists(stamp)):
+			isRecord && (stamp == tree || !exists(stamp)),
+			isRest(entry.Name()):
 			paths = append(paths, path)
 		}
 	}
@@ -71,3 +72,22 @@ func (s *Store) unfinished(name string) string {
 	stamp, _, _ := strings.Cut(string(text), "\n")
 	return stamp
 }
+
+// removeInPlace removes a tree in its directory. First it gives a generation a name that is not that of one, so that no
+// part of it counts as a generation, and remains lists the part. The name has the same length, for which most file
+// systems need no more room.
+func removeInPlace(ctx context.Context, path string) error {
+	if stamp := filepath.Base(path); len(stamp) == len(stampFormat) {
+		rest := filepath.Join(filepath.Dir(path), "."+stamp[1:])
+		if err := storage.Remove(ctx, rest); err != nil { // of a removal that was killed
+			return err
+		}
+		if os.Rename(path, rest) == nil {
+			path = rest
+		}
+	}
+	return storage.Remove(ctx, path)
+}
+
+// isRest says whether a name is one that removeInPlace gives.
+func isRest(name string) bool { return len(name) == len(stampFormat) && name[0] == '.' }

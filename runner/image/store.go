@@ -98,6 +98,7 @@ const stampFormat = "20060102T150405Z"
 //	        the stamp of the generation that is being built, and on a second
 //	        line, for people, the process that does it
 //	.failed the tree of the last build, if its playbook or test failed
+//	.STAMP  a dot in place of the first digit: the rest of a generation that is being removed
 //
 // and beside each tree its record, STAMP.json.
 func (s *Store) generations(name string) string {

@@ -93,8 +93,8 @@ func (d *Driver) otherwise(written string, unknown error, unread []error) (strin
 	return "", jobsFault(err)
 }
 
-// Meant returns name, or an error if this host does not have that image. The setting called by
-// assigns it to what a job wrote.
+// Meant returns name, or an error if this host does not have that image. by is the setting that says that
+// what a job wrote means this image.
 func (d *Driver) Meant(written, name, by string) (string, error) {
 	if _, err := d.Images.Get(name); err != nil {
 		return "", fmt.Errorf("%s in %s: for %s: %w", by, d.ConfigPath(), cmp.Or(printable.Line(written), "no name"), err)

@@ -45,12 +45,16 @@ func ranOutIn(records []string, cgroup string, since time.Duration) bool {
 		m := killConstraint.FindStringSubmatch(line)
 		if fields := strings.Split(head, ","); m == nil || m[1] != cgroup || len(fields) < 3 {
 			continue
-		} else if at, err := strconv.ParseInt(fields[2], 10, 64); err == nil && time.Duration(at)*time.Microsecond >= since {
+		} else if at, err := strconv.ParseInt(fields[2], 10, 64); err == nil && time.Duration(at)*time.Microsecond >= since-lag(since) {
 			return true
 		}
 	}
 	return false
 }
+
+// lag returns how far the clock of the log may be behind the uptime. Time servers correct the uptime, by at most 500
+// millionths (adjtimex(2)), and not the log: after a month, a minute may lie between them.
+func lag(uptime time.Duration) time.Duration { return time.Second + uptime/2000 }
 
 func (l kernelLog) close() { _ = l.file.Close() } // also of no file
 
@@ -74,8 +78,9 @@ func (l kernelLog) lines() (lines []string) {
 }
 
 var (
-	// killConstraint is the line of mm/oom_kill.c that names the control group.
-	killConstraint = regexp.MustCompile(`oom-kill:constraint=CONSTRAINT_MEMCG,.*,oom_memcg=([^,]*),task_memcg=[^,]*,task=(.*),pid=(\d+),uid=\d+`)
+	// killConstraint is the line of mm/oom_kill.c that names the control group. The first oom_memcg= counts: the
+	// names behind it are the job's, which may make a control group called "x,oom_memcg=".
+	killConstraint = regexp.MustCompile(`oom-kill:constraint=CONSTRAINT_MEMCG,.*?,oom_memcg=(.*?),task_memcg=.*?,task=(.*),pid=(\d+),uid=\d+`)
 	// killSummary is the one behind it that says how big the process was.
 	killSummary = regexp.MustCompile(`Killed process (\d+) \(.*\) total-vm:\d+kB, anon-rss:(\d+)kB`)
 )

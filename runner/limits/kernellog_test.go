@@ -1,6 +1,7 @@
 package limits
 
 import (
+	"fmt"
 	"testing"
 	"time"
 )
@@ -49,6 +50,18 @@ func TestTheKernelsLogTellsWhoWasRefusedAProcess(t *testing.T) {
 	}
 }
 
+func TestTheClockOfTheKernelsLogMayBeBehind(t *testing.T) {
+	const cgroup = "/machine.slice/machine-ci.slice/nspawn-runner-7.service"
+	month := 30 * 24 * time.Hour
+	for behind, want := range map[time.Duration]bool{0: true, 30 * time.Second: true, time.Hour: false} {
+		record := fmt.Sprintf("4,2,%d,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=payload,mems_allowed=0,oom_memcg=%s,task_memcg=%[2]s/payload,task=x,pid=1,uid=1",
+			(month - behind).Microseconds(), cgroup)
+		if got := ranOutIn([]string{record}, cgroup, month); got != want {
+			t.Errorf("%s behind: %v", behind, got)
+		}
+	}
+}
+
 func TestTheKernelsLogTellsOfAMachineThatIsGone(t *testing.T) {
 	const cgroup = "/machine.slice/machine-ci.slice/nspawn-runner-7.service"
 	record := func(microseconds, group string) []string {
@@ -59,11 +72,19 @@ func TestTheKernelsLogTellsOfAMachineThatIsGone(t *testing.T) {
 		microseconds, group string
 		want                bool
 	}{
-		{"5000000", cgroup, true}, {"5000001", cgroup, true}, {"4999999", cgroup, false}, {"x", cgroup, false},
+		{"5000000", cgroup, true}, {"5000001", cgroup, true}, {"4100000", cgroup, true}, {"3900000", cgroup, false}, {"x", cgroup, false},
 		{"5000001", cgroup + "0", false}, {"5000001", "/machine.slice/machine-ci.slice", false},
 	} {
 		if got := ranOutIn(record(test.microseconds, test.group), cgroup, 5*time.Second); got != test.want {
 			t.Errorf("%+v", test)
+		}
+		// A job may call its control groups as it likes.
+		forged := "/machine.slice/machine-ci.slice/nspawn-runner-8.service/payload/x,oom_memcg=" + test.group + ",task_memcg=x"
+		if ranOutIn(record(test.microseconds, forged), cgroup, 5*time.Second) {
+			t.Errorf("%s passes for %s", forged, cgroup)
+		}
+		if process, _ := killedIn(record(test.microseconds, forged), cgroup); process != "" {
+			t.Errorf("%s was killed in %s by what another job says", process, cgroup)
 		}
 	}
 }

@@ -2,11 +2,12 @@
 // Prometheus. There is no daemon: each stage of a job is a process of its own, which
 // appends what it counts to a file. Who writes the text folds that file into totals.
 //
-//	metrics.go  families: what numbers there are, and which labels they have
-//	record.go   appending to the records, in a stage
-//	fold.go     folding records into totals
-//	sums.go     the numbers that are summed up
-//	text.go     the text format of Prometheus
+//	families.go  the families: what numbers there are
+//	metrics.go   what families and labels are
+//	record.go    appends to the records, in a stage
+//	fold.go      folds records into totals
+//	sums.go      the numbers that are summed up
+//	text.go      the text format of Prometheus
 //
 // Each label has a list of values that it may have, so that no job can make labels: images
 // that exist, and words of this program. Job ids, projects and branches are fields of the

@@ -116,8 +116,8 @@ func (r *registry) failure(ctx context.Context, err error) error {
 	return worded
 }
 
-// head is the digest that the registry says an image has now: that of a list of images for
-// several platforms, or of the image.
+// head returns the digest that an image has in the registry now: that of a list of images for several
+// platforms, or of the image.
 func (r *registry) head(ctx context.Context, ref name.Reference) (digest string, err error) {
 	described, err := r.puller.Head(ctx, ref)
 	if err == nil {

@@ -95,7 +95,7 @@ func (s *Store) Refreshable() (names []string, err error) {
 // WouldFailAgain says whether the same request would fail again: the image is not allowed, does not exist, is not
 // for this host, or cannot be unpacked. Other failures are temporary failures of this host or the registry.
 func WouldFailAgain(err error) bool {
-	for _, moment := range []error{errNoRoom, errRemoved, context.Canceled, context.DeadlineExceeded} {
+	for _, moment := range []error{errNoRoom, errNoInodes, errRemoved, context.Canceled, context.DeadlineExceeded} {
 		if errors.Is(err, moment) {
 			return false
 		}
@@ -128,6 +128,9 @@ func (s *Store) get(ctx context.Context, r Request) (Image, func(), error) {
 		image, err := s.held(digest)
 		if err != nil {
 			held.Close()
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // its removal has begun meanwhile
+			}
 			return Image{}, nil, err
 		}
 		fault.Here("oci: image held")

@@ -145,12 +145,14 @@ func (s *Store) forgetOne(ctx context.Context, i Image) (to string, err error) {
 	return to, nil
 }
 
-// Leftovers lists what killed pulls left, names without an image, and images that exceed CacheMax. With an error,
-// the list is incomplete.
+// Leftovers lists what killed pulls and removals left, names without an image, and images that exceed CacheMax. With
+// an error, the list is incomplete.
 func (s *Store) Leftovers() ([]leftover.Item, error) {
 	all, failed := s.deadPulls()
-	unwritten, err := s.unwrittenNames()
-	all, failed = append(all, unwritten...), errors.Join(failed, err)
+	for _, list := range []func() ([]leftover.Item, error){s.rests, s.unwrittenNames} {
+		items, err := list()
+		all, failed = append(all, items...), errors.Join(failed, err)
+	}
 	meanings, err := s.meanings()
 	failed = errors.Join(failed, err)
 	for _, m := range meanings {
@@ -223,6 +225,28 @@ func (s *Store) deadPulls() (all []leftover.Item, err error) {
 			defer held.Close()
 			return errors.Join(storage.Remove(ctx, path), os.Remove(held.Name()))
 		}})
+	}
+	return all, err
+}
+
+// rests lists what killed removals left of images.
+func (s *Store) rests() (all []leftover.Item, err error) {
+	entries, err := os.ReadDir(s.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, entry := range entries {
+		digest := strings.Replace(entry.Name(), "-", ":", 1)
+		if !wellFormed.MatchString(entry.Name()) {
+			continue
+		}
+		if _, err := s.readRecord(digest); !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		all = append(all, leftover.Item{
+			What: "image", Path: s.path(digest), Why: "its removal was killed",
+			Remove: func(ctx context.Context) error { return s.removeRest(ctx, digest) },
+		})
 	}
 	return all, err
 }

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"golang.org/x/sys/unix"
 )
 
 // aged has images pulled and used at different times: the last name was used last.
@@ -212,5 +214,59 @@ func TestAMaintenanceRefreshesNamesAndNoPatterns(t *testing.T) {
 	names, err := s.Refreshable()
 	if err != nil || !slices.Equal(names, []string{h.host + "/a:1", h.host + "/a:2", h.host + "/b:1"}) {
 		t.Errorf("%q, %v", names, err)
+	}
+}
+
+// countdown is a context that is cancelled when its end was asked for a number of times.
+type countdown struct {
+	context.Context
+	left int
+}
+
+func (c *countdown) Err() error {
+	if c.left--; c.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+func TestAnImageThatCannotBeMovedAndWhoseRemovalIsCutShortIsWholeOrGone(t *testing.T) {
+	h := newHub(t)
+	ref := h.push(t, "x", imageOf(t, []string{"a", "1"}, []string{"b", "2"}))
+	// The move fails, as it may on a full disk: the path in the trash is too long.
+	long := t.TempDir()
+	for len(long) < unix.PathMax-80 {
+		long = filepath.Join(long, strings.Repeat("x", min(200, unix.PathMax-10-len(long))))
+	}
+	for names, cut := 0, true; cut; names++ {
+		s, _ := storeOf(t, h)
+		trash := s.Trash
+		image := get(t, s, Request{Name: ref})
+		s.Trash = long
+		_, err := s.forgetOne(&countdown{context.Background(), names}, image)
+		if cut = err != nil; names > 60 || !cut && names < 4 {
+			t.Fatalf("%d names, %v", names, err)
+		}
+		s.Trash = trash
+		if images, err := s.List(); err != nil || len(images) > 1 || len(images) == 1 && (text(t, images[0], "a") != "1" || text(t, images[0], "b") != "2") {
+			t.Errorf("cut short after %d names: %v, %v", names, images, err)
+		}
+		if names%2 == 0 {
+			leftovers, err := s.Leftovers()
+			if err != nil {
+				t.Error(err)
+			}
+			for _, l := range leftovers {
+				if err := l.Remove(t.Context()); err != nil {
+					t.Errorf("cut short after %d names: %s: %v", names, l.Path, err)
+				}
+			}
+		} else if image := get(t, s, Request{Name: ref}); text(t, image, "b") != "2" {
+			t.Errorf("cut short after %d names: the next job gets another image", names)
+		}
+		if leftovers, err := s.Leftovers(); err != nil || len(leftovers) > 0 {
+			t.Errorf("cut short after %d names: left are %v, %v", names, leftovers, err)
+		}
+		wantTidy(t, s)
 	}
 }

@@ -58,6 +58,9 @@ func (s *Store) pull(ctx context.Context, r *registry, o offer, written string) 
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
+	if err := s.removeRest(ctx, digest); err != nil {
+		return fmt.Errorf("remove what is left of the image: %w", err)
+	}
 	if err = s.make(ctx, r, o, dir, written, held); err == nil {
 		return nil
 	}
@@ -83,11 +86,31 @@ func (s *Store) proven(ctx context.Context, digest string, r *registry) error {
 	}
 	defer held.Close()
 	known, err := s.readRecord(digest)
+	if errors.Is(err, fs.ErrNotExist) { // its removal did not come to its end
+		return errRemoved
+	}
 	if err != nil {
 		return err
 	}
 	known.Repositories, known.Public = append(known.Repositories, r.ref.Context().String()), known.Public || r.anonymous
 	return writeRecord(s.path(digest), known)
+}
+
+// removeRest removes what a removal left of an image: it had to remove the image where it was, and was killed. If a
+// process is at it, removeRest leaves it alone.
+func (s *Store) removeRest(ctx context.Context, digest string) error {
+	held, err := lock.TryDirectory(s.path(digest), lock.Exclusive)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, lock.ErrBusy) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer held.Close()
+	if _, err := s.readRecord(digest); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return s.discard(ctx, s.path(digest))
 }
 
 // lockPull takes the lock of a pull, and removes what a killed pull left.
@@ -262,7 +285,7 @@ func sum(digits string) (sum [32]byte) {
 var errNoRoom = errors.New("the disk has too little space left for the image (min_free_disk)")
 
 // errNoInodes is the error if too few inodes are free.
-var errNoInodes = fmt.Errorf("%w: fewer than one in %d inodes of its file system is free (df -i)", errNoRoom, inodeShare)
+var errNoInodes = fmt.Errorf("the disk has too few inodes left for the image: fewer than one in %d inodes of its file system is free (df -i)", inodeShare)
 
 // inodeShare is the part of all inodes that a pull leaves free: one in so many. Images may have very many files.
 const inodeShare = 20
@@ -313,15 +336,15 @@ func (r *registry) fetchFileOnce(ctx context.Context, layer v1.Descriptor, dir s
 		return nil, err
 	}
 	err = os.Remove(file.Name())
-	counted := &counted{progress: p}
+	fetched := &counted{progress: p}
 	if err == nil {
-		err = r.fetch(ctx, layer, io.MultiWriter(file, counted))
+		err = r.fetch(ctx, layer, io.MultiWriter(file, fetched))
 	}
 	if err == nil {
 		_, err = file.Seek(0, io.SeekStart)
 	}
 	if err != nil {
-		counted.takeBack()
+		fetched.takeBack()
 		file.Close()
 		return nil, err
 	}
@@ -358,7 +381,8 @@ func (s *Store) discard(ctx context.Context, path string) error {
 	return nil
 }
 
-// throwAway moves a directory into the trash and returns its new path, "" if it does not exist any more.
+// throwAway moves a directory into the trash and returns its new path, "" if it does not exist any more. If it cannot
+// be moved, it is removed where it is, the record first: a part of an image must not count as the image.
 func (s *Store) throwAway(ctx context.Context, path string) (to string, err error) {
 	if err := os.MkdirAll(s.Trash, 0o700); err != nil {
 		return "", err
@@ -371,5 +395,9 @@ func (s *Store) throwAway(ctx context.Context, path string) (to string, err erro
 	case errors.Is(err, fs.ErrNotExist):
 		return "", nil
 	}
-	return "", storage.Remove(ctx, path) // the move failed, such as on a full disk
+	// The move failed, such as on a full disk.
+	if err := os.Remove(recordPath(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	return "", storage.Remove(ctx, path)
 }

@@ -24,7 +24,7 @@ import (
 //	sha256-HEX/            an image, named by the digest of its manifest. A job has a shared lock on it
 //	                       until its machine is on record; a removal has the exclusive lock.
 //	sha256-HEX/tree/       its tree
-//	sha256-HEX/image.json  its record
+//	sha256-HEX/image.json  its record; without it, the rest is a leftover of a removal
 //	sha256-HEX/used        an empty file: its time is that of the image's last use
 //	.names/HEX.json        what a name means: see meaning
 //	.pulls/sha256-HEX-N/     an image that is pulled from a repository at the moment
@@ -88,13 +88,14 @@ func (s *Store) readRecord(digest string) (record, error) {
 	if !wellFormed.MatchString(digest) {
 		return record{}, fs.ErrNotExist
 	}
-	return readJSON[record](filepath.Join(s.path(digest), "image.json"))
+	return readJSON[record](recordPath(s.path(digest)))
 }
 
+// recordPath returns the path of the record in the directory of an image or a pull.
+func recordPath(dir string) string { return filepath.Join(dir, "image.json") }
+
 // writeRecord writes a record into the directory of an image or a pull.
-func writeRecord(dir string, r record) error {
-	return writeJSON(filepath.Join(dir, "image.json"), r)
-}
+func writeRecord(dir string, r record) error { return writeJSON(recordPath(dir), r) }
 
 func (s *Store) meaningPath(name string) string {
 	sum := sha256.Sum256([]byte(name))

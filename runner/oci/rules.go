@@ -21,7 +21,8 @@ type Rules struct {
 	Images []string
 	// ConfigPath is the file with these settings, for messages.
 	ConfigPath string
-	// Registry is the registry of names without one, HOST[:PORT]. "" is the library's default.
+	// Registry is the registry of names without one, HOST[:PORT]. "" is the library's default. This
+	// and all other registries are in lower case.
 	Registry string
 	// Mirror is asked instead of the library's default registry, HOST[:PORT][/PATH]. The path comes
 	// before the paths of images. "" is no mirror.
@@ -128,7 +129,12 @@ func ofRegistry(allowed string) (registry, rest string, is bool) {
 }
 
 // defaultRegistry returns the registry of names without one.
-func (r Rules) defaultRegistry() string { return cmp.Or(r.Registry, name.DefaultRegistry) }
+func (r Rules) defaultRegistry() string {
+	if named, err := name.NewRegistry(r.Registry); err == nil {
+		return named.RegistryStr() // the library's default one has two names
+	}
+	return r.Registry // this cannot happen: the configuration has been checked
+}
 
 // withPort returns a host with its port. If it has none, port is added, or 80 if port is "".
 func withPort(host, port string) string {

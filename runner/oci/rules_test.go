@@ -62,6 +62,10 @@ func TestAPatternAllowsImagesOfItsRegistryOnly(t *testing.T) {
 	if err := inOurs.Allows("registry.example.org/team/api:3"); err != nil {
 		t.Error(err)
 	}
+	inDefault := Rules{Images: []string{"postgres"}, Registry: short}
+	if err := inDefault.Allows("postgres:16"); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestNoImageIsAllowedByDefault(t *testing.T) {

@@ -57,10 +57,10 @@ func skip(steps int) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JA, K: uint32(steps)}
 }
 
-// Only is a filter by which nothing but some calls is made, given by the numbers that they have
-// on this processor, and none of programs for other ones. The process may have more threads, but
-// no other processes. All else fails with EPERM, clone3(2) with ENOSYS, since no filter sees its
-// flags: then programs use clone(2).
+// Only returns a filter that allows some system calls and no others. calls are their numbers on this
+// processor; calls of programs for another processor are refused. The process may make threads, but
+// no other processes. A refused call fails with EPERM. clone3(2) fails with ENOSYS, because no filter
+// sees its flags: then programs use clone(2).
 func Only(calls []uint32) []unix.SockFilter {
 	flags := uint32(0)
 	if runtime.GOARCH == "s390x" { // clone(2), "C library/kernel differences"

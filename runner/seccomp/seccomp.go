@@ -60,7 +60,7 @@ func end(with uint32) unix.SockFilter {
 // Set puts a filter on this thread, and on what it starts or executes, for good.
 func Set(filter []unix.SockFilter) error { return set(filter, 0) }
 
-// SetAll does so with all threads of this process. They must not be able to gain privileges:
+// SetAll is Set for all threads of this process. They must not be able to gain privileges:
 // PR_SET_NO_NEW_PRIVS(2const).
 func SetAll(filter []unix.SockFilter) error { return set(filter, unix.SECCOMP_FILTER_FLAG_TSYNC) }
 

@@ -114,7 +114,7 @@ func limitTime(seconds uint64) error {
 	signal.Notify(over, unix.SIGXCPU)
 	go func() {
 		<-over
-		fmt.Fprintln(os.Stderr, "the layers take longer to unpack than any of their size should")
+		fmt.Fprintln(os.Stderr, "the layers take longer to unpack than layers of any image should: it may be made for that")
 		os.Exit(1)
 	}()
 	var limit unix.Rlimit

@@ -21,9 +21,10 @@ import (
 type Process struct {
 	cmd    *exec.Cmd
 	layers io.WriteCloser
-	result bytes.Buffer
-	said   tail
-	ended  bool
+	// result and said are the last lines of its output and its errors. An image may have taken it over, so
+	// they are bounded.
+	result, said tail
+	ended        bool
 }
 
 // Start starts a process that unpacks an image into an empty directory. program is the path of this program. The
@@ -97,20 +98,20 @@ func (p *Process) wait() (Result, error) {
 	p.ended = true
 	p.layers.Close()
 	err := p.cmd.Wait()
-	var said end
-	unread := json.Unmarshal(p.result.Bytes(), &said)
+	var ended end
+	unread := json.Unmarshal(p.result.last, &ended)
 	if err == nil {
 		if unread != nil {
 			return Result{}, fmt.Errorf("unpack: the process ended without a result: %w", unread)
 		}
-		return said.Result, nil
+		return ended.Result, nil
 	}
 	exit := (*exec.ExitError)(nil)
 	killed := errors.As(err, &exit) && !exit.Exited()
 	if line := printable.Line(string(p.said.last)); line != "" && !killed {
 		err = errors.New(line)
 	}
-	if killed || said.OfHost {
+	if killed || ended.OfHost {
 		err = HostError{err}
 	}
 	return Result{}, fmt.Errorf("unpack: %w", err)

@@ -99,6 +99,24 @@ func TestWhenTheProgramIsGoneTheUnpackingEnds(t *testing.T) {
 	}
 }
 
+func TestAProcessThatWasTakenOverDoesNotFillOurMemory(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("unpacking needs root: the tree has files of many users")
+	}
+	program := filepath.Join(t.TempDir(), "unpack")
+	const script = "#!/bin/sh\nhead -c 50000000 /dev/zero\necho\necho '{\"bytes\":7,\"files\":1}'\n"
+	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Start(t.Context(), program, t.TempDir(), enough, os.Stdin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if result, err := p.Finish(); err != nil || result.Bytes != 7 || cap(p.result.last) > 1<<20 {
+		t.Errorf("%+v, %v, and we keep %d bytes", result, err, cap(p.result.last))
+	}
+}
+
 func TestAProcessThatIsKilledAndADiskThatIsFullAreTheHostsTrouble(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("unpacking needs root: the tree has files of many users")
@@ -128,5 +146,17 @@ func TestAProcessThatIsKilledAndADiskThatIsFullAreTheHostsTrouble(t *testing.T) 
 		if !errors.As(err, &HostError{}) {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+}
+
+func TestAttributesThatDoNotFitAreTheImagesTrouble(t *testing.T) {
+	large := file("a", "")
+	large.PAXRecords = map[string]string{"SCHILY.xattr.user.x": strings.Repeat("x", 60000)}
+	_, _, err := unpackAll(t, enough, plain(layer(t, large))...)
+	if err == nil {
+		t.Skip("the file system of the tests keeps large attributes, unlike ext4")
+	}
+	if errors.As(err, &HostError{}) || !strings.Contains(err.Error(), "extended attributes") {
+		t.Error(err)
 	}
 }

@@ -261,14 +261,24 @@ func setMetadata(name string, header *tar.Header) error {
 	return unix.UtimesNanoAt(unix.AT_FDCWD, name, []unix.Timespec{at, at}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
+// alwaysFits is how many bytes of extended attributes one file may have on each file system. ext4 has one block for
+// them. If they do not fit, the error is that of a full disk.
+const alwaysFits = 2 << 10
+
 // setAttributes sets the extended attributes of a file, if the file system supports them.
 func setAttributes(name string, records map[string]string) error {
+	size := 0
 	for key, value := range records {
 		attribute, is := strings.CutPrefix(key, "SCHILY.xattr.")
 		if !is || !kept(attribute) {
 			continue
 		}
-		if err := unix.Lsetxattr(name, attribute, []byte(value), 0); err != nil && err != unix.EOPNOTSUPP {
+		size += len(attribute) + len(value)
+		err := unix.Lsetxattr(name, attribute, []byte(value), 0)
+		switch {
+		case err == unix.ENOSPC && size > alwaysFits:
+			return fmt.Errorf("the file system of this host cannot keep %d bytes of extended attributes for one file", size)
+		case err != nil && err != unix.EOPNOTSUPP:
 			return fmt.Errorf("attribute %.100q: %w", attribute, err)
 		}
 	}

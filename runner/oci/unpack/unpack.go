@@ -29,8 +29,8 @@ const maxID = 1<<16 - 1
 
 // Limits bound an image.
 type Limits struct {
-	// Bytes bounds the size of all decompressed layers together, Files the number of files,
-	// directories and links.
+	// Bytes bounds the size of all decompressed layers together, and what their files take on the
+	// disk. Files bounds the number of files, directories and links.
 	Bytes, Files uint64
 }
 

@@ -1,8 +1,11 @@
 package network
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -15,14 +18,31 @@ func allowPings(m Machine) error {
 	if m.IDs == 0 {
 		return nil
 	}
+	return set(m, "ipv4/ping_group_range", fmt.Sprintf("%d %d", m.FirstID, m.FirstID+m.IDs-1))
+}
+
+// trustAddresses has the machine's kernel use each address at once. By default it asks first, for
+// a second or two, whether another computer has it (RFC 4862, duplicate address detection), and
+// only pasta is there. It asks without a sender's address, and the pasta of 2023 takes every
+// sender for the machine's address: what came for the machine by IPv6 then was lost, until the
+// machine sent something (seen).
+func trustAddresses(m Machine) error {
+	err := set(m, "ipv6/conf/default/accept_dad", "0")
+	if errors.Is(err, fs.ErrNotExist) { // the host has no IPv6
+		return nil
+	}
+	return err
+}
+
+// set sets a sysctl of the machine's network, by its path below net.
+func set(m Machine, sysctl, value string) error {
 	network, err := m.Leader.Namespace("net")
 	if err != nil {
 		return err
 	}
 	defer network.Close()
-	text := fmt.Sprintf("%d %d", m.FirstID, m.FirstID+m.IDs-1)
 	return inNetwork(network, func() error {
-		return os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte(text), 0)
+		return os.WriteFile(filepath.Join("/proc/sys/net", sysctl), []byte(value), 0)
 	})
 }
 

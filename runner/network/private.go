@@ -33,7 +33,7 @@ func (private) Check() error {
 func (private) Resolver(host string) string { return forMachine(host) }
 
 func (private) Attach(ctx context.Context, m Machine) error {
-	if err := allowPings(m); err != nil {
+	if err := errors.Join(allowPings(m), trustAddresses(m)); err != nil {
 		return err
 	}
 	group := filepath.Join(m.Service.Name(), "network")

@@ -230,6 +230,21 @@ func TestWhatLeadsOutOfAMachineIsNobodyOnTheHost(t *testing.T) {
 	}
 }
 
+// While an address is looked for on the wire, the pasta of 2023 loses what comes for the machine.
+func TestEachAddressOfAMachineIsUsedAtOnce(t *testing.T) {
+	h := withNetwork(t, "private")
+	id := h.prepared(t, "bookworm")
+	leader := strings.TrimSpace(shell(t, "machinectl show --property=Leader --value run-"+id))
+	in := "nsenter --net --target " + leader + " "
+	if got := shell(t, in+"ip -6 -brief address show dev host0"); !strings.Contains(got, "fe80:") {
+		t.Errorf("addresses: %s", got)
+	}
+	shell(t, in+"ip address add fd00:99::99/64 dev host0")
+	if got := shell(t, in+"ip address show tentative"); got != "" {
+		t.Errorf("not used yet: %s", got)
+	}
+}
+
 func TestAJobWhoseWayOutIsKilledLosesItsNetworkOnly(t *testing.T) {
 	h := withNetwork(t, "private")
 	id := h.prepared(t, "bookworm")

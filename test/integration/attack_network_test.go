@@ -35,6 +35,7 @@ func onSite(t *testing.T, h *host, more ...string) site {
 	t.Cleanup(func() { shell(t, "ip netns delete "+s.here+"; ip netns delete "+s.beyond) })
 	script := `set -e
 ip netns add {here}; ip netns add {beyond}
+for ns in {here} {beyond}; do nsenter --net=/run/netns/$ns sh -c 'echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad'; done # as on a host that is up for seconds
 ip -n {here} link add wire type veth peer name wire netns {beyond}
 for ns in {here} {beyond}; do ip -n $ns link set lo up; ip -n $ns link set wire up; done
 ip -n {here} address add ` + hereAddress + `/24 dev wire; ip -n {beyond} address add ` + beyondAddress + `/24 dev wire
@@ -304,7 +305,8 @@ func TestAResolverBesideTheCloudsMetadataAnswersJobs(t *testing.T) {
 	overTCP, other := doorIn(t, s.beyond, four, "53"), doorIn(t, s.beyond, four, "80")
 	resolvedBy(t, "nameserver "+six+"%wire\nnameserver "+four+"\n")
 	id := s.prepared(t, "bookworm")
-	c := s.run(t, id, `cat /etc/resolv.conf; getent ahostsv4 www.example.org | head -1; sed -i 1d /etc/resolv.conf; getent ahostsv4 www.example.net | head -1`)
+	c := s.run(t, id, `cp /etc/resolv.conf /both; cat /both
+for i in 1 2; do sed -n ${i}p /both >/etc/resolv.conf; getent ahostsv4 www$i.example.org | head -1; done`)
 	want := "nameserver fe80::53%host0\nnameserver 169.254.169.253\n203.0.113.7 "
 	if !strings.HasPrefix(c.stdout, want) || strings.Count(c.stdout, "203.0.113.7 ") != 2 {
 		t.Errorf("%+v", c)

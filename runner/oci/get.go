@@ -73,6 +73,18 @@ func (s *Store) Refreshable() (names []string, err error) {
 	if err != nil {
 		return nil, err
 	}
+	names, repositories := s.listed()
+	for _, m := range known {
+		if slices.ContainsFunc(repositories, func(r string) bool { return strings.HasPrefix(m.Name, r+":") }) {
+			names = append(names, m.Name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// listed returns what the rules name without a pattern: names with a tag or a digest, and repositories.
+func (s *Store) listed() (names, repositories []string) {
 	for _, written := range s.Rules.Images {
 		ref, err := s.Rules.parse(written)
 		if err != nil {
@@ -80,16 +92,11 @@ func (s *Store) Refreshable() (names []string, err error) {
 		}
 		if last := written[strings.LastIndexByte(written, '/')+1:]; strings.ContainsAny(last, ":@") {
 			names = append(names, ref.Name())
-			continue
-		}
-		for _, m := range known {
-			if strings.HasPrefix(m.Name, ref.Context().Name()+":") {
-				names = append(names, m.Name)
-			}
+		} else {
+			repositories = append(repositories, ref.Context().Name())
 		}
 	}
-	slices.Sort(names)
-	return slices.Compact(names), nil
+	return names, repositories
 }
 
 // WouldFailAgain says whether the same request would fail again: the image is not allowed, does not exist, is not
@@ -237,8 +244,7 @@ func (w *want) notePublic() error {
 	if w.known.Public || !w.registry.anonymous {
 		return nil
 	}
-	w.known.Public = true
-	return w.writeMeaning(w.known)
+	return w.note(true)
 }
 
 // always asks the registry what the name means now, and pulls that image if it is not here. The meaning of a
@@ -279,6 +285,16 @@ func (w *want) forgetPublic(err error) error {
 	if !w.known.Public || !w.registry.anonymous || !errors.As(err, &refusal{}) {
 		return nil
 	}
-	w.known.Public = false
+	return w.note(false)
+}
+
+// note writes whether an image is public into the known meaning of its name. If another process has written a
+// meaning since, that one is newer and stays.
+func (w *want) note(public bool) error {
+	now, err := readJSON[meaning](w.meaningPath(w.known.Name))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && now != w.known {
+		return nil
+	}
+	w.known.Public = public
 	return w.writeMeaning(w.known)
 }

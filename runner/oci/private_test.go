@@ -114,6 +114,27 @@ func TestAnImageIsPublicOnceItWasGivenOutWithoutCredentials(t *testing.T) {
 	}
 }
 
+func TestATagThatIsPulledAnewWhileAnOldImageOfItIsGivenOutMeansTheNewOne(t *testing.T) {
+	h := newHub(t)
+	s, _ := storeOf(t, h)
+	ref, moved := h.push(t, "x", imageOf(t, []string{"a", "old"})), false
+	withPassword := Request{Name: ref, Credentials: Keychain{{Server: h.host, Username: "user", Password: "pass"}}}
+	get(t, s, withPassword)
+	h.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodHead && !moved {
+			moved = true
+			h.push(t, "x", imageOf(t, []string{"a", "new"}))
+			get(t, s, withPassword)
+		}
+		return false
+	})
+	get(t, s, Request{Name: ref, Policies: []Policy{IfNotPresent}})
+	withPassword.Policies = []Policy{IfNotPresent}
+	if got := text(t, get(t, s, withPassword), "a"); got != "new" || !moved {
+		t.Errorf("the tag means the %s one", got)
+	}
+}
+
 func TestAnImageThatIsRemovedWhileAnotherRegistryShowsItIsPulled(t *testing.T) {
 	one, other := newHub(t), newHub(t)
 	s, _ := storeOf(t, one, other)

@@ -186,19 +186,22 @@ func TestAnImageThatIsAllConfigurationCountsToWhatIsKept(t *testing.T) {
 	}
 }
 
-// A job may give an image a new tag each time. The last names are known, and the image by them.
+// A job may give an image a new tag each time. The last names are known, and the image by them, and those that the
+// administrator has listed.
 func TestAnImageHasNoMoreNamesThanAreReadForEachJob(t *testing.T) {
 	h := newHub(t)
 	s, _ := storeOf(t, h)
+	s.Rules.Images = []string{"*", h.host + "/a:1"}
 	image := imageOf(t, []string{"a", "1"})
 	var last Image
 	for i := range mostNames + 3 {
 		last = get(t, s, Request{Name: h.push(t, fmt.Sprintf("a:%d", i), image)})
 	}
-	if len(last.References) != mostNames || !slices.Contains(last.References, h.host+fmt.Sprintf("/a:%d", mostNames+2)) || slices.Contains(last.References, h.host+"/a:0") {
+	if len(last.References) != mostNames+1 || !slices.Contains(last.References, h.host+fmt.Sprintf("/a:%d", mostNames+2)) ||
+		!slices.Contains(last.References, h.host+"/a:1") || slices.Contains(last.References, h.host+"/a:0") {
 		t.Errorf("%d names: %v", len(last.References), last.References)
 	}
-	if again := get(t, s, Request{Name: h.host + "/a:0"}); again.Digest != last.Digest || len(again.References) != mostNames {
+	if again := get(t, s, Request{Name: h.host + "/a:0"}); again.Digest != last.Digest || len(again.References) != mostNames+1 {
 		t.Errorf("a forgotten name: %+v", again)
 	}
 }

@@ -140,14 +140,18 @@ func (s *Store) meanings() (all []meaning, err error) {
 const mostNames = 64
 
 // forgetNames removes the oldest names of an image that has more than mostNames: jobs choose tags. If a job uses
-// such a name again, the registry is asked for its meaning.
+// such a name again, the registry is asked for its meaning. Names that the rules list stay.
 func (s *Store) forgetNames(digest string) error {
 	all, err := s.meanings()
 	if err != nil {
 		return err
 	}
+	listed, _ := s.listed()
 	written := map[string]time.Time{} // by path
 	for _, m := range all {
+		if slices.Contains(listed, m.Name) {
+			continue
+		}
 		path := s.meaningPath(m.Name)
 		if info, err := os.Stat(path); err == nil && m.Digest == digest {
 			written[path] = info.ModTime()

@@ -48,8 +48,9 @@ type remover struct {
 	onBtrfs bool
 	// tops are the root of the tree, and that of the subvolume in it that is being emptied.
 	tops []*os.File
-	// gone counts the names that are not where they were any more, whoever took them away.
-	gone int
+	// gone counts the names that this remover has deleted, missed those that were not there any more
+	// when it came to them.
+	gone, missed int
 }
 
 // maxDepth is how deep directories are removed in their tree or subvolume. Deeper ones are moved to the top first.
@@ -79,10 +80,14 @@ func (r *remover) entry(dir *os.File, name string, depth int) error {
 // done counts a name that is gone, and otherwise wraps the error. A name that another process
 // has removed, such as gc beside a cleanup, is gone too.
 func (r *remover) done(what, name string, err error) error {
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		r.missed++
+	case err != nil:
 		return fmt.Errorf("%s %q: %w", what, name, err)
+	default:
+		r.gone++
 	}
-	r.gone++
 	return nil
 }
 
@@ -116,9 +121,11 @@ func (r *remover) directory(dir *os.File, name string, inode uint64, depth int) 
 	})
 }
 
-// mostDrops bounds how often a directory is dropped again that is not empty, although nothing
-// is seen in it.
-const mostDrops = 100
+// mostVain bounds what is done again and again without deleting anything: dropping a directory that
+// is not empty, although nothing is seen in it, and looking into one that shows names that are not
+// there. Another process that removes the same tree explains some of that, a damaged file system
+// all of it.
+const mostVain = 100
 
 // emptyAndDrop deletes what is in a directory, and then the directory itself with drop. Another
 // process that removes the same tree may move something up into it in between. Then it does
@@ -132,7 +139,7 @@ func (r *remover) emptyAndDrop(dir *os.File, depth int, drop func() error) error
 		if r.gone > before {
 			tries = 0
 		}
-		if err := drop(); !errors.Is(err, unix.ENOTEMPTY) || tries == mostDrops {
+		if err := drop(); !errors.Is(err, unix.ENOTEMPTY) || tries == mostVain {
 			return err
 		}
 	}
@@ -165,13 +172,16 @@ func (r *remover) subvolume(dir, sub *os.File, name string) error {
 
 // empty deletes what is in a directory, also what is moved up into it meanwhile.
 func (r *remover) empty(dir *os.File, depth int) error {
-	for {
+	for vain := 0; ; vain++ {
 		if _, err := dir.Seek(0, io.SeekStart); err != nil {
 			return err
 		}
-		before := r.gone
+		gone, missed := r.gone, r.missed
 		err := r.pass(dir, depth)
-		if r.gone == before || r.ctx.Err() != nil {
+		if r.gone > gone {
+			vain = 0
+		}
+		if r.gone == gone && (r.missed == missed || vain == mostVain) || r.ctx.Err() != nil {
 			return err
 		}
 	}

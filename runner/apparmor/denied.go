@@ -89,9 +89,9 @@ func readAuditLog(path string) (all []Denial, err error) {
 	if err == nil {
 		text, err = io.ReadAll(io.NewSectionReader(log, max(0, size-latest), latest))
 	}
-	var up unix.Timespec
+	var up unix.Timespec // without suspensions, as host.Uptime
 	if err == nil {
-		err = unix.ClockGettime(unix.CLOCK_BOOTTIME, &up)
+		err = unix.ClockGettime(unix.CLOCK_MONOTONIC, &up)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("AppArmor: read %s: %w", path, err)

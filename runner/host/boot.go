@@ -30,6 +30,11 @@ func Uptime() time.Duration {
 	return time.Duration(now.Nano())
 }
 
+// LogTime returns the earliest time that the kernel's log gives for what happens at some uptime. Time
+// servers correct the uptime, by at most 500 millionths (adjtimex(2)), and not the log's clock: after
+// a month, a minute may lie between them.
+func LogTime(uptime time.Duration) time.Duration { return uptime - time.Second - uptime/2000 }
+
 // RunsSystemd says whether systemd runs this host: sd_booted(3).
 func RunsSystemd() bool {
 	_, err := os.Stat("/run/systemd/system")

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"nspawn-runner/runner/host"
 )
 
 // kernelLog is the kernel's log, as it is in /dev/kmsg, from a moment on.
@@ -45,16 +47,12 @@ func ranOutIn(records []string, cgroup string, since time.Duration) bool {
 		m := killConstraint.FindStringSubmatch(line)
 		if fields := strings.Split(head, ","); m == nil || m[1] != cgroup || len(fields) < 3 {
 			continue
-		} else if at, err := strconv.ParseInt(fields[2], 10, 64); err == nil && time.Duration(at)*time.Microsecond >= since-lag(since) {
+		} else if at, err := strconv.ParseInt(fields[2], 10, 64); err == nil && time.Duration(at)*time.Microsecond >= host.LogTime(since) {
 			return true
 		}
 	}
 	return false
 }
-
-// lag returns how far the clock of the log may be behind the uptime. Time servers correct the uptime, by at most 500
-// millionths (adjtimex(2)), and not the log: after a month, a minute may lie between them.
-func lag(uptime time.Duration) time.Duration { return time.Second + uptime/2000 }
 
 func (l kernelLog) close() { _ = l.file.Close() } // also of no file
 

@@ -122,7 +122,7 @@ var PastaProfiles = []string{"passt", "pasta"}
 func deniedSince(uptime time.Duration) string {
 	denied, _ := apparmor.Denied(PastaProfiles...) // without the kernel's log there is still pasta's message
 	for _, d := range denied {
-		if d.Uptime >= uptime-time.Second { // the kernel's log has another clock
+		if d.Uptime >= host.LogTime(uptime) {
 			return "; AppArmor: " + d.String()
 		}
 	}

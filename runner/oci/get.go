@@ -73,7 +73,7 @@ func (s *Store) Refreshable() (names []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	names, repositories := s.listed()
+	names, repositories := s.Rules.listed()
 	for _, m := range known {
 		if slices.ContainsFunc(repositories, func(r string) bool { return strings.HasPrefix(m.Name, r+":") }) {
 			names = append(names, m.Name)
@@ -81,22 +81,6 @@ func (s *Store) Refreshable() (names []string, err error) {
 	}
 	slices.Sort(names)
 	return slices.Compact(names), nil
-}
-
-// listed returns what the rules name without a pattern: names with a tag or a digest, and repositories.
-func (s *Store) listed() (names, repositories []string) {
-	for _, written := range s.Rules.Images {
-		ref, err := s.Rules.parse(written)
-		if err != nil {
-			continue // a pattern
-		}
-		if last := written[strings.LastIndexByte(written, '/')+1:]; strings.ContainsAny(last, ":@") {
-			names = append(names, ref.Name())
-		} else {
-			repositories = append(repositories, ref.Context().Name())
-		}
-	}
-	return names, repositories
 }
 
 // WouldFailAgain says whether the same request would fail again: the image is not allowed, does not exist, is not

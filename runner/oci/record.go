@@ -146,7 +146,7 @@ func (s *Store) forgetNames(digest string) error {
 	if err != nil {
 		return err
 	}
-	listed, _ := s.listed()
+	listed, _ := s.Rules.listed()
 	written := map[string]time.Time{} // by path
 	for _, m := range all {
 		if slices.Contains(listed, m.Name) {

@@ -188,3 +188,19 @@ func (r Rules) mirrored(ref name.Reference) name.Reference {
 	}
 	return repository.Tag(ref.Identifier())
 }
+
+// listed returns what the rules name without a pattern: names with a tag or a digest, and repositories.
+func (r Rules) listed() (names, repositories []string) {
+	for _, written := range r.Images {
+		ref, err := r.parse(written)
+		if err != nil {
+			continue // a pattern
+		}
+		if last := written[strings.LastIndexByte(written, '/')+1:]; strings.ContainsAny(last, ":@") {
+			names = append(names, ref.Name())
+		} else {
+			repositories = append(repositories, ref.Context().Name())
+		}
+	}
+	return names, repositories
+}

@@ -1,7 +1,7 @@
 // Package suite runs all tests there are, in phases: unit tests on this
 // machine, then the integration tests inside a lab and inside a VM. It sets up
-// what they need, prints what fails, and ends with a summary of the phases'
-// times, of the tests, of the slowest ones, and of every test that was skipped and why.
+// what they need, prints what fails, and ends with a summary: the phases' times, the
+// slowest tests, and each test that was skipped or failed, and why.
 //
 // It is what `mage test` and its parts call.
 package suite

@@ -71,9 +71,12 @@ const redials = 50
 // and goes on.
 func (u scriptUnit) wait(ctx context.Context, properties []systemd.Property) (systemd.Exit, error) {
 	exit, err := u.bus.Wait(ctx, u.name, properties)
-	for tries := 0; errors.Is(err, systemd.ErrGone) && u.record.Leader.Alive(); tries++ {
+	for tries := 0; systemd.IsAway(err) && u.record.Leader.Alive(); tries++ {
 		if tries == redials {
 			return exit, errNoBus
+		}
+		if tries > 0 { // the bus may be there before systemd is on it
+			pause(ctx, redialPause)
 		}
 		again, dialErr := redial(ctx, u.record)
 		if dialErr != nil {
@@ -95,8 +98,19 @@ func (u scriptUnit) wait(ctx context.Context, properties []systemd.Property) (sy
 // errNoBus is the cause if a machine lives on without a bus.
 var errNoBus = failure.Because(failure.Bus, errors.New("its D-Bus went away, so the script was stopped"))
 
-// redialLimit is how long a machine may be without a bus.
-const redialLimit = 5 * time.Second
+// redialLimit is how long a machine may be without a bus, redialPause how long to wait between two tries.
+const (
+	redialLimit = 5 * time.Second
+	redialPause = 50 * time.Millisecond
+)
+
+// pause waits, but not longer than ctx.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
 
 // redial connects again to the bus of a machine, whose connection was lost.
 func redial(ctx context.Context, record Record) (*systemd.Bus, error) {
@@ -107,10 +121,7 @@ func redial(ctx context.Context, record Record) (*systemd.Bus, error) {
 		if err == nil || !record.Leader.Alive() || ctx.Err() != nil {
 			return bus, err
 		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-		}
+		pause(ctx, redialPause)
 	}
 }
 
@@ -119,7 +130,7 @@ func (u scriptUnit) stop(ctx context.Context) (machine bool) {
 	limit, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
 	err := u.bus.Stop(limit, u.name)
-	if errors.Is(err, systemd.ErrGone) && u.record.Leader.Alive() {
+	if systemd.IsAway(err) && u.record.Leader.Alive() {
 		if again, dialErr := redial(limit, u.record); dialErr == nil {
 			err = again.Stop(limit, u.name)
 			again.Close()

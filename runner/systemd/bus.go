@@ -248,9 +248,9 @@ func IsNoSuchUnit(err error) bool {
 	return isError(err, destination+".NoSuchUnit", "org.freedesktop.machine1.NoSuchMachine")
 }
 
-// IsAway says whether err, of the host's bus, means that the bus or the service
-// manager was not there: it is being restarted, and so comes back soon. What was
-// asked of it may have been done or not.
+// IsAway says whether err means that the bus or the service manager was not there:
+// it is being restarted, and so comes back soon. What was asked of it may have been
+// done or not.
 func IsAway(err error) bool {
 	var network *net.OpError // of a dial
 	return errors.Is(err, ErrGone) || errors.Is(err, dbus.ErrClosed) || errors.Is(err, io.EOF) || errors.As(err, &network) ||

@@ -25,7 +25,7 @@ func TestAttacksByAMachinesBusAreHeld(t *testing.T) {
 	program, err := os.ReadFile(filepath.Join(os.Getenv("NSPAWN_RUNNER_TESTDATA"), "bus.py"))
 	must(t, err)
 	var wait sync.WaitGroup
-	for _, kind := range []string{"garbage", "endless line", "slow", "giant", "many values", "rude", "deaf", "silent", "malformed", "malformed header", "lying",
+	for _, kind := range []string{"garbage", "endless line", "slow", "giant", "many values", "rude", "deaf", "silent", "away", "malformed", "malformed header", "lying",
 		"passing a file", "passing what was written", "passing what was written out of band"} {
 		wait.Go(func() {
 			name := "replace the bus by one that is " + kind
@@ -39,6 +39,8 @@ func TestAttacksByAMachinesBusAreHeld(t *testing.T) {
 			case took > 2*time.Minute:
 				t.Errorf("got through: %s: it took %v", name, took)
 			case kind == "silent" && !strings.Contains(out, "its D-Bus does not answer"):
+				t.Errorf("%s: %s", name, out)
+			case kind == "away" && !strings.Contains(out, "its D-Bus went away"):
 				t.Errorf("%s: %s", name, out)
 			case peak > 100<<20:
 				t.Errorf("got through: %s: the driver took %d MiB", name, peak>>20)

@@ -120,6 +120,10 @@ def answer(c, send, request, content, fds):
             send(message(4, [(1, "o", "/org/freedesktop/DBus"), (2, "s", "org.freedesktop.DBus"), (3, "s", "NameLost"), (7, "s", "org.freedesktop.DBus"), (8, "g", "u")], struct.pack("<I", 1)))
         if kind == "malformed header":
             c.sendall(struct.pack("<cBBBIII", b"l", 2, 1, 1, 0, 1, 8) + b"\x05\x01s\x00\x01\0\0\0")
+    elif kind == "away":
+        # As a bus says on which systemd was and is no more.
+        send(message(3, [(4, "s", "org.freedesktop.DBus.Error.NoReply"), (5, "u", serial), (8, "g", "s")],
+                     string("Message recipient disconnected from message bus without replying")))
     elif b"StartTransientUnit" in request:
         if kind == "deaf":
             # It calls us, and reads no answer.

@@ -166,7 +166,7 @@ func (Test) All(ctx context.Context) error {
 	}
 	return suite.Run(ctx, os.Stdout, suite.Unit, suite.Fuzz(5*time.Second), suite.Images, suite.Harness,
 		suite.Package(""), // which the VM installs, too
-		suite.Beside(suite.Lab(os.Getenv("SUITE"), os.Getenv("RUN")), suite.VM("", "")), // much of both is waiting
+		suite.Lab(os.Getenv("SUITE"), os.Getenv("RUN")), suite.VM("", ""),
 		suite.Debian(os.Getenv("SUITE"), ""), suite.MatrixCorners)
 }
 

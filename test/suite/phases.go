@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 
 	"nspawn-runner/packaging"
 	"nspawn-runner/test/harness"
@@ -175,18 +174,8 @@ func testCommand(host, base, run string, more ...string) []string {
 	}, more, []string{hostBuild + "/integration.test", "-test.v", "-test.timeout=40m", "-test.run=" + run})
 }
 
-// prepareHost compiles what runs in a host, once: a lab may be running from it already.
+// prepareHost compiles what runs in a host.
 func prepareHost(ctx context.Context) error {
-	prepared.Do(func() { prepared.err = compileHost(ctx) })
-	return prepared.err
-}
-
-var prepared struct {
-	sync.Once
-	err error
-}
-
-func compileHost(ctx context.Context) error {
 	dir, err := Compile(ctx, "./test/gitlab/simulate")
 	if err != nil {
 		return err

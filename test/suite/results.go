@@ -70,14 +70,6 @@ func (r *results) slowestLines() (lines []string) {
 	return lines
 }
 
-// add adds what other phases came to.
-func (r *results) add(other results) {
-	r.passed += other.passed
-	r.failures = append(r.failures, other.failures...)
-	r.skips = append(r.skips, other.skips...)
-	r.slow = append(r.slow, other.slow...)
-}
-
 // reader reads the output of `go test -v` as it comes, passes on what a person
 // wants to see of it, and counts.
 type reader struct {

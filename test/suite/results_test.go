@@ -2,8 +2,6 @@ package suite
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -123,26 +121,5 @@ func TestTheSlowestTestsAreNamed(t *testing.T) {
 	want := []string{"slow: lab: TestSlower 70 s", "slow: lab: TestSlow 12 s"}
 	if got := all.slowestLines(); !slices.Equal(got, want) {
 		t.Errorf("%q", got)
-	}
-}
-
-func TestPhasesBesideEachOtherAreOneSummary(t *testing.T) {
-	var out bytes.Buffer
-	phase := func(name string, before <-chan bool, after chan<- bool, err error) func(*Suite, context.Context) error {
-		return func(s *Suite, _ context.Context) error {
-			return s.phase(name, func() error {
-				after <- true
-				<-before // so both are at work at the same time
-				s.results.passed++
-				return err
-			})
-		}
-	}
-	one, other, bad := make(chan bool, 1), make(chan bool, 1), errors.New("bad")
-	err := Run(t.Context(), &out, Beside(phase("first", one, other, nil), phase("second", other, one, bad)))
-	text := out.String()
-	if !errors.Is(err, bad) || strings.Index(text, "== first") > strings.Index(text, "== second") ||
-		!strings.Contains(text, "second  ") || !strings.Contains(text, "FAILED") || !strings.Contains(text, "2 passed, 0 failed") {
-		t.Errorf("%v: %s", err, text)
 	}
 }

@@ -7,7 +7,6 @@
 package suite
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -47,22 +46,6 @@ func Run(ctx context.Context, out io.Writer, phases ...func(*Suite, context.Cont
 	}
 	s.summary()
 	return failed
-}
-
-// Beside runs two phases at the same time. What the second prints comes when both have ended.
-func Beside(first, second func(*Suite, context.Context) error) func(*Suite, context.Context) error {
-	return func(s *Suite, ctx context.Context) error {
-		var printed bytes.Buffer
-		aside := &Suite{Out: &printed}
-		done := make(chan error, 1)
-		go func() { done <- second(aside, ctx) }()
-		err := first(s, ctx)
-		err = errors.Join(err, <-done)
-		_, _ = printed.WriteTo(s.Out)
-		s.phases = append(s.phases, aside.phases...)
-		s.results.add(aside.results)
-		return err
-	}
 }
 
 // phase runs one phase and takes its time.

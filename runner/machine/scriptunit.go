@@ -55,7 +55,7 @@ func (u scriptUnit) run(ctx context.Context, properties []systemd.Property, brok
 	}
 	fault.Here("run: no more waiting")
 	if end.err != nil && u.stop(context.WithoutCancel(ctx)) {
-		if errors.Is(end.err, systemd.ErrGone) {
+		if systemd.IsAway(end.err) {
 			end.err = errNoBus
 		}
 		end.err = stoppedError{end.err}

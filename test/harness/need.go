@@ -29,7 +29,8 @@ func Need(ctx context.Context, out io.Writer, packages ...string) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	install := append([]string{"apt-get", "install", "--yes", "--no-install-recommends"}, missing...)
+	// A new machine may just be installing its updates.
+	install := append([]string{"apt-get", "install", "--option=DPkg::Lock::Timeout=600", "--yes", "--no-install-recommends"}, missing...)
 	if os.Getuid() != 0 {
 		return fmt.Errorf("need: packages are missing: run as root: %s", strings.Join(install, " "))
 	}

@@ -32,7 +32,7 @@ func TestNeedInstallsWhatIsMissingAndSaysSo(t *testing.T) {
 		t.Errorf("it said %q, want %q", &out, want)
 	}
 	log, _ := os.ReadFile(filepath.Join(bin, "log"))
-	const install = "install --yes --no-install-recommends removed new\n"
+	const install = "install --option=DPkg::Lock::Timeout=600 --yes --no-install-recommends removed new\n"
 	if want := install + "update\n" + install; string(log) != want {
 		t.Errorf("apt-get was run as\n%swant\n%s", log, want)
 	}

@@ -265,7 +265,7 @@ func checkCoreDumps(context.Context) []Finding {
 // without.
 func checkGuard(context.Context) []Finding {
 	if err := machine.CheckGuard(); err != nil {
-		return isWarning("boot Linux 6.0 or newer with the security module bpf: lsm= on the kernel command line sets the modules, /sys/kernel/security/lsm lists them",
+		return isWarning("boot Linux 6.0 or newer, 6.4 on arm64, with the security module bpf: lsm= on the kernel command line sets the modules, /sys/kernel/security/lsm lists them",
 			"filters of system calls do not see i386 calls and io_uring, by which a job can open sockets of AF_VSOCK to the hypervisor, load modules of file systems, and start threads beyond its limits: %v", err)
 	}
 	return isGood("the kernel supports security programs for machines")

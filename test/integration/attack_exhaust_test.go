@@ -64,7 +64,7 @@ func TestAttacksByExhaustionTogetherAreHeldInAVM(t *testing.T) {
 	}
 	wait.Wait()
 	name := "have processes of the host killed for memory"
-	if log := shell(t, "journalctl --dmesg --output=cat | grep -E 'oom-kill:constraint=CONSTRAINT_NONE|Out of memory: ' || true"); log != "" {
+	if log := shell(t, "journalctl --sync && { journalctl --dmesg --output=cat | grep -E 'oom-kill:constraint=CONSTRAINT_NONE|Out of memory: ' || true; }"); log != "" {
 		gotThrough(t, name, log)
 	}
 	held(name)

@@ -103,6 +103,6 @@ func TestTheTimersServiceMaintainsTheImages(t *testing.T) {
 	if c := h.run(t, h.prepared(t, "nightly"), "ls /by-night"); c.status != 0 {
 		t.Errorf("a job after it: %+v\n%s", c, shell(t, "journalctl --no-pager -o cat -u "+unit+".service"))
 	}
-	log := shell(t, "systemctl start "+unit+".service && journalctl --no-pager -o cat -u "+unit+".service")
+	log := shell(t, "systemctl start "+unit+".service && journalctl --sync && journalctl --no-pager -o cat -u "+unit+".service")
 	wantLog(t, log, "nightly: published, generation nightly/", "nightly: maintained not long ago")
 }

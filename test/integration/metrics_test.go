@@ -155,6 +155,7 @@ func TestJobsRunWhateverBecomesOfTheCounters(t *testing.T) {
 	if c := h.drive(t, "metrics"); c.status != 0 || !strings.Contains(c.stderr, "counters begin anew") || numbers(t, c.stdout)[`jobs_total{image="bookworm",result="success"}`] != 1 {
 		t.Errorf("%+v", c)
 	}
+	t.Cleanup(func() { shell(t, "! mountpoint -q "+dir+" || umount "+dir); must(t, os.RemoveAll(dir)) }) // if the test ends before
 	// A full disk of their own.
 	shell(t, "mount -t tmpfs -o size=4k,nr_inodes=3 tmpfs "+dir)
 	_, err := exec.Command("sh", "-c", "cat /dev/zero >"+dir+"/records").CombinedOutput()

@@ -2,9 +2,7 @@ package integration
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -161,13 +159,7 @@ func responseHostile(c *contract, stage string) {
 	}
 }
 
-func responseGoesAway(c *contract, stage string) {
-	c.OnStart = func(_ *gitlab.Running, p *gitlab.Process) {
-		if p.SubStage == stage {
-			_ = os.Remove(filepath.Join(p.Dir, "response.json"))
-		}
-	}
-}
+func responseGoesAway(c *contract, stage string) { c.wrap(stage, `rm "$JOB_RESPONSE_FILE"`) }
 
 func TestTheContractWithGitlabRunnerIsKeptWhateverHappens(t *testing.T) {
 	h := onHost(t, "overlay")

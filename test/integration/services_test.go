@@ -18,7 +18,7 @@ import (
 const webPlaybook = `- hosts: all
   vars:
     nspawn_runner_service: ["web:*", "*/web:*", "also:?"]
-    nspawn_runner_service_timeout: 20s
+    nspawn_runner_service_timeout: 120s
     nspawn_runner_service_start: |
       echo "starting $SERVICE_NAME"
       mkdir -p /srv/www
@@ -77,7 +77,7 @@ func TestServicesAreReachedUnderTheirNamesAndGoWithTheirJob(t *testing.T) {
 		}
 		page := "page hello job|-c 'two words'||registry.example.org__team__web registry.example.org-team-web web front|"
 		wantLog(t, r.Log, "Starting service registry.example.org:5000/team/web:1.2...\n", "Starting service also:1...\n",
-			"Waiting for services to be up and running (timeout 20 seconds)...\n", page, "\nservice also:1: ")
+			"Waiting for services to be up and running (timeout 120 seconds)...\n", page, "\nservice also:1: ")
 		if strings.Count(r.Log, page) < 3 || strings.Contains(r.Log, "warning") {
 			t.Error(r.Log)
 		}
@@ -88,7 +88,7 @@ func TestServicesAreReachedUnderTheirNamesAndGoWithTheirJob(t *testing.T) {
 const anyPlaybook = `- hosts: all
   vars:
     nspawn_runner_service: ["any", "any:*"]
-    nspawn_runner_service_timeout: 20s
+    nspawn_runner_service_timeout: 120s
     nspawn_runner_service_start: |
       [ $# = 0 ] || "$@"
 `
@@ -163,7 +163,7 @@ func TestAServiceThatEndsBeforeItIsReadyFailsTheJobWithItsLastLines(t *testing.T
 
 func TestAServiceThatIsLateIsAWarningOrAFailureAsTheAdministratorSays(t *testing.T) {
 	h := onHost(t, "overlay")
-	h.addService(t, "web", strings.Replace(webPlaybook, "timeout: 20s", "timeout: 4s", 1), "")
+	h.addService(t, "web", strings.Replace(webPlaybook, "timeout: 120s", "timeout: 4s", 1), "")
 	late := gitlab.Image{Name: "web", Variables: serviceVariables("NEVER", "1")}
 	r := h.play(t, gitlab.Job{Script: []string{"echo goes on"}, Services: []gitlab.Image{late}})
 	if r.Status != gitlab.Success {
@@ -242,7 +242,7 @@ func TestAServiceThatDiesIsToldToItsJobOnceAndWhatItSaidLastIfTheJobFails(t *tes
 
 func TestAServerThatDiesBeforeItIsReadyFailsTheJobAtOnce(t *testing.T) {
 	h := onHost(t, "overlay")
-	h.addService(t, "any", strings.Replace(anyPlaybook, "timeout: 20s", "timeout: 100s", 1), "")
+	h.addService(t, "any", anyPlaybook, "")
 	dies := []string{"systemd-run", "--quiet", "--unit=server", "bash", "-c", "echo no such port; exit 4"}
 	for name, variables := range map[string][]gitlab.Variable{
 		"waited for by its port": serviceVariables("HEALTHCHECK_TCP_PORT", "81"),
@@ -323,7 +323,7 @@ func TestAJobSeesWhatItsServicesSayIfItWantsToAndMay(t *testing.T) {
 func TestTenJobsAtOnceHaveTwoServicesEach(t *testing.T) {
 	h := onHost(t, "overlay")
 	allowManyMachines(t) // 30 of them take minutes with a limit of 128
-	h.addService(t, "any", strings.Replace(anyPlaybook, "timeout: 20s", "timeout: 120s", 1), "")
+	h.addService(t, "any", anyPlaybook, "")
 	cut := filepath.Join(h.playbooks, "cut.yaml")
 	must(t, os.WriteFile(cut, []byte("- hosts: all\n  vars:\n    nspawn_runner_network: none\n"), 0o644))
 	defer os.Remove(cut)

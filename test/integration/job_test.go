@@ -360,7 +360,9 @@ func TestMachineLoginOpensAShellAtATerminalAndRefusesElsewhere(t *testing.T) {
 	if c := h.drive(t, "machine", "login", id); c.status != 1 || !strings.Contains(c.stderr, "needs a terminal") {
 		t.Errorf("%+v", c)
 	}
-	login := exec.CommandContext(t.Context(), "script", "--quiet", "--command", fmt.Sprintf("%s --config %s machine login %s", h.driver, h.config, id), "/dev/null")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	login := exec.CommandContext(ctx, "script", "--quiet", "--command", fmt.Sprintf("%s --config %s machine login %s", h.driver, h.config, id), "/dev/null")
 	typing, err := login.StdinPipe()
 	must(t, err)
 	shown, err := login.StdoutPipe()

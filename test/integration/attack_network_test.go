@@ -345,6 +345,11 @@ END`)
 	if c.stdout != "the host\n" {
 		t.Fatalf("a connection that was there before: %+v", c)
 	}
+	taken := number(t, shell(t, "nsenter --net=/run/netns/"+s.here+" sh -c 'wc -l </proc/net/udp'"))
+	t.Logf("the job has %d ports", taken)
+	if taken < 1000 { // of the 2048 that it may have
+		t.Errorf("the job took %d ports only, so this shows nothing", taken)
+	}
 	name := "take all ports of the host"
 	in(t, s.here, func() error {
 		for range 20 {

@@ -168,6 +168,8 @@ func TestTheContractWithGitlabRunnerIsKeptWhateverHappens(t *testing.T) {
 	h.addImage(t, "hangs", hang)
 	h.configure(t, "services: {'any:*': bookworm}\n")
 	t.Cleanup(func() { h.configure(t, "") })
+	// A driver is killed while it begins to make the machine of a service.
+	t.Cleanup(func() { h.collectNameless(t) })
 
 	type job = gitlab.Job
 	script := func(lines ...string) func(*job) { return func(j *job) { j.Script = lines } }

@@ -294,7 +294,7 @@ func gone(t *testing.T) {
 // eventually waits for what the kernel does in its own time.
 func eventually(t *testing.T, otherwise string, done func() bool) {
 	t.Helper()
-	for range 500 {
+	for range 6000 {
 		if done() {
 			return
 		}

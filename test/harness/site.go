@@ -27,8 +27,9 @@ type site struct {
 // their own.
 var sitePrefix = "nspawn-runner-host-"
 
-// clearLimit is the most that the kernel may take to let go of a dead host.
-const clearLimit = 10 * time.Second
+// clearLimit is the most that the kernel may take to let go of a dead host: it writes what the
+// host's own file systems have in memory to the disk, which may be slow.
+const clearLimit = time.Minute
 
 // newSite makes the place for a new host, and clears away those that killed
 // processes left behind.

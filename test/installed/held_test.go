@@ -25,7 +25,7 @@ holds() {
 # await COUNT COMMAND... waits until the command prints so many lines.
 await() {
 	local i
-	for i in $(seq 600); do
+	for i in $(seq 3000); do
 		[ "$("${@:2}" | wc -l)" != "$1" ] || return 0
 		sleep 0.1
 	done
@@ -39,7 +39,8 @@ await() {
 // fetches, and those of the other are held while they boot.
 const heldImages = `
 mkdir /root/held
-echo 'services: {base: base, boots: boots}' >/root/held/config.yaml
+# Those that are held have the time that the upgrade takes.
+printf '%s\n' 'services: {base: base, boots: boots}' 'boot_timeout: 15m' >/root/held/config.yaml
 images=/var/lib/nspawn-runner/.generations
 for image in fetches boots; do
 	mkdir $images/$image && btrfs -q subvolume snapshot $images/base/20260101T000000Z $images/$image/20260101T000000Z

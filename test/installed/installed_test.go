@@ -147,7 +147,7 @@ systemd-run --quiet --unit=other.service sleep infinity`+renewed)
 needrestart -r a
 echo 'touch /root/go' >/root/script
 nspawn-runner run --id 73 /root/script
-for i in $(seq 100); do [ -s /root/said ] && break; sleep 0.1; done
+for i in $(seq 600); do [ -s /root/said ] && break; sleep 0.1; done
 cat /root/said
 nspawn-runner cleanup --id 73
 `)
@@ -189,7 +189,7 @@ needrestart -r a
 dpkg-query --show --showformat='version ${Version}\n' nspawn-runner
 echo 'touch /root/go' >/root/script
 nspawn-runner run --id 74 /root/script
-for i in $(seq 100); do [ -s /root/said ] && break; sleep 0.1; done
+for i in $(seq 600); do [ -s /root/said ] && break; sleep 0.1; done
 cat /root/said
 nspawn-runner cleanup --id 74
 `)

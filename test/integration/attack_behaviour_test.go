@@ -1,7 +1,10 @@
 package integration
 
 import (
+	"bufio"
 	"bytes"
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -50,20 +53,30 @@ func TestAttacksOnItsOwnMachineDoNotHangAJob(t *testing.T) {
 	wait.Wait()
 }
 
+// cancelAfter is how long a script goes on before it is cancelled.
+const cancelAfter = 10 * time.Second
+
 // runUntilCancelled is run of a script that is cancelled if it takes too long, as by
-// a job's timeout: one that stops its own service manager has no end otherwise.
-func (h *host) runUntilCancelled(t *testing.T, id, text string) call {
+// a job's timeout: one that stops its own service manager has no end otherwise. Its time
+// begins when it says something, or is over if it has said nothing within some time.
+func (h *host) runUntilCancelled(t *testing.T, id, text string, within time.Duration) call {
 	cmd := exec.CommandContext(t.Context(), h.driver, "--config", h.config, "run", "--id", id, script(t, text), "build_script")
 	code := filepath.Join(t.TempDir(), "code")
 	cmd.Env = append(os.Environ(), "BUILD_FAILURE_EXIT_CODE=1", "SYSTEM_FAILURE_EXIT_CODE=2", "BUILD_EXIT_CODE_FILE="+code)
 	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Start(); err != nil {
+	cmd.Stderr = &stderr
+	pipe, err := cmd.StdoutPipe()
+	if err = errors.Join(err, cmd.Start()); err != nil {
 		t.Error(err)
 		return call{}
 	}
-	timeout := time.AfterFunc(10*time.Second, func() { cmd.Process.Signal(syscall.SIGTERM) })
+	timeout := time.AfterFunc(within, func() { cmd.Process.Signal(syscall.SIGTERM) })
 	defer timeout.Stop()
+	said := bufio.NewReader(pipe)
+	if _, err := said.Peek(1); err == nil {
+		timeout.Reset(cancelAfter)
+	}
+	_, _ = io.Copy(&stdout, said)
 	cmd.Wait()
 	data, _ := os.ReadFile(code)
 	return call{status: cmd.ProcessState.ExitCode(), stdout: stdout.String(), stderr: stderr.String(), code: string(data)}
@@ -77,8 +90,8 @@ func (h *host) misbehave(t *testing.T, name, text string) {
 		return
 	}
 	start := time.Now()
-	first := h.runUntilCancelled(t, id, text)
-	next := h.runUntilCancelled(t, id, "echo executed; exit 7")
+	first := h.runUntilCancelled(t, id, "echo tries; "+text, patience)
+	next := h.runUntilCancelled(t, id, "echo executed; exit 7", cancelAfter)
 	stages := time.Since(start)
 	start = time.Now()
 	cleanup := h.drive(t, "cleanup", "--id", id)
@@ -87,6 +100,8 @@ func (h *host) misbehave(t *testing.T, name, text string) {
 	left, _ := filepath.Glob(filepath.Join(h.state, ".machines", id))
 	executed := next.stdout == "executed\n" && next.code == "7"
 	switch {
+	case !strings.HasPrefix(first.stdout, "tries\n"):
+		t.Errorf("%s: the machine could not try: %+v", name, first)
 	case next.status == 0 || !executed && next.status != 2 && !strings.Contains(name, "bash") && next.code != "127":
 		t.Errorf("got through: %s: the next sub-stage: %+v", name, next)
 	case stages > 2*time.Minute || took > 30*time.Second:

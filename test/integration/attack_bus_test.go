@@ -22,6 +22,7 @@ import (
 // answer, or with a socket that holds one, which to throw away is enough.
 func TestAttacksByAMachinesBusAreHeld(t *testing.T) {
 	h := onHost(t, "overlay").impatient(t)
+	allowManyMachines(t)
 	program, err := os.ReadFile(filepath.Join(os.Getenv("NSPAWN_RUNNER_TESTDATA"), "bus.py"))
 	must(t, err)
 	var wait sync.WaitGroup

@@ -213,7 +213,9 @@ systemd-run -q bash -c 'exec -a canary-process python3 /serve.py'; while [ ! -e 
 	}
 	held("share user ids with another machine")
 	name := "signal all there is"
-	h.run(t, id, "kill -USR1 -1; kill -KILL -1")
+	if c := h.run(t, id, "echo tries; kill -USR1 -1; kill -KILL -1"); c.stdout != "tries\n" {
+		t.Errorf("%s: the machine could not try: %+v", name, c)
+	}
 	if c := h.run(t, other, "pgrep -f canary-process >/dev/null && cat /canary"); c.stdout != "canary-of-another\n" {
 		gotThrough(t, name, c)
 	}

@@ -3,7 +3,9 @@ package integration
 import (
 	"fmt"
 	"os/exec"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -35,7 +37,9 @@ fork(lambda: [libc.syscall(248, b"user", b"x%d" % n, b"x" * 10000, 10000, -4) fo
 for n in range(500): fork(lambda: libc.unshare(0x7e020000))`),
 	} {
 		wait.Go(func() {
-			h.exhaust(t, name, text, func() call { return h.run(t, bystander, "mkdir /root/$$ && seq 1000 | sort | wc -l") })
+			if !h.exhaust(t, name, text, func() call { return h.run(t, bystander, "mkdir /root/$$ && seq 1000 | sort | wc -l") }) {
+				t.Errorf("%s: the machine did not try", name)
+			}
 		})
 	}
 	wait.Wait()
@@ -59,12 +63,20 @@ func TestAttacksByExhaustionTogetherAreHeldInAVM(t *testing.T) {
 		return call{stdout: string(out), stderr: fmt.Sprint(err)}
 	}
 	var wait sync.WaitGroup
+	var tried atomic.Int32
 	for i, text := range []string{memoryHog, memoryHog, memoryHog, forkBomb, forkBomb} {
-		wait.Go(func() { h.exhaust(t, fmt.Sprintf("take more than all may, job %d of 5", i+1), text, host) })
+		wait.Go(func() {
+			if h.exhaust(t, fmt.Sprintf("take more than all may, job %d of 5", i+1), text, host) {
+				tried.Add(1)
+			}
+		})
 	}
 	wait.Wait()
+	if tried.Load() < 2 { // the others may find nothing left
+		t.Errorf("%d machines tried, so this shows nothing", tried.Load())
+	}
 	name := "have processes of the host killed for memory"
-	if log := shell(t, "journalctl --dmesg --output=cat | grep -E 'oom-kill:constraint=CONSTRAINT_NONE|Out of memory: ' || true"); log != "" {
+	if log := shell(t, "journalctl --sync && { journalctl --dmesg --output=cat | grep -E 'oom-kill:constraint=CONSTRAINT_NONE|Out of memory: ' || true; }"); log != "" {
 		gotThrough(t, name, log)
 	}
 	held(name)
@@ -85,16 +97,16 @@ def fork(do):
 `
 
 // exhaust executes a script in a machine of its own, for a while, and looks how others
-// fare meanwhile, who print 1000.
-func (h *host) exhaust(t *testing.T, name, text string, others func() call) {
+// fare meanwhile, who print 1000. It says whether the script began.
+func (h *host) exhaust(t *testing.T, name, text string, others func() call) (tried bool) {
 	id := newID()
 	if c := h.drive(t, "prepare", "--id", id, "bookworm"); c.status != 0 {
 		t.Errorf("%s: %s", name, c.stderr)
-		return
+		return false
 	}
 	var attack call
 	attacked := make(chan struct{})
-	go func() { defer close(attacked); attack = h.runUntilCancelled(t, id, text) }()
+	go func() { defer close(attacked); attack = h.runUntilCancelled(t, id, "echo tries; "+text, patience) }()
 	const limit = 2 * time.Minute
 	took := func(do func()) time.Duration { start := time.Now(); do(); return time.Since(start) }
 	var beside, cleanup call
@@ -112,6 +124,7 @@ func (h *host) exhaust(t *testing.T, name, text string, others func() call) {
 		}
 	}
 	<-attacked
+	tried = strings.HasPrefix(attack.stdout, "tries\n")
 	cleanupTook := took(func() { cleanup = h.drive(t, "cleanup", "--id", id) })
 	switch {
 	case attack.code == "126" || attack.code == "127":
@@ -120,8 +133,9 @@ func (h *host) exhaust(t *testing.T, name, text string, others func() call) {
 		t.Errorf("got through: %s: beside it after %v: %+v", name, besideTook, beside)
 	case cleanup.status != 0 || cleanup.stderr != "" || cleanupTook > limit:
 		t.Errorf("got through: %s: cleanup after %v: %+v", name, cleanupTook, cleanup)
-	default:
+	case tried:
 		held(name)
 		t.Logf("%s: exit %d, beside it %v, cleanup %v", name, attack.status, besideTook, cleanupTook)
 	}
+	return tried
 }

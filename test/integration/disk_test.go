@@ -29,14 +29,17 @@ func quotas(t *testing.T, path string, on bool) {
 	}
 }
 
-// loops are the files of loop devices that lie in a state directory, a line each.
+// loops are the files of loop devices that lie in a state directory, a line each. Labs share the
+// devices, and have the same paths: a file that is not here is another lab's.
 func (h *host) loops(t *testing.T) string {
 	t.Helper()
 	var all string
 	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	must(t, err)
 	for _, file := range files {
-		if backing, err := os.ReadFile(file); err == nil && strings.HasPrefix(string(backing), h.state+"/") { // else it is detached now
+		backing, err := os.ReadFile(file)
+		path := strings.TrimSpace(string(backing))
+		if err == nil && strings.HasPrefix(path, h.state+"/") && (exists(path) || strings.HasSuffix(path, " (deleted)")) { // else it is detached now
 			all += string(backing)
 		}
 	}

@@ -75,6 +75,7 @@ func TestTheDoctorNamesWhatIsBroken(t *testing.T) {
 	}
 	wants("all is well")
 
+	t.Cleanup(func() { h.configure(t, ""); shell(t, "systemctl unmask --runtime systemd-machined.service") }) // if the test ends before
 	shell(t, "systemctl mask --runtime --now systemd-machined.service")
 	wants("machined is masked", "machined")
 	shell(t, "systemctl unmask --runtime systemd-machined.service")

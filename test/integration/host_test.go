@@ -358,8 +358,8 @@ func shell(t *testing.T, command string) string {
 func (h *host) checkNothingLeft(t *testing.T) {
 	t.Helper()
 	// Only systemd's own bookkeeping, and the deletion of a big tree, may take
-	// a moment after a job's end.
-	deadline := time.Now().Add(30 * time.Second)
+	// a moment after a job's end: on a slow disk a long one.
+	deadline := time.Now().Add(patience)
 	for {
 		left := slices.DeleteFunc(h.leftovers(t), func(line string) bool { return slices.Contains(h.before, line) })
 		if len(left) == 0 {
@@ -441,10 +441,13 @@ func machinesProcesses() string {
 	return all.String()
 }
 
+// patience is how long a test waits for what is certain to come, however slow the machine is.
+const patience = 2 * time.Minute
+
 // await polls for a condition that the kernel or systemd brings about.
 func await(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for !done() {
 		select {

@@ -2,7 +2,6 @@ package integration
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -85,22 +84,11 @@ func TestASecondPrepareByHandTouchesNothing(t *testing.T) {
 
 func TestASecondTryOfPrepareReplacesTheFirst(t *testing.T) {
 	onEach(t, func(t *testing.T, h *host) {
-		runner := h.runner()
-		killed := false
-		runner.OnStart = func(_ *gitlab.Running, p *gitlab.Process) {
-			if p.Stage == "prepare" && !killed {
-				killed = true
-				// Cleanup follows, then the second try.
-				go func() {
-					await(t, "the first try's machine", func() bool {
-						out, _ := exec.Command("machinectl", "list", "--no-legend").Output()
-						return len(out) > 0
-					})
-					p.SignalGroup(9)
-				}()
-			}
-		}
-		r := h.playOn(t, runner, gitlab.Job{Script: []string{"echo made it"}})
+		// Killed while its machine boots. Cleanup follows, then the second try.
+		c := contract{Runner: h.runner(), dir: t.TempDir()}
+		c.Driver.Prepare.Exec = faults()
+		driverDies(&c, "prepare")
+		r := h.playOn(t, c.Runner, gitlab.Job{Script: []string{"echo made it"}})
 		if r.Status != gitlab.Success || r.Last("prepare").Try != 2 {
 			t.Errorf("%s %v: %s", r.Status, r.Names(), r.Log)
 		}

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -155,7 +156,7 @@ func TestABackgroundProcessNeitherHoldsTheStageNorReachesTheNext(t *testing.T) {
 		t.Errorf("still running: %s", c.stdout)
 	}
 	// One that gets away to a unit of its own holds our pipe, and must not.
-	c = h.run(t, id, "systemd-run -q --pipe sleep 1000 & sleep 0.3; echo escaped")
+	c = h.run(t, id, "systemd-run -q --pipe --unit=away sleep 1000 & until systemctl -q is-active away; do sleep 0.1; done; echo escaped")
 	if c.status != 0 || c.stdout != "escaped\n" {
 		t.Errorf("exit %d: %q %q", c.status, c.stdout, c.stderr)
 	}
@@ -320,7 +321,9 @@ func TestTopIsLiveAtATerminalAndPrintsOnceElsewhere(t *testing.T) {
 	if c := h.drive(t, "top", "--json"); c.status != 0 || !strings.Contains(c.stdout, `"now": "running"`) || !strings.Contains(c.stdout, `"cpu_seconds": `) {
 		t.Errorf("%+v", c)
 	}
-	live := exec.CommandContext(t.Context(), "script", "--quiet", "--return", "--command", fmt.Sprintf("stty -a | md5sum; %s --config %s top; echo ended $?; stty -a | md5sum", h.driver, h.config), "/dev/null")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	live := exec.CommandContext(ctx, "script", "--quiet", "--return", "--command", fmt.Sprintf("stty -a | md5sum; %s --config %s top; echo ended $?; stty -a | md5sum", h.driver, h.config), "/dev/null")
 	live.Env = append(os.Environ(), "TERM=xterm")
 	typing, err := live.StdinPipe()
 	must(t, err)
@@ -335,8 +338,9 @@ func TestTopIsLiveAtATerminalAndPrintsOnceElsewhere(t *testing.T) {
 		}
 	}
 	await("\n" + id + " ")
-	go func() { script <- h.run(t, id, "sleep 3") }()
+	go func() { script <- h.run(t, id, "until [ -e /shown ]; do sleep 0.1; done") }()
 	await("build_script")
+	h.run(t, id, "touch /shown")
 	_, typeErr := typing.Write([]byte("q"))
 	await("ended 0")
 	rest, _ := io.ReadAll(shown)
@@ -356,7 +360,9 @@ func TestMachineLoginOpensAShellAtATerminalAndRefusesElsewhere(t *testing.T) {
 	if c := h.drive(t, "machine", "login", id); c.status != 1 || !strings.Contains(c.stderr, "needs a terminal") {
 		t.Errorf("%+v", c)
 	}
-	login := exec.CommandContext(t.Context(), "script", "--quiet", "--command", fmt.Sprintf("%s --config %s machine login %s", h.driver, h.config, id), "/dev/null")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	login := exec.CommandContext(ctx, "script", "--quiet", "--command", fmt.Sprintf("%s --config %s machine login %s", h.driver, h.config, id), "/dev/null")
 	typing, err := login.StdinPipe()
 	must(t, err)
 	shown, err := login.StdoutPipe()

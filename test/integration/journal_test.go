@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -94,6 +95,7 @@ func TestJobsRunWithoutAJournalAndBesideOneThatHangs(t *testing.T) {
 	}
 	const socket = "/run/systemd/journal/socket"
 	must(t, os.Rename(socket, socket+".away"))
+	t.Cleanup(func() { _ = os.Rename(socket+".away", socket) }) // if the test ends before
 	played("no journal")
 	must(t, os.Rename(socket+".away", socket))
 
@@ -123,10 +125,13 @@ func TestTheJournalAndTheCountersHaveAllOfAJobWhoseGitlabRunnerWasKilled(t *test
 		t.Fatalf("exit %d: %s", status, output)
 	}
 	c.call(t, h.driver, nil, "run", script(t, "echo said by the job >/dev/console"), "build_script")
-	c.die()
-	h.drives(t, "gc")
 	id, err := strconv.ParseInt(c.id, 10, 64)
 	must(t, err)
+	await(t, "the console's line in the journal", func() bool {
+		return slices.ContainsFunc(journalOf(t, id), func(entry map[string]string) bool { return strings.Contains(entry["MESSAGE"], "said by the job") })
+	})
+	c.die()
+	h.drives(t, "gc")
 	entries, of := journalOf(t, id), []string{"PROJECT=7", "JOB=" + c.id}
 	findEntry(t, entries, "began: image bookworm", append(of, "IMAGE=bookworm", "STAGE=prepare")...)
 	findEntry(t, entries, "said by the job", append(of, "IMAGE=bookworm", "STAGE=console")...)

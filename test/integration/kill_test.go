@@ -95,10 +95,7 @@ type rescue struct {
 var (
 	byCleanup = rescue{"cleanup", func(t *testing.T, c *caller) {
 		c.cleanup(t)
-		// An empty directory that has no name yet says not whose it is.
-		if len(c.h.nameless(t)) > 0 {
-			c.h.collect(t)
-		}
+		c.h.collectNameless(t)
 	}}
 	byGC = rescue{"gc", func(t *testing.T, c *caller) {
 		c.h.collect(t)
@@ -135,6 +132,16 @@ func (h *host) nameless(t *testing.T) []string {
 	paths, err := filepath.Glob(filepath.Join(h.state, ".machines", ".new-*"))
 	must(t, err)
 	return paths
+}
+
+// collectNameless is gc if there is one of these. It is empty, and says not whose it is: so the
+// cleanup of a job whose prepare was killed cannot remove it. No job may be about to begin.
+func (h *host) collectNameless(t *testing.T) {
+	t.Helper()
+	if len(h.nameless(t)) > 0 {
+		h.age(t)
+		shell(t, h.driver+" --config "+h.config+" gc") // t.Context may be over
+	}
 }
 
 // age makes what has no name yet old: gc gives its maker a minute, by a time in its name.

@@ -33,6 +33,9 @@ func TestAJobThatLosesAPartOfItsMachineInAnyStageLeavesNothing(t *testing.T) {
 			t.Run(part.name+" in "+stage, func(t *testing.T) {
 				job := stopJob()
 				job.Script = []string{"sleep 1; echo built"}
+				if part.vital && stage == "build_script" {
+					job.Script = []string{"sleep 100"} // which it does not survive
+				}
 				var killing sync.WaitGroup
 				runner := h.runner()
 				runner.OnStart = func(_ *gitlab.Running, p *gitlab.Process) {

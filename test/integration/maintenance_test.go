@@ -20,14 +20,14 @@ func TestImagesAreMaintainedSeveralAtATimeAndAFailureStopsNone(t *testing.T) {
 		h.addImage(t, image, "")
 	}
 	// Each of the two waits for the other, through a place that both see: the
-	// host's network. Abstract sockets need no files.
-	meet := `python3 -c '
+	// host's network, which other labs see too. Abstract sockets need no files.
+	meet := strings.ReplaceAll(`python3 -c '
 import socket, time
-own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); own.bind("\0meet-%s")
+own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); own.bind("\0meet-%s-ID")
 for i in range(600):
-    try: own.sendto(b"here", "\0meet-%s"); break
+    try: own.sendto(b"here", "\0meet-%s-ID"); break
     except OSError: time.sleep(0.1)
-own.settimeout(60); own.recv(9)' && touch /met`
+own.settimeout(60); own.recv(9)' && touch /met`, "ID", newID())
 	h.book(t, "left", "", raw(fmt.Sprintf(meet, "left", "right")))
 	h.book(t, "right", "", raw(fmt.Sprintf(meet, "right", "left")))
 	h.book(t, "wrong", "", raw("echo it is broken >&2; false"))
@@ -103,6 +103,6 @@ func TestTheTimersServiceMaintainsTheImages(t *testing.T) {
 	if c := h.run(t, h.prepared(t, "nightly"), "ls /by-night"); c.status != 0 {
 		t.Errorf("a job after it: %+v\n%s", c, shell(t, "journalctl --no-pager -o cat -u "+unit+".service"))
 	}
-	log := shell(t, "systemctl start "+unit+".service && journalctl --no-pager -o cat -u "+unit+".service")
+	log := shell(t, "systemctl start "+unit+".service && journalctl --sync && journalctl --no-pager -o cat -u "+unit+".service")
 	wantLog(t, log, "nightly: published, generation nightly/", "nightly: maintained not long ago")
 }

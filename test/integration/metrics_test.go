@@ -155,6 +155,7 @@ func TestJobsRunWhateverBecomesOfTheCounters(t *testing.T) {
 	if c := h.drive(t, "metrics"); c.status != 0 || !strings.Contains(c.stderr, "counters begin anew") || numbers(t, c.stdout)[`jobs_total{image="bookworm",result="success"}`] != 1 {
 		t.Errorf("%+v", c)
 	}
+	t.Cleanup(func() { shell(t, "! mountpoint -q "+dir+" || umount "+dir); must(t, os.RemoveAll(dir)) }) // if the test ends before
 	// A full disk of their own.
 	shell(t, "mount -t tmpfs -o size=4k,nr_inodes=3 tmpfs "+dir)
 	_, err := exec.Command("sh", "-c", "cat /dev/zero >"+dir+"/records").CombinedOutput()
@@ -267,7 +268,7 @@ func TestPrometheusReadsTheNumbersThroughNodeExporter(t *testing.T) {
 
 	exporter := serve(t, "--web.listen-address=", bin+"/prometheus-node-exporter", "--collector.disable-defaults", "--collector.textfile", "--collector.textfile.directory="+dir)
 	config := filepath.Join(t.TempDir(), "prometheus.yml")
-	must(t, os.WriteFile(config, fmt.Appendf(nil, "rule_files: [%s/nspawn-runner.rules.yml]\nscrape_configs:\n- job_name: node\n  scrape_interval: 1s\n  static_configs: [{targets: ['%s']}]\n", shipped, exporter), 0o644))
+	must(t, os.WriteFile(config, fmt.Appendf(nil, "global: {evaluation_interval: 1s}\nrule_files: [%s/nspawn-runner.rules.yml]\nscrape_configs:\n- job_name: node\n  scrape_interval: 1s\n  static_configs: [{targets: ['%s']}]\n", shipped, exporter), 0o644))
 	prometheus := serve(t, "--web.listen-address=", bin+"/prometheus", "--config.file="+config, "--storage.tsdb.path="+t.TempDir())
 	// query returns the value of the only series of an expression.
 	query := func(expression string) string {
@@ -296,7 +297,12 @@ func TestPrometheusReadsTheNumbersThroughNodeExporter(t *testing.T) {
 			t.Errorf("of the dashboard: %s: %s", expression, answer)
 		}
 	}
-	if rules := get(prometheus, "/api/v1/rules"); !strings.Contains(rules, "NspawnRunnerLeftovers") || strings.Contains(rules, `"health":"err"`) {
+	var rules string
+	await(t, "all rules to be tried", func() bool {
+		rules = get(prometheus, "/api/v1/rules")
+		return rules != "" && !strings.Contains(rules, `"health":"unknown"`)
+	})
+	if !strings.Contains(rules, "NspawnRunnerLeftovers") || strings.Contains(rules, `"health":"err"`) {
 		t.Errorf("rules: %s", rules)
 	}
 }

@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -138,10 +139,11 @@ func TestForgedPacketsDoNotReachTheHostsLoopback(t *testing.T) {
 }
 
 func TestAbstractSocketsOfTheHostAreOutOfReach(t *testing.T) {
-	listener, err := net.Listen("unix", "@nspawn-runner-test")
+	name := "nspawn-runner-test-" + newID() // labs share a network, and so its sockets
+	listener, err := net.Listen("unix", "@"+name)
 	must(t, err)
 	defer listener.Close()
-	script := `python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect("\0nspawn-runner-test")' 2>/dev/null && echo reached || echo no`
+	script := `python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect("\0` + name + `")' 2>/dev/null && echo reached || echo no`
 	for network, want := range map[string]string{"private": "no\n", "none": "no\n", "host": "reached\n"} {
 		t.Run(network, func(t *testing.T) {
 			h := withNetwork(t, network)
@@ -157,7 +159,7 @@ func TestJobsBindAnyPortAndTheSameOne(t *testing.T) {
 	serve := `systemd-run -q python3 -m http.server 80
 python3 - <<'END'
 import socket, time
-for _ in range(500):
+for _ in range(6000):
     try: socket.create_connection(("127.0.0.1", 80)).close(); print("serves"); break
     except OSError: time.sleep(0.01)
 END`
@@ -258,7 +260,7 @@ func TestAJobWhoseWayOutIsKilledLosesItsNetworkOnly(t *testing.T) {
 
 func TestAResolverOnTheHostsLoopbackAnswersJobs(t *testing.T) {
 	// Labs share one loopback, which is wide.
-	address := fmt.Sprintf("127.%d.%d.53", os.Getpid()>>8&0xff, os.Getpid()&0xff)
+	address := fmt.Sprintf("127.%d.%d.53", 1+rand.IntN(250), 1+rand.IntN(250))
 	must(t, answerNames(t, address+":53"))
 	overTCP := openDoor(t, "tcp4", address+":53")
 	resolvedBy(t, "search example.org\nnameserver "+address+"\noptions timeout:2\n")

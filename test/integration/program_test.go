@@ -105,7 +105,7 @@ func TestAServiceFromARegistryRunsAsTheUserOfItsImage(t *testing.T) {
 
 func TestAServiceFromARegistryThatCannotRunFailsItsJobAndSaysWhy(t *testing.T) {
 	h := onHost(t, "overlay")
-	r := h.serves(t, "services_max: 12\nservice_timeout: 60s\n")
+	r := h.serves(t, "services_max: 12\nservice_timeout: 300s\n")
 	image := func(name string, config v1.Config) string {
 		return r.pushLayers(t, name, config, programLayer(t), manyUsers(t))
 	}
@@ -130,7 +130,7 @@ func TestAServiceFromARegistryThatCannotRunFailsItsJobAndSaysWhy(t *testing.T) {
 	} {
 		began := time.Now()
 		job := h.play(t, gitlab.Job{Script: []string{"echo goes on"}, Services: []gitlab.Image{test.service}})
-		if job.Reason != gitlab.ScriptFailure || strings.Contains(job.Log, "goes on\n") || time.Since(began) > 30*time.Second {
+		if job.Reason != gitlab.ScriptFailure || strings.Contains(job.Log, "goes on\n") || time.Since(began) > patience {
 			t.Errorf("%s: %s", job.Reason, job.Log)
 		}
 		wantLog(t, job.Log, test.wants...)

@@ -3,6 +3,7 @@ package integration
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,7 +18,7 @@ import (
 const webPlaybook = `- hosts: all
   vars:
     nspawn_runner_service: ["web:*", "*/web:*", "also:?"]
-    nspawn_runner_service_timeout: 20s
+    nspawn_runner_service_timeout: 120s
     nspawn_runner_service_start: |
       echo "starting $SERVICE_NAME"
       mkdir -p /srv/www
@@ -76,7 +77,7 @@ func TestServicesAreReachedUnderTheirNamesAndGoWithTheirJob(t *testing.T) {
 		}
 		page := "page hello job|-c 'two words'||registry.example.org__team__web registry.example.org-team-web web front|"
 		wantLog(t, r.Log, "Starting service registry.example.org:5000/team/web:1.2...\n", "Starting service also:1...\n",
-			"Waiting for services to be up and running (timeout 20 seconds)...\n", page, "\nservice also:1: ")
+			"Waiting for services to be up and running (timeout 120 seconds)...\n", page, "\nservice also:1: ")
 		if strings.Count(r.Log, page) < 3 || strings.Contains(r.Log, "warning") {
 			t.Error(r.Log)
 		}
@@ -87,7 +88,7 @@ func TestServicesAreReachedUnderTheirNamesAndGoWithTheirJob(t *testing.T) {
 const anyPlaybook = `- hosts: all
   vars:
     nspawn_runner_service: ["any", "any:*"]
-    nspawn_runner_service_timeout: 20s
+    nspawn_runner_service_timeout: 120s
     nspawn_runner_service_start: |
       [ $# = 0 ] || "$@"
 `
@@ -162,15 +163,18 @@ func TestAServiceThatEndsBeforeItIsReadyFailsTheJobWithItsLastLines(t *testing.T
 
 func TestAServiceThatIsLateIsAWarningOrAFailureAsTheAdministratorSays(t *testing.T) {
 	h := onHost(t, "overlay")
-	h.addService(t, "web", strings.Replace(webPlaybook, "timeout: 20s", "timeout: 4s", 1), "")
+	h.addService(t, "web", strings.Replace(webPlaybook, "timeout: 120s", "timeout: 4s", 1), "")
 	late := gitlab.Image{Name: "web", Variables: serviceVariables("NEVER", "1")}
 	r := h.play(t, gitlab.Job{Script: []string{"echo goes on"}, Services: []gitlab.Image{late}})
 	if r.Status != gitlab.Success {
 		t.Error(r.Log)
 	}
 	wantLog(t, r.Log, "Waiting for services to be up and running (timeout 4 seconds)...",
-		":waiting_for_services[collapsed=true]\r\x1b[0KStill waiting for service web\n", "service web: not ready after 4.", ":waiting_for_services\r\x1b[0K\n", "warning: service web: it is not ready after 4s (service_timeout); its last lines:",
+		":waiting_for_services[collapsed=true]\r\x1b[0KStill waiting for service web\n", ":waiting_for_services\r\x1b[0K\n", "warning: service web: it is not ready after 4s (service_timeout); its last lines:",
 		"Connection refused", "The job goes on without waiting for it.", "goes on\n")
+	if waited := regexp.MustCompile(`\nservice web: not ready after (\d+)\.\d s\n`).FindStringSubmatch(r.Log); waited == nil || number(t, waited[1]) < 4 {
+		t.Errorf("%q in: %s", waited, r.Log)
+	}
 
 	h.configure(t, "services_required: true\nservice_timeout: 2s\nservices: {plain: bookworm}\n")
 	r = h.play(t, gitlab.Job{Script: []string{"echo goes on"}, Services: []gitlab.Image{late}})
@@ -238,7 +242,7 @@ func TestAServiceThatDiesIsToldToItsJobOnceAndWhatItSaidLastIfTheJobFails(t *tes
 
 func TestAServerThatDiesBeforeItIsReadyFailsTheJobAtOnce(t *testing.T) {
 	h := onHost(t, "overlay")
-	h.addService(t, "any", strings.Replace(anyPlaybook, "timeout: 20s", "timeout: 100s", 1), "")
+	h.addService(t, "any", anyPlaybook, "")
 	dies := []string{"systemd-run", "--quiet", "--unit=server", "bash", "-c", "echo no such port; exit 4"}
 	for name, variables := range map[string][]gitlab.Variable{
 		"waited for by its port": serviceVariables("HEALTHCHECK_TCP_PORT", "81"),
@@ -268,12 +272,33 @@ func TestAJobSeesWhatItsServicesSayIfItWantsToAndMay(t *testing.T) {
 		for ((i = 0; ; i++)); do printf "line %d of \\e[31m%s\\n" $i "$0"; sleep 0.1; done' "the service"; sleep 1`}}
 	floods := gitlab.Image{Name: "any:2", Alias: "flood", Command: []string{"systemd-run", "--quiet", "-p", "LogRateLimitIntervalSec=0", "yes", "no end"}}
 	job := gitlab.Job{
+		ID: newNumber(), Timeout: patience,
 		Variables: serviceVariables("CI_DEBUG_SERVICES", "true"),
-		Script:    []string{"echo the script begins; sleep 2; echo the script ends"},
+		Script:    []string{"echo the script begins; until [ -e /seen ]; do sleep 0.1; done; echo the script ends"},
 		Services:  []gitlab.Image{speaks, floods},
 	}
 	job.Services[1].Alias = "flood"
-	r := h.play(t, job)
+	// The script ends when the log has what services say while it runs. Standard output and error
+	// are two streams: some of these lines may be older than the script.
+	runner := h.runner()
+	var telling sync.WaitGroup
+	var mu sync.Mutex
+	begun, flooded, lines := false, false, 0
+	runner.OnLine = func(_ *gitlab.Running, line string) {
+		mu.Lock()
+		defer mu.Unlock()
+		begun = begun || line == "the script begins"
+		flooded = flooded || strings.Contains(line, "(it has said more than ")
+		if begun && lines < 15 && strings.HasSuffix(line, " of  [31mthe service") {
+			lines++
+		}
+		if lines == 15 && flooded {
+			lines++
+			telling.Go(func() { h.run(t, strconv.FormatInt(job.ID, 10), "touch /seen") })
+		}
+	}
+	r := h.playOn(t, runner, job)
+	telling.Wait()
 	if r.Status != gitlab.Success || len(r.Log) > 1<<20 {
 		t.Errorf("%s, %d bytes", r.Status, len(r.Log))
 	}
@@ -288,6 +313,7 @@ func TestAJobSeesWhatItsServicesSayIfItWantsToAndMay(t *testing.T) {
 	}
 
 	h.configure(t, "service_debug: false\n")
+	job.Script = []string{"true"}
 	if r := h.play(t, job); r.Status != gitlab.Success || strings.Contains(r.Log, "[service:") {
 		t.Errorf("%s: %.2000s", r.Status, r.Log)
 	}

@@ -286,10 +286,12 @@ func TestManyJobsOfAllEndsBesideAGarbageCollectorLeaveTheHostAsItWas(t *testing.
 		s := &soak{host: h, t: t}
 		random := rand.New(rand.NewPCG(seed, 0))
 		s.play(draw(random, soakWidth)) // what a daemon needs once is no leak
+		h.collectNameless(t)
 		h.checkNothingLeft(t)
 		before, start := h.burden(t), time.Now()
 		s.play(draw(random, number))
 		took := time.Since(start)
+		h.collectNameless(t)
 		h.checkNothingLeft(t)
 		costs := h.checkBurden(t, before, number)
 		fmt.Printf("soak: %s: %.2f s a job; %s\n", h.backend, took.Seconds()/float64(number), costs)

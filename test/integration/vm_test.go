@@ -48,7 +48,7 @@ func TestInAVMAJobThatNeedsTooMuchMemoryLosesAProcessAndIsToldSo(t *testing.T) {
 	if score := shell(t, "cat /proc/"+pasta+"/oom_score_adj"); score != "-1000\n" {
 		t.Errorf("pasta's score: %q", score)
 	}
-	c = h.run(t, id, "head -c 1G /dev/zero >/dev/shm/x; sleep 10")
+	c = h.run(t, id, "head -c 1G /dev/zero >/dev/shm/x; sleep 100")
 	if c.status != 2 {
 		t.Errorf("exit %d", c.status)
 	}

@@ -51,10 +51,16 @@ func cached(ctx context.Context, kind, hash string, build func(aside string) err
 		if err = e.use(ctx); !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
-		if err = e.build(ctx, build); err != nil {
+		err = e.build(build)
+		if err == nil {
+			removeOthers(e, kind)
+		}
+		if errors.Is(err, errBusy) {
+			err = pause(ctx, 5*time.Millisecond)
+		}
+		if err != nil {
 			break
 		}
-		removeOthers(e, kind)
 	}
 	if err != nil {
 		return "", fmt.Errorf("cache: on %s: %w", e, err)
@@ -64,7 +70,7 @@ func cached(ctx context.Context, kind, hash string, build func(aside string) err
 
 // use locks the entry for the life of this process, if it is complete.
 func (e entry) use(ctx context.Context) error {
-	held, err := lockDir(ctx, string(e), lock.Shared)
+	held, err := share(ctx, string(e))
 	if err != nil {
 		return err
 	}
@@ -76,10 +82,16 @@ func (e entry) use(ctx context.Context) error {
 	return nil
 }
 
-// build makes the entry's thing, unless another process did while this one
-// waited for the lock.
-func (e entry) build(ctx context.Context, build func(aside string) error) error {
-	held, err := lockDir(ctx, string(e), lock.Exclusive)
+// errBusy is the error if another process builds the thing, or looks whether it is there.
+var errBusy = errors.New("another process is at it")
+
+// build makes the entry's thing, unless another process did. It does not wait for the lock: the
+// other process may be done and use the thing, and then has a lock as long as it lives.
+func (e entry) build(build func(aside string) error) error {
+	held, err := lock.TryDirectory(string(e), lock.Exclusive)
+	if errors.Is(err, lock.ErrBusy) || errors.Is(err, fs.ErrNotExist) {
+		return errBusy
+	}
 	if err != nil {
 		return err
 	}
@@ -123,14 +135,14 @@ func removeOthers(keep entry, kind string) {
 	}
 }
 
-// lockDir locks a directory, which it makes if needed: another process may remove it
-// as soon as it is made.
-func lockDir(ctx context.Context, dir string, mode lock.Mode) (*os.File, error) {
+// share locks a directory with others, which it makes if needed: another process may remove
+// it as soon as it is made.
+func share(ctx context.Context, dir string) (*os.File, error) {
 	for {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, err
 		}
-		held, err := lock.Directory(ctx, dir, mode)
+		held, err := lock.Directory(ctx, dir, lock.Shared)
 		if !errors.Is(err, fs.ErrNotExist) {
 			return held, err
 		}

@@ -28,19 +28,21 @@ type failure struct {
 }
 
 // The summary repeats this much of what a test said that failed: of a long run, some places
-// keep nothing but the end.
+// keep nothing but the end. What a panic is begins its lines, what a test missed ends them.
 const (
-	repeatedLines      = 20
+	repeatedFirst      = 6
+	repeatedLast       = 14
 	repeatedCharacters = 400 // of a line
 )
 
 // lines are the failure's lines in the summary.
 func (f failure) lines() []string {
-	lines := []string{"failed: " + f.name}
-	if more := len(f.said) - repeatedLines; more > 0 {
-		lines = append(lines, fmt.Sprintf("    ... %d lines before", more))
+	said := f.said
+	if left := len(said) - repeatedFirst - repeatedLast; left > 1 {
+		said = slices.Concat(said[:repeatedFirst], []string{fmt.Sprintf("... %d lines ...", left)}, said[len(said)-repeatedLast:])
 	}
-	for _, line := range f.said[max(0, len(f.said)-repeatedLines):] {
+	lines := []string{"failed: " + f.name}
+	for _, line := range said {
 		if len(line) > repeatedCharacters {
 			line = line[:repeatedCharacters] + "..."
 		}

@@ -41,11 +41,11 @@ func TestResultsAreCountedAndFailuresExplained(t *testing.T) {
 	}
 }
 
-func TestTheSummaryRepeatsTheEndOfWhatAFailedTestSaid(t *testing.T) {
+func TestTheSummaryRepeatsTheBeginningAndTheEndOfWhatAFailedTestSaid(t *testing.T) {
 	said := slices.Repeat([]string{"    a line"}, 100)
 	said[99] = "    " + strings.Repeat("long ", 1000)
 	lines := failure{"lab: TestX", said}.lines()
-	if len(lines) != 22 || lines[0] != "failed: lab: TestX" || lines[1] != "    ... 80 lines before" || len(lines[21]) > 500 {
+	if len(lines) != 22 || lines[0] != "failed: lab: TestX" || lines[7] != "    ... 80 lines ..." || len(lines[21]) > 500 {
 		t.Errorf("%q", lines)
 	}
 }

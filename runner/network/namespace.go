@@ -18,7 +18,7 @@ func allowPings(m Machine) error {
 	if m.IDs == 0 {
 		return nil
 	}
-	return set(m, "ipv4/ping_group_range", fmt.Sprintf("%d %d", m.FirstID, m.FirstID+m.IDs-1))
+	return setSysctl(m, "ipv4/ping_group_range", fmt.Sprintf("%d %d", m.FirstID, m.FirstID+m.IDs-1))
 }
 
 // trustAddresses has the machine's kernel use each address at once. By default it asks first, for
@@ -27,15 +27,15 @@ func allowPings(m Machine) error {
 // sender for the machine's address: what came for the machine by IPv6 then was lost, until the
 // machine sent something (seen).
 func trustAddresses(m Machine) error {
-	err := set(m, "ipv6/conf/default/accept_dad", "0")
+	err := setSysctl(m, "ipv6/conf/default/accept_dad", "0")
 	if errors.Is(err, fs.ErrNotExist) { // the host has no IPv6
 		return nil
 	}
 	return err
 }
 
-// set sets a sysctl of the machine's network, by its path below net.
-func set(m Machine, sysctl, value string) error {
+// setSysctl sets a sysctl of the machine's network, by its path below net.
+func setSysctl(m Machine, sysctl, value string) error {
 	network, err := m.Leader.Namespace("net")
 	if err != nil {
 		return err

@@ -140,10 +140,10 @@ func (h *host) chroot(t *testing.T) string {
 
 // Notes of versions lie on a third disk: to write one must not sync the others.
 const (
-	// surely is the version of which the driver has said that it is published.
-	surely = "surely"
-	// first is the first version that was to be published since the host started.
-	first = "first"
+	// surelyPublished is the version of which the driver has said that it is published.
+	surelyPublished = "surely"
+	// firstWanted is the first version that was to be published since the host started.
+	firstWanted = "first"
 )
 
 func (h *host) noted(what string) int {
@@ -163,7 +163,7 @@ func TestUntilThePowerIsCutVersionsArePublished(t *testing.T) {
 	var publishing sync.WaitGroup
 	for on, h := range cutHosts(t) {
 		version, err := versionOf(h.chroot(t))
-		must(t, err, h.note(first, version+1))
+		must(t, err, h.note(firstWanted, version+1))
 		publishing.Go(func() {
 			for range 3 {
 				version++
@@ -175,7 +175,7 @@ func TestUntilThePowerIsCutVersionsArePublished(t *testing.T) {
 				cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
 				err := cmd.Run()
 				if err == nil {
-					err = h.note(surely, version)
+					err = h.note(surelyPublished, version)
 				}
 				if err != nil {
 					t.Errorf("%s: publish version %d: %v", on, version, err)
@@ -202,9 +202,9 @@ func TestAfterAPowerCutEachChrootIsTheOldOneOrTheNewAndWhole(t *testing.T) {
 				t.Parallel()
 				version, err := versionOf(h.chroot(t))
 				must(t, err, sameAs(filepath.Join(h.state, "bookworm")+"/", h.chroot(t)))
-				least, most := h.noted(surely), h.noted(surely)+1
+				least, most := h.noted(surelyPublished), h.noted(surelyPublished)+1
 				if on == cutOn && slices.Contains(publishedAt, cutAt) {
-					least = max(least, h.noted(first))
+					least = max(least, h.noted(firstWanted))
 				}
 				if version < least || version > most {
 					t.Errorf("version %d is published, and not %d or %d", version, least, most)
@@ -218,7 +218,7 @@ func TestAfterAPowerCutEachChrootIsTheOldOneOrTheNewAndWhole(t *testing.T) {
 				if status, out := h.login(t, versionScript(version), "cut"); status != 0 {
 					t.Fatalf("the next publication: %d: %s", status, out)
 				}
-				must(t, h.note(surely, version))
+				must(t, h.note(surelyPublished, version))
 				if now, err := versionOf(h.chroot(t)); err != nil || now != version {
 					t.Errorf("version %d is published, and not %d: %v", now, version, err)
 				}

@@ -1,7 +1,9 @@
 package host
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -17,9 +19,12 @@ type Process struct {
 	Started uint64 `json:"started"`
 }
 
-// FindProcess returns the process that has the pid now.
+// FindProcess returns the process that has the pid now. The error is os.ErrProcessDone if there is none.
 func FindProcess(pid int) (Process, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) { // ESRCH: it ended between open and read
+		return Process{}, os.ErrProcessDone
+	}
 	if err != nil {
 		return Process{}, err
 	}

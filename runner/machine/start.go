@@ -219,7 +219,10 @@ func (s Store) boot(ctx context.Context, bus *systemd.Bus, spec Spec, record *Re
 	defer cancel()
 	unit := unitName(record.ID)
 	s.logf("start %s: %s on backend %s", unit, spec.Chroot, spec.Backend.Name())
-	err := s.startConnected(limit, bus, spec, *record, leader)
+	err := bus.ForgetEarlier(limit, Name(record.ID))
+	if err == nil {
+		err = s.startConnected(limit, bus, spec, *record, leader)
+	}
 	switch {
 	case err != nil:
 	case spec.Program != nil:

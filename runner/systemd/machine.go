@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"runtime"
 	"strings"
 	"syscall"
@@ -32,11 +33,31 @@ func (b *Bus) AwaitLeader(ctx context.Context, machine string) (host.Process, er
 	}
 }
 
+// ForgetEarlier makes systemd-machined forget a machine whose first process has ended. It forgets one by
+// itself only after it has heard of the end of its unit, and not if that unit has meanwhile been started
+// again. Until then, there can be no other machine of that name.
+func (b *Bus) ForgetEarlier(ctx context.Context, machine string) error {
+	_, err := b.Leader(ctx, machine)
+	if errors.Is(err, os.ErrProcessDone) {
+		ctx, cancel := context.WithTimeoutCause(ctx, AnswerLimit, errNoMachined)
+		defer cancel()
+		machined := b.conn.Object("org.freedesktop.machine1", "/org/freedesktop/machine1")
+		if err = machined.CallWithContext(ctx, "org.freedesktop.machine1.Manager.UnregisterMachine", 0, machine).Err; err != nil {
+			err = b.explain(ctx, err)
+		}
+	}
+	if IsNoSuchUnit(err) {
+		return nil
+	}
+	return err
+}
+
 // errNoMachined is the cause when systemd-machined hangs: it waits for what a machine's
 // os-release is, while it lists machines, or for the bus of one that somebody logs into.
 var errNoMachined = errors.New("systemd-machined does not answer: systemctl restart systemd-machined")
 
-// Leader asks systemd-machined for the first process of a machine.
+// Leader asks systemd-machined for the first process of a machine. The error is os.ErrProcessDone if that
+// has ended.
 func (b *Bus) Leader(ctx context.Context, machine string) (host.Process, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, AnswerLimit, errNoMachined)
 	defer cancel()

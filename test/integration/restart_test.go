@@ -96,3 +96,25 @@ func TestOnAHostWhoseBusHangsScriptsGoOnAndAllElseFailsInBoundedTime(t *testing.
 	}
 	all.Wait()
 }
+
+func TestAMachineStartsThoughMachinedStillKnowsAnEarlierOneOfItsName(t *testing.T) {
+	needLab(t)
+	h := onHost(t, "overlay")
+	id := newID()
+	// As if systemd-machined had not heard of the end yet: a unit that goes on without the first process.
+	t.Cleanup(func() { shell(t, "systemctl stop nspawn-test-earlier") })
+	shell(t, `systemd-run --quiet --collect --unit=nspawn-test-earlier --service-type=exec sh -c 'sleep 1001 & echo $! >/run/nspawn-test-earlier; sleep 1002'
+		until [ -s /run/nspawn-test-earlier ]; do sleep 0.01; done
+		busctl call org.freedesktop.machine1 /org/freedesktop/machine1 org.freedesktop.machine1.Manager RegisterMachine sayssus \
+			run-`+id+` 0 test container $(cat /run/nspawn-test-earlier) /
+		kill $(cat /run/nspawn-test-earlier); rm /run/nspawn-test-earlier`)
+	if c := h.drive(t, "prepare", "--id", id, "--allow-image=*", "bookworm"); c.status != 0 {
+		t.Fatalf("prepare: %+v", c)
+	}
+	if c := h.run(t, id, "echo works"); c.stdout != "works\n" {
+		t.Errorf("run: %+v", c)
+	}
+	if c := h.drive(t, "cleanup", "--id", id); c.status != 0 {
+		t.Errorf("cleanup: %+v", c)
+	}
+}

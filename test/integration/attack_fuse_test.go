@@ -56,7 +56,7 @@ func TestAttacksByProcessesThatCannotBeKilledAreHeld(t *testing.T) {
 			switch {
 			case len(left) > 0 || h.loops(t) != "":
 				gotThrough(t, name, fmt.Sprintf("%s%s after %v: %+v", left, h.loops(t), took, c))
-			case c.status != 0 || c.stderr != "" || took > 5*time.Second:
+			case c.status != 0 || c.stderr != "" || took > 30*time.Second:
 				t.Errorf("%s: cleanup took %v: %+v", name, took, c)
 			default:
 				held(name)
@@ -231,7 +231,7 @@ python3 /give.py`); c.status != 0 {
 	name := "leave a process that cannot be killed by another machine's file system"
 	start := time.Now()
 	c := h.drive(t, "cleanup", "--id", taker)
-	if took := time.Since(start); c.status != 0 || c.stderr != "" || took > 5*time.Second {
+	if took := time.Since(start); c.status != 0 || c.stderr != "" || took > 30*time.Second {
 		gotThrough(t, name, took, c)
 	}
 	held(name)

@@ -46,14 +46,14 @@ func TestAGenerationThatDoesNotBootIsNotPublishedAndCanBeLookedAt(t *testing.T) 
 	onDisks(t, func(t *testing.T, h *host) {
 		h.addImage(t, "boots", "")
 		const unit = "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n"
-		h.book(t, "boots", "nspawn_runner_boot_timeout: 3s",
+		h.book(t, "boots", "nspawn_runner_boot_timeout: 6s",
 			wrote(unit, "/etc/systemd/system/hangs.service"),
 			"- ansible.builtin.command: systemctl enable hangs.service")
 		c := h.drive(t, "chroot-maintenance", "boots")
 		if c.status != 1 {
 			t.Errorf("exit %d", c.status)
 		}
-		wantLog(t, c.stderr, "image boots: test: ", "did not come up within 3s (boot_timeout)", "still starting: hangs.service",
+		wantLog(t, c.stderr, "image boots: test: ", "did not come up within 6s (boot_timeout)", "still starting: hangs.service",
 			"'nspawn-runner chroot-login --failed boots' opens its tree")
 		h.book(t, "boots", "") // jobs have their usual time again
 		if c := h.run(t, h.prepared(t, "boots"), "ls /etc/systemd/system/hangs.service"); c.status != 1 {

@@ -10,7 +10,7 @@ import (
 func TestFindingsStayInTheirColumnsAtANarrowTerminal(t *testing.T) {
 	all := []doctor.Finding{
 		{Check: "kernel", State: doctor.Good, Found: "Linux 6.12"},
-		{Check: "disk space", State: doctor.Bad, Found: "only 400 MB are free in /var/lib/nspawn-runner", ToDo: "remove what is not needed",
+		{Check: "disk space", State: doctor.Bad, Found: "only 400 MiB are free in /var/lib/nspawn-runner", ToDo: "remove what is not needed",
 			Fix: &doctor.Fix{What: "nothing"}},
 	}
 	var narrow, plain strings.Builder
@@ -18,7 +18,7 @@ func TestFindingsStayInTheirColumnsAtANarrowTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `ok       kernel      Linux 6.12
-bad      disk space  only 400 MB are free in
+bad      disk space  only 400 MiB are free in
                      /var/lib/nspawn-runner
                      -> remove what is not
                         needed

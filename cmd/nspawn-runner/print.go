@@ -14,6 +14,7 @@ import (
 	"nspawn-runner/runner"
 	"nspawn-runner/runner/age"
 	"nspawn-runner/runner/image"
+	"nspawn-runner/runner/size"
 )
 
 // What commands print of what operations return: JSON for scripts, else text.
@@ -52,7 +53,7 @@ func printHistories(out io.Writer, rows []runner.ImageHistory) error {
 				state += ", stale"
 			}
 			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", i.Name, filepath.Base(g.Generation), state,
-				age.Ago(g.Built), from(g.Record), size(g), len(g.Jobs), playbook)
+				age.Ago(g.Built), from(g.Record), sizeOf(g), len(g.Jobs), playbook)
 		}
 	}
 	return table.Flush()
@@ -76,12 +77,12 @@ func from(r image.Record) string {
 // short is as much of a hash as people compare.
 func short(hash string) string { return hash[:min(len(hash), 8)] }
 
-// size words for people how much a generation takes, and how much of that is its
+// sizeOf words for people how much a generation takes, and how much of that is its
 // own, where it shares some.
-func size(g runner.Generation) string {
-	text := fmt.Sprintf("%d MB", (g.Bytes+500_000)/1_000_000)
+func sizeOf(g runner.Generation) string {
+	text := size.MiB(g.Bytes)
 	if g.Exclusive >= 0 {
-		text += fmt.Sprintf(" (own %d)", (g.Exclusive+500_000)/1_000_000)
+		text += fmt.Sprintf(" (own %d)", g.Exclusive>>20)
 	}
 	return text
 }
@@ -118,7 +119,7 @@ func printContents(out io.Writer, s runner.ImageContents) error {
 		if g.Current && s.Stale {
 			notes = append(notes, "stale")
 		}
-		notes = append(notes, "built "+age.Ago(g.Built), from(g.Record), size(g))
+		notes = append(notes, "built "+age.Ago(g.Built), from(g.Record), sizeOf(g))
 		if g.Maintained.After(g.Built) {
 			notes = append(notes, "maintained "+age.Ago(g.Maintained))
 		}

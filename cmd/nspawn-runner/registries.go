@@ -13,6 +13,7 @@ import (
 	"nspawn-runner/runner/age"
 	"nspawn-runner/runner/oci"
 	"nspawn-runner/runner/oci/unpack"
+	"nspawn-runner/runner/size"
 )
 
 func registryImages(o *options) *cobra.Command {
@@ -106,8 +107,8 @@ func printRegistryImages(out io.Writer, images []oci.Image) error {
 		if names == "" {
 			names = "-"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d MB\n", names, i.Digest[:min(len(i.Digest), len("sha256:")+12)],
-			age.Ago(i.Pulled), age.Ago(i.Used), (i.Size+500_000)/1_000_000)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", names, i.Digest[:min(len(i.Digest), len("sha256:")+12)],
+			age.Ago(i.Pulled), age.Ago(i.Used), size.MiB(i.Size))
 	}
 	return table.Flush()
 }

@@ -15,7 +15,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -166,4 +165,3 @@ func (s Store) name(path string) string {
 }
 
 // mb is an amount of bytes, for messages.
-func mb(bytes uint64) string { return fmt.Sprintf("%d MB", bytes/1e6) }

@@ -25,7 +25,7 @@ func TestLinksOutOfACacheLeadNowhere(t *testing.T) {
 	must(t, os.Symlink(filepath.Join(outside, "file"), filepath.Join(path, "file")))
 	must(t, unix.Mkfifo(filepath.Join(path, "fifo"), 0o600))
 	left, err := s.Leftovers(t.Context())
-	if err != nil || len(left) != 1 || !strings.Contains(left[0].Why, "it takes 2 MB") {
+	if err != nil || len(left) != 1 || !strings.Contains(left[0].Why, "it takes 2 MiB") {
 		t.Errorf("too much is %+v, %v", left, err)
 	}
 	s.prunes(t, "a/1/protected/fifo a/1/protected/file a/1/protected/link a/1/protected/root a/1/protected/two")

@@ -15,6 +15,7 @@ import (
 	"nspawn-runner/runner/fault"
 	"nspawn-runner/runner/leftover"
 	"nspawn-runner/runner/lock"
+	"nspawn-runner/runner/size"
 	"nspawn-runner/runner/storage"
 )
 
@@ -146,7 +147,7 @@ func (s Store) excess(ctx context.Context, note func(context.Context, cached) er
 		if total <= s.Max {
 			break
 		}
-		why := fmt.Sprintf("it was not used for %s, and all caches take %s, more than %s (cache_max)", since(c.at), mb(before), mb(s.Max))
+		why := fmt.Sprintf("it was not used for %s, and all caches take %s, more than %s (cache_max)", since(c.at), size.MiB(before), size.MiB(s.Max))
 		failed = errors.Join(failed, take(eviction{cached: c, all: true, why: why}))
 		total -= c.use.size
 	}
@@ -182,7 +183,7 @@ func (s Store) trim(ctx context.Context, c *cached, note func(context.Context, c
 
 // shrink picks the files that go so that the rest is within a bound.
 func (c cached) shrink(held content, bound uint64) eviction {
-	e := eviction{cached: c, why: fmt.Sprintf("it takes %s, more than %s (cache_max_project)", mb(c.use.size), mb(bound))}
+	e := eviction{cached: c, why: fmt.Sprintf("it takes %s, more than %s (cache_max_project)", size.MiB(c.use.size), size.MiB(bound))}
 	if held.tooDeep {
 		e.all, e.why = true, fmt.Sprintf("it cannot be counted: it is deeper than %d directories", maxDepth)
 		return e

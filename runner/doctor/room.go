@@ -13,6 +13,7 @@ import (
 
 	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/size"
 	"nspawn-runner/runner/statedir"
 	"nspawn-runner/runner/storage"
 )
@@ -115,7 +116,7 @@ func (d Doctor) checkDisk(context.Context) []Finding {
 	if err != nil {
 		return isBad("", "%v", err)
 	}
-	return isGood("%d MB are free in %s", free/1e6, dir)
+	return isGood("%s are free in %s", size.MiB(free), dir)
 }
 
 func (d Doctor) checkMemory(context.Context) []Finding {
@@ -126,7 +127,7 @@ func (d Doctor) checkMemory(context.Context) []Finding {
 	if err != nil {
 		return isBad("", "%v", err)
 	}
-	return isGood("%d MB are available", available/1e6)
+	return isGood("%s are available", size.MiB(available))
 }
 
 func (d Doctor) checkSwap(context.Context) []Finding {

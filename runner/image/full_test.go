@@ -100,7 +100,7 @@ func awaitRoom(t *testing.T, dir, after string, before int64) {
 func wantSpoken(t *testing.T, s *Store, err error) {
 	t.Helper()
 	text := strings.ToLower(err.Error())
-	for _, want := range []string{"no space left on device", s.StateDir + " has ", " mb free"} {
+	for _, want := range []string{"no space left on device", s.StateDir + " has ", " mib free"} {
 		if !strings.Contains(text, strings.ToLower(want)) {
 			t.Errorf("want %q in: %v", want, err)
 		}

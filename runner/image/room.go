@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"nspawn-runner/runner/image/build"
+	"nspawn-runner/runner/size"
 	"nspawn-runner/runner/storage"
 )
 
@@ -44,8 +45,8 @@ func (d *draft) needRoom(ctx context.Context, from source) error {
 		}
 	}
 	if free < need {
-		return fmt.Errorf("no room for another generation: it needs %d MB, and %s has %d MB free; chroot-prune removes old ones",
-			need/1e6, d.StateDir, free/1e6)
+		return fmt.Errorf("no room for another generation: it needs %s, and %s has %s free; chroot-prune removes old ones",
+			size.MiB(need), d.StateDir, size.MiB(free))
 	}
 	return nil
 }

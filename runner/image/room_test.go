@@ -32,7 +32,7 @@ func TestABuildWithoutRoomForAnotherGenerationDoesNotBegin(t *testing.T) {
 	s, calls := fakeStore(t)
 	smallDisk(t, s, 600)
 	_, err := s.Create(t.Context(), "sid", CreateOptions{})
-	if err == nil || !strings.Contains(err.Error(), "image sid: no room for another generation: it needs 734 MB, and "+s.StateDir+" has 6") {
+	if err == nil || !strings.Contains(err.Error(), "image sid: no room for another generation: it needs 700 MiB, and "+s.StateDir+" has 5") {
 		t.Errorf("creation: %v", err)
 	}
 	if text, _ := os.ReadFile(calls); len(text) > 0 {
@@ -47,7 +47,7 @@ func TestAMaintenanceNeedsRoomForACopy(t *testing.T) {
 	t.Setenv("FAKE_BOOTSTRAP", `head -c 300000000 /dev/zero > "$root/big"`)
 	generation := create(t, s, "sid")
 	_, _, err := s.Maintain(t.Context(), "sid", ofSid)
-	if err == nil || !strings.Contains(err.Error(), "it needs 509 MB, and ") {
+	if err == nil || !strings.Contains(err.Error(), "it needs 486 MiB, and ") {
 		t.Errorf("%v", err)
 	}
 	wantOnly(t, s, "sid", generation)

@@ -8,6 +8,7 @@ import (
 	"nspawn-runner/runner/host"
 	"nspawn-runner/runner/image"
 	"nspawn-runner/runner/machine"
+	"nspawn-runner/runner/size"
 	"nspawn-runner/runner/storage"
 )
 
@@ -27,8 +28,8 @@ func (d *Driver) AdmitDisk(dir string) error {
 		return err
 	}
 	if want := d.Config.MinFreeDisk.Bytes(host.DiskSize(dir)); uint64(free) < want {
-		return failure.Because(failure.NoDisk, fmt.Errorf("only %d MB are free in %s; jobs need at least %d MB (min_free_disk); 'nspawn-runner gc' and 'nspawn-runner chroot-prune' make room",
-			free/1e6, dir, want/1e6))
+		return failure.Because(failure.NoDisk, fmt.Errorf("only %s are free in %s; jobs need at least %s (min_free_disk); 'nspawn-runner gc' and 'nspawn-runner chroot-prune' make room",
+			size.MiB(free), dir, size.MiB(want)))
 	}
 	return nil
 }
@@ -67,8 +68,8 @@ func (d *Driver) admitLayers(specs []machine.Spec) error {
 		return err
 	}
 	if stays := d.Config.MinFreeDisk.Bytes(host.DiskSize(dir)); uint64(free) < stays || uint64(free)-stays < need {
-		return failure.Because(failure.NoDisk, fmt.Errorf("only %d MB are free in %s; the machines of the job need %d MB (disk_max), and %d MB must stay free (min_free_disk)",
-			free/1e6, dir, need/1e6, stays/1e6))
+		return failure.Because(failure.NoDisk, fmt.Errorf("only %s are free in %s; the machines of the job need %s (disk_max), and %s must stay free (min_free_disk)",
+			size.MiB(free), dir, size.MiB(need), size.MiB(stays)))
 	}
 	return nil
 }
@@ -88,8 +89,8 @@ func (d *Driver) AdmitMemory() error {
 		return err
 	}
 	if available < want {
-		return failure.Because(failure.NoMemory, fmt.Errorf("only %d MB of memory are available; jobs need at least %d MB (min_free_memory); run fewer jobs at a time (concurrent in gitlab-runner's config.toml)",
-			available/1e6, want/1e6))
+		return failure.Because(failure.NoMemory, fmt.Errorf("only %s of memory are available; jobs need at least %s (min_free_memory); run fewer jobs at a time (concurrent in gitlab-runner's config.toml)",
+			size.MiB(available), size.MiB(want)))
 	}
 	return nil
 }

@@ -9,8 +9,8 @@ import (
 
 func TestAJobIsNotAdmittedToAHostThatIsShortOfRoom(t *testing.T) {
 	for settings, want := range map[string]string{
-		"min_free_disk: 100%\n":                     `^only \d+ MB are free in /.*; jobs need at least \d+ MB \(min_free_disk\)`,
-		"min_free_disk: 0\nmin_free_memory: 100%\n": `^only \d+ MB of memory are available; jobs need at least \d+ MB \(min_free_memory\)`,
+		"min_free_disk: 100%\n":                     `^only \d+ MiB are free in /.*; jobs need at least \d+ MiB \(min_free_disk\)`,
+		"min_free_disk: 0\nmin_free_memory: 100%\n": `^only \d+ MiB of memory are available; jobs need at least \d+ MiB \(min_free_memory\)`,
 		"min_free_disk: 0\nmin_free_memory: 0\n":    "",
 		"min_free_disk: 1\nmin_free_memory: 1K\n":   "",
 	} {

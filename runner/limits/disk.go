@@ -1,6 +1,10 @@
 package limits
 
-import "fmt"
+import (
+	"fmt"
+
+	"nspawn-runner/runner/size"
+)
 
 // DiskFull says that a machine has written as much as it may.
 type DiskFull struct {
@@ -14,9 +18,9 @@ type DiskFull struct {
 // String is the line in the job's log.
 func (d DiskFull) String() string {
 	if d.Files {
-		return fmt.Sprintf("disk full: the job wrote as many files as image %s allows: one for each 8 KiB of %s (disk_max)", d.Image, mebibytes(d.Limit))
+		return fmt.Sprintf("disk full: the job wrote as many files as image %s allows: one for each 8 KiB of %s (disk_max)", d.Image, size.MiB(d.Limit))
 	}
-	return fmt.Sprintf("disk full: the job wrote as much as image %s allows: %s (disk_max)", d.Image, mebibytes(d.Limit))
+	return fmt.Sprintf("disk full: the job wrote as much as image %s allows: %s (disk_max)", d.Image, size.MiB(d.Limit))
 }
 
 // nearlyFull is the share of its limit, in percent, from which a machine's disk counts as

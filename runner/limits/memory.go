@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"nspawn-runner/runner/printable"
+	"nspawn-runner/runner/size"
 )
 
 // OutOfMemory says what the kernel killed in a machine because the machine
@@ -29,20 +30,18 @@ func (o OutOfMemory) String() string {
 	text, limited := "out of memory", o.Limit > 0
 	switch {
 	case o.Together:
-		text += fmt.Sprintf(": all jobs on this host together reached their limit (machines_memory_max); this one used %s", mebibytes(o.Peak))
+		text += fmt.Sprintf(": all jobs on this host together reached their limit (machines_memory_max); this one used %s", size.MiB(o.Peak))
 	case o.Service && limited:
-		text += fmt.Sprintf(": the service used %s, the limit of image %s is %s (service_memory_max)", mebibytes(o.Peak), o.Image, mebibytes(o.Limit))
+		text += fmt.Sprintf(": the service used %s, the limit of image %s is %s (service_memory_max)", size.MiB(o.Peak), o.Image, size.MiB(o.Limit))
 	case o.Service:
 		text += ": the service reached the limit of image " + o.Image + " (service_memory_max)"
 	case limited:
-		text += fmt.Sprintf(": the job used %s, the limit of image %s is %s (memory_max)", mebibytes(o.Peak), o.Image, mebibytes(o.Limit))
+		text += fmt.Sprintf(": the job used %s, the limit of image %s is %s (memory_max)", size.MiB(o.Peak), o.Image, size.MiB(o.Limit))
 	default:
 		text += ": the job reached the limit of image " + o.Image + " (memory_max)"
 	}
 	if o.Process != "" {
-		text += fmt.Sprintf("; killed was %s, with %s", printable.Line(o.Process), mebibytes(o.Used))
+		text += fmt.Sprintf("; killed was %s, with %s", printable.Line(o.Process), size.MiB(o.Used))
 	}
 	return text
 }
-
-func mebibytes(n uint64) string { return fmt.Sprintf("%d MiB", n>>20) }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"nspawn-runner/runner/size"
 )
 
 // Usage is what a machine has used since it was made.
@@ -59,10 +61,10 @@ func (u Usage) String() string { return u.Of("job") }
 func (u Usage) Of(what string) string {
 	words := []string{duration(u.Elapsed), "processor " + duration(u.Processor)}
 	if u.Memory > 0 {
-		words = append(words, "memory "+mebibytes(u.Memory)+" at most")
+		words = append(words, "memory "+size.MiB(u.Memory)+" at most")
 	}
 	if u.Written > 0 {
-		words = append(words, mebibytes(u.Written)+" written to disk")
+		words = append(words, size.MiB(u.Written)+" written to disk")
 	}
 	return what + ": " + strings.Join(words, ", ")
 }

@@ -41,7 +41,7 @@ func TestAnImageIsPulledOnceAndStartsFromDiskThen(t *testing.T) {
 	if fmt.Sprint(image.Config) != fmt.Sprint(want) || !slices.Equal(image.References, []string{ref}) || image.Size == 0 || time.Since(image.Pulled) > time.Minute || time.Since(image.Used) > time.Minute {
 		t.Errorf("%+v", image)
 	}
-	if lines := told.take(); !strings.HasPrefix(lines, "Pulling "+ref+" (1 MB)\nPulled "+ref+": 1 MB, unpacked 1 MB, in ") {
+	if lines := told.take(); !strings.HasPrefix(lines, "Pulling "+ref+" (1 MiB)\nPulled "+ref+": 1 MiB, unpacked 1 MiB, in ") {
 		t.Error(lines)
 	}
 	h.requests()
@@ -173,7 +173,7 @@ func TestAPullTellsHowFarItIs(t *testing.T) {
 	ref := h.push(t, "x", imageOf(t, []string{"a", "1"}))
 	h.intercept(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method == "GET" && strings.Contains(r.URL.Path, "/blobs/") && strings.Contains(told.peek(), "Pulling") {
-			for r.Context().Err() == nil && strings.Count(told.peek(), "(0 of 1 MB)") < 2 {
+			for r.Context().Err() == nil && strings.Count(told.peek(), "(0 of 1 MiB)") < 2 {
 				time.Sleep(time.Millisecond)
 			}
 		}

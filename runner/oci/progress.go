@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"nspawn-runner/runner/size"
 )
 
 // progress sends lines about the progress of a pull, at growing intervals.
@@ -43,7 +45,7 @@ func (p *progress) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(time.Until(p.began.Add(next))):
-			p.note("Pulling %s (%d of %s)", p.name, p.fetched.Load()/1e6, mb(uint64(p.whole)))
+			p.note("Pulling %s (%d of %s)", p.name, p.fetched.Load()>>20, size.MiB(p.whole))
 		}
 	}
 }
@@ -51,6 +53,3 @@ func (p *progress) watch(ctx context.Context) {
 func (p *progress) note(format string, args ...any) {
 	p.tell(fmt.Sprintf(format, args...))
 }
-
-// mb formats an amount of bytes for messages.
-func mb(bytes uint64) string { return fmt.Sprintf("%d MB", (bytes+999999)/1e6) }

@@ -22,6 +22,7 @@ import (
 	"nspawn-runner/runner/lock"
 	"nspawn-runner/runner/oci/unpack"
 	"nspawn-runner/runner/printable"
+	"nspawn-runner/runner/size"
 	"nspawn-runner/runner/storage"
 )
 
@@ -144,7 +145,7 @@ func (s *Store) make(ctx context.Context, r *registry, o offer, dir, written str
 	}
 	fault.Here("oci: tree made")
 	p := &progress{name: printable.Line(written), whole: o.size, began: time.Now(), tell: func(line string) { s.note(written, "%s", line) }}
-	p.note("Pulling %s (%s)", p.name, mb(uint64(o.size)))
+	p.note("Pulling %s (%s)", p.name, size.MiB(o.size))
 	result, err := s.transfer(ctx, r, o, dir, p, func(ctx context.Context) (*unpack.Process, error) {
 		return unpack.Start(ctx, s.Program, tree, unpack.Limits{Bytes: s.ImageMax, Files: maxFiles}, held)
 	})
@@ -164,7 +165,7 @@ func (s *Store) make(ctx context.Context, r *registry, o offer, dir, written str
 		return err
 	}
 	fault.Here("oci: image published")
-	p.note("Pulled %s: %s, unpacked %s, in %s", p.name, mb(uint64(o.size)), mb(result.Bytes), time.Since(p.began).Round(100*time.Millisecond))
+	p.note("Pulled %s: %s, unpacked %s, in %s", p.name, size.MiB(o.size), size.MiB(result.Bytes), time.Since(p.began).Round(100*time.Millisecond))
 	return nil
 }
 
@@ -353,7 +354,7 @@ func (r *registry) fetchFileOnce(ctx context.Context, layer v1.Descriptor, dir s
 
 // prove fetches all layers from a registry, and so proves that the registry has them.
 func (s *Store) prove(ctx context.Context, r *registry, o offer, written string) error {
-	s.note(written, "Checking that %s is what is on this host (%s)", printable.Line(written), mb(uint64(o.size)))
+	s.note(written, "Checking that %s is what is on this host (%s)", printable.Line(written), size.MiB(o.size))
 	for _, layer := range o.layers {
 		if err := r.fetch(ctx, layer, io.Discard); err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nspawn-runner/runner/fault"
+	"nspawn-runner/runner/size"
 )
 
 // If the writes of a machine on overlay are limited, its upper layer is a file system in a file in the machine's
@@ -54,7 +55,7 @@ func makeLayer(dir string, bytes uint64) (*os.File, error) {
 	// when the kernel writes it later, and no program in the machine would get an error. ext4 itself
 	// needs more: an inode of 256 bytes for each 8 KiB, and 16 MiB that it keeps back.
 	if err := unix.Fallocate(int(file.Fd()), 0, 0, int64(bytes+bytes/32+20<<20)); err != nil {
-		return nil, fmt.Errorf("reserve %d MB (disk_max) in %s: %w", bytes/1e6, dir, err)
+		return nil, fmt.Errorf("reserve %s (disk_max) in %s: %w", size.MiB(bytes), dir, err)
 	}
 	// A layer does not survive a crash, so it needs no journal.
 	out, err := exec.Command(mkfs, "-q", "-F", "-m", "0", "-i", "8192", "-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1,nodiscard", path).CombinedOutput()

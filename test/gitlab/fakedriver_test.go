@@ -346,7 +346,7 @@ func (f *fake) at(name string, do func(*gitlab.Running)) {
 
 // patience is a stage's timeout in tests that let it run out: time enough for
 // the fake driver to start, even on a busy machine.
-const patience = 1500 * time.Millisecond
+const patience = 3 * time.Second
 
 func wantNames(t *testing.T, r gitlab.Result, want string) {
 	t.Helper()

@@ -138,7 +138,7 @@ func TestALayerOfItsOwnHoldsWhatAnOverlayHolds(t *testing.T) {
 
 	// What a machine may write is there for it, or it does not start.
 	h.configure(t, "disk_max: 100%\n")
-	if c := h.drive(t, "prepare", "--id", newID(), "bookworm"); c.status != 2 || !strings.Contains(c.stderr, " MB are free in "+h.state+"; the machines of the job need ") {
+	if c := h.drive(t, "prepare", "--id", newID(), "bookworm"); c.status != 2 || !strings.Contains(c.stderr, " MiB are free in "+h.state+"; the machines of the job need ") {
 		t.Errorf("%+v", c)
 	}
 }

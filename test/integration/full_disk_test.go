@@ -43,7 +43,7 @@ func (h *host) fill(t *testing.T) (free func()) {
 	dir := filepath.Join(filepath.Dir(h.state), "filler")
 	shell(t, "mkdir "+dir+" && cd "+dir+" && for m in 512 256 128 64 32 16 8 4 2 1; do fallocate -l ${m}M $m; done; dd if=/dev/zero of=rest bs=4k; true")
 	if mb := h.freeMB(t); mb > 3 { // what btrfs keeps for itself counts
-		t.Fatalf("%d MB are still free", mb)
+		t.Fatalf("%d MiB are still free", mb)
 	}
 	return func() { must(t, os.RemoveAll(dir)) }
 }
@@ -59,7 +59,7 @@ func (h *host) freeMB(t *testing.T) int {
 // the background.
 func (h *host) awaitFreeMB(t *testing.T, want int) {
 	t.Helper()
-	await(t, fmt.Sprintf("%d MB to be free again", want), func() bool {
+	await(t, fmt.Sprintf("%d MiB to be free again", want), func() bool {
 		if h.backend == "btrfs" {
 			shell(t, "btrfs filesystem sync "+h.state)
 		}
@@ -126,7 +126,7 @@ func TestOnAFullDiskJobsEndAndAreCleanedUpAndTheSpaceComesBack(t *testing.T) {
 			if full.status != 2 {
 				t.Errorf("prepare: %+v", full)
 			}
-			wantLog(t, full.stderr, "only ", " MB are free in "+h.state+"; jobs need at least ")
+			wantLog(t, full.stderr, "only ", " MiB are free in "+h.state+"; jobs need at least ")
 			h.configure(t, "min_free_disk: 0\n")
 			if r := h.play(t, gitlab.Job{Script: []string{"echo works >/file"}}); r.Status != gitlab.Success {
 				t.Errorf("the next job: %s: %s", r.Reason, r.Log)

@@ -149,8 +149,8 @@ func TestGarbageCollectionFindsWhatLiesOutsideOfTheStateDirectory(t *testing.T) 
 func TestAHostWithoutRoomRefusesJobsAtOnce(t *testing.T) {
 	h := onHost(t, "overlay")
 	for setting, want := range map[string]string{
-		"min_free_disk: 100%\n":                     " MB are free in " + h.state + "; jobs need at least ",
-		"min_free_disk: 0\nmin_free_memory: 100%\n": " MB of memory are available; jobs need at least ",
+		"min_free_disk: 100%\n":                     " MiB are free in " + h.state + "; jobs need at least ",
+		"min_free_disk: 0\nmin_free_memory: 100%\n": " MiB of memory are available; jobs need at least ",
 	} {
 		h.configure(t, setting)
 		r := h.play(t, gitlab.Job{Script: []string{"true"}})

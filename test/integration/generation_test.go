@@ -132,7 +132,7 @@ func TestAMaintenanceSaysWhatItChangedAndPublishesNothingIfThatIsNothing(t *test
 		if long[0].PlaybookState != "ran" || len(g) != 2 || !g[0].Current || g[0].How != "maintenance" || g[0].Bytes < 50e6 || len(g[0].Jobs) != 1 || g[0].Jobs[0] != id {
 			t.Errorf("in the end: %+v", long[0])
 		}
-		wantLog(t, h.drives(t, "chroot-list", "--long").stdout, "  current  just now  maintenance, playbook ", " MB", "  1     ran\n")
+		wantLog(t, h.drives(t, "chroot-list", "--long").stdout, "  current  just now  maintenance, playbook ", " MiB", "  1     ran\n")
 		wantLog(t, h.drives(t, "chroot-show", "kept").stdout, "Debian GNU/Linux 12 (bookworm) 12.", "packages: ", "used by "+id, "(as it ran)", "the packages changed")
 	})
 }

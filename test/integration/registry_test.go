@@ -146,7 +146,7 @@ func TestImagesArePulledFromARealRegistryAndKeptUntilTheyAreTooMuch(t *testing.T
 		h.forgets(t)
 		one := r.push(t, "team/one:1", imageWith(t, v1.Config{}, []string{"etc/version", "1", "bin/gone", ""}, []string{"bin/.wh.gone", "", "bin/run", "x"}))
 		c := h.drives(t, "image", "pull", one)
-		wantLog(t, c.stderr, "Pulling "+one+" (1 MB)\nPulled "+one+": ", one+": sha256:")
+		wantLog(t, c.stderr, "Pulling "+one+" (1 MiB)\nPulled "+one+": ", one+": sha256:")
 		all := h.pulled(t)
 		if len(all) != 1 || !slices.Equal(all[0].References, []string{one}) || !strings.HasPrefix(all[0].Path, h.state+"/.oci/sha256-") {
 			t.Fatalf("%+v", all)

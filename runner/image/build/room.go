@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"nspawn-runner/runner/size"
 	"nspawn-runner/runner/storage"
 )
 
@@ -30,5 +31,5 @@ func (b *Build) sayRoom(err error) error {
 	if !strings.Contains(err.Error(), noSpace) {
 		err = fmt.Errorf("%w: n%s", err, noSpace)
 	}
-	return fmt.Errorf("%w; %s has %d MB free; 'nspawn-runner gc' and chroot-prune make room", err, b.StateDir, free/1e6)
+	return fmt.Errorf("%w; %s has %s free; 'nspawn-runner gc' and chroot-prune make room", err, b.StateDir, size.MiB(free))
 }

@@ -30,7 +30,7 @@ func TestFieldsAreBoundedAndPrintable(t *testing.T) {
 func TestALineTakesNoLongerThanItsLimit(t *testing.T) {
 	began := time.Now()
 	Info(Fields{}, "a test of nspawn-runner")
-	if took := time.Since(began); took > time.Second {
+	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("it took %s", took)
 	}
 }

@@ -186,6 +186,11 @@ func (Test) Debian(ctx context.Context) error {
 	return suite.Run(ctx, os.Stdout, suite.Debian(os.Getenv("SUITE"), os.Getenv("RUN")))
 }
 
+// DebianVM runs in machines of a VM what runs on a Debian; RUN=/group picks some, SUITE=trixie makes VM and machines of that release.
+func (Test) DebianVM(ctx context.Context) error {
+	return suite.Run(ctx, os.Stdout, suite.DebianVM(os.Getenv("SUITE"), os.Getenv("RUN")))
+}
+
 // Package builds the Debian package, and installs, upgrades and removes it in a lab; SUITE=trixie makes the lab of that release.
 func (Test) Package(ctx context.Context) error {
 	return suite.Run(ctx, os.Stdout, suite.Package(os.Getenv("SUITE")))

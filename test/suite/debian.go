@@ -1,9 +1,14 @@
 package suite
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -38,6 +43,44 @@ func Debian(release, run string) func(*Suite, context.Context) error {
 			return s.tests(&reader{where: "debian"}, lab.Command(ctx, argv...))
 		})
 		return errors.Join(tests, s.phase("debian: stop", lab.Stop))
+	}
+}
+
+// DebianVM is [Debian] in a VM of a release, whose kernel has AppArmor and all controllers of control
+// groups, which a lab has not. The machines are of the same release, on overlay. group picks some, as
+// "/docker" does.
+func DebianVM(release, group string) func(*Suite, context.Context) error {
+	image := cmp.Or(release, harness.GuestTree.Suite)
+	return func(s *Suite, ctx context.Context) error {
+		dir, err := os.MkdirTemp("", "nspawn-runner-vm-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		var options harness.VMOptions
+		err = s.phase("debian: set-up of a VM", func() error {
+			if !slices.Contains(debian.Images, image) {
+				return fmt.Errorf("no case has images of %s", image)
+			}
+			tree, err := harness.Tree(ctx, s.Out, debianTree(image))
+			if err != nil {
+				return err
+			}
+			options, err = s.vmOptions(ctx, release, dir)
+			options.Disks = append(options.Disks, harness.Disk{
+				Path: filepath.Join(dir, "debian"), Label: "debian", FS: "ext4", Size: 8 << 30, From: tree, Mount: filepath.Join(hostDebian, image),
+			})
+			options.Limit = time.Hour
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return s.phase("debian: what runs in a machine of a VM", func() error {
+			tests := vmCommand(cut{}, []string{"^TestWhatRunsOnDebian" + cmp.Or(group, "/.*") + "/" + image + "/overlay"})
+			options.Command = slices.Concat([]string{"env", "NSPAWN_RUNNER_DEBIAN=" + hostDebian}, tests)
+			return s.passes(ctx, options)
+		})
 	}
 }
 

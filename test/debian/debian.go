@@ -18,6 +18,8 @@ type Case struct {
 	Note string
 	// Refused is why it does not work, and is not going to. Its script shows that.
 	Refused string
+	// Kernel is the oldest release of the host's kernel with which it works, such as 6.7, if not each.
+	Kernel string
 	// Script is bash that root executes in a machine, after [Prelude]. It fails where
 	// the case does not work.
 	Script string

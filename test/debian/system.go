@@ -100,8 +100,8 @@ strace -f -o /dev/null su builder -c true
 `,
 		},
 		{
-			Name: "programs of another architecture",
-			Note: "if the host's kernel is 6.7 or newer",
+			Name:   "programs of another architecture",
+			Kernel: "6.7",
 			Script: `
 grep binfmt_misc /proc/filesystems
 test "$(systemctl show --value -p ConditionResult systemd-binfmt)" = no # Debian's Python alone is no reason

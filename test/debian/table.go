@@ -36,7 +36,11 @@ func WriteTable(to io.Writer) {
 			if len(c.Backends) > 0 {
 				backends = c.Backends
 			}
-			fmt.Fprintf(to, "| %s | %s; %s | %s |\n", c.Name, strings.Join(images, ", "), strings.Join(backends, ", "), c.Note)
+			note := c.Note
+			if c.Kernel != "" {
+				note = strings.TrimPrefix(note+"; if the host's kernel is "+c.Kernel+" or newer", "; ")
+			}
+			fmt.Fprintf(to, "| %s | %s; %s | %s |\n", c.Name, strings.Join(images, ", "), strings.Join(backends, ", "), note)
 		}
 	}
 }

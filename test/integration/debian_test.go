@@ -93,6 +93,10 @@ const caseLimit = 10 * time.Minute
 // shows runs a case and prints its line.
 func (m debianMachine) shows(t *testing.T, c debian.Case) {
 	t.Helper()
+	release := strings.TrimSpace(shell(t, "uname -r"))
+	if c.Kernel != "" && exec.Command("dpkg", "--compare-versions", release, "lt", c.Kernel).Run() == nil {
+		t.Skipf("needs Linux %s, this is %s", c.Kernel, release)
+	}
 	word := "works"
 	if c.Refused != "" {
 		word = "refused"

@@ -243,10 +243,9 @@ func isError(err error, names ...string) bool {
 	return false
 }
 
-// IsNoSuchUnit says whether err means that the unit, or the machine, is not there. An object is unknown if it
-// has gone since its path was asked for.
+// IsNoSuchUnit says whether err means that the unit, or the machine, is not there.
 func IsNoSuchUnit(err error) bool {
-	return isError(err, destination+".NoSuchUnit", "org.freedesktop.machine1.NoSuchMachine", "org.freedesktop.DBus.Error.UnknownObject")
+	return isError(err, destination+".NoSuchUnit", "org.freedesktop.machine1.NoSuchMachine")
 }
 
 // IsAway says whether err means that the bus or the service manager was not there:

@@ -56,6 +56,9 @@ func (b *Bus) ForgetEarlier(ctx context.Context, machine string) error {
 // os-release is, while it lists machines, or for the bus of one that somebody logs into.
 var errNoMachined = errors.New("systemd-machined does not answer: systemctl restart systemd-machined")
 
+// errNoSuchMachine is the error for a machine that machined has forgotten since it told its object.
+var errNoSuchMachine = dbus.Error{Name: "org.freedesktop.machine1.NoSuchMachine", Body: []any{"the machine has ended"}}
+
 // Leader asks systemd-machined for the first process of a machine. The error is os.ErrProcessDone if that
 // has ended.
 func (b *Bus) Leader(ctx context.Context, machine string) (host.Process, error) {
@@ -69,6 +72,9 @@ func (b *Bus) Leader(ctx context.Context, machine string) (host.Process, error) 
 	var value dbus.Variant
 	object := b.conn.Object("org.freedesktop.machine1", path)
 	if err := object.CallWithContext(ctx, "org.freedesktop.DBus.Properties.Get", 0, "org.freedesktop.machine1.Machine", "Leader").Store(&value); err != nil {
+		if isError(err, "org.freedesktop.DBus.Error.UnknownObject") {
+			err = errNoSuchMachine
+		}
 		return host.Process{}, b.explain(ctx, err)
 	}
 	pid, ok := value.Value().(uint32)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -52,30 +51,24 @@ func Debian(release, run string) func(*Suite, context.Context) error {
 func DebianVM(release, group string) func(*Suite, context.Context) error {
 	image := cmp.Or(release, harness.GuestTree.Suite)
 	return func(s *Suite, ctx context.Context) error {
-		dir, err := os.MkdirTemp("", "nspawn-runner-vm-")
+		if !slices.Contains(debian.Images, image) {
+			return fmt.Errorf("no case has images of %s", image)
+		}
+		options, remove, err := s.vmOptions(ctx, release)
 		if err != nil {
 			return err
 		}
-		defer os.RemoveAll(dir)
-		var options harness.VMOptions
-		err = s.phase("debian: set-up of a VM", func() error {
-			if !slices.Contains(debian.Images, image) {
-				return fmt.Errorf("no case has images of %s", image)
-			}
-			tree, err := harness.Tree(ctx, s.Out, debianTree(image))
-			if err != nil {
-				return err
-			}
-			options, err = s.vmOptions(ctx, release, dir)
-			options.Disks = append(options.Disks, harness.Disk{
-				Path: filepath.Join(dir, "debian"), Label: "debian", FS: "ext4", Size: 8 << 30, From: tree, Mount: filepath.Join(hostDebian, image),
-			})
-			options.Limit = time.Hour
+		defer remove()
+		var tree string
+		err = s.phase("debian: tree of "+image, func() (err error) {
+			tree, err = harness.Tree(ctx, s.Out, debianTree(image))
 			return err
 		})
 		if err != nil {
 			return err
 		}
+		options.Disks = append(options.Disks, harness.Disk{Label: "debian", FS: "ext4", Size: 8 << 30, From: tree, Mount: filepath.Join(hostDebian, image)})
+		options.Limit = time.Hour
 		return s.phase("debian: what runs in a machine of a VM", func() error {
 			tests := vmCommand(cut{}, []string{"^TestWhatRunsOnDebian" + cmp.Or(group, "/.*") + "/" + image + "/overlay"})
 			options.Command = slices.Concat([]string{"env", "NSPAWN_RUNNER_DEBIAN=" + hostDebian}, tests)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"os"
 	"strconv"
 )
 
@@ -17,15 +16,11 @@ func SoakPower(number string) func(*Suite, context.Context) error {
 		if err != nil {
 			return fmt.Errorf("the number of power cuts: %w", err)
 		}
-		dir, err := os.MkdirTemp("", "nspawn-runner-soak-")
+		options, remove, err := s.vmOptions(ctx, "")
 		if err != nil {
 			return err
 		}
-		defer os.RemoveAll(dir)
-		options, err := s.vmOptions(ctx, "", dir)
-		if err != nil {
-			return err
-		}
+		defer remove()
 		return s.phase(fmt.Sprintf("vm: %d power cuts", often), func() error {
 			cuts, last := newCuts(s.Out), cut{}
 			runs := []string{untilCut}

@@ -38,19 +38,11 @@ func VM(release, run string) func(*Suite, context.Context) error {
 }
 
 func (s *Suite) vm(ctx context.Context, release, run string) error {
-	dir, err := os.MkdirTemp("", "nspawn-runner-vm-")
+	options, remove, err := s.vmOptions(ctx, release)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	var options harness.VMOptions
-	err = s.phase("vm: set-up", func() error {
-		options, err = s.vmOptions(ctx, release, dir)
-		return err
-	})
-	if err != nil {
-		return err
-	}
+	defer remove()
 	if run != "" {
 		return s.phase("vm: integration tests", func() error { return s.inVM(ctx, options, cut{}, run) })
 	}
@@ -73,8 +65,25 @@ func (s *Suite) vm(ctx context.Context, release, run string) error {
 	return errors.Join(first, second, third, fourth)
 }
 
-// vmOptions makes all that a VM of a release needs; dir gets its disks.
-func (s *Suite) vmOptions(ctx context.Context, release, dir string) (harness.VMOptions, error) {
+// vmOptions makes all that a VM of a release needs. Its disks are there until remove is called.
+func (s *Suite) vmOptions(ctx context.Context, release string) (options harness.VMOptions, remove func(), err error) {
+	dir, err := os.MkdirTemp("", "nspawn-runner-vm-")
+	if err != nil {
+		return options, nil, err
+	}
+	err = s.phase("vm: set-up", func() error {
+		options, err = s.vmOn(ctx, release, dir)
+		return err
+	})
+	if err != nil {
+		os.RemoveAll(dir)
+		return options, nil, err
+	}
+	return options, func() { os.RemoveAll(dir) }, nil
+}
+
+// vmOn is a VM of a release whose disks are in a directory.
+func (s *Suite) vmOn(ctx context.Context, release, dir string) (harness.VMOptions, error) {
 	if err := harness.Need(ctx, s.Out, harness.VMPackages...); err != nil {
 		return harness.VMOptions{}, err
 	}

@@ -158,7 +158,7 @@ func TestAHostWithoutRoomRefusesJobsAtOnce(t *testing.T) {
 		if r.Reason != gitlab.SystemFailure {
 			t.Errorf("%s: %s", setting, r.Reason)
 		}
-		wantLog(t, r.Log, want, "MB")
+		wantLog(t, r.Log, want)
 	}
 	h.configure(t, fmt.Sprintf("min_free_disk: %d\n", 1<<20))
 	defer h.configure(t, "")

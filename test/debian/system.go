@@ -103,7 +103,6 @@ strace -f -o /dev/null su builder -c true
 			Name:   "programs of another architecture",
 			Kernel: "6.7",
 			Script: `
-grep binfmt_misc /proc/filesystems
 test "$(systemctl show --value -p ConditionResult systemd-binfmt)" = no # Debian's Python alone is no reason
 printf '#!/bin/sh\necho interpreted\n' >/srv/interpreter; chmod +x /srv/interpreter
 mkdir -p /etc/binfmt.d; echo ':ofatest:E::ofatest::/srv/interpreter:' >/etc/binfmt.d/ofatest.conf

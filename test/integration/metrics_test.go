@@ -202,12 +202,13 @@ func TestTheTimerWritesTheNumbersWhereNodeExporterIs(t *testing.T) {
 	}
 }
 
-// debianTools unpacks Debian packages, without installing services that run then.
+// debianTools unpacks those of some Debian packages that this release has, without installing services that
+// run then. promtool is part of prometheus before Debian 13.
 func debianTools(t *testing.T, packages ...string) (bin string) {
 	t.Helper()
 	dir := t.TempDir()
 	must(t, os.Chmod(dir, 0o755))
-	shell(t, "cd "+dir+" && apt-get -qq update && apt-get -qq -o APT::Sandbox::User=root download "+strings.Join(packages, " ")+" && for p in *.deb; do dpkg-deb --extract $p .; done")
+	shell(t, "cd "+dir+" && apt-get -qq update && apt-get -qq -o APT::Sandbox::User=root download $(apt-cache pkgnames | grep -xE '"+strings.Join(packages, "|")+"') && for p in *.deb; do dpkg-deb --extract $p .; done")
 	return filepath.Join(dir, "usr/bin")
 }
 
@@ -251,7 +252,7 @@ func get(address, path string) string {
 func TestPrometheusReadsTheNumbersThroughNodeExporter(t *testing.T) {
 	needLab(t)
 	h := onHost(t, "overlay")
-	bin := debianTools(t, "prometheus", "prometheus-node-exporter")
+	bin := debianTools(t, "prometheus", "prometheus-node-exporter", "promtool")
 	shipped := filepath.Join(os.Getenv("NSPAWN_RUNNER_PACKAGING"), "prometheus")
 	h.play(t, gitlab.Job{Script: []string{"true"}})
 	dir := t.TempDir()
